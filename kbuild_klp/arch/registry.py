@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the rest of the program asks of a machine, and which machines there are.
+
+To add an architecture: write arch/NAME.py with one Architecture, add it to ``_MODULES`` here, add the rows of
+its special sections to special.toml, and add its compiler to tests/conftest.py. Nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.elf import constants as elf
+
+
+class RelocationType(NamedTuple):
+    """One relocation type of a psABI.
+
+    ``size`` is the width of the field in bytes. ``kind`` is what goes into a checksum: types between which the
+    assembler chooses freely (a call through the PLT or not) share one.
+    """
+
+    name: str
+    size: int
+    pc_relative: bool
+    kind: int
+
+
+class PcRelativeFields(NamedTuple):
+    """PC-relative fields of instructions: one row each, sorted by ``offset``.
+
+    ``offset`` is where the field lies in the code, ``width`` its bytes, ``end`` the end of its instruction, from
+    which the processor counts.
+    """
+
+    offset: NDArray[np.int64]
+    width: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All machine knowledge that the canonical form needs."""
+
+    name: str
+    machine: int
+    relocation_types: Mapping[int, RelocationType]
+    none_type: int
+    """The relocation type that does nothing (objtool turns relocations into it)."""
+    branch_kind: int
+    """RelocationType.kind of a branch that the assembler resolved without a relocation."""
+    is_filler: Callable[[bytes], bool]
+    """True when the bytes are only what assemblers and compilers put between functions."""
+    pc_relative_fields: Callable[[NDArray[np.uint8], list[tuple[int, int]]], PcRelativeFields]
+    """Find the PC-relative fields of all instructions in the ranges (start, end) of the code."""
+
+
+_MODULES = {elf.EM_X86_64: "x86_64"}
+
+
+@cache
+def architecture(machine: int) -> Architecture | None:
+    """Return the architecture with ELF machine number ``machine``, or None when it is not supported."""
+    module = _MODULES.get(machine)
+    if module is None:
+        return None
+    found: Architecture = import_module(f"kbuild_klp.arch.{module}").ARCHITECTURE
+    return found

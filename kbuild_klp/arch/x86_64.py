@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""x86-64: relocation types (psABI, table 4.9), padding, and where an instruction is relative to itself."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.arch.registry import Architecture, PcRelativeFields, RelocationType
+from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields
+from kbuild_klp.elf import constants as elf
+
+# PC32 and PLT32 share a kind: whether a direct call goes through a PLT is the assembler's choice, and a kernel has
+# no PLT. A branch that the assembler resolved by itself gets the same kind.
+PC32 = 2
+
+RELOCATION_TYPES = {
+    1: RelocationType("R_X86_64_64", 8, False, 1),
+    2: RelocationType("R_X86_64_PC32", 4, True, PC32),
+    4: RelocationType("R_X86_64_PLT32", 4, True, PC32),
+    9: RelocationType("R_X86_64_GOTPCREL", 4, True, 9),
+    10: RelocationType("R_X86_64_32", 4, False, 10),
+    11: RelocationType("R_X86_64_32S", 4, False, 11),
+    12: RelocationType("R_X86_64_16", 2, False, 12),
+    13: RelocationType("R_X86_64_PC16", 2, True, 13),
+    14: RelocationType("R_X86_64_8", 1, False, 14),
+    15: RelocationType("R_X86_64_PC8", 1, True, 15),
+    24: RelocationType("R_X86_64_PC64", 8, True, 24),
+    41: RelocationType("R_X86_64_GOTPCRELX", 4, True, 9),
+    42: RelocationType("R_X86_64_REX_GOTPCRELX", 4, True, 9),
+}
+
+# int3 (between functions, after ret for straight-line speculation) and the NOPs of gas and LLVM: any number of
+# 0x66 and 0x2e prefixes, then 0x90 or the long NOP 0f 1f /0 in each addressing form.
+_FILLER = re.compile(
+    rb"(?:\xcc+|\x90+|[\x66\x2e]+\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))*", re.DOTALL
+)
+_filler_cache: dict[bytes, bool] = {}
+
+
+def is_filler(data: bytes) -> bool:
+    """Return True when ``data`` is a run of NOPs and int3."""
+    known = _filler_cache.get(data)
+    if known is None:
+        known = _FILLER.fullmatch(data) is not None
+        if len(data) <= 64:
+            _filler_cache[data] = known
+    return known
+
+
+def pc_relative_fields(code: NDArray[np.uint8], ranges: list[tuple[int, int]]) -> PcRelativeFields:
+    """Find the PC-relative fields of the instructions in ``ranges`` of ``code``.
+
+    Each range is swept from its start. Bytes that are no instruction (data in assembly) end the sweep of their
+    range: what follows is compared as plain bytes.
+    """
+    lengths = instruction_lengths(code)
+    starts: list[int] = []
+    for start, end in ranges:
+        found, _ = instruction_starts(lengths, start, end)
+        starts += found
+    fields = relative_fields(code, lengths, np.array(starts, np.int64))
+    order = np.argsort(fields.field, kind="stable")
+    return PcRelativeFields(fields.field[order], fields.width[order], fields.end[order])
+
+
+ARCHITECTURE = Architecture(
+    name="x86_64",
+    machine=elf.EM_X86_64,
+    relocation_types=RELOCATION_TYPES,
+    none_type=0,
+    branch_kind=PC32,
+    is_filler=is_filler,
+    pc_relative_fields=pc_relative_fields,
+)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An object in canonical form: its bytes cut into parts, and its references by what they mean.
+
+`canonicalize` is the way through: image (one line of addresses), chunks (what symbols cover), references (what
+refers where), parts (every byte in exactly one), targets (what each reference means).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.arch.registry import architecture
+from kbuild_klp.canonical.chunks import Chunks, find_chunks, find_gaps
+from kbuild_klp.canonical.image import Image, build_image
+from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds, code_filler, data_filler
+from kbuild_klp.canonical.references import References, find_references
+from kbuild_klp.canonical.targets import Targets, find_targets, refers_to_place
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.names import CanonicalName, canonical_name
+from kbuild_klp.special import special_table
+
+__all__ = ["CanonicalObject", "PartKind", "canonicalize"]
+
+
+@dataclass
+class CanonicalObject:
+    """One object in canonical form; ``references`` and ``targets`` have a row for each reference, in order of place."""
+
+    image: Image
+    chunks: Chunks
+    parts: Parts
+    references: References
+    targets: Targets
+
+    @property
+    def object(self) -> ObjectFile:
+        """The ELF file."""
+        return self.image.object
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was not understood, one line each."""
+        return self.image.warnings
+
+    @cached_property
+    def first_reference(self) -> NDArray[np.int64]:
+        """Index of the first reference of each part; that of part i + 1 ends part i (one element more than parts)."""
+        return np.searchsorted(
+            self.references.place, np.append(self.parts.start, np.iinfo(np.int64).max)
+        )
+
+    def section_name(self, part: int) -> str:
+        """Return the name of the section in which a part lies."""
+        return self.object.section_names[int(self.parts.section[part])]
+
+    def part_symbols(self, part: int) -> NDArray[np.int64]:
+        """Return the symbols of a part, the one that names it first (empty for anonymous parts)."""
+        chunk = int(self.parts.chunk[part])
+        if chunk < 0:
+            return self.chunks.symbols[:0]
+        return self.chunks.symbols[self.chunks.first[chunk] : self.chunks.first[chunk + 1]]
+
+
+def _first_names(obj: ObjectFile, chunks: Chunks) -> list[CanonicalName]:
+    return [canonical_name(obj.symbol_name(symbol)) for symbol in chunks.symbols[chunks.first[:-1]].tolist()]
+
+
+def canonicalize(obj: ObjectFile) -> CanonicalObject:
+    """Bring an object into canonical form; raises BadObjectError when it is broken or of an unknown machine."""
+    arch = architecture(obj.machine)
+    if arch is None:
+        raise obj.error(f"ELF machine {obj.machine} is not supported", hint="see kbuild_klp/arch")
+    image = build_image(obj, arch, special_table(arch.name))
+    chunks = find_chunks(image)
+    gaps = find_gaps(image, chunks)
+    names = _first_names(obj, chunks)
+    kinds = chunk_kinds(image, chunks, names)
+
+    places = np.sort(image.base[image.relocations.section] + image.relocations.offset)
+    filler = code_filler(image, gaps, places)
+    references = find_references(image, chunks, gaps, filler)
+    anonymous = np.unique(references.target[refers_to_place(image, references)])
+    filler |= data_filler(image, gaps, places, anonymous)
+    parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
+    targets = find_targets(image, chunks, parts, references)
+    return CanonicalObject(image, chunks, parts, references, targets)

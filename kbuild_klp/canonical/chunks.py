@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who owns which bytes: the address line cut by symbols.
+
+A *chunk* is what one outermost symbol covers: a function, a variable, or, for a symbol of size zero (assembly),
+everything up to the next symbol. Symbols inside or at the same place (aliases, inner labels) belong to it as
+attributes. A *gap* is what no symbol covers: padding, literals, jump tables, code without a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.canonical.image import Image
+from kbuild_klp.elf import constants as elf
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks sorted by address, one array per column.
+
+    ``symbols`` are the symbol indices of all chunks behind each other, those of chunk i from ``first[i]`` to
+    ``first[i + 1]``; the first of each is the one that names the chunk.
+    """
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    section: NDArray[np.int64]
+    symbols: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What lies between chunks, sorted by address."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    section: NDArray[np.int64]
+
+
+def _eligible_symbols(image: Image) -> NDArray[np.int64]:
+    """Return the symbols that give bytes a name: defined, in the image, not a label of the assembler."""
+    obj = image.object
+    symbols, shndx = obj.symbols, obj.shndx
+    strings = np.frombuffer(obj.symbol_strings + b"\0", np.uint8)
+    name = symbols["name"].astype(np.int64)
+    if bool(np.any(name >= len(strings) - 1)) and len(strings) > 1:
+        raise obj.error("a symbol's name lies outside the string table", place="symbol table")
+    kind = symbols["info"] & 0xF
+    in_image = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
+    for section in image.owned:
+        in_image &= shndx != section
+    first, second = strings[name], strings[name + 1]
+    is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
+    return np.flatnonzero(in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label)
+
+
+def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
+    """Sort key of the symbols at one address: which of them names the chunk."""
+    row = image.object.symbols[symbol]
+    binding = int(row["info"]) >> 4
+    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.object.symbol_name(symbol))
+
+
+def find_chunks(image: Image) -> Chunks:
+    """Cut the address line by the symbols of the object."""
+    obj = image.object
+    index = _eligible_symbols(image)
+    shndx = obj.shndx[index]
+    value = obj.symbols["value"][index].astype(np.int64)
+    size = obj.symbols["size"][index].astype(np.int64)
+    section_size = obj.sections["size"][shndx].astype(np.int64)
+    if bool(np.any((value < 0) | (value > section_size))):
+        bad = int(index[np.flatnonzero((value < 0) | (value > section_size))[0]])
+        raise obj.error("lies outside its section", place=f"symbol {obj.symbol_name(bad)}")
+    start = image.base[shndx] + value
+    # A size that runs over the end of the section (assembly) covers what there is; the size itself is compared too.
+    end = start + np.minimum(np.where(size < 0, section_size, size), section_size - value)
+    order = np.lexsort((-size, start))
+    index, start, end, shndx = index[order], start[order], end[order], shndx[order]
+
+    reach = np.maximum.accumulate(end) if len(end) else end
+    before = np.empty(len(index), bool)
+    before[:1] = True
+    before[1:] = (start[1:] >= reach[:-1]) & (start[1:] != start[:-1])
+    first = np.flatnonzero(before)
+    chunk_start = start[first]
+    chunk_section = shndx[first]
+    bounds = np.append(first, len(index))
+    chunk_end = reach[bounds[1:] - 1] if len(first) else chunk_start
+    empty = np.flatnonzero(chunk_end == chunk_start)
+    if len(empty):
+        limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
+        following = np.append(chunk_start[1:], np.iinfo(np.int64).max)[empty]
+        chunk_end[empty] = np.minimum(limit, following)
+    for i in np.flatnonzero(np.diff(bounds) > 1).tolist():
+        group = index[bounds[i] : bounds[i + 1]]
+        at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
+        if at_start > 1:
+            group[:at_start] = sorted(group[:at_start].tolist(), key=lambda s: _name_rank(image, s))
+    return Chunks(chunk_start, chunk_end, chunk_section, index, bounds)
+
+
+def find_gaps(image: Image, chunks: Chunks) -> Gaps:
+    """Return what the chunks leave over of each section (tables of owned entries excepted)."""
+    keep = np.ones(len(image.order), bool)
+    for section in image.owned:
+        keep[image.order == section] = False
+    sections = image.order[keep]
+    start = np.concatenate([image.starts[keep], chunks.end])
+    section = np.concatenate([sections, chunks.section])
+    limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
+    following = np.append(chunks.start, np.iinfo(np.int64).max)
+    end = np.minimum(limit, following[np.searchsorted(chunks.start, start, "left")])
+    real = np.flatnonzero(end > start)
+    real = real[np.argsort(start[real], kind="stable")]
+    return Gaps(start[real], end[real], section[real])

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every reference of an object: relocations, and branches that the assembler resolved by itself.
+
+A reference is a field in the bytes (cleared in the image) and a target. Targets inside the object are linear
+addresses, with the bias of PC-relative fields taken off (x86 counts from the end of the instruction, a relocation
+from the field); others are a symbol and an addend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.arch.registry import PcRelativeFields
+from kbuild_klp.canonical.chunks import Chunks, Gaps
+from kbuild_klp.canonical.image import Image
+from kbuild_klp.elf import constants as elf
+
+UNKNOWN_KIND = 0x8000
+"""Added to a relocation type that the architecture's table does not know."""
+
+
+@dataclass(frozen=True)
+class References:
+    """References sorted by place, one array per column.
+
+    ``place`` linear address of the field; ``kind`` RelocationType.kind; ``symbol`` the relocation's symbol (0 for a
+    branch without relocation); ``addend`` what is added to it, PC bias taken off; ``target`` linear address, or -1
+    when the symbol is not in the image; ``section`` the section of the target, or -1.
+    """
+
+    place: NDArray[np.int64]
+    kind: NDArray[np.int32]
+    symbol: NDArray[np.int64]
+    addend: NDArray[np.int64]
+    target: NDArray[np.int64]
+    section: NDArray[np.int64]
+
+
+def _relocation_columns(image: Image) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return kind, size and PC-relativity of each relocation; unknown types are raw, and warned about once."""
+    types = image.relocations.type
+    known = image.architecture.relocation_types
+    # One table indexed by type; hostile files may hold any 32-bit number.
+    limit = max(known) + 1
+    kind = np.arange(limit, dtype=np.int32) + UNKNOWN_KIND
+    size = np.zeros(limit, np.int64)
+    pc_relative = np.zeros(limit, bool)
+    for number, row in known.items():
+        kind[number], size[number], pc_relative[number] = row.kind, row.size, row.pc_relative
+    inside = (types >= 0) & (types < limit)
+    index = np.where(inside, types, 0)
+    kinds = np.where(inside, kind[index], types + UNKNOWN_KIND).astype(np.int32)
+    for number in np.unique(types[kinds >= UNKNOWN_KIND]).tolist():
+        image.warnings.append(
+            f"{image.object.path}: relocation type {number} is unknown on {image.architecture.name}; compared raw"
+        )
+    return kinds, np.where(inside, size[index], 0), inside & pc_relative[index]
+
+
+def _code_ranges(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    in_code = chunks.start < image.code_end
+    ranges = list(zip(chunks.start[in_code].tolist(), chunks.end[in_code].tolist(), strict=True))
+    anonymous = (gaps.start < image.code_end) & ~filler
+    ranges += zip(gaps.start[anonymous].tolist(), gaps.end[anonymous].tolist(), strict=True)
+    return ranges
+
+
+def _displacements(data: NDArray[np.uint8], offset: NDArray[np.int64], width: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Read signed little-endian displacements of one or four bytes."""
+    wide = data[offset[:, None] + np.arange(4)].view("<i4").ravel().astype(np.int64)
+    return np.where(width == 4, wide, data[offset].view(np.int8).astype(np.int64))
+
+
+def _resolved_branches(
+    image: Image, fields: PcRelativeFields, chunks: Chunks, gaps: Gaps, covered: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return place, width and target of PC-relative fields without relocation that leave their chunk."""
+    free = np.flatnonzero(~covered)
+    offset, width, end = fields.offset[free], fields.width[free], fields.end[free]
+    target = end + _displacements(image.data, offset, width)
+    section_index = np.searchsorted(image.starts, offset, "right") - 1
+    section_start = image.starts[section_index]
+    in_section = (target >= section_start) & (target <= section_start + image.sizes[section_index])
+
+    def inside(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
+        if not len(start):
+            return np.zeros(len(offset), bool)
+        owner = np.maximum(np.searchsorted(start, offset, "right") - 1, 0)
+        holds = (start[owner] <= offset) & (offset < stop[owner])
+        return holds & (start[owner] <= target) & (target < stop[owner])
+
+    leaves = in_section & ~inside(chunks.start, chunks.end) & ~inside(gaps.start, gaps.end)
+    return offset[leaves], width[leaves], target[leaves]
+
+
+def clear_fields(data: NDArray[np.uint8], place: NDArray[np.int64], width: NDArray[np.int64]) -> None:
+    """Set the bytes of all fields to zero."""
+    for size in np.unique(width).tolist():
+        if size:
+            at = place[width == size][:, None] + np.arange(size)
+            data[at[at[:, -1] < len(data)] if size > 1 else at] = 0
+
+
+def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> References:
+    """Find all references of the image, and clear their fields in ``image.data``."""
+    relocations = image.relocations
+    keep = relocations.type != image.architecture.none_type
+    kind, width, pc_relative = (column[keep] for column in _relocation_columns(image))
+    place = image.base[relocations.section[keep]] + relocations.offset[keep]
+    symbol, addend = relocations.symbol[keep], relocations.addend[keep]
+    no_content = image.object.sections["type"][relocations.section[keep]] == elf.SHT_NOBITS
+    if bool(np.any(no_content)):
+        raise image.object.error("a relocation applies to a section without content", place="relocations")
+
+    ranges = _code_ranges(image, chunks, gaps, filler)
+    code = image.data[: image.code_end + 16]
+    fields = image.architecture.pc_relative_fields(code, ranges)
+    bias = np.zeros(len(place), np.int64)
+    covered = np.zeros(len(fields.offset), bool)
+    if len(fields.offset) and len(place):
+        at = np.minimum(np.searchsorted(fields.offset, place), len(fields.offset) - 1)
+        match = fields.offset[at] == place
+        covered[at[match]] = True
+        biased = match & pc_relative
+        bias[biased] = (fields.end - fields.offset)[at[biased]]
+    addend = addend + bias
+
+    shndx = image.object.shndx[symbol]
+    internal = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
+    symbol_value = image.object.symbols["value"][symbol].astype(np.int64)
+    target = np.where(internal, image.base[np.maximum(shndx, 0)] + symbol_value + addend, -1)
+    section = np.where(internal, shndx, -1)
+
+    branch_place, branch_width, branch_target = _resolved_branches(image, fields, chunks, gaps, covered)
+    place = np.concatenate([place, branch_place])
+    clear_fields(image.data, place, np.concatenate([width, branch_width]))
+    # A branch of one byte is another instruction than one of four; its opcode says so, the kind need not.
+    kind = np.concatenate([kind, np.full(len(branch_place), image.architecture.branch_kind, np.int32)])
+    zeros = np.zeros(len(branch_place), np.int64)
+    target = np.concatenate([target, branch_target])
+    branch_section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1]
+    order = np.argsort(place, kind="stable")
+    return References(
+        place[order],
+        kind[order],
+        np.concatenate([symbol, zeros])[order],
+        np.concatenate([addend, zeros])[order],
+        target[order],
+        np.concatenate([section, branch_section])[order],
+    )

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What each reference means: a name and an offset, or content and an offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.canonical.chunks import Chunks
+from kbuild_klp.canonical.image import Image
+from kbuild_klp.canonical.parts import PartKind, Parts
+from kbuild_klp.canonical.references import References
+from kbuild_klp.elf import constants as elf
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The meaning of each reference, one row a reference.
+
+    ``part`` is the part referred to, -1 when the target is not in the image; ``symbol`` the symbol whose name stands
+    for the target, -1 when it is known by content (then ``part`` says by which) or only by its section (``section``,
+    for addresses outside of everything); ``offset`` is counted from the symbol, or from the start of the part.
+    """
+
+    part: NDArray[np.int64]
+    symbol: NDArray[np.int64]
+    section: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+
+def _is_proper(image: Image) -> NDArray[np.bool_]:
+    """Say which symbols have a name that means something: no sections, no labels of the assembler."""
+    obj = image.object
+    kind = obj.symbols["info"] & 0xF
+    strings = np.frombuffer(obj.symbol_strings + b"\0", np.uint8)
+    name = np.minimum(obj.symbols["name"].astype(np.int64), len(strings) - 2)
+    label = (strings[name] == ord(".")) & (strings[name + 1] == ord("L"))
+    nameless = strings[name] == 0
+    return np.asarray((kind != elf.STT_SECTION) & ~label & ~nameless)
+
+
+def refers_to_place(image: Image, references: References) -> NDArray[np.bool_]:
+    """Say which references give an address inside the image without naming a symbol of their own."""
+    bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
+    start = image.base[references.section]
+    end = start + image.object.sections["size"][references.section].astype(np.int64)
+    return np.asarray(bare & (references.target >= start) & (references.target <= end))
+
+
+def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
+    """Give each reference its meaning."""
+    proper = _is_proper(image)[references.symbol]
+    internal = references.section >= 0
+    count = len(references.place)
+    part = np.full(count, -1, np.int64)
+    symbol = np.where(internal, -1, references.symbol)
+    section = np.full(count, -1, np.int64)
+    offset = references.addend.copy()
+    if not len(parts.start):
+        return Targets(part, symbol, section, offset)
+
+    # A named target lies where its symbol lies, however far the addend goes.
+    named = internal & proper
+    address = np.where(named, references.target - references.addend, references.target)
+    at = np.clip(parts.at(address), 0, None)
+    start = image.base[references.section]
+    end = start + image.object.sections["size"][references.section].astype(np.int64)
+    outside = internal & ((address < start) | (address > end) | (parts.section[at] != references.section))
+    section[outside] = references.section[outside]
+    offset[outside] = (references.target - start)[outside]
+
+    known = internal & ~outside
+    filler = known & (parts.kind[at] == PartKind.FILLER)
+    for i in np.flatnonzero(filler).tolist():
+        at[i] = _beside_filler(parts, int(at[i]), int(address[i]))
+    part[known] = at[known]
+    offset[known] = (references.target - parts.start[at])[known]
+
+    kind = parts.kind[at]
+    by_name = known & (kind == PartKind.NAMED)
+    first = chunks.symbols[chunks.first[np.maximum(parts.chunk[at], 0)]] if len(chunks.start) else at
+    symbol[by_name] = np.where(named, references.symbol, first)[by_name]
+    own = by_name & named
+    offset[own] = references.addend[own]
+    owned = known & ((kind == PartKind.OWNED) | (kind == PartKind.FILLER))
+    section[owned] = references.section[owned]
+    return Targets(part, symbol, section, offset)
+
+
+def _beside_filler(parts: Parts, index: int, address: int) -> int:
+    """Return the part by which an address in padding is known: the one that ends there, or the one behind it."""
+    last = len(parts.start) - 1
+    before, behind = max(index - 1, 0), min(index + 1, last)
+    same_before = parts.section[before] == parts.section[index] and before != index
+    same_behind = parts.section[behind] == parts.section[index] and behind != index
+    if same_before and (address == parts.start[index] or not same_behind):
+        return before
+    return behind if same_behind else index

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Canonical names: what is left of a symbol's name when the numbers of the compiler are taken out.
+
+Compilers and kernel macros number things in the order in which they meet them, so one new line renumbers all that
+follow. Dropping the number makes names comparable across builds; it can also make two different symbols of one
+object look alike. Names that carried such a number are therefore marked ``numbered``, and who compares them must
+tell equals apart by other means (kbuild_klp.canonical: by the order in which their user refers to them).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class CanonicalName(NamedTuple):
+    """A name without numbers, and whether a number was dropped that kept it apart from others."""
+
+    text: str
+    numbered: bool
+
+
+# GCC: static locals `count.5`, clones `foo.isra.0`, `foo.constprop.3`, `foo.part.0`, `foo.cold`, `foo.lto_priv.7`.
+_GCC_NUMBER = re.compile(r"(?:\.\d+)+(?=\.|$)")
+# Clang ThinLTO: `foo.llvm.1234567890`; the hash is that of the module, not of the content.
+_LLVM_HASH = re.compile(r"\.llvm\.\d+")
+# include/linux/compiler.h: __UNIQUE_ID(prefix) is __UNIQUE_ID_ prefix __COUNTER__ (with another _ from 6.19 on).
+_UNIQUE_ID = re.compile(r"(__UNIQUE_ID_.*?)_?\d+$")
+# include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
+_INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_(.+)$")
+# Rust: legacy mangling ends in 17h<16 hex digits>E, v0 mangling carries a crate disambiguator Cs<base62>_.
+_RUST_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
+_RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
+
+_cache: dict[str, CanonicalName] = {}
+_CACHE_LIMIT = 1 << 20
+
+
+def _canonicalize(name: str) -> CanonicalName:
+    text = _LLVM_HASH.sub("", name) if ".llvm." in name else name
+    if text.startswith("__UNIQUE_ID_"):
+        match = _UNIQUE_ID.match(text)
+        if match:
+            return CanonicalName(match[1], True)
+    if text.startswith("__init"):
+        match = _INITCALL.match(text)
+        if match:
+            return CanonicalName(match[1] + match[2], False)
+    if text.startswith("_R"):
+        text = _RUST_V0.sub("", text)
+    elif text.startswith("_ZN"):
+        text = _RUST_LEGACY.sub("", text)
+    without = _GCC_NUMBER.sub("", text) if "." in text else text
+    return CanonicalName(without, without != text)
+
+
+def canonical_name(name: str) -> CanonicalName:
+    """Return the canonical form of a symbol's name."""
+    found = _cache.get(name)
+    if found is None:
+        if len(_cache) >= _CACHE_LIMIT:
+            _cache.clear()
+        found = _cache[name] = _canonicalize(name)
+    return found
+
+
+# Suffixes of functions that a compiler derived from another one of the same source.
+_CLONE = re.compile(r"\.(?:isra|constprop|part|lto_priv|localalias)(?=\.|$)")
+
+
+def source_name(text: str) -> str:
+    """Return the name that a function has in the source: `foo.constprop.isra` is `foo`."""
+    return _CLONE.sub("", text)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The table of special sections (special.toml): which rows there are, and which one fits a section at hand."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.errors import KlpError
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+
+class SectionClass(enum.Enum):
+    """What becomes of the content of a special section."""
+
+    OWNED = "owned"
+    RECORDS = "records"
+    DERIVED = "derived"
+
+
+@dataclass(frozen=True)
+class LineField:
+    """A bit field of an entry that holds a source line number: byte ``offset``, lowest ``bits`` bits."""
+
+    offset: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class ContentField:
+    """A reference (byte offset ``reference``) to bytes whose length is in byte ``length`` of the entry."""
+
+    reference: int
+    length: int
+
+
+@dataclass(frozen=True)
+class SpecialSection:
+    """One row of the table; see the comment at the top of special.toml for the meaning of each field."""
+
+    name: str
+    section_class: SectionClass
+    architectures: tuple[str, ...]
+    sizes: tuple[int, ...]
+    references: frozenset[int]
+    owner: int
+    lines: tuple[LineField, ...]
+    content: ContentField | None
+    reason: str
+
+    def entry_size(self, size: int, relocation_offsets: NDArray[np.int64]) -> int:
+        """Return the bytes of an entry in a section of ``size`` bytes, or 0 when this row does not fit it.
+
+        ``relocation_offsets`` are the places of the section's relocations, in any order.
+        """
+        for entry in self.sizes:
+            if size % entry:
+                continue
+            if self.section_class is SectionClass.RECORDS:
+                return entry
+            fields, counts = np.unique(relocation_offsets % entry, return_counts=True)
+            per_field = dict(zip(fields.tolist(), counts.tolist(), strict=True))
+            if per_field.get(self.owner) == size // entry and self.references.issuperset(per_field):
+                return entry
+        return 0
+
+
+def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
+    try:
+        content = row.get("content")
+        return SpecialSection(
+            name=row["name"],
+            section_class=SectionClass(row["class"]),
+            architectures=tuple(row.get("architectures", ())),
+            sizes=tuple(row.get("sizes", ())),
+            references=frozenset(row.get("references", ())),
+            owner=row.get("owner", 0),
+            lines=tuple(LineField(line["offset"], line["bits"]) for line in row.get("lines", ())),
+            content=ContentField(content["reference"], content["length"]) if content else None,
+            reason=row.get("reason", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise KlpError(f"bad row {row.get('name', '?')!r}: {error!r}", file=file, hint="see the top of the file") from None
+
+
+class SpecialTable:
+    """The rows that apply to one architecture, by section name."""
+
+    def __init__(self, rows: list[SpecialSection], version: int) -> None:
+        self.version = version
+        self._rows = rows
+        self._by_name: dict[str, tuple[SpecialSection, ...]] = {}
+
+    def rows(self, section_name: str) -> tuple[SpecialSection, ...]:
+        """Return the rows for a section name, in the order in which they are to be tried."""
+        found = self._by_name.get(section_name)
+        if found is None:
+            found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name))
+            self._by_name[section_name] = found
+        return found
+
+
+@cache
+def special_table(architecture: str) -> SpecialTable:
+    """Read the table for ``architecture`` (a name of kbuild_klp.arch)."""
+    file = Path(__file__).with_name("special.toml")
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise KlpError(str(error), file=file, hint="install kbuild-klp again") from None
+    rows = [_parse_row(row, file) for row in document["section"]]
+    applicable = [row for row in rows if not row.architectures or architecture in row.architectures]
+    return SpecialTable(applicable, document["version"])
