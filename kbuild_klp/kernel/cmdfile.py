@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kbuild's saved commands, ``.NAME.o.cmd``: how an object was made, and from which files.
+
+The file is a piece of makefile that scripts/basic/fixdep and ``cmd_and_savecmd`` in scripts/Kbuild.include
+write::
+
+    savedcmd_kernel/fork.o := gcc -nostdinc ...        (``cmd_kernel/fork.o`` before 6.2)
+    source_kernel/fork.o := kernel/fork.c
+    deps_kernel/fork.o := \\
+        $(wildcard include/config/SMP) \\
+      include/linux/slab.h \\
+
+Only objects that the compiler made have a source and dependencies; an archive or a link has the command
+alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from kbuild_klp.errors import BadTreeError
+
+_ASSIGNMENT = re.compile(r"^(savedcmd|cmd|source|deps)_(\S+)[ \t]*:?=[ \t]*(.*)$", re.DOTALL)
+_WILDCARD = re.compile(r"\$\(wildcard[ \t]+([^()]*)\)")
+_CONTINUATION = re.compile(r"\\\r?\n")
+_CONFIG = "include/config/"
+
+
+@dataclass(frozen=True)
+class SavedCommand:
+    """How one target was made.
+
+    ``source`` is None and ``dependencies`` empty where kbuild records none (links, archives). Paths are as
+    kbuild wrote them: absolute, or relative to the directory in which make ran. ``symbols`` are the
+    configuration symbols that the sources mention, without ``CONFIG_``.
+    """
+
+    target: str
+    command: str
+    source: str | None
+    dependencies: tuple[str, ...]
+    symbols: tuple[str, ...] = ()
+
+
+def cmd_path(target: str) -> str:
+    """The file with the saved command of ``DIR/NAME``: ``DIR/.NAME.cmd``."""
+    directory, slash, name = target.rpartition("/")
+    return f"{directory}{slash}.{name}.cmd"
+
+
+def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None) -> SavedCommand:
+    """Read the text of a ``.cmd`` file.
+
+    Raises BadTreeError, which names ``file``, if it holds no saved command.
+    """
+    target = command = source = None
+    dependencies: list[str] = []
+    symbols: list[str] = []
+    for line in _CONTINUATION.sub(" ", text).split("\n"):
+        match = _ASSIGNMENT.match(line)
+        if match is None:
+            continue
+        kind, name, value = match.groups()
+        if kind in ("savedcmd", "cmd"):
+            if target is None:
+                target, command = name, _unescaped(value.strip())
+        elif name != target:
+            continue
+        elif kind == "source":
+            source = value.strip() or None
+        else:
+            _split_dependencies(value, dependencies, symbols)
+    if target is None or command is None:
+        raise BadTreeError("holds no saved command", file=file, hint="remove it and build again")
+    return SavedCommand(target, command, source, tuple(dependencies), tuple(symbols))
+
+
+def read_saved_command(path: str | os.PathLike[str]) -> SavedCommand | None:
+    """Read a ``.cmd`` file; None if there is none (an object that was copied in).
+
+    Raises BadTreeError for garbage.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            text = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise BadTreeError(f"cannot be read ({error})", file=path) from error
+    return parse_saved_command(text, file=path)
+
+
+def _unescaped(command: str) -> str:
+    """Undo make-cmd of scripts/Kbuild.include: it keeps ``$`` and ``#`` from make."""
+    return command.replace("$(pound)", "#").replace("$$", "$")
+
+
+def _split_dependencies(value: str, dependencies: list[str], symbols: list[str]) -> None:
+    for path in _WILDCARD.findall(value):
+        # A wildcard may also name a file that need not be there (objtool itself, say).
+        name = path.strip()
+        if name.startswith(_CONFIG):
+            # Lower case and with directories before 5.14: include/config/64/bit.h
+            symbols.append(name[len(_CONFIG) :].removesuffix(".h").replace("/", "_").upper())
+    dependencies.extend(_WILDCARD.sub(" ", value).split())

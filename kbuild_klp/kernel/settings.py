@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What two builds must share for their difference to be that of their sources: configuration, tools, flags.
+
+Two trees that differ in these are compared all the same; the differences are for the first lines of the
+report.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from kbuild_klp.kernel.cmdfile import SavedCommand
+from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.tree import BuildTree, configuration_text
+
+
+class SettingKind(Enum):
+    """What a setting is about."""
+
+    ARCHITECTURE = "architecture"
+    COMPILER = "compiler"
+    ASSEMBLER = "assembler"
+    LINKER = "linker"
+    TOOL = "tool"
+    CONFIGURATION = "configuration"
+    RELEASE = "release"
+    FLAG = "flag"
+
+
+@dataclass(frozen=True)
+class SettingDifference:
+    """One setting that two builds do not share; None on the side where it is not set."""
+
+    kind: SettingKind
+    name: str
+    old: str | None
+    new: str | None
+
+
+# Symbols that Kconfig fills in from the tools (scripts/Kconfig.include, init/Kconfig).
+_TOOL_SYMBOLS = {
+    "CC_VERSION_TEXT": SettingKind.COMPILER,
+    "GCC_VERSION": SettingKind.COMPILER,
+    "CLANG_VERSION": SettingKind.COMPILER,
+    "CC_IS_GCC": SettingKind.COMPILER,
+    "CC_IS_CLANG": SettingKind.COMPILER,
+    "AS_VERSION": SettingKind.ASSEMBLER,
+    "AS_IS_GNU": SettingKind.ASSEMBLER,
+    "AS_IS_LLVM": SettingKind.ASSEMBLER,
+    "LD_VERSION": SettingKind.LINKER,
+    "LLD_VERSION": SettingKind.LINKER,
+    "LD_IS_BFD": SettingKind.LINKER,
+    "LD_IS_LLD": SettingKind.LINKER,
+    "PAHOLE_VERSION": SettingKind.TOOL,
+    "RUSTC_VERSION": SettingKind.TOOL,
+    "RUSTC_VERSION_TEXT": SettingKind.TOOL,
+    "RUSTC_LLVM_VERSION": SettingKind.TOOL,
+    "BINDGEN_VERSION_TEXT": SettingKind.TOOL,
+    "LOCALVERSION": SettingKind.RELEASE,
+    "BUILD_SALT": SettingKind.RELEASE,
+}
+# Say nothing that the text does not say better.
+_IMPLIED_BY_TEXT = ("GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG")
+_COMPILE_H = re.compile(r'#define LINUX_COMPILER[ \t]+"(.*)"')
+
+
+def compare_settings(old: BuildTree, new: BuildTree) -> list[SettingDifference]:
+    """How two trees' builds differ apart from their sources, by kind and name.
+
+    Compares what was built (include/config/auto.conf, include/generated/compile.h), not each object's
+    flags: see ``compare_flags``.
+    """
+    differences: list[SettingDifference] = []
+
+    def compare(kind: SettingKind, name: str, before: str | None, after: str | None) -> None:
+        if before != after:
+            differences.append(SettingDifference(kind, name, before, after))
+
+    compare(SettingKind.ARCHITECTURE, "architecture", old.architecture, new.architecture)
+    changed = {
+        name: (a, b) for name, a, b in compare_configurations(_configuration(old), _configuration(new))
+    }
+    compiler_named = "CC_VERSION_TEXT" in changed
+    for name, (before, after) in changed.items():
+        if not (compiler_named and name in _IMPLIED_BY_TEXT):
+            kind = _TOOL_SYMBOLS.get(name, SettingKind.CONFIGURATION)
+            compare(kind, f"CONFIG_{name}", before, after)
+    if not any(difference.kind is SettingKind.COMPILER for difference in differences):
+        # The same version numbers, yet another package of the compiler or the linker.
+        compare(SettingKind.COMPILER, "LINUX_COMPILER", _built_by(old), _built_by(new))
+    compare(SettingKind.RELEASE, "kernel release", old.release, new.release)
+    order = {kind: place for place, kind in enumerate(SettingKind)}
+    return sorted(differences, key=lambda difference: (order[difference.kind], difference.name))
+
+
+def compare_configurations(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
+    """The symbols (without ``CONFIG_``) that two configurations set differently: name, old and new value.
+
+    Takes the text of ``.config`` or ``auto.conf``. ``# CONFIG_X is not set`` is the same as no line at all;
+    None stands for both.
+    """
+    if old == new:
+        return []
+    before, after = set(old.split("\n")), set(new.split("\n"))
+    removed, added = dict(_symbols(before - after)), dict(_symbols(after - before))
+    return [(name, removed.get(name), added.get(name)) for name in sorted(removed.keys() | added.keys())]
+
+
+def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifference]:
+    """How the compiler's flags for one object differ, whatever the paths.
+
+    Left out: the compiler itself, include directories, prefix maps, dependency files, input and output
+    names; of an option that takes a file, its last component counts. If the flags are the same in another
+    order, one difference named ``order``.
+    """
+    before, after = list(_flags(old.command)), list(_flags(new.command))
+    if before == after:
+        return []
+    removed, added = Counter(before) - Counter(after), Counter(after) - Counter(before)
+    if not removed and not added:
+        return [SettingDifference(SettingKind.FLAG, "order", " ".join(before), " ".join(after))]
+    gone: dict[str, list[str]] = {}
+    come: dict[str, list[str]] = {}
+    for flag in removed.elements():
+        gone.setdefault(_flag_name(flag), []).append(flag)
+    for flag in added.elements():
+        come.setdefault(_flag_name(flag), []).append(flag)
+    return [
+        SettingDifference(
+            SettingKind.FLAG, name, " ".join(gone.get(name, ())) or None, " ".join(come.get(name, ())) or None
+        )
+        for name in sorted(gone.keys() | come.keys())
+    ]
+
+
+def _configuration(tree: BuildTree) -> str:
+    return (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
+
+
+def _symbols(lines: set[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        if line.startswith("CONFIG_"):
+            name, equals, value = line.partition("=")
+            if equals:
+                yield name[7:], value
+
+
+def _built_by(tree: BuildTree) -> str | None:
+    text = read_text(f"{tree.kernel}/include/generated/compile.h") if tree.kernel else None
+    match = _COMPILE_H.search(text or "")
+    return match.group(1) if match else None
+
+
+# Options whose argument is the next word: dropped with it, or kept with the last component of it.
+_DROPPED_PAIRS = frozenset(("-o", "-I", "-iquote", "-isystem", "-idirafter", "-MF", "-MT", "-MQ", "-L"))
+_PATH_PAIRS = frozenset(("-include", "-imacros", "-T", "-x", "-Xclang", "-mllvm", "-z", "-m"))
+_DROPPED = re.compile(
+    r"-(?:I.|L.|iquote.|isystem.|MD$|MMD$|MP$|c$|S$|o.|MF.|Wp,-MM?D,|"
+    r"f(?:macro|file|debug|coverage)-prefix-map=|-sysroot=|B.)|--?resource-dir"
+)
+_VALUE_PATH = re.compile(
+    r"^(-f(?:plugin|plugin-arg-[^=]+|sanitize-ignorelist|profile-use|randomize-layout-seed-file)=).*/"
+)
+
+
+def _flags(command: str) -> Iterator[str]:
+    """The flags of the compiler in a saved command that may go on with objtool, in a form without paths."""
+    try:
+        words = shlex.split(command, posix=True)
+    except ValueError:
+        words = command.split()  # an open quote: compare what is there
+    words_iterator = iter(words)
+    for word in words_iterator:
+        if word in (";", "&&", "||", "|", "@"):
+            return
+        ends = word.endswith(";")
+        word = word.removesuffix(";")
+        if word in _DROPPED_PAIRS:
+            next(words_iterator, None)
+        elif word in _PATH_PAIRS:
+            yield f"{word} {posixpath.basename(next(words_iterator, ''))}"
+        elif word.startswith("-") and not _DROPPED.match(word):
+            yield _VALUE_PATH.sub(r"\1", word)
+        if ends:
+            return
+
+
+def _flag_name(flag: str) -> str:
+    """What values of one flag share: ``-O2`` and ``-O3``, ``-mabi=a`` and ``=b``, ``-fpic``, ``-fno-pic``."""
+    name = flag.partition("=")[0]
+    if re.fullmatch(r"-O\w?|-Ofast", name):
+        return "-O"
+    if re.match(r"-g(?!no|nu)", name):
+        return "-g"
+    return re.sub(r"^-([fmW])no-", r"-\1", name)

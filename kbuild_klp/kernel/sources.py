@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The source files of an object, under names that two trees share, and which of them differ."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.tree import BuildTree, configuration_text
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files that one object was compiled from.
+
+    ``files`` maps each file's name to where it is. The name is relative to the source or object tree,
+    absolute for files outside (the compiler's own headers). ``main`` is the name of the file that was
+    compiled.
+    """
+
+    main: str
+    files: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, tree: BuildTree, object_path: str) -> SourceFiles | None:
+        """The files of an object of ``tree``; None if kbuild records none (linked objects, shipped ones).
+
+        Raises BadTreeError for a damaged .cmd file. Files that are gone by now are included.
+        """
+        saved = read_saved_command(posixpath.join(tree.root, cmd_path(object_path)))
+        if saved is None or saved.source is None:
+            return None
+        resolve = _Resolver(tree)
+        main, path = resolve(saved.source)
+        files = {main: path}
+        for dependency in saved.dependencies:
+            name, path = resolve(dependency)
+            files.setdefault(name, path)
+        return cls(main, files)
+
+    def changed_since(self, time_ns: int) -> list[str]:
+        """The names of the files that changed after ``time_ns`` (the object's mtime), or are gone.
+
+        Nothing about the object may be proved from these: they are not what was compiled. A generated file
+        that is as old as the object counts as older.
+        """
+        return [name for name, path in self.files.items() if not 0 <= _mtime(path) <= time_ns]
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that differs between two builds; None on the side whose object does not depend on it."""
+
+    name: str
+    old: Path | None
+    new: Path | None
+
+
+def changed_files(old: SourceFiles, new: SourceFiles) -> list[FileChange]:
+    """The files that differ in content, or that only one of two objects depends on, by name. Generated ones
+    too.
+
+    A file that cannot be read differs from everything.
+    """
+    changes = []
+    for name in sorted(old.files.keys() | new.files.keys()):
+        before, after = old.files.get(name), new.files.get(name)
+        if before is None or after is None or not _same_content(before, after):
+            changes.append(FileChange(name, before, after))
+    return changes
+
+
+def configuration_symbols(tree: BuildTree) -> dict[str, str]:
+    """What ``line_macros`` takes: the symbols (without ``CONFIG_``) set in a tree's configuration."""
+    text = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
+    pairs = (line[7:].partition("=") for line in text.split("\n") if line.startswith("CONFIG_"))
+    return {name: value for name, equals, value in pairs if equals}
+
+
+class _Resolver:
+    """Finds the files that a saved command names: from where make ran, which is not recorded."""
+
+    def __init__(self, tree: BuildTree) -> None:
+        self._root = str(tree.root)
+        kernel = [str(tree.kernel)] if tree.kernel and tree.is_external else []
+        self._bases = [self._root, *kernel]
+        source = str(tree.source)
+        kernel_source = [_source_link(kernel[0])] if kernel else []
+        # The object tree may lie in the source tree (make O=build): the longer prefix first.
+        self._prefixes = sorted({self._root, source, *kernel, *kernel_source}, key=len, reverse=True)
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, path: str) -> tuple[str, Path]:
+        directory, slash, name = path.rpartition("/")
+        found = self._known.get(directory)
+        if found is None:
+            found = self._known[directory] = self._directory(directory + slash, name)
+        return found[0] + name, Path(found[1] + name)
+
+    def _directory(self, directory: str, name: str) -> tuple[str, str]:
+        """A directory's name that trees share, and its real path, each with a slash."""
+        place = directory
+        if not directory.startswith("/"):
+            base = self._root
+            if len(self._bases) > 1:
+                base = next((b for b in self._bases if os.path.lexists(f"{b}/{directory}{name}")), base)
+            place = f"{base}/{directory}"
+        place = posixpath.normpath(place).rstrip("/") + "/"
+        for candidate in (place, os.path.realpath(place).rstrip("/") + "/"):
+            for prefix in self._prefixes:
+                if candidate.startswith(prefix + "/"):
+                    return candidate[len(prefix) + 1 :], candidate
+        return place, place
+
+
+def _source_link(root: str) -> str:
+    link = f"{root}/source"
+    return os.path.realpath(link) if os.path.islink(link) else root  # noqa: PTH114
+
+
+def _mtime(path: Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return -1
+
+
+def _same_content(old: Path, new: Path) -> bool:
+    if old == new:
+        return True
+    try:
+        a, b = os.stat(old), os.stat(new)  # noqa: PTH116
+    except OSError:
+        return False
+    if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
+        return True
+    if a.st_size != b.st_size:
+        return False
+    return _compare(str(old), a.st_mtime_ns, str(new), b.st_mtime_ns)
+
+
+@lru_cache(maxsize=16384)
+def _compare(old: str, old_time: int, new: str, new_time: int) -> bool:
+    """Compare two files byte by byte. Objects share a thousand headers, so the answer is kept."""
+    try:
+        return Path(old).read_bytes() == Path(new).read_bytes()
+    except OSError:
+        return False

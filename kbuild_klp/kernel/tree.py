@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel build tree, or the directory of an external module: where it is, what it is, which objects are
+linked.
+
+Linked means in vmlinux or in a module. Host tools, boot code, the vdso, kallsyms and what modpost adds to a
+module are not: no list of kbuild's names them. Nothing here looks into an object, except at its first four
+bytes, to see whether it is LLVM bitcode.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from kbuild_klp.errors import BadTreeError
+from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.modules import Locator, module_names, module_objects, ordered_modules, read_text
+from kbuild_klp.kernel.sumpath import Freshness, freshness
+from kbuild_klp.kernel.vmlinux import archive_objects, is_own_program, linked_objects, visit
+
+# Symbol that only this architecture's .config sets, our name for it, its directory in arch/. 64 bit before
+# 32.
+_ARCHITECTURES = (
+    ("X86_64", "x86_64", "x86"),
+    ("X86_32", "i386", "x86"),
+    ("ARM64", "arm64", "arm64"),
+    ("PPC64", "powerpc64", "powerpc"),
+    ("S390", "s390", "s390"),
+    ("RISCV", "riscv", "riscv"),
+    ("LOONGARCH", "loongarch", "loongarch"),
+    ("ARM", "arm", "arm"),
+    ("PPC", "powerpc", "powerpc"),
+    ("MIPS", "mips", "mips"),
+    ("PARISC", "parisc", "parisc"),
+    ("SPARC", "sparc", "sparc"),
+    ("UML", "um", "um"),
+)
+
+_BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+# Assembly objects stay ELF under LTO, and head objects come first: look at this many, spread over the list.
+_PROBES = 24
+# Clang and GCC get it alike: -DKBUILD_MODNAME='"ext4"', with dashes as underscores. From 6.14 unquoted.
+_MODULE_NAME = re.compile(r"""-DKBUILD_MODNAME=['"]*([^'"\s]+)""")
+_SINGLE_SUFFIXES = (".o", ".ko", ".a", ".mod", ".i", ".s", ".ll", ".lst", ".lds", ".rsi", ".symtypes", "/")
+
+
+@dataclass(frozen=True)
+class LinkUnit:
+    """What is linked together: ``vmlinux``, or a module by its file's name without ``.ko``.
+
+    ``objects`` are in link order, relative to the tree's root, or absolute if they lie outside. An object
+    may be in several units.
+    """
+
+    name: str
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuildTree:
+    """A directory in which kbuild made objects. Use ``open`` or ``open_external``.
+
+    ``root`` is the object tree (for an external module its directory), without symbolic links; ``source``
+    where the sources are; ``kernel`` the kernel's object tree, which is ``root`` itself or, for an external
+    module, the one it was built against, None if that is not known.
+    """
+
+    root: Path
+    source: Path
+    kernel: Path | None
+    _configuration: str = field(default="", repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> BuildTree:
+        """Open the build tree or external module directory at ``path``; raises BadTreeError with a hint."""
+        root = os.path.realpath(path)
+        if not os.path.isdir(root):  # noqa: PTH112
+            what = "is not a directory" if os.path.exists(root) else "does not exist"  # noqa: PTH110
+            raise BadTreeError(what, file=path, hint="give the directory in which the kernel was built")
+        configuration = configuration_text(root)
+        if configuration is None:
+            if _is_external(root):
+                return cls.open_external(root)
+            raise _no_tree(root, os.fspath(path))
+        if not os.path.exists(f"{root}/include/generated/autoconf.h"):  # noqa: PTH110
+            raise BadTreeError(
+                "was configured but never built",
+                file=path,
+                hint="run make there first, or give the O= directory",
+            )
+        return cls(Path(root), _source_of(root), Path(root), configuration)
+
+    @classmethod
+    def open_external(
+        cls, directory: str | os.PathLike[str], kernel_root: str | os.PathLike[str] | None = None
+    ) -> BuildTree:
+        """Open the directory of an external module (``M=``), built against the kernel in ``kernel_root``.
+
+        Without ``kernel_root`` a directory above is taken if it is a kernel's object tree. Raises
+        BadTreeError.
+        """
+        root = os.path.realpath(directory)
+        if not _is_external(root):
+            raise BadTreeError("holds no built module", file=directory, hint="run make M=... there first")
+        if kernel_root is None:
+            kernel = next((p for p in Path(root).parents if configuration_text(str(p)) is not None), None)
+        else:
+            kernel = Path(os.path.realpath(kernel_root))
+        configuration = configuration_text(str(kernel)) if kernel else None
+        if kernel_root is not None and configuration is None:
+            raise BadTreeError("is not a kernel build tree", file=kernel_root)
+        # `source` in the kernel's own directories (M=drivers/foo) is not a link, but a directory there may
+        # be so called.
+        return cls(Path(root), Path(root), kernel, configuration or "")
+
+    @property
+    def is_external(self) -> bool:
+        """Whether this is the directory of an external module."""
+        return self.kernel != self.root
+
+    def setting(self, symbol: str) -> str | None:
+        """The value of a configuration symbol (without ``CONFIG_``) as written; None if it is not set."""
+        start = self._configuration.find(f"\nCONFIG_{symbol}=")
+        if start < 0:
+            return None
+        start = self._configuration.index("=", start) + 1
+        end = self._configuration.find("\n", start)
+        return self._configuration[start : end if end >= 0 else None]
+
+    @cached_property
+    def architecture(self) -> str:
+        """The machine that the kernel is for: ``x86_64``, ``arm64``, ..., or ``unknown``.
+
+        From the one configuration symbol that names it (CONFIG_X86_64=y); 64-bit POWER is ``ppc64le`` or
+        ``ppc64`` by CONFIG_CPU_LITTLE_ENDIAN.
+        """
+        name = next((name for symbol, name, _ in _ARCHITECTURES if self.setting(symbol) == "y"), "unknown")
+        if name == "powerpc64":
+            return "ppc64le" if self.setting("CPU_LITTLE_ENDIAN") == "y" else "ppc64"
+        return name
+
+    @cached_property
+    def source_architecture(self) -> str:
+        """The architecture's directory in ``arch/`` (kbuild's SRCARCH), or ``unknown``."""
+        return next(
+            (directory for symbol, _, directory in _ARCHITECTURES if self.setting(symbol) == "y"), "unknown"
+        )
+
+    @property
+    def is_lto(self) -> bool:
+        """Whether the configuration asks for Clang's LTO. ``units`` looks at the objects instead."""
+        return self.setting("LTO_CLANG") == "y"
+
+    @property
+    def release(self) -> str | None:
+        """The kernel release (``uname -r``) that was built, None if not recorded."""
+        text = read_text(f"{self.kernel}/include/config/kernel.release") if self.kernel else None
+        return text.strip() if text else None
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether vmlinux was linked here, so that ``units`` lists all of it."""
+        return any(os.path.exists(f"{self.root}/{name}") for name in ("vmlinux.o", "vmlinux"))  # noqa: PTH110
+
+    def units(self) -> list[LinkUnit]:
+        """Every link unit that was built, vmlinux first; none for a tree in which nothing was.
+
+        After a partial or interrupted build, what the directories' own lists name (see kernel/vmlinux.py).
+        The objects need not exist any more. Under LTO, where they are bitcode, a unit is its one linked
+        object. Raises BadTreeError for a damaged archive.
+        """
+        root = str(self.root)
+        objects = [] if self.is_external else linked_objects(root, self.source_architecture)
+        modules = self._modules(self._module_paths())
+        if self._is_bitcode(objects or [name for unit in modules.values() for name in unit.objects]):
+            modules = {path: LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()}
+            objects = ["vmlinux.o"] if objects else []
+        vmlinux = [LinkUnit("vmlinux", tuple(objects))] if objects else []
+        return [*vmlinux, *modules.values()]
+
+    def built_units(self, goals: Sequence[str] = ()) -> list[LinkUnit]:
+        """What ``make GOALS`` may have made: whole units, or for goals such as ``fs/ext4/`` their part.
+
+        Each goal that is a directory gives what its ``built-in.a``, ``lib.a`` and ``modules.order`` name;
+        ``x.o`` gives itself (its parts, if it is a module of several objects), ``x.ko`` its objects. Any
+        other goal, or none, gives ``units()``. What make was asked for and did not get made may be among
+        them.
+        """
+        singles = [posixpath.normpath(goal) + "/" * goal.endswith("/") for goal in goals if _is_single(goal)]
+        if len(singles) < len(goals) or not goals:
+            return self.units()
+        found: dict[str, dict[str, None]] = {}
+        whole = self.units() if any(goal.endswith(".o") for goal in singles) else []
+        for goal in singles:
+            for unit in self._single(goal, whole):
+                found.setdefault(unit.name, {}).update(dict.fromkeys(unit.objects))
+        return [LinkUnit(name, tuple(objects)) for name, objects in found.items()]
+
+    def freshness(self, objects: Iterable[str]) -> list[Freshness]:
+        """The freshness of the checksum file of each object, in order."""
+        return freshness(self.root, objects)
+
+    # Modules
+
+    @cached_property
+    def _locator(self) -> Locator:
+        if not self.is_external:
+            return Locator(str(self.root))
+        return Locator(str(self.root), [str(self.kernel)] if self.kernel else (), search_above=True)
+
+    def _module_paths(self) -> list[str]:
+        root = str(self.root)
+        names = None if self.is_external else ordered_modules(root)
+        if names is None:
+            names = module_names(read_text(f"{root}/modules.order") or "")
+            if self.is_external:
+                locate = self._locator.locate
+                names = [locate(f"{name}.mod")[:-4] for name in names]
+            else:
+                for directory, files in visit(root, self.source_architecture):
+                    if directory and "modules.order" in files:
+                        names += module_names(read_text(f"{root}/{directory}modules.order") or "")
+        return names or (self._stray_modules() if self.is_external else [])
+
+    def _stray_modules(self) -> list[str]:
+        """The modules of a directory whose list of them is gone (``make M=... x.ko`` removes it)."""
+        names = os.listdir(self.root)  # noqa: PTH208
+        return [name[:-4] for name in sorted(names) if name.endswith(".mod") and not name.startswith(".")]
+
+    def _modules(self, paths: Iterable[str]) -> dict[str, LinkUnit]:
+        """The units of modules given by path without suffix. A module with no ``.mod`` was not built."""
+        root = str(self.root)
+        locate = self._locator.locate
+        units: dict[str, LinkUnit] = {}
+        for path in paths:
+            text = read_text(posixpath.join(root, f"{path}.mod"))
+            if text is not None:
+                objects = tuple(locate(name) for name in module_objects(text))
+                units[path] = LinkUnit(posixpath.basename(path), objects)
+        return units
+
+    # LTO
+
+    def _is_bitcode(self, objects: Sequence[str]) -> bool:
+        step = max(1, len(objects) // _PROBES)
+        return any(_magic(posixpath.join(self.root, name)) in _BITCODE for name in objects[::step])
+
+    def _linked(self, module: str) -> str:
+        """The linked object of a module: ``x.o``; 5.12 to 5.18 ``x.lto.o``, ``x.prelink.o``."""
+        for suffix in (".prelink.o", ".lto.o"):
+            if os.path.exists(posixpath.join(self.root, module + suffix)):  # noqa: PTH110
+                return module + suffix
+        return f"{module}.o"
+
+    # Goals
+
+    def _single(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
+        root = str(self.root)
+        stem, _ = posixpath.splitext(goal)
+        if goal.endswith("/"):
+            archives = [
+                name for part in ("built-in.a", "lib.a") for name in archive_objects(root, goal + part)
+            ]
+            names = module_names(read_text(f"{root}/{goal}modules.order") or "")
+            units = [LinkUnit("vmlinux", tuple(archives))] if archives else []
+            units += self._modules(names).values()
+        elif goal.endswith(".a"):
+            units = [LinkUnit("vmlinux", tuple(archive_objects(root, goal)))]
+        elif goal.endswith((".o", ".ko", ".mod")):
+            units = list(self._modules([stem]).values()) or self._single_object(goal, whole)
+        else:
+            units = []
+        if units and self._is_bitcode([name for unit in units for name in unit.objects]):
+            return [unit for unit in self.units() if unit.name in {part.name for part in units}]
+        return units
+
+    def _single_object(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
+        """One object, in the units that list it; if none does yet, in the one that its own command tells."""
+        if not goal.endswith(".o") or not os.path.exists(f"{self.root}/{goal}"):  # noqa: PTH110
+            return []
+        known = [LinkUnit(unit.name, (goal,)) for unit in whole if goal in unit.objects]
+        if known or is_own_program(goal):
+            return known
+        saved = read_saved_command(f"{self.root}/{cmd_path(goal)}")
+        module = _MODULE_NAME.search(saved.command) if saved and " -DMODULE " in saved.command else None
+        return [LinkUnit(module.group(1) if module else "vmlinux", (goal,))]
+
+
+def configuration_text(root: str) -> str | None:
+    """What a tree was built with: include/config/auto.conf; .config may have been edited since."""
+    for name in ("include/config/auto.conf", ".config"):
+        text = read_text(f"{root}/{name}")
+        if text is not None:
+            return "\n" + text
+    return None
+
+
+def _is_single(goal: str) -> bool:
+    return goal.endswith(_SINGLE_SUFFIXES)
+
+
+def _magic(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read(4)
+    except OSError:
+        return b""
+
+
+def _source_of(root: str) -> Path:
+    """The source tree: where ``source`` points, or the Makefile that O= leaves behind, or the tree itself."""
+    link = f"{root}/source"
+    if os.path.islink(link) and os.path.isdir(link):  # noqa: PTH112, PTH114
+        return Path(os.path.realpath(link))
+    makefile = read_text(f"{root}/Makefile") or ""
+    if len(makefile) < 1000:
+        for line in makefile.splitlines():
+            if line.startswith("include ") and line.endswith("/Makefile"):
+                return Path(os.path.realpath(posixpath.join(root, posixpath.dirname(line[8:].strip()))))
+    return Path(root)
+
+
+def _is_external(root: str) -> bool:
+    try:
+        names = os.listdir(root)  # noqa: PTH208
+    except OSError:
+        return False
+    return any(name.endswith(".mod") for name in names)
+
+
+def _no_tree(root: str, path: str) -> BadTreeError:
+    if os.path.isdir(f"{root}/scripts") and os.path.exists(f"{root}/Kbuild"):  # noqa: PTH110, PTH112
+        hint = "give the O= directory if it was built elsewhere, else configure and build it"
+        return BadTreeError("is a kernel source tree in which nothing was built", file=path, hint=hint)
+    above = next((p for p in Path(root).parents if configuration_text(str(p)) is not None), None)
+    if above is not None:
+        return BadTreeError("is only a part of a kernel build tree", file=path, hint=f"give {above}")
+    hint = "give the directory in which make ran (the one with .config), or that of a built module"
+    return BadTreeError("is not a kernel build tree", file=path, hint=hint)
