@@ -8,79 +8,89 @@ some configurations (`__pfx_foo`, objtool --prefix) and so has Clang's type hash
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 
 from kbuild_klp.canonical import CanonicalObject, PartKind
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.names import canonical_name
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
 _PREFIX = re.compile(r"__(?:pfx|cfi)_(.+)$")
 
 
+class SourceFiles:
+    """The STT_FILE symbols of an object; local symbols belong to the one before them."""
+
+    def __init__(self, obj: ObjectFile) -> None:
+        self._index = np.flatnonzero(obj.symbols["info"] & 0xF == elf.STT_FILE).tolist()
+        self._names = [obj.symbol_name(index) for index in self._index]
+        self.many = len(self._index) > 1
+        """True for an object linked from several sources, whose local names are only unique by file."""
+
+    def position(self, symbol: int) -> int:
+        """Return the number of the file of ``symbol``, 0 for symbols before the first."""
+        return bisect_left(self._index, symbol)
+
+    def name(self, symbol: int) -> str:
+        """Return the name of the file of ``symbol``, empty for symbols before the first."""
+        at = bisect_left(self._index, symbol)
+        return self._names[at - 1] if at else ""
+
+
 @dataclass(frozen=True)
 class Families:
-    """``parent`` and ``children`` by part; ``numbered``: canonical name of each local symbol that had a number.
+    """``parent`` and ``children`` by part; ``numbered``: canonical name of each local symbol that had a number."""
 
-    ``files`` is true for an object linked from several sources, whose local names are only unique by file.
-    """
-
-    canonical: CanonicalObject
     parent: dict[int, int]
     children: dict[int, list[int]]
     numbered: dict[int, str]
-    files: dict[int, str]
-    _file_index: list[int]
-
-    def file_of(self, symbol: int) -> str:
-        """Return the name in the STT_FILE symbol before ``symbol``."""
-        at = int(np.searchsorted(self._file_index, symbol)) - 1
-        return self.files[self._file_index[at]] if at >= 0 else ""
-
-    def display_name(self, symbol: int) -> str:
-        """Return the name under which a symbol is listed, with its source file where that is needed."""
-        name = self.canonical.object.symbol_name(symbol)
-        if self.files and int(self.canonical.object.symbols["info"][symbol]) >> 4 == elf.STB_LOCAL:
-            return f"{name} ({self.file_of(symbol)})"
-        return name
+    files: SourceFiles
 
 
 def find_families(canonical: CanonicalObject) -> Families:
     """Find split-off parts and numbered names of an object."""
-    obj, parts = canonical.object, canonical.parts
-    kind = obj.symbols["info"] & 0xF
-    file_index = np.flatnonzero(kind == elf.STT_FILE).tolist()
-    files = {index: obj.symbol_name(index) for index in file_index} if len(file_index) > 1 else {}
+    obj, parts, chunks = canonical.object, canonical.parts, canonical.chunks
+    files = SourceFiles(obj)
+    if not len(chunks.start):
+        return Families({}, {}, {}, files)
+    names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
+    local = (obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL).tolist()
+    chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first)).tolist()
+    code_end = canonical.image.code_end
+    in_code = int(np.searchsorted(chunks.start, code_end))  # machine code lies first in the image
 
-    def file_of(symbol: int) -> int:
-        return int(np.searchsorted(file_index, symbol)) if files else 0
-
-    named: dict[tuple[int, str], int] = {}
-    split: list[tuple[int, int, str]] = []
     numbered: dict[int, str] = {}
-    local = obj.symbols["info"] >> 4 == elf.STB_LOCAL
-    is_code = parts.start < canonical.image.code_end
-    for part in np.flatnonzero(parts.kind == PartKind.NAMED).tolist():
-        for symbol in canonical.part_symbols(part).tolist():
-            name = obj.symbol_name(symbol)
-            if is_code[part]:
-                named[file_of(symbol) if local[symbol] else 0, name] = part
-                if ".cold" in name or name.startswith(("__pfx_", "__cfi_")):
-                    split.append((part, file_of(symbol), name))
-            if local[symbol]:
-                canonical_form = canonical_name(name)
-                if canonical_form.numbered:
-                    numbered[symbol] = canonical_form.text
+    split: list[tuple[int, int, str]] = []
+    by_content = (parts.kind == PartKind.CONTENT)[np.argsort(parts.chunk, kind="stable")[-len(chunks.start) :]]
+    for at, name in enumerate(names):
+        if "." in name or name.startswith("__UNIQUE_ID_"):
+            form = canonical_name(name)
+            if form.numbered and local[at] and not by_content[chunk_of[at]]:
+                numbered[int(chunks.symbols[at])] = form.text
+        if chunk_of[at] < in_code and (".cold" in name or name.startswith(("__pfx_", "__cfi_"))):
+            split.append((chunk_of[at], int(chunks.symbols[at]), name))
     parent: dict[int, int] = {}
     children: dict[int, list[int]] = {}
-    for part, file, name in split:
-        match = _COLD.match(name) or _PREFIX.match(name)
-        if match is None:
-            continue
-        owner = named.get((file, match[1]), named.get((0, match[1])))
-        if owner is not None and owner != part and part not in parent:
-            parent[part] = owner
-            children.setdefault(owner, []).append(part)
-    return Families(canonical, parent, children, numbered, files, file_index)
+    if split:
+        part_of = np.empty(len(chunks.start), np.int64)
+        has_chunk = np.flatnonzero(parts.chunk >= 0)
+        part_of[parts.chunk[has_chunk]] = has_chunk
+        named: dict[tuple[int, str], int] = {}
+        for at in range(int(chunks.first[in_code])):
+            symbol = int(chunks.symbols[at])
+            named[files.position(symbol) if local[at] and files.many else 0, names[at]] = chunk_of[at]
+        for chunk, symbol, name in split:
+            match = _COLD.match(name) or _PREFIX.match(name)
+            if match is None:
+                continue
+            file = files.position(symbol) if files.many else 0
+            owner = named.get((file, match[1]), named.get((0, match[1])))
+            part = int(part_of[chunk])
+            if owner is not None and owner != chunk and part not in parent:
+                parent[part] = int(part_of[owner])
+                children.setdefault(parent[part], []).append(part)
+    return Families(parent, children, numbered, files)

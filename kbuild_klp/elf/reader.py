@@ -202,11 +202,24 @@ class ObjectFile:
 
     def symbol_name(self, index: int) -> str:
         """Return the name of one symbol."""
-        start = int(self.symbols["name"][index])
-        end = self.symbol_strings.find(b"\0", start)
-        if end < 0:
-            raise self.error(f"name of symbol {index} has no end", place="symbol table")
-        return self.symbol_strings[start:end].decode("utf-8", "surrogateescape")
+        name = self._symbol_names[index]
+        if name is None:
+            start = self._name_offsets[index]
+            strings = self.symbol_strings
+            end = strings.find(b"\0", start)
+            if end < 0:
+                raise self.error(f"name of symbol {index} has no end", place="symbol table")
+            name = self._symbol_names[index] = strings[start:end].decode("utf-8", "surrogateescape")
+        return name
+
+    @cached_property
+    def _symbol_names(self) -> list[str | None]:
+        return [None] * len(self.symbols)
+
+    @cached_property
+    def _name_offsets(self) -> list[int]:
+        offsets: list[int] = self.symbols["name"].tolist()
+        return offsets
 
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)

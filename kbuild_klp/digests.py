@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Digests of what references mean: one row of fixed layout a reference, ready to be hashed in slices.
+
+A named target is the digest of its canonical name, anything else the digest of its content. Rows of one part lie
+behind each other, so hashing the references of a function is hashing one slice of bytes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_128_digest
+
+from kbuild_klp.canonical import CanonicalObject, PartKind
+from kbuild_klp.canonical.families import find_families
+from kbuild_klp.canonical.owned import NOBODY, OwnerSlice, SortedTable, sort_by_owner, take_lines
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.names import canonical_name
+
+REFERENCE_ROW = np.dtype(
+    [("place", "<i8"), ("kind", "<i4"), ("ordinal", "<u4"), ("offset", "<i8"), ("high", "<u8"), ("low", "<u8")]
+)
+ROW_SIZE = REFERENCE_ROW.itemsize
+_CYCLE = xxh3_128_digest(b"\0cycle")
+
+
+class Digests:
+    """The references of one object as rows to be hashed, and the content of what has no name.
+
+    ``rows`` has shape (references,) and dtype REFERENCE_ROW; ``data`` is the image with all references and line
+    numbers cleared; ``owned`` lists, by part, the special entries that belong to it; ``by_content`` gives the part
+    for each reference that is known by content; ``numbered`` lists, by part, the numbered symbols it refers to in
+    the order of first use; ``record_lines`` holds what was cleared in sections of class records, by section: base,
+    entry size and one row of line numbers an entry.
+    """
+
+    def __init__(self, canonical: CanonicalObject) -> None:
+        self.canonical = canonical
+        self.families = find_families(canonical)
+        self.tables: list[SortedTable] = []
+        self.owned: dict[int, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
+        image = canonical.image
+        for section in sorted(image.owned):
+            table = sort_by_owner(canonical, image.owned[section])
+            self.tables.append(table)
+            for owner in table.owners:
+                self.owned[owner.part].append((table, owner))
+        self.record_lines = self._take_record_lines()
+        self.data = image.data.tobytes()
+        self.rows = np.zeros(len(canonical.references.place), REFERENCE_ROW)
+        self.by_content: dict[int, int] = {}
+        self.numbered: dict[int, list[int]] = {}
+        self._first = canonical.first_reference.tolist()
+        self._content: dict[int, bytes] = {}
+        if len(canonical.parts.start):
+            self._fill_rows()
+
+    # -- filling the rows -----------------------------------------------------------------------------------------
+
+    def _take_record_lines(self) -> dict[int, tuple[int, int, NDArray[np.uint8]]]:
+        image = self.canonical.image
+        taken = {}
+        for section, table in image.records.items():
+            if not table.row.lines:
+                continue
+            base, size = int(image.base[section]), table.entry_size
+            count = int(image.object.sections["size"][section]) // size
+            view = image.data[base : base + count * size].reshape(count, size)
+            taken[section] = (base, size, take_lines(view, table.row.lines))
+        return taken
+
+    def _fill_rows(self) -> None:
+        parts, references, targets = self.canonical.parts, self.canonical.references, self.canonical.targets
+        rows = self.rows
+        part_of = parts.at(references.place)
+        rows["place"] = references.place - parts.start[part_of]
+        rows["kind"] = references.kind
+        rows["offset"] = targets.offset
+        self._set_digests(targets.symbol >= 0, targets.symbol, self._symbol_digest)
+        self._set_digests(targets.section >= 0, targets.section, self._section_digest)
+        by_content = (targets.symbol < 0) & (targets.section < 0)
+        strings = by_content & (parts.kind[targets.part] == PartKind.STRINGS)
+        self._set_digests(strings, references.target, self._string_digest)
+        rows["offset"][strings] = 0
+        self._number(part_of)
+        content = np.flatnonzero(by_content & ~strings)
+        self.by_content = dict(zip(content.tolist(), targets.part[content].tolist(), strict=True))
+        self._drop_empty_content()
+        for reference, part in self.by_content.items():
+            self._resolve(reference, part)
+
+    def _set_digests(
+        self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]
+    ) -> None:
+        index = np.flatnonzero(which)
+        if not len(index):
+            return
+        unique, inverse = np.unique(keys[index], return_inverse=True)
+        table = np.frombuffer(b"".join(map(digest, unique.tolist())), "<u8").reshape(-1, 2)
+        self.rows["high"][index] = table[inverse, 0]
+        self.rows["low"][index] = table[inverse, 1]
+
+    def _symbol_digest(self, symbol: int) -> bytes:
+        """Return the digest that stands for a symbol in references to it."""
+        obj = self.canonical.object
+        name = obj.symbol_name(symbol)
+        section = int(obj.shndx[symbol])
+        info = int(obj.symbols["info"][symbol])
+        if info & 0xF == elf.STT_SECTION or (not name and section > 0):
+            text = f"\0section {obj.section_names[section] if section > 0 else section}"
+        elif section == elf.SHN_UNDEF:
+            text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
+        elif section == elf.SHN_ABS - 0x10000:
+            text = f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
+        else:
+            text = canonical_name(name).text
+            if self.families.files.many and info >> 4 == elf.STB_LOCAL:
+                text = f"{self.families.files.name(symbol)}\0{text}"
+        return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
+
+    def _section_digest(self, section: int) -> bytes:
+        return xxh3_128_digest(f"\0section {self.canonical.object.section_names[section]}".encode())
+
+    def _string_digest(self, address: int) -> bytes:
+        end = self.data.find(b"\0", address)
+        return xxh3_128_digest(self.data[address : end + 1])
+
+    def _number(self, part_of: NDArray[np.int64]) -> None:
+        """Tell numbered symbols of one name apart by the order in which a part first refers to them."""
+        numbered = self.families.numbered
+        if not numbered:
+            return
+        symbols = self.canonical.targets.symbol
+        is_numbered = np.zeros(len(self.canonical.object.symbols), bool)
+        is_numbered[list(numbered)] = True
+        hits = np.flatnonzero(is_numbered[np.maximum(symbols, 0)] & (symbols >= 0))
+        owner = part_of.copy()
+        for table in self.tables:
+            counts = [slice_.high - slice_.low for slice_ in table.owners]
+            owner[table.references] = np.repeat([slice_.part for slice_ in table.owners], counts)
+        seen: dict[int, dict[str, dict[int, int]]] = {}
+        ordinals = []
+        for part, symbol in zip(owner[hits].tolist(), symbols[hits].tolist(), strict=True):
+            same_name = seen.setdefault(part, {}).setdefault(numbered[symbol], {})
+            ordinals.append(same_name.setdefault(symbol, len(same_name)))
+        self.rows["ordinal"][hits] = ordinals
+        for part, names in seen.items():
+            self.numbered[part] = [symbol for same in names.values() for symbol in same]
+
+    def _drop_empty_content(self) -> None:
+        """Take out references to content of which none is used: an alternative that replaces by nothing.
+
+        They point at whatever lies next to them.
+        """
+        for table in self.tables:
+            field = table.table.row.content
+            if field is None:
+                continue
+            size = table.table.entry_size
+            lengths = np.frombuffer(table.data, np.uint8).reshape(-1, size)[:, field.length % size]
+            for owner in table.owners:
+                record, offset = np.divmod(table.places[owner.low : owner.high], size)
+                empty = (offset == field.reference) & (lengths[owner.start + record] == 0)
+                for reference in table.references[owner.low : owner.high][empty].tolist():
+                    if self.by_content.pop(reference, None) is not None:
+                        self.rows["offset"][reference] = 0
+
+    # -- content --------------------------------------------------------------------------------------------------
+
+    def _resolve(self, reference: int, part: int) -> None:
+        digest = self.content_digest(part)
+        row = self.rows[reference]
+        row["high"] = int.from_bytes(digest[:8], "little")
+        row["low"] = int.from_bytes(digest[8:], "little")
+
+    def content_digest(self, part: int) -> bytes:
+        """Return the digest of a part that is known by content, its own references included."""
+        known = self._content.get(part)
+        if known is not None:
+            return known
+        self._content[part] = _CYCLE  # a part that refers back to itself is known by everything else in it
+        nested = list(range(self._first[part], self._first[part + 1]))
+        for table, owner in self.owned.get(part, ()):
+            nested += table.references[owner.low : owner.high].tolist()
+        for reference in nested:
+            target = self.by_content.get(reference)
+            if target is not None:
+                self._resolve(reference, target)
+        digest = xxh3_128_digest(b"\0".join(self.content(part)))
+        self._content[part] = digest
+        return digest
+
+    def content(self, part: int) -> tuple[bytes, bytes, bytes]:
+        """Return bytes, reference rows and special entries of a part (anonymous data without trailing zeros)."""
+        parts = self.canonical.parts
+        low, high = self._first[part], self._first[part + 1]
+        data = self.part_data(part)
+        if parts.kind[part] == PartKind.PIECE:
+            # The zeros behind anonymous data align what comes next; fields of references are zeros too.
+            keep = int(self.rows["place"][high - 1]) + 8 if high > low else 0
+            data = data[:keep] + data[keep:].rstrip(b"\0")
+        special = b"".join(self.special_bytes(table, owner) for table, owner in self.owned.get(part, ()))
+        return data, self.rows[low:high].tobytes(), special
+
+    def part_data(self, part: int) -> bytes:
+        """Return the bytes of a part with references cleared (empty for .bss)."""
+        start, end = int(self.canonical.parts.start[part]), int(self.canonical.parts.end[part])
+        return self.data[start:end]
+
+    def table_rows(self, table: SortedTable, low: int = 0, high: int | None = None) -> bytes:
+        """Return the rows of a table's references ``low`` to ``high``, places counted from each owner's first entry."""
+        rows = self.rows[table.references[low:high]]
+        rows["place"] = table.places[low:high]
+        # The owner is whoever hashes this; where in it the entry applies is the row's offset.
+        is_owner = table.owner_references[low:high]
+        rows["high"][is_owner] = 0
+        rows["low"][is_owner] = 0
+        return rows.tobytes()
+
+    def special_bytes(self, table: SortedTable, owner: OwnerSlice, rows: bytes | None = None) -> bytes:
+        """Return what is hashed of the entries of one owner; ``rows`` are those of the whole table, if at hand."""
+        name = self.canonical.object.section_names[table.section].encode()
+        size = table.table.entry_size
+        if rows is None:
+            own_rows = self.table_rows(table, owner.low, owner.high)
+        else:
+            own_rows = rows[owner.low * ROW_SIZE : owner.high * ROW_SIZE]
+        own_data = table.data[owner.start * size : owner.end * size]
+        return b"%s\0%d\0%s%s" % (name, owner.end - owner.start, own_data, own_rows)
+
+    @staticmethod
+    def special_lines(table: SortedTable, owner: OwnerSlice) -> bytes:
+        """Return the line numbers in the entries of one owner."""
+        return table.lines[owner.start * table.line_size : owner.end * table.line_size]
+
+    def nobodys(self) -> list[tuple[SortedTable, OwnerSlice]]:
+        """Return the special entries that belong to no part."""
+        return self.owned.get(NOBODY, [])

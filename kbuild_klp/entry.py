@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a checksum is of: one function, one variable, or what is left of a section."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+KIND_FUNCTION = "function"
+KIND_DATA = "data"
+KIND_SECTION = "section"
+
+
+class Components(NamedTuple):
+    """The short hashes of an entry ("-": there is none), which say what kind of change a change is."""
+
+    attributes: str
+    data: str
+    references: str
+    special: str
+
+
+class Entry(NamedTuple):
+    """One line of a checksum file.
+
+    ``kind`` function, data or section; ``name`` the symbol as it stands in the object (name@file for local symbols
+    of an object linked from several sources); ``section`` where it lies (for a section: its alignment and the order
+    of its symbols); ``size`` in bytes; ``checksum`` 32 hexadecimal digits; ``components`` four short hashes joined
+    by dots; ``lines`` a short hash of the line numbers in special sections (empty: none); ``numbered`` the symbols
+    with a compiler's number to which it refers, in the order of first use, separated by blanks.
+    """
+
+    kind: str
+    name: str
+    section: str
+    size: int
+    checksum: str
+    components: str
+    lines: str
+    numbered: str
+
+    def split_components(self) -> Components:
+        """Return the short hashes one by one."""
+        return Components(*self.components.split("."))

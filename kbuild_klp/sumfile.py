@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The checksum file beside each object: text, one line an entry, sorted, fields separated by tabs.
+
+    # kbuild-klp 1 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
+    function  cmdline_proc_show  .text  24  d96e50c0...  b32ecdad.fb38e39a.dfe71663.-
+
+The digest covers all other lines and the header up to itself. Nothing in the file says when, where or by whom it was
+made: the same object gives the same file. That it belongs to the object beside it is said by its modification time,
+which is that of the object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from xxhash import xxh3_128_hexdigest
+
+from kbuild_klp.entry import Entry
+from kbuild_klp.errors import BadSumFileError
+
+FORMAT_VERSION = 1
+
+_HEADER = re.compile(rb"# kbuild-klp (\d+) (\S+) table=(\d+) digest=([0-9a-f]{32})\n")
+_REMAKE = "remove it, and `make klp-checksums` writes it again"
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_ESCAPED = re.compile(r"[\\\t\n\r]")
+_UNESCAPES = {value: key for key, value in _ESCAPES.items()}
+_UNESCAPED = re.compile(r"\\[\\tnr]")
+
+
+@dataclass(frozen=True)
+class SumFile:
+    """The content of a checksum file; ``table`` is the version of special.toml it was made with."""
+
+    architecture: str
+    table: int
+    entries: list[Entry]
+
+
+def _escape(text: str) -> str:
+    return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+def _unescape(text: str) -> str:
+    return _UNESCAPED.sub(lambda match: _UNESCAPES[match[0]], text)
+
+
+def dump(content: SumFile) -> bytes:
+    """Return the bytes of a checksum file."""
+    lines = []
+    for entry in content.entries:
+        line = "\t".join(
+            (
+                entry.kind,
+                entry.name,
+                entry.section,
+                str(entry.size),
+                entry.checksum,
+                entry.components,
+                entry.lines,
+                entry.numbered,
+            )
+        )
+        if "\\" in line or "\n" in line or "\r" in line or line.count("\t") != 7:
+            line = "\t".join(_escape(str(field)) for field in entry)
+        lines.append(line.rstrip("\t"))
+    body = "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
+    head = f"# kbuild-klp {FORMAT_VERSION} {content.architecture} table={content.table} ".encode()
+    return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
+
+
+def load(data: bytes, path: str) -> SumFile:
+    """Parse a checksum file; raises BadSumFileError, naming ``path``, when it is damaged or of another version."""
+    header = _HEADER.match(data)
+    if header is None:
+        raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
+    version = int(header[1])
+    if version != FORMAT_VERSION:
+        raise BadSumFileError(
+            f"format version {version}, this program reads {FORMAT_VERSION}", file=path, place="line 1", hint=_REMAKE
+        )
+    head = data[: data.index(b"digest=")]
+    body = data[header.end() :]
+    if xxh3_128_hexdigest(head + body).encode() != header[4]:
+        raise BadSumFileError("content does not match its digest", file=path, place="line 1", hint=_REMAKE)
+    entries = []
+    for number, line in enumerate(body.decode("utf-8", "surrogateescape").split("\n")[:-1], 2):
+        fields = line.split("\t")
+        if "\\" in line:
+            fields = [_unescape(field) for field in fields]
+        fields += [""] * (8 - len(fields))
+        try:
+            kind, name, section, size, checksum, components, lines, numbered = fields
+            entries.append(Entry(kind, name, section, int(size), checksum, components, lines, numbered))
+        except ValueError:
+            raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
+    return SumFile(header[2].decode(), int(header[3]), entries)
+
+
+def write(path: str, data: bytes, mtime_ns: int) -> None:
+    """Write a checksum file whole or not at all, with the modification time of its object."""
+    temporary = f"{path.removesuffix('.cmd')}.{os.getpid()}.tmp"  # .*.tmp goes with make clean, should we die here
+    try:
+        with Path(temporary).open("wb") as file:
+            file.write(data)
+        os.utime(temporary, ns=(mtime_ns, mtime_ns))
+        os.replace(temporary, path)  # noqa: PTH105 - Path.replace makes two Path objects an object for nothing
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
