@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Checksum files for many objects: one process (or one for each job slot) for the whole batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kbuild_klp import sumfile
+from kbuild_klp.entry import Entry
+from kbuild_klp.errors import BadObjectError, KlpError
+from kbuild_klp.jobs import job_slots
+from kbuild_klp.kernel.sumpath import sum_path
+
+_CHUNK = 48  # objects that a worker takes at a time
+_WORTH_A_PROCESS = 96  # objects below which a second process costs more than it saves
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch: ``written`` objects, ``errors`` that cost one object each, ``warnings``."""
+
+    written: int = 0
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, other: BatchResult) -> None:
+        """Add the result of a part of the batch."""
+        self.written += other.written
+        self.errors += other.errors
+        self.warnings += other.warnings
+
+
+@dataclass(frozen=True)
+class ObjectChecksums:
+    """The checksums of one object, the bytes of its checksum file, and what was not understood in it."""
+
+    content: sumfile.SumFile
+    mtime_ns: int
+    warnings: list[str]
+
+
+def compute(path: str) -> ObjectChecksums:
+    """Compute the checksums of the object at ``path``; raises BadObjectError."""
+    # Not at the top: numpy takes longer to import than everything that a diff of two trees without changes does.
+    from kbuild_klp.canonical import canonicalize
+    from kbuild_klp.checksum import checksum_object
+    from kbuild_klp.elf.reader import ObjectFile
+    from kbuild_klp.special import special_table
+
+    for _ in range(3):
+        try:
+            before = os.stat(path)
+            obj = ObjectFile.open(path)
+            canonical = canonicalize(obj)
+            entries: list[Entry] = checksum_object(canonical)
+            after = os.stat(path)
+        except OSError as error:
+            raise BadObjectError(error.strerror or str(error), file=path) from None
+        if (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino):
+            name = canonical.image.architecture.name
+            content = sumfile.SumFile(name, special_table(name).version, entries)
+            return ObjectChecksums(content, before.st_mtime_ns, canonical.warnings)
+    raise BadObjectError("changes while it is read", file=path, hint="wait for the build to end")
+
+
+def write_one(path: str) -> list[str]:
+    """Write the checksum file of one object; returns warnings, raises KlpError."""
+    result = compute(path)
+    target = sum_path(path)
+    try:
+        sumfile.write(target, sumfile.dump(result.content), result.mtime_ns)
+    except OSError as error:
+        raise KlpError(error.strerror or str(error), file=target, hint="is the tree writable?") from None
+    return result.warnings
+
+
+def _write_some(paths: Sequence[str]) -> BatchResult:
+    result = BatchResult()
+    for path in paths:
+        try:
+            result.warnings += write_one(path)
+            result.written += 1
+        except KlpError as error:
+            result.errors.append(str(error))
+    return result
+
+
+def write_checksums(
+    paths: Sequence[str | os.PathLike[str]], jobs: int | None = None, progress: Progress | None = None
+) -> BatchResult:
+    """Write the checksum file of each object in ``paths``.
+
+    An object that cannot be read costs itself its checksum file and nothing else: it is among the ``errors``.
+    ``jobs`` None takes what make's jobserver lends, or all processors. ``progress`` is called with the number of
+    objects done and their total.
+    """
+    names = [os.fspath(path) for path in paths]
+    with job_slots(jobs, max(1, len(names) // _WORTH_A_PROCESS + 1)) as slots:
+        if slots == 1:
+            return _write_serially(names, progress)
+        return _write_in_parallel(names, slots, progress)
+
+
+def _write_serially(names: list[str], progress: Progress | None) -> BatchResult:
+    total = BatchResult()
+    for start in range(0, len(names), _CHUNK):
+        total.add(_write_some(names[start : start + _CHUNK]))
+        if progress is not None:
+            progress(min(start + _CHUNK, len(names)), len(names))
+    return total
+
+
+def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) -> BatchResult:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    # The largest first, so that no worker is left alone with one at the end.
+    names = sorted(names, key=_size, reverse=True)
+    chunks = [names[start :: (len(names) + _CHUNK - 1) // _CHUNK] for start in range((len(names) + _CHUNK - 1) // _CHUNK)]
+    total = BatchResult()
+    done = 0
+    _import_workers_modules()
+    with ProcessPoolExecutor(slots, mp_context=get_context("fork")) as pool:
+        futures = {pool.submit(_write_some, chunk): len(chunk) for chunk in chunks}
+        for future in as_completed(futures):
+            total.add(future.result())
+            done += futures[future]
+            if progress is not None:
+                progress(done, len(names))
+    total.errors.sort()
+    total.warnings.sort()
+    return total
+
+
+def _import_workers_modules() -> None:
+    """Import before the fork what every worker needs, so that it is paid for once."""
+    import kbuild_klp.checksum  # noqa: F401
+
+
+def _size(name: str) -> int:
+    try:
+        return Path(name).stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kbuild-klp checksum``: write the checksum files of objects that have none or an old one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from kbuild_klp.batch import BatchResult, write_checksums
+from kbuild_klp.cli.progress import ProgressLine
+from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.sumpath import Freshness, freshness
+from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+
+_MOST_LINES = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a build tree, a module directory (M=), or an object")
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes (default: make's job slots, or all)")
+    parser.add_argument("-f", "--force", action="store_true", help="write those that are fresh too")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    parser.add_argument("--built", action="store_true", help=argparse.SUPPRESS)  # what the makefile calls
+    parser.add_argument("--extmod", metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--goals", metavar="GOALS", default="", help=argparse.SUPPRESS)
+
+
+def _objects(units: list[LinkUnit], root: Path) -> list[str]:
+    """Return the paths of all objects of the units, each once."""
+    names = dict.fromkeys(name for unit in units for name in unit.objects)
+    prefix = f"{root}/"
+    return [name if name.startswith("/") else prefix + name for name in names]
+
+
+def _tree_objects(path: str, arguments: argparse.Namespace) -> list[str]:
+    goals = arguments.goals.split()
+    if arguments.built and arguments.extmod:
+        tree = BuildTree.open_external(arguments.extmod, path)
+        return _objects(tree.built_units(goals), tree.root)
+    tree = BuildTree.open(path)
+    return _objects(tree.built_units(goals) if arguments.built else tree.units(), tree.root)
+
+
+def stale_objects(objects: list[str], force: bool = False) -> tuple[list[str], int]:
+    """Return the objects that need a new checksum file, and how many are not there at all."""
+    states = freshness("/", objects)
+    wanted = (Freshness.STALE, Freshness.MISSING, Freshness.FRESH) if force else (Freshness.STALE, Freshness.MISSING)
+    stale = [name for name, state in zip(objects, states, strict=True) if state in wanted]
+    return stale, states.count(Freshness.NO_OBJECT)
+
+
+def report(result: BatchResult) -> None:
+    """Print what went wrong, not more than fits a screen."""
+    for lines, what in ((result.warnings, "warnings"), (result.errors, "errors")):
+        for line in lines[:_MOST_LINES]:
+            print(f"kbuild-klp: {line}", file=sys.stderr)
+        if len(lines) > _MOST_LINES:
+            print(f"kbuild-klp: and {len(lines) - _MOST_LINES} more {what}", file=sys.stderr)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; raises KlpError."""
+    objects: list[str] = []
+    for path in arguments.paths:
+        if os.path.isdir(path):
+            try:
+                objects += _tree_objects(path, arguments)
+            except KlpError:
+                if not arguments.built:  # the build may have stopped before there was anything to look at
+                    raise
+        else:
+            objects.append(os.path.abspath(path))
+    stale, absent = stale_objects(objects, arguments.force)
+    if absent and not arguments.built:
+        named = [path for path in arguments.paths if not os.path.exists(path)]
+        if named:
+            raise KlpError("no such file", file=named[0])
+        print(f"kbuild-klp: warning: {absent} linked objects are not there any more", file=sys.stderr)
+    progress = ProgressLine("checksums")
+    try:
+        result = write_checksums(stale, arguments.jobs, progress)
+    finally:
+        progress.close()
+    report(result)
+    if not (arguments.quiet or arguments.built):
+        print(f"{result.written} checksum files written, {len(objects) - absent - len(stale)} up to date")
+    return 2 if result.errors else 0

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: finds the command, and is the only place that prints an error and exits."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from kbuild_klp import __version__
+from kbuild_klp.errors import KlpError
+
+EXIT_TROUBLE = 2
+
+_COMMANDS = {
+    "checksum": "write the checksum files of objects that have none or an old one",
+    "diff": "say which functions and data differ between two builds",
+    "explain": "show where one function differs, instruction by instruction",
+    "export": "join the checksums of a tree into one archive",
+    "base": "keep the present state of a tree to compare with later",
+    "install": "add the include points to a kernel tree",
+    "uninstall": "take the include points out again",
+    "status": "say what is installed in a tree and which checksums are there",
+}
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kbuild-klp",
+        description="Checksums of every function of a kernel build, and what changed between two builds.",
+        epilog="Exit status: 0 no change, 1 changes, 2 trouble.",
+    )
+    parser.add_argument("--version", action="version", version=f"kbuild-klp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in _COMMANDS.items():
+        subparser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        # One command's modules are imported, not those of all: make starts this program after every build.
+        if name == command:
+            module = import_module(f"kbuild_klp.cli.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(main=module.main)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status."""
+    command = next((argument for argument in arguments if argument in _COMMANDS), None)
+    parsed = _parser(command).parse_args(arguments)
+    try:
+        status: int = parsed.main(parsed)
+        sys.stdout.flush()
+        return status
+    except KlpError as error:
+        print(f"kbuild-klp: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader of our output went away (| head): not our trouble, and nothing left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_TROUBLE
+    except KeyboardInterrupt:
+        print("kbuild-klp: interrupted", file=sys.stderr)
+        return 128 + 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
+    except MemoryError:
+        print("kbuild-klp: out of memory", file=sys.stderr)
+    except Exception as error:
+        if os.environ.get("KLP_DEBUG"):
+            raise
+        print(
+            f"kbuild-klp: internal error: {type(error).__name__}: {error}; please report it, with KLP_DEBUG=1 set",
+            file=sys.stderr,
+        )
+    return EXIT_TROUBLE
+
+
+def run() -> NoReturn:
+    """Entry point of the command."""
+    sys.exit(main(sys.argv[1:]))

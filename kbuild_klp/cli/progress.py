@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Progress of long work: on a terminal a counter that is wiped at the end, in a pipe nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class ProgressLine:
+    """Shows `what: done/total` on standard error if that is a terminal, from a quarter of a second on."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._terminal = sys.stderr.isatty()
+        self._start = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` is done."""
+        if self._terminal and time.monotonic() - self._start > 0.25:
+            print(f"\r{self._what}: {done}/{total}\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def close(self) -> None:
+        """Wipe the line."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
