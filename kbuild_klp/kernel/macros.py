@@ -11,7 +11,8 @@ conditions on CONFIG_ symbols are evaluated, to yes, no or unknown; only what is
 out. And ``__UNIQUE_ID`` is no line: it counts with ``__COUNTER__``.
 
 The cost: a macro may be in the closure that the compiler never sees so defined. What is missed (a macro
-pasted together with ``##``, or passed by name) only makes a proof fail, which reports a change that is none.
+passed by name, or pasted together from parameters alone) only makes a proof fail, which reports a change that
+is none.
 
 Where in an invocation the number is taken, measured: GCC 12 takes the line of the macro's name, Clang 19
 that of the parenthesis that closes its arguments. For a macro among another macro's arguments it is the
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -30,8 +31,11 @@ LINE = "__LINE__"
 
 
 class _Define(NamedTuple):
+    """A macro's name, the words of its body, and patterns of the words that it makes with ``##``."""
+
     name: str
     words: frozenset[str]
+    pasted: tuple[str, ...]
 
 
 _NOISE = re.compile(
@@ -42,37 +46,83 @@ _DIRECTIVE = re.compile(
 )
 _DEFINITION = re.compile(r"\s*([A-Za-z_]\w*)(\([^)]*\))?")
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_PASTE = re.compile(r"\w+(?:\s*##\s*\w+)+")
 
 
 def line_macros(
     paths: Iterable[str | os.PathLike[str]], configuration: Mapping[str, str] | None = None
 ) -> frozenset[str]:
-    """The macros that can expand to ``__LINE__``, by the ``#define``s in all of ``paths``; ``__LINE__`` is
-    one.
+    """The macros that can expand to ``__LINE__`` in one object: see ``MacroIndex`` for many."""
+    return MacroIndex(configuration).line_macros(paths)
+
+
+class MacroIndex:
+    """What files define, each read once; objects of one build share nearly all of theirs.
 
     ``configuration`` maps the symbols that are set (without ``CONFIG_``) to their values; without it every
-    branch of every ``#if`` counts. A file that cannot be read counts as empty. What a file defines is
-    remembered for the process, as long as the file stays as it is.
+    branch of every ``#if`` counts. A file that changes while the index lives is not read again.
     """
-    known = _Configuration(configuration) if configuration is not None else None
-    users: dict[str, set[str]] = {}
-    for path in paths:
-        name = os.fspath(path)
-        try:
-            status = os.stat(name)  # noqa: PTH116
-        except OSError:
-            continue
-        for definition in _defines(name, status.st_mtime_ns, status.st_size, known):
+
+    def __init__(self, configuration: Mapping[str, str] | None = None) -> None:
+        self._condition = _Condition(configuration) if configuration is not None else None
+        # The closure over all files read so far, and of each file's uses those that lead to it: few, so
+        # that the closure of one object costs no more than to look up its files.
+        self._closure = {LINE}
+        self._uses: dict[str, list[tuple[str, str]]] = {}
+        self._relevant: dict[str, set[tuple[str, str]]] = {}
+        self._pasted: list[tuple[re.Pattern[str], str, str]] = []
+
+    def line_macros(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
+        """The macros that can expand to ``__LINE__``, by the ``#define``s in all of ``paths``, and
+        ``__LINE__``.
+
+        A file that cannot be read counts as empty.
+        """
+        names = [os.fspath(path) for path in paths]
+        for name in names:
+            if name not in self._relevant:
+                self._add(name)
+        # Only now: a file may make relevant what an earlier one defines.
+        users: dict[str, list[str]] = {}
+        for name in names:
+            for word, user in self._relevant[name]:
+                users.setdefault(word, []).append(user)
+        closure = {LINE}
+        pending = [LINE]
+        while pending:
+            for user in users.get(pending.pop(), ()):
+                if user not in closure:
+                    closure.add(user)
+                    pending.append(user)
+        return frozenset(closure)
+
+    def _add(self, path: str) -> None:
+        relevant = self._relevant[path] = set()
+        for definition in _defines(path, self._condition):
             for word in definition.words:
-                users.setdefault(word, set()).add(definition.name)
-    closure = {LINE}
-    pending = [LINE]
-    while pending:
-        for user in users.get(pending.pop(), ()):
-            if user not in closure:
-                closure.add(user)
-                pending.append(user)
-    return frozenset(closure)
+                self._uses.setdefault(word, []).append((path, definition.name))
+                if word in self._closure:
+                    relevant.add((word, definition.name))
+                    self._grow(definition.name)
+            for pattern in definition.pasted:
+                made = re.compile(pattern)
+                self._pasted.append((made, path, definition.name))
+                for word in [word for word in self._closure if made.fullmatch(word)]:
+                    relevant.add((word, definition.name))
+                    self._grow(definition.name)
+
+    def _grow(self, name: str) -> None:
+        pending = [name] if name not in self._closure else []
+        self._closure.add(name)
+        while pending:
+            word = pending.pop()
+            users = self._uses.get(word, [])
+            made = [(path, user) for pattern, path, user in self._pasted if pattern.fullmatch(word)]
+            for path, user in users + made:
+                self._relevant[path].add((word, user))
+                if user not in self._closure:
+                    self._closure.add(user)
+                    pending.append(user)
 
 
 def line_can_expand(text_lines: Sequence[str], line_number: int, macros: frozenset[str]) -> bool:
@@ -131,18 +181,15 @@ def _without_noise(text: str) -> str:
     return _NOISE.sub(_blank, text)
 
 
-@lru_cache(maxsize=8192)
-def _defines(
-    path: str, mtime_ns: int, size: int, configuration: _Configuration | None
-) -> tuple[_Define, ...]:
-    """What a file defines. The times are in the arguments so that a changed file is read again."""
+def _defines(path: str, condition: _Condition | None) -> list[_Define]:
+    """What a file defines, except under an ``#if`` that surely does not hold."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             text = file.read()
     except (OSError, ValueError):
-        return ()
+        return []
     if "define" not in text:
-        return ()
+        return []
     result: list[_Define] = []
     # One level of #if: whether this branch can be compiled, and whether an earlier one surely is.
     stack: list[tuple[bool, bool]] = []
@@ -151,16 +198,30 @@ def _defines(
         if word == "define":
             definition = _DEFINITION.match(rest)
             if definition and all(possible for possible, _ in stack):
-                words = frozenset(_WORD.findall(rest, definition.end()))
-                result.append(_Define(definition.group(1), words))
-        elif configuration is not None:
-            _branch(word, rest, stack, configuration)
-    return tuple(result)
+                body = rest[definition.end() :]
+                pasted = tuple(_pasted(body, definition.group(2))) if "##" in body else ()
+                result.append(_Define(definition.group(1), frozenset(_WORD.findall(body)), pasted))
+        elif condition is not None:
+            _branch(word, rest, stack, condition)
+    return result
 
 
-def _branch(word: str, rest: str, stack: list[tuple[bool, bool]], configuration: _Configuration) -> None:
+def _pasted(body: str, parameters: str | None) -> Iterator[str]:
+    """A pattern for each word that the body makes with ``##``.
+
+    With fewer than four letters of its own it would match nearly any word, and is left out.
+    """
+    names = set(_WORD.findall(parameters or ""))
+    for chain in _PASTE.findall(body):
+        pieces = [piece.strip() for piece in chain.split("##")]
+        own = "".join(piece for piece in pieces if piece not in names)
+        if len(own.replace("_", "")) >= 4:
+            yield "".join(r"\w*" if piece in names else piece for piece in pieces)
+
+
+def _branch(word: str, rest: str, stack: list[tuple[bool, bool]], condition: _Condition) -> None:
     if word in ("if", "ifdef", "ifndef"):
-        truth = configuration.truth(f"defined({rest.strip()})" if word != "if" else rest)
+        truth = condition.truth(f"defined({rest.strip()})" if word != "if" else rest)
         if word == "ifndef" and truth is not None:
             truth = not truth
         stack.append((truth is not False, truth is True))
@@ -169,23 +230,15 @@ def _branch(word: str, rest: str, stack: list[tuple[bool, bool]], configuration:
             stack.pop()
     elif stack:
         _, done = stack[-1]
-        truth = configuration.truth(rest) if word == "elif" else True
+        truth = condition.truth(rest) if word == "elif" else True
         stack[-1] = (not done and truth is not False, done or truth is True)
 
 
-class _Configuration:
-    """Tells whether an ``#if`` on CONFIG_ symbols holds. Two with the same content are equal."""
+class _Condition:
+    """Tells whether an ``#if`` on CONFIG_ symbols holds."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = frozenset(values.items())
-        self._set = dict(values)
-        self._hash = hash(self._values)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Configuration) and self._values == other._values
+        self._set = values
 
     def truth(self, condition: str) -> bool | None:
         """Whether ``condition`` holds, None if that is not known."""

@@ -8,7 +8,6 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.tree import BuildTree, configuration_text
@@ -18,13 +17,12 @@ from kbuild_klp.kernel.tree import BuildTree, configuration_text
 class SourceFiles:
     """The files that one object was compiled from.
 
-    ``files`` maps each file's name to where it is. The name is relative to the source or object tree,
-    absolute for files outside (the compiler's own headers). ``main`` is the name of the file that was
-    compiled.
+    ``files`` maps each file's name to its path. The name is relative to the source or object tree, absolute
+    for files outside (the compiler's own headers). ``main`` is the name of the file that was compiled.
     """
 
     main: str
-    files: Mapping[str, Path]
+    files: Mapping[str, str]
 
     @classmethod
     def of(cls, tree: BuildTree, object_path: str) -> SourceFiles | None:
@@ -35,13 +33,21 @@ class SourceFiles:
         saved = read_saved_command(posixpath.join(tree.root, cmd_path(object_path)))
         if saved is None or saved.source is None:
             return None
-        resolve = _Resolver(tree)
+        resolve = _resolver(tree)
         main, path = resolve(saved.source)
         files = {main: path}
         for dependency in saved.dependencies:
             name, path = resolve(dependency)
             files.setdefault(name, path)
         return cls(main, files)
+
+    def find(self, name: str) -> str | None:
+        """The path of the file that ``__FILE__`` or a line table names, None if it is none of these."""
+        name = posixpath.normpath(name)
+        path = self.files.get(name)
+        if path is None and name.startswith("/"):
+            path = next((path for path in self.files.values() if path == name), None)
+        return path
 
     def changed_since(self, time_ns: int) -> list[str]:
         """The names of the files that changed after ``time_ns`` (the object's mtime), or are gone.
@@ -57,22 +63,44 @@ class FileChange:
     """A file that differs between two builds; None on the side whose object does not depend on it."""
 
     name: str
-    old: Path | None
-    new: Path | None
+    old: str | None
+    new: str | None
 
 
 def changed_files(old: SourceFiles, new: SourceFiles) -> list[FileChange]:
-    """The files that differ in content, or that only one of two objects depends on, by name. Generated ones
-    too.
+    """The files that differ between two objects: see ``FileComparison`` for many."""
+    return FileComparison().changed_files(old, new)
 
-    A file that cannot be read differs from everything.
+
+class FileComparison:
+    """Compares files, each pair once; objects of one build share a thousand headers.
+
+    A file that changes while the comparison lives is not read again.
     """
-    changes = []
-    for name in sorted(old.files.keys() | new.files.keys()):
-        before, after = old.files.get(name), new.files.get(name)
-        if before is None or after is None or not _same_content(before, after):
-            changes.append(FileChange(name, before, after))
-    return changes
+
+    def __init__(self) -> None:
+        self._same: dict[tuple[str, str], bool] = {}
+
+    def changed_files(self, old: SourceFiles, new: SourceFiles) -> list[FileChange]:
+        """The files that differ in content, generated ones too, or that only one object depends on; by name.
+
+        A file that cannot be read differs from every other.
+        """
+        changes = []
+        for name in sorted(old.files.keys() | new.files.keys()):
+            before, after = old.files.get(name), new.files.get(name)
+            if before is None or after is None or not self.same(before, after):
+                changes.append(FileChange(name, before, after))
+        return changes
+
+    def same(self, old: str, new: str) -> bool:
+        """Whether two files have the same content."""
+        if old == new:
+            return True
+        known = self._same.get((old, new))
+        if known is None:
+            known = self._same[old, new] = _same_content(old, new)
+        return known
 
 
 def configuration_symbols(tree: BuildTree) -> dict[str, str]:
@@ -80,6 +108,11 @@ def configuration_symbols(tree: BuildTree) -> dict[str, str]:
     text = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
     pairs = (line[7:].partition("=") for line in text.split("\n") if line.startswith("CONFIG_"))
     return {name: value for name, equals, value in pairs if equals}
+
+
+@lru_cache(maxsize=8)
+def _resolver(tree: BuildTree) -> _Resolver:
+    return _Resolver(tree)
 
 
 class _Resolver:
@@ -95,12 +128,12 @@ class _Resolver:
         self._prefixes = sorted({self._root, source, *kernel, *kernel_source}, key=len, reverse=True)
         self._known: dict[str, tuple[str, str]] = {}
 
-    def __call__(self, path: str) -> tuple[str, Path]:
+    def __call__(self, path: str) -> tuple[str, str]:
         directory, slash, name = path.rpartition("/")
         found = self._known.get(directory)
         if found is None:
             found = self._known[directory] = self._directory(directory + slash, name)
-        return found[0] + name, Path(found[1] + name)
+        return found[0] + name, found[1] + name
 
     def _directory(self, directory: str, name: str) -> tuple[str, str]:
         """A directory's name that trees share, and its real path, each with a slash."""
@@ -123,31 +156,21 @@ def _source_link(root: str) -> str:
     return os.path.realpath(link) if os.path.islink(link) else root  # noqa: PTH114
 
 
-def _mtime(path: Path) -> int:
+def _mtime(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns  # noqa: PTH116
     except OSError:
         return -1
 
 
-def _same_content(old: Path, new: Path) -> bool:
-    if old == new:
-        return True
+def _same_content(old: str, new: str) -> bool:
     try:
         a, b = os.stat(old), os.stat(new)  # noqa: PTH116
-    except OSError:
-        return False
-    if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
-        return True
-    if a.st_size != b.st_size:
-        return False
-    return _compare(str(old), a.st_mtime_ns, str(new), b.st_mtime_ns)
-
-
-@lru_cache(maxsize=16384)
-def _compare(old: str, old_time: int, new: str, new_time: int) -> bool:
-    """Compare two files byte by byte. Objects share a thousand headers, so the answer is kept."""
-    try:
-        return Path(old).read_bytes() == Path(new).read_bytes()
+        if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
+            return True
+        if a.st_size != b.st_size:
+            return False
+        with open(old, "rb") as one, open(new, "rb") as other:  # noqa: PTH123
+            return one.read() == other.read()
     except OSError:
         return False

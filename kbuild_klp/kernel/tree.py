@@ -107,15 +107,10 @@ class BuildTree:
         root = os.path.realpath(directory)
         if not _is_external(root):
             raise BadTreeError("holds no built module", file=directory, hint="run make M=... there first")
-        if kernel_root is None:
-            kernel = next((p for p in Path(root).parents if configuration_text(str(p)) is not None), None)
-        else:
-            kernel = Path(os.path.realpath(kernel_root))
+        kernel = _kernel_above(root) if kernel_root is None else Path(os.path.realpath(kernel_root))
         configuration = configuration_text(str(kernel)) if kernel else None
         if kernel_root is not None and configuration is None:
             raise BadTreeError("is not a kernel build tree", file=kernel_root)
-        # `source` in the kernel's own directories (M=drivers/foo) is not a link, but a directory there may
-        # be so called.
         return cls(Path(root), Path(root), kernel, configuration or "")
 
     @property
@@ -261,27 +256,29 @@ class BuildTree:
 
     def _single(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
         root = str(self.root)
-        stem, _ = posixpath.splitext(goal)
+        stem, suffix = posixpath.splitext(goal)
+        objects: list[str] = []
+        modules: dict[str, LinkUnit] = {}
         if goal.endswith("/"):
-            archives = [
+            objects = [
                 name for part in ("built-in.a", "lib.a") for name in archive_objects(root, goal + part)
             ]
-            names = module_names(read_text(f"{root}/{goal}modules.order") or "")
-            units = [LinkUnit("vmlinux", tuple(archives))] if archives else []
-            units += self._modules(names).values()
-        elif goal.endswith(".a"):
-            units = [LinkUnit("vmlinux", tuple(archive_objects(root, goal)))]
-        elif goal.endswith((".o", ".ko", ".mod")):
-            units = list(self._modules([stem]).values()) or self._single_object(goal, whole)
-        else:
-            units = []
-        if units and self._is_bitcode([name for unit in units for name in unit.objects]):
-            return [unit for unit in self.units() if unit.name in {part.name for part in units}]
-        return units
+            modules = self._modules(module_names(read_text(f"{root}/{goal}modules.order") or ""))
+        elif suffix == ".a":
+            objects = archive_objects(root, goal)
+        elif suffix in (".o", ".ko", ".mod"):
+            modules = self._modules([stem])
+            if not modules and suffix == ".o":
+                return self._single_object(goal, whole)
+        if self._is_bitcode([*objects, *(name for unit in modules.values() for name in unit.objects)]):
+            # Modules are linked by now; vmlinux is not until it is asked for.
+            return [LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()]
+        vmlinux = [LinkUnit("vmlinux", tuple(objects))] if objects else []
+        return [*vmlinux, *modules.values()]
 
     def _single_object(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
         """One object, in the units that list it; if none does yet, in the one that its own command tells."""
-        if not goal.endswith(".o") or not os.path.exists(f"{self.root}/{goal}"):  # noqa: PTH110
+        if _magic(f"{self.root}/{goal}") in (b"", *_BITCODE):
             return []
         known = [LinkUnit(unit.name, (goal,)) for unit in whole if goal in unit.objects]
         if known or is_own_program(goal):
@@ -326,18 +323,25 @@ def _source_of(root: str) -> Path:
 
 
 def _is_external(root: str) -> bool:
+    """Whether modules were built in ``root`` or, outside of any kernel tree, below it."""
     try:
         names = os.listdir(root)  # noqa: PTH208
     except OSError:
         return False
-    return any(name.endswith(".mod") for name in names)
+    if any(name.endswith(".mod") for name in names):
+        return True
+    return bool((read_text(f"{root}/modules.order") or "").strip()) and _kernel_above(root) is None
+
+
+def _kernel_above(root: str) -> Path | None:
+    return next((path for path in Path(root).parents if configuration_text(str(path)) is not None), None)
 
 
 def _no_tree(root: str, path: str) -> BadTreeError:
     if os.path.isdir(f"{root}/scripts") and os.path.exists(f"{root}/Kbuild"):  # noqa: PTH110, PTH112
         hint = "give the O= directory if it was built elsewhere, else configure and build it"
         return BadTreeError("is a kernel source tree in which nothing was built", file=path, hint=hint)
-    above = next((p for p in Path(root).parents if configuration_text(str(p)) is not None), None)
+    above = _kernel_above(root)
     if above is not None:
         return BadTreeError("is only a part of a kernel build tree", file=path, hint=f"give {above}")
     hint = "give the directory in which make ran (the one with .config), or that of a built module"

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kernel.archive import members
 from kbuild_klp.kernel.modules import read_text
 
@@ -53,12 +54,17 @@ def linked_objects(root: str, source_architecture: str) -> list[str]:
 
 
 def archive_objects(root: str, archive: str) -> list[str]:
-    """The members of ``root/archive``, relative to ``root``; empty if there is no such archive."""
+    """The members of ``root/archive``, relative to ``root``; empty if there is no such archive.
+
+    Raises BadTreeError for one that is damaged or cannot be read.
+    """
     prefix = f"{root}/"
     try:
         return [path.removeprefix(prefix) for path in members(prefix + archive)]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise BadTreeError(f"cannot be read ({error.strerror})", file=prefix + archive) from error
 
 
 def is_own_program(path: str) -> bool:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+from kbuild_klp.kernel.cmdfile import SavedCommand
+from kbuild_klp.kernel.settings import (
+    SettingDifference,
+    SettingKind,
+    compare_configurations,
+    compare_flags,
+    compare_settings,
+)
+
+BASE = """CONFIG_X86_64=y
+CONFIG_SMP=y
+CONFIG_CC_VERSION_TEXT="gcc 12"
+CONFIG_GCC_VERSION=120200
+CONFIG_HZ=250
+"""
+
+
+def saved(command: str) -> SavedCommand:
+    return SavedCommand("a.o", command, "a.c", ())
+
+
+def test_configurations():
+    old = "# Linux 6.12\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=1\n"
+    new = "# Linux 6.13\nCONFIG_B=y\n# CONFIG_A is not set\nCONFIG_D=1\nCONFIG_E=y\n"
+    assert compare_configurations(old, new) == [("A", "y", None), ("B", "m", "y"), ("E", None, "y")]
+    assert compare_configurations(old, old) == []
+
+
+def test_equal_trees(fake_tree):
+    old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
+    assert compare_settings(old.open(), new.open()) == []
+
+
+def test_every_kind(fake_tree):
+    old = fake_tree("old", configuration=BASE + "CONFIG_AS_VERSION=24000\nCONFIG_LD_VERSION=24000\n")
+    changed = BASE.replace("X86_64", "ARM64").replace("gcc 12", "gcc 13").replace("120200", "130000")
+    changed += "CONFIG_AS_VERSION=24100\nCONFIG_LD_VERSION=24100\nCONFIG_PAHOLE_VERSION=125\n"
+    changed += 'CONFIG_LOCALVERSION="-x"\n'
+    new = fake_tree("new", configuration=changed.replace("HZ=250", "HZ=1000"))
+    old.write("include/config/kernel.release", "6.12.1\n")
+    new.write("include/config/kernel.release", "6.12.1-x\n")
+    found = compare_settings(old.open(), new.open())
+    assert [(d.kind, d.name) for d in found] == [
+        (SettingKind.ARCHITECTURE, "architecture"),
+        (SettingKind.COMPILER, "CONFIG_CC_VERSION_TEXT"),
+        (SettingKind.ASSEMBLER, "CONFIG_AS_VERSION"),
+        (SettingKind.LINKER, "CONFIG_LD_VERSION"),
+        (SettingKind.TOOL, "CONFIG_PAHOLE_VERSION"),
+        (SettingKind.CONFIGURATION, "CONFIG_ARM64"),
+        (SettingKind.CONFIGURATION, "CONFIG_HZ"),
+        (SettingKind.CONFIGURATION, "CONFIG_X86_64"),
+        (SettingKind.RELEASE, "CONFIG_LOCALVERSION"),
+        (SettingKind.RELEASE, "kernel release"),
+    ]
+    assert found[1].old == '"gcc 12"'
+    assert found[-1] == SettingDifference(SettingKind.RELEASE, "kernel release", "6.12.1", "6.12.1-x")
+
+
+def test_compiler_package_that_the_configuration_does_not_show(fake_tree):
+    old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
+    old.write("include/generated/compile.h", '#define LINUX_COMPILER\t\t"gcc 12-1, GNU ld 2.40"\n')
+    new.write("include/generated/compile.h", '#define LINUX_COMPILER\t\t"gcc 12-2, GNU ld 2.40"\n')
+    (difference,) = compare_settings(old.open(), new.open())
+    assert (difference.kind, difference.name, difference.new) == (
+        SettingKind.COMPILER,
+        "LINUX_COMPILER",
+        "gcc 12-2, GNU ld 2.40",
+    )
+
+
+def test_configuration_is_what_was_built(fake_tree):
+    old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
+    new.write(".config", BASE + "CONFIG_EDITED_SINCE=y\n")
+    assert compare_settings(old.open(), new.open()) == []
+
+
+def test_flags_without_paths():
+    old = saved(
+        "gcc -Wp,-MMD,fs/.a.o.d -nostdinc -I/one/include -I ./include "
+        "-include /one/include/linux/kconfig.h -fmacro-prefix-map=/one/= -O2 "
+        "-DKBUILD_MODNAME='\"a\"' -c -o fs/a.o /one/fs/a.c ; "
+        "./tools/objtool/objtool --orc fs/a.o"
+    )
+    new = saved(
+        "ccache /usr/bin/gcc -Wp,-MMD,../fs/.a.o.d -nostdinc -I../include "
+        "-include ../include/linux/kconfig.h "
+        "-ffile-prefix-map=/two/= -O2 -DKBUILD_MODNAME='\"a\"' -c -o fs/a.o ../fs/a.c "
+        "&& objtool --other fs/a.o"
+    )
+    assert compare_flags(old, new) == []
+
+
+def test_flags_that_differ():
+    old = saved("gcc -O2 -mcmodel=kernel -fno-pic -Wall -DA=1 -c -o a.o a.c")
+    new = saved("gcc -O3 -g -mcmodel=large -fpic -Wall -DA=1 -c -o a.o a.c")
+    assert compare_flags(old, new) == [
+        SettingDifference(SettingKind.FLAG, "-O", "-O2", "-O3"),
+        SettingDifference(SettingKind.FLAG, "-fpic", "-fno-pic", "-fpic"),
+        SettingDifference(SettingKind.FLAG, "-g", None, "-g"),
+        SettingDifference(SettingKind.FLAG, "-mcmodel", "-mcmodel=kernel", "-mcmodel=large"),
+    ]
+
+
+def test_order_of_flags():
+    (difference,) = compare_flags(saved("gcc -fa -fno-a"), saved("gcc -fno-a -fa"))
+    assert (difference.name, difference.old) == ("order", "-fa -fno-a")
+
+
+def test_command_with_an_open_quote():
+    assert compare_flags(saved("gcc -DA='x -O2"), saved("gcc -DA='x -O2")) == []

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import os
+
+from kbuild_klp.kernel.sumpath import Freshness, freshness, sum_path
+
+
+def test_names():
+    assert sum_path("fs/ext4/inode.o") == "fs/ext4/.inode.o.klp.cmd"
+    assert sum_path("vmlinux.o") == ".vmlinux.o.klp.cmd"
+    assert sum_path("/a/b.o") == "/a/.b.o.klp.cmd"
+
+
+def test_freshness_is_equality_of_times(tree):
+    names = tree.objects("a/fresh.o", "a/older.o", "a/newer.o", "bare.o")
+    for name, shift in zip(names[:3], (0, -1, 1), strict=True):
+        time = (tree.root / name).stat().st_mtime_ns
+        sums = tree.write(sum_path(name), "")
+        os.utime(sums, ns=(time + shift, time + shift))
+    outside = str(tree.root / "a/fresh.o")
+    assert freshness(tree.root, [*names, "gone.o", "a/fresh.o/x.o", outside]) == [
+        Freshness.FRESH,
+        Freshness.STALE,
+        Freshness.STALE,
+        Freshness.MISSING,
+        Freshness.NO_OBJECT,
+        Freshness.NO_OBJECT,
+        Freshness.FRESH,
+    ]
+    assert tree.open().freshness(["bare.o"]) == [Freshness.MISSING]
