@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The process behind the objtool stand-in: writes checksums for queued objects, until no more come.
 
-Four files in the directory that it is given, all removed by ``make clean``:
+Files in the directory that it is given, all removed by ``make clean``:
 
 ``.klp-queue.tmp``
     One absolute path a line, appended by the stand-in, never cut short while anybody may append.
@@ -11,6 +11,8 @@ Four files in the directory that it is given, all removed by ``make clean``:
     The process number of the collector, for the stand-in to look at.
 ``.klp-lock.tmp``
     Only the holder of the lock on it works. The system releases the lock of a process that was killed.
+``.klp-errors.tmp``
+    What went wrong, a line each, of the last collector that had trouble: nobody is there to hear it.
 
 On its way out a collector removes its number first and looks at the queue once more then. So a line either
 was appended before that look, or its writer finds no number and starts the next collector, which waits for
@@ -31,24 +33,24 @@ QUEUE = ".klp-queue.tmp"
 DONE = ".klp-done.tmp"
 PID = ".klp-collector.tmp"
 LOCK = ".klp-lock.tmp"
+ERRORS = ".klp-errors.tmp"
 
 _IDLE = 2.0  # seconds without a new line after which the collector goes
 _POLL = 0.2  # seconds; long enough that a parallel build fills a batch
 _LOCK_WAIT = 10.0  # seconds that a successor waits for a predecessor that is leaving
 
-Writer = Callable[[Sequence[Path]], None]
+Writer = Callable[[Sequence[Path]], list[str]]
 
 
-def write_batch(objects: Sequence[Path]) -> None:
+def write_batch(objects: Sequence[Path]) -> list[str]:
     """Write the checksum files of ``objects``, as ``kbuild-klp checksum`` does.
 
-    On one processor: the build has the others. What goes wrong with an object stays unsaid, nobody is there to
-    hear it; klp-diff names objects without a checksum file, and tries them again.
+    On one processor: the build has the others. Returns what went wrong; klp-diff tries those objects again.
     """
     # Not at the top: the process that finds the lock taken is to leave at once.
     from kbuild_klp.batch import write_checksums
 
-    write_checksums(objects, jobs=1)
+    return write_checksums(objects, jobs=1).errors
 
 
 class Queue:
@@ -144,9 +146,27 @@ def collect(directory: Path, write: Writer = write_batch, idle: float = _IDLE, p
     claim = Claim(directory)
     try:
         if claim.acquire():
-            _serve(Queue(directory), claim, write, idle, poll)
+            _serve(Queue(directory), claim, _logged(write, directory / ERRORS), idle, poll)
     finally:
         claim.close()
+
+
+def _logged(write: Writer, log: Path) -> Writer:
+    """``write``, with what went wrong going to the file ``log``, and never raising."""
+    errors: list[str] = []
+
+    def wrapped(objects: Sequence[Path]) -> list[str]:
+        try:
+            new = write(objects)
+        except Exception as error:
+            new = [f"{type(error).__name__}: {error}"]
+        if new:
+            errors.extend(new)
+            with contextlib.suppress(OSError):
+                log.write_text("".join(f"{line}\n" for line in errors))
+        return new
+
+    return wrapped
 
 
 def _serve(queue: Queue, claim: Claim, write: Writer, idle: float, poll: float) -> None:
@@ -158,8 +178,7 @@ def _serve(queue: Queue, claim: Claim, write: Writer, idle: float, poll: float) 
             if leaving:
                 claim.announce()
                 leaving = False
-            with contextlib.suppress(Exception):
-                write(objects)
+            write(objects)
             queue.finish()
             last = time.monotonic()
         elif leaving:
