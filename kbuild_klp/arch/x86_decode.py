@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where x86-64 instructions begin and end, and where their PC-relative fields lie.
 
-A decoder that walks from one instruction to the next cannot be vectorised, because each step needs the one before.
-So the length is computed for *every* byte offset, as if an instruction began there, and a walk then is one table
-look-up a step. The opcode and the byte behind it decide almost everything, and these 16 bits index a table
-(x86_opcodes). What they leave open is mended in order, each step using the ones before it at higher offsets:
+A decoder that walks from one instruction to the next cannot be vectorised, because each step needs the one
+before. So the length is computed for *every* byte offset, as if an instruction began there, and a walk then
+is one table look-up a step. The opcode and the byte behind it decide almost everything, and these 16 bits
+index a table (x86_opcodes). What they leave open is mended in order, each step using the ones before it at
+higher offsets:
 
     SIB with base 5     four bytes of displacement more
     escapes             0F, VEX, EVEX, XOP: look up again where the opcode is. One offset in twenty
     REX                 one byte, then what is at the next offset; REX.W widens mov's immediate
     legacy prefixes     a run of them, then what is behind it; 66 and 67 narrow some immediates. One in fifty
 
-A length is right when there is an instruction; it does not say that a processor would take it (a LOCK that is not
-allowed there, a reserved register). Like Intel's processors and unlike AMD's, 66 does not shorten near branches.
+A length is right when there is an instruction; it does not say that a processor would take it (a LOCK that
+is not allowed there, a reserved register). Like Intel's processors and unlike AMD's, 66 does not shorten
+near branches.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ _PEEK = 8
 
 
 def instruction_lengths(code: NDArray[np.uint8]) -> bytes:
-    """Return, for every byte offset of ``code``, the length in bytes of the instruction that would begin there.
+    """Return, for every byte offset of ``code``, the length of the instruction that would begin there.
 
-    The length is 1 to 15; 0 where none begins: not an opcode in 64-bit mode, longer than 15 bytes, or cut off by
-    the end of ``code``. Bytes and not an array, because indexing them from Python is three times as fast.
+    The length is 1 to 15 bytes; 0 where none begins: not an opcode in 64-bit mode, longer than 15 bytes, or
+    cut off by the end of ``code``. Bytes and not an array, because indexing them from Python is three times
+    as fast.
     """
     size = len(code)
     padded = np.zeros(size + _AHEAD + _PEEK, np.uint8)
@@ -70,8 +73,7 @@ def _lengths(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = len(length)
 
     longer = _is(code[2 : size + 2], 0x07, 0x05)
-    longer &= length >> 2  # SIB is 0x10, and 4 is what it adds
-    longer &= 4
+    longer &= (length & SIB) >> np.uint8(2)  # SIB is 0x10, and 4 is what it adds
     length += longer
     length &= 0xFF - SIB
 
@@ -87,9 +89,9 @@ def _lengths(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _is(code: NDArray[np.uint8], mask: int, value: int) -> NDArray[np.uint8]:
     """0xFF where the masked byte has the value, else 0."""
-    masked: NDArray[np.uint8] = code & mask
-    equal = np.equal(masked, value).view(np.uint8)
-    return np.negative(equal, out=equal)
+    equal: NDArray[np.uint8] = np.equal(code & np.uint8(mask), value).view(np.uint8)
+    np.negative(equal, out=equal)
+    return equal
 
 
 def _escaped(
@@ -99,7 +101,7 @@ def _escaped(
     escape = table.escapes[pairs[at]]
     before = escape >> 4
     opcode = at + before
-    entry = table.lengths[pairs[opcode] | (escape & 0x0F).astype(np.intp) << 16]
+    entry: NDArray[np.uint8] = table.lengths[pairs[opcode] | (escape & 0x0F).astype(np.intp) << 16]
     entry += (entry & SIB) >> 2 & _is(code[opcode + 2], 0x07, 0x05)
     entry = table.resolved[entry]
     entry += before & _is(entry, LENGTH, 0) ^ before
@@ -129,7 +131,7 @@ def _add_rex(length: NDArray[np.uint8], code: NDArray[np.uint8]) -> None:
 def _prefixed(
     length: NDArray[np.uint8], code: NDArray[np.uint8], at: NDArray[np.intp], table: Tables
 ) -> NDArray[np.uint8]:
-    """Entries of the instructions that begin with a legacy prefix at ``at``, which has all prefixes, in order."""
+    """Entries of the instructions that begin with a legacy prefix, of which ``at`` has all, in order."""
     if not at.size:
         return np.zeros(0, np.uint8)
     last = np.flatnonzero(np.diff(at, append=at[-1] + 2) != 1)  # of each run of prefixes, as an index of at
@@ -144,15 +146,16 @@ def _prefixed(
     entry = length[opcode]
     sized = (entry & LENGTH) + table.prefixed[(entry >> 4 << 3).astype(np.intp) | present] + (opcode - at)
     sized[(entry & LENGTH == 0) | (sized < 0) | (sized > MAX_LENGTH)] = 0
-    return sized.astype(np.uint8)
+    result: NDArray[np.uint8] = sized.astype(np.uint8)
+    return result
 
 
 def instruction_starts(lengths: bytes, start: int, end: int) -> tuple[list[int], int]:
     """Return where instructions begin from ``start`` on, one after the other, and where that stopped.
 
-    ``lengths`` is from instruction_lengths, ``start`` and ``end`` are offsets into it. When the second value is
-    ``end``, the instructions fill the range exactly. Otherwise it is the first offset that is not understood: no
-    instruction begins there or it reaches beyond ``end``; it is not in the list.
+    ``lengths`` is from instruction_lengths, ``start`` and ``end`` are offsets into it. When the second
+    value is ``end``, the instructions fill the range exactly. Otherwise it is the first offset that is not
+    understood: no instruction begins there or it reaches beyond ``end``; it is not in the list.
     """
     starts: list[int] = []
     append = starts.append
@@ -178,10 +181,10 @@ class RelativeFields(NamedTuple):
 def relative_fields(
     code: NDArray[np.uint8], lengths: bytes | NDArray[np.uint8], starts: NDArray[np.int64]
 ) -> RelativeFields:
-    """Find the PC-relative displacement of each instruction that has one: direct branches, RIP-relative operands.
+    """Find the PC-relative field of each instruction that has one: direct branches, RIP-relative operands.
 
-    ``lengths`` is from instruction_lengths over the same ``code``; ``starts`` are offsets of instructions in it.
-    Instructions without such a field are absent, so are offsets where no instruction begins.
+    ``lengths`` is from instruction_lengths over the same ``code``; ``starts`` are offsets of instructions
+    in it. Instructions without such a field are absent, so are offsets where no instruction begins.
     """
     table = tables()
     at = np.array(starts, np.intp)

@@ -2,13 +2,14 @@
 """The x86-64 opcode maps as tables: how long an instruction is, and which of its fields are PC-relative.
 
 A map is sixteen rows of sixteen letters, one letter an opcode, as the manuals print it (Intel SDM volume 2,
-appendix A; AMD APM volume 3, appendix A; the EVEX, XOP and MAP7 formats from the same volumes). From the letters
-two kinds of tables are made, both indexed by map, the byte after the opcode and the opcode itself (the last two
-as one little-endian 16-bit number, because that is how they are read): lengths and PC-relative fields.
+appendix A; AMD APM volume 3, appendix A; the EVEX, XOP and MAP7 formats from the same volumes). From the
+letters two kinds of tables are made, both indexed by map, the byte after the opcode and the opcode itself
+(the last two as one little-endian 16-bit number, because that is how they are read): lengths and
+PC-relative fields.
 
-Where the format of a whole map is laid down (0F 38, 0F 3A and everything behind VEX, EVEX or XOP except map 1),
-every opcode of it is taken as an instruction. A processor that does not have it raises #UD; a kernel that is newer
-than this table still decodes.
+Where the format of a whole map is laid down (0F 38, 0F 3A and everything behind VEX, EVEX or XOP except map
+1), every opcode of it is taken as an instruction. A processor that does not have it raises #UD; a kernel
+that is newer than this table still decodes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The letters:
-#   1  opcode alone                         M  ModRM                          C  ModRM, always a register (mov cr/dr)
-#   b  imm8                                 B  ModRM, imm8                    V  ModRM; 66 or F2 is another form
-#   w  imm16                                Z  ModRM, imm32 (imm16 with 66)   L  ModRM, imm32
-#   z  imm32 (imm16 with 66)                F  ModRM, imm8 if reg is 0 or 1   e  imm16 and imm8 (enter)
-#   v  imm32 (16 with 66, 64 with REX.W)    G  ModRM, imm32/16 if reg is 0 or 1
-#   o  64-bit offset (32 with 67)           j  rel8                           r  rel32, whatever the prefixes
-#   p  legacy prefix      x  REX prefix     X  escape to another map          .  not an instruction
+#   1  opcode alone                        j  rel8                         r  rel32, always
+#   b  imm8                                M  ModRM                        C  ModRM, always a register
+#   w  imm16                               B  ModRM, imm8                  Z  ModRM, imm32 (imm16 with 66)
+#   z  imm32 (imm16 with 66)               L  ModRM, imm32                 F  ModRM, imm8 if reg is 0 or 1
+#   v  imm32 (16 with 66, 64 with REX.W)   e  imm16 and imm8 (enter)       G  ModRM, imm32/16 if reg is 0 or 1
+#   o  64-bit offset (32 with 67)          p  legacy prefix                V  ModRM; another form with 66, F2
+#   X  escape to another map               x  REX prefix                   .  not an instruction
 _ONE_BYTE = """
     MMMMbz..MMMMbz.X
     MMMMbz..MMMMbz..
@@ -124,28 +125,26 @@ _RAW_NO_REX = GROWS_W | SHRINKS_67
 IS_PREFIX = 0x20
 IS_ESCAPE = 0x40
 
-_IMMEDIATE = {"b": 1, "B": 1, "w": 2, "z": 4, "Z": 4, "L": 4, "e": 3, "v": 4, "o": 8, "j": 1, "r": 4}
+# Bytes after opcode, ModRM and address.
+_IMMEDIATE = {"b": 1, "B": 1, "w": 2, "z": 4, "Z": 4, "L": 4, "e": 3, "v": 4, "o": 8, "j": 1, "r": 4, "C": 1}
 _FLAGS = {"z": SHRINKS_66, "Z": SHRINKS_66, "v": SHRINKS_66 | GROWS_W, "o": SHRINKS_67, "V": _RAW_NO_66_F2_F3}
 _SPECIAL = {"p": IS_PREFIX, "X": IS_ESCAPE, "x": 0, ".": 0}
 _WITH_MODRM = "MBZLFGV"  # and C, but that is never an address
 
 
 class Tables(NamedTuple):
-    """Everything the decoder looks up; all arrays are uint8."""
+    """Everything the decoder looks up; unsigned bytes but for one."""
 
     lengths: NDArray[np.uint8]  # [map << 16 | next byte << 8 | opcode]
     fields: NDArray[np.uint8]  # the same index; values of Field
     escapes: NDArray[np.uint8]  # [second byte << 8 | first byte]: map | bytes before the opcode << 4; 0: none
     resolved: NDArray[np.uint8]  # [entry of lengths]: the same with SIB gone and the raw flags made final
-    prefixed: NDArray[
-        np.int8
-    ]  # [flags >> 4 << 3 | prefixes present]: bytes to add; below -16: no instruction
+    prefixed: NDArray[np.int8]  # [flags >> 4 << 3 | prefixes]: bytes to add; below -16: no instruction
 
 
 @cache
 def tables() -> Tables:
     """Make the tables, once: two milliseconds and a megabyte."""
-    letters = _letters()
     lengths = np.empty((len(Map), 256, 256), np.uint8)
     fields = np.empty((len(Map), 256, 256), np.uint8)
     for number, letters in zip(Map, _letters(), strict=True):
@@ -175,10 +174,8 @@ def _modrm() -> NDArray[np.uint8]:
 
 
 def _fill_lengths(table: NDArray[np.uint8], number: Map, letters: str) -> None:
-    constant = np.array(
-        [_SPECIAL.get(x, (1 + _IMMEDIATE.get(x, 0)) | _FLAGS.get(x, 0)) for x in letters], np.uint8
-    )
-    constant += np.array([x == "C" for x in letters], np.uint8)
+    by_letter = {x: (1 + _IMMEDIATE.get(x, 0)) | _FLAGS.get(x, 0) for x in set(letters)} | _SPECIAL
+    constant = np.array([by_letter[x] for x in letters], np.uint8)
     if number >= Map.VEX_TWO_BYTE:
         constant |= np.where(constant, _RAW_NO_REX, 0).astype(np.uint8)
     np.multiply(_modrm()[:, None], np.array([x in _WITH_MODRM for x in letters], np.uint8), out=table)
@@ -188,7 +185,7 @@ def _fill_lengths(table: NDArray[np.uint8], number: Map, letters: str) -> None:
 
 
 def _refine_one_byte(table: NDArray[np.uint8]) -> None:
-    """Apply what depends on ModRM beyond its size: groups, and forms that only memory or only a register has."""
+    """Apply what depends on ModRM beyond its size: groups, forms that only memory or a register has."""
     byte = np.arange(256)
     mod, reg = byte >> 6, (byte >> 3) & 7
     table[reg < 2, 0xF6] += 1  # test r/m8, imm8; /1 is an alias that no assembler writes
