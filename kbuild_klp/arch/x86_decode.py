@@ -44,6 +44,8 @@ _CHUNK = 1 << 17
 _AHEAD = MAX_LENGTH + 1
 # Bytes read beyond the last offset decoded: EVEX, opcode, ModRM, SIB.
 _PEEK = 8
+# With fewer ranges than this, walking them singly is faster.
+_FEW_RANGES = 100
 
 
 def instruction_lengths(code: NDArray[np.uint8]) -> bytes:
@@ -163,9 +165,40 @@ def instruction_starts(lengths: bytes, start: int, end: int) -> tuple[list[int],
     while at < end and (length := lengths[at]):
         append(at)
         at += length
-    if at > end:
+    if at > end and starts:
         at = starts.pop()
     return starts, at
+
+
+class Sweep(NamedTuple):
+    """The instructions of many ranges."""
+
+    starts: NDArray[np.int64]  # where instructions begin, ascending, each once
+    stopped: NDArray[np.int64]  # for each range what instruction_starts returns as its second value
+
+
+def sweep(lengths: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Sweep:
+    """Do instruction_starts for many ranges, one step in all of them at a time.
+
+    ``starts[i]`` and ``ends[i]`` bound a range; ranges may overlap. For a whole kernel this is ten times as
+    fast as one range after the other; when only long functions are left, they are walked singly.
+    """
+    length = np.frombuffer(lengths, np.uint8)
+    begins = np.zeros(len(length), np.bool_)
+    stopped = np.array(starts, np.int64)
+    row = (stopped < ends).nonzero()[0]
+    at, end = stopped[row], np.asarray(ends, np.int64)[row]
+    while row.size > _FEW_RANGES:
+        behind = at + length[at]
+        whole = (behind != at) & (behind <= end)
+        begins[at[whole]] = True
+        stopped[row] = np.where(whole, behind, at)
+        go_on = (whole & (behind < end)).nonzero()[0]
+        row, at, end = row[go_on], behind[go_on], end[go_on]
+    for number, first, last in zip(row.tolist(), at.tolist(), end.tolist(), strict=True):
+        found, stopped[number] = instruction_starts(lengths, first, last)
+        begins[found] = True
+    return Sweep(begins.nonzero()[0], stopped)
 
 
 class RelativeFields(NamedTuple):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from x86_peers import capstone_length
 
 from kbuild_klp.arch import x86_decode
-from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields
+from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields, sweep
 
 # fmt: off
 # Encoding, what it is. The length is that of the text: everything written there is the instruction.
@@ -400,6 +400,21 @@ def test_starts_stop_at_what_reaches_beyond_the_end() -> None:
     code = bytes.fromhex("55 f6c3cc 90")
     assert instruction_starts(lengths_of(code), 0, 3) == ([0], 1)
     assert instruction_starts(lengths_of(code), 1, 3) == ([], 1)
+
+
+@given(_CODE, st.lists(st.tuples(st.integers(0, 64), st.integers(0, 64))), st.sampled_from([0, 3, 100]))
+@settings(deadline=None)
+def test_sweep_is_instruction_starts_of_each_range(
+    data: bytes, ranges: list[tuple[int, int]], few: int
+) -> None:
+    lengths = lengths_of(data)
+    ranges = [(min(start, len(data)), min(end, len(data))) for start, end in ranges]
+    single = [instruction_starts(lengths, start, end) for start, end in ranges]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(x86_decode, "_FEW_RANGES", few)
+        found = sweep(lengths, *np.array(ranges, np.int64).reshape(-1, 2).T)
+    assert found.starts.tolist() == sorted({start for starts, _ in single for start in starts})
+    assert found.stopped.tolist() == [stopped for _, stopped in single]
 
 
 @pytest.mark.parametrize(("text", "field", "width", "branch"), FIELDS, ids=[row[0] for row in FIELDS])
