@@ -61,7 +61,11 @@ def compute(path: str) -> ObjectChecksums:
             after = os.stat(path)
         except OSError as error:
             raise BadObjectError(error.strerror or str(error), file=path) from None
-        if (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino):
+        if (before.st_mtime_ns, before.st_size, before.st_ino) == (
+            after.st_mtime_ns,
+            after.st_size,
+            after.st_ino,
+        ):
             name = canonical.image.architecture.name
             content = sumfile.SumFile(name, special_table(name).version, entries)
             return ObjectChecksums(content, before.st_mtime_ns, canonical.warnings)
@@ -121,7 +125,9 @@ def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) 
 
     # The largest first, so that no worker is left alone with one at the end.
     names = sorted(names, key=_size, reverse=True)
-    chunks = [names[start :: (len(names) + _CHUNK - 1) // _CHUNK] for start in range((len(names) + _CHUNK - 1) // _CHUNK)]
+    chunks = [
+        names[start :: (len(names) + _CHUNK - 1) // _CHUNK] for start in range((len(names) + _CHUNK - 1) // _CHUNK)
+    ]
     total = BatchResult()
     done = 0
     _import_workers_modules()

@@ -158,9 +158,7 @@ class _Checksummer:
             for part in np.flatnonzero(kind == PartKind.NAMED).tolist()
             if part not in self.families.parent
         ]
-        result += [
-            self._entry(part) for part in np.flatnonzero(kind == PartKind.CONTENT).tolist() if part not in used
-        ]
+        result += [self._entry(part) for part in np.flatnonzero(kind == PartKind.CONTENT).tolist() if part not in used]
         result += self._symbol_entries()
         result += self._section_entries(used)
         result.sort()
@@ -179,7 +177,16 @@ class _Checksummer:
             checksum = xxh3_128_hexdigest(section.encode() + content)
             components = f"{_short(content)}.-.-.-"
             result.append(
-                Entry(KIND_DATA, obj.symbol_name(symbol), section, int(row["size"]), checksum, components, "", "")
+                Entry(
+                    KIND_DATA,
+                    obj.symbol_name(symbol),
+                    section,
+                    int(row["size"]),
+                    checksum,
+                    components,
+                    "",
+                    "",
+                )
             )
         return result
 
@@ -213,9 +220,7 @@ class _Checksummer:
             components = f"{_short(attributes)}.{_short(data)}.{_short(rows)}.{_short(special)}"
             position = _short(b"".join(order.get(section, b"") for section in sections))
             place = f"align={int(headers['align'].max())} order={position}"
-            result.append(
-                Entry(KIND_SECTION, name, place, len(data) + len(special), checksum, components, "", "")
-            )
+            result.append(Entry(KIND_SECTION, name, place, len(data) + len(special), checksum, components, "", ""))
         return result
 
     def _unused_strings(self) -> list[tuple[int, bytes]]:

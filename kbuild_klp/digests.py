@@ -21,7 +21,14 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.names import canonical_name
 
 REFERENCE_ROW = np.dtype(
-    [("place", "<i8"), ("kind", "<i4"), ("ordinal", "<u4"), ("offset", "<i8"), ("high", "<u8"), ("low", "<u8")]
+    [
+        ("place", "<i8"),
+        ("kind", "<i4"),
+        ("ordinal", "<u4"),
+        ("offset", "<i8"),
+        ("high", "<u8"),
+        ("low", "<u8"),
+    ]
 )
 ROW_SIZE = REFERENCE_ROW.itemsize
 _CYCLE = xxh3_128_digest(b"\0cycle")
@@ -92,9 +99,7 @@ class Digests:
         for reference, part in self.by_content.items():
             self._resolve(reference, part)
 
-    def _set_digests(
-        self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]
-    ) -> None:
+    def _set_digests(self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]) -> None:
         index = np.flatnonzero(which)
         if not len(index):
             return

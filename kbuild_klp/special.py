@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from kbuild_klp.errors import KlpError
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 
@@ -92,7 +93,9 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             reason=row.get("reason", ""),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise KlpError(f"bad row {row.get('name', '?')!r}: {error!r}", file=file, hint="see the top of the file") from None
+        raise KlpError(
+            f"bad row {row.get('name', '?')!r}: {error!r}", file=file, hint="see the top of the file"
+        ) from None
 
 
 class SpecialTable:

@@ -81,7 +81,10 @@ def load(data: bytes, path: str) -> SumFile:
     version = int(header[1])
     if version != FORMAT_VERSION:
         raise BadSumFileError(
-            f"format version {version}, this program reads {FORMAT_VERSION}", file=path, place="line 1", hint=_REMAKE
+            f"format version {version}, this program reads {FORMAT_VERSION}",
+            file=path,
+            place="line 1",
+            hint=_REMAKE,
         )
     head = data[: data.index(b"digest=")]
     body = data[header.end() :]

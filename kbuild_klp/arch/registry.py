@@ -44,6 +44,20 @@ class PcRelativeFields(NamedTuple):
     end: NDArray[np.int64]
 
 
+class Instruction(NamedTuple):
+    """One decoded instruction: ``offset`` and ``size`` in bytes, ``text`` in the assembler's syntax.
+
+    ``is_call`` says that it transfers control to its reference; ``immediate_size`` is how many of its last bytes are
+    an immediate operand (0: none, or not at the end).
+    """
+
+    offset: int
+    size: int
+    text: str
+    is_call: bool
+    immediate_size: int
+
+
 @dataclass(frozen=True)
 class Architecture:
     """All machine knowledge that the canonical form needs."""
@@ -57,8 +71,10 @@ class Architecture:
     """RelocationType.kind of a branch that the assembler resolved without a relocation."""
     is_filler: Callable[[bytes], bool]
     """True when the bytes are only what assemblers and compilers put between functions."""
-    pc_relative_fields: Callable[[NDArray[np.uint8], list[tuple[int, int]]], PcRelativeFields]
-    """Find the PC-relative fields of all instructions in the ranges (start, end) of the code."""
+    pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], PcRelativeFields]
+    """Find the PC-relative fields of all instructions in ranges (their starts, their ends) of the code."""
+    disassemble: Callable[[bytes], list[Instruction]]
+    """Decode all instructions of a function, for people and for proofs; slow. Bytes that are none come one by one."""
 
 
 _MODULES = {elf.EM_X86_64: "x86_64"}

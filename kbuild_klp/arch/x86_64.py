@@ -8,8 +8,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.arch.registry import Architecture, PcRelativeFields, RelocationType
-from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields
+from kbuild_klp.arch.registry import Architecture, Instruction, PcRelativeFields, RelocationType
+from kbuild_klp.arch.x86_decode import instruction_lengths, relative_fields, sweep
 from kbuild_klp.elf import constants as elf
 
 # PC32 and PLT32 share a kind: whether a direct call goes through a PLT is the assembler's choice, and a kernel has
@@ -35,7 +35,8 @@ RELOCATION_TYPES = {
 # int3 (between functions, after ret for straight-line speculation) and the NOPs of gas and LLVM: any number of
 # 0x66 and 0x2e prefixes, then 0x90 or the long NOP 0f 1f /0 in each addressing form.
 _FILLER = re.compile(
-    rb"(?:\xcc+|\x90+|[\x66\x2e]+\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))*", re.DOTALL
+    rb"(?:\xcc+|\x90+|[\x66\x2e]+\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))*",
+    re.DOTALL,
 )
 _filler_cache: dict[bytes, bool] = {}
 
@@ -50,20 +51,42 @@ def is_filler(data: bytes) -> bool:
     return known
 
 
-def pc_relative_fields(code: NDArray[np.uint8], ranges: list[tuple[int, int]]) -> PcRelativeFields:
-    """Find the PC-relative fields of the instructions in ``ranges`` of ``code``.
+def pc_relative_fields(
+    code: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> PcRelativeFields:
+    """Find the PC-relative fields of the instructions in the ranges from ``starts`` to ``ends`` of ``code``.
 
     Each range is swept from its start. Bytes that are no instruction (data in assembly) end the sweep of their
     range: what follows is compared as plain bytes.
     """
     lengths = instruction_lengths(code)
-    starts: list[int] = []
-    for start, end in ranges:
-        found, _ = instruction_starts(lengths, start, end)
-        starts += found
-    fields = relative_fields(code, lengths, np.array(starts, np.int64))
-    order = np.argsort(fields.field, kind="stable")
-    return PcRelativeFields(fields.field[order], fields.width[order], fields.end[order])
+    swept = sweep(lengths, starts, ends)
+    fields = relative_fields(code, lengths, swept.starts)
+    return PcRelativeFields(fields.field, fields.width, fields.end)
+
+
+def disassemble(code: bytes) -> list[Instruction]:
+    """Decode the instructions of one function with capstone."""
+    import capstone  # 50 ms to import, and only changed functions need it
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.syntax = capstone.CS_OPT_SYNTAX_ATT
+    decoder.detail = True
+    branches = {capstone.CS_GRP_CALL, capstone.CS_GRP_JUMP}
+    result: list[Instruction] = []
+    at = 0
+    while at < len(code):
+        for decoded in decoder.disasm(code[at:], at):
+            is_call = bool(branches.intersection(decoded.groups))
+            # Immediates stand last in every x86 instruction; that of a branch is its displacement.
+            size = 0 if is_call else decoded.imm_size
+            text = f"{decoded.mnemonic} {decoded.op_str}".rstrip()
+            result.append(Instruction(decoded.address, decoded.size, text, is_call, size))
+            at = decoded.address + decoded.size
+        if at < len(code):
+            result.append(Instruction(at, 1, f".byte {code[at]:#04x}", False, 0))
+            at += 1
+    return result
 
 
 ARCHITECTURE = Architecture(
@@ -74,4 +97,5 @@ ARCHITECTURE = Architecture(
     branch_kind=PC32,
     is_filler=is_filler,
     pc_relative_fields=pc_relative_fields,
+    disassemble=disassemble,
 )

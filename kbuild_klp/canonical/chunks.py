@@ -100,18 +100,17 @@ def find_chunks(image: Image) -> Chunks:
         group = index[bounds[i] : bounds[i + 1]]
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
         if at_start > 1:
-            group[:at_start] = sorted(group[:at_start].tolist(), key=lambda s: _name_rank(image, s))
+            group[:at_start] = sorted(group[:at_start].tolist(), key=lambda symbol: _name_rank(image, symbol))
     return Chunks(chunk_start, chunk_end, chunk_section, index, bounds)
 
 
 def find_gaps(image: Image, chunks: Chunks) -> Gaps:
     """Return what the chunks leave over of each section (tables of owned entries excepted)."""
     keep = np.ones(len(image.order), bool)
-    for section in image.owned:
-        keep[image.order == section] = False
-    sections = image.order[keep]
+    for owned in image.owned:
+        keep[image.order == owned] = False
     start = np.concatenate([image.starts[keep], chunks.end])
-    section = np.concatenate([sections, chunks.section])
+    section = np.concatenate([image.order[keep], chunks.section])
     limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
     following = np.append(chunks.start, np.iinfo(np.int64).max)
     end = np.minimum(limit, following[np.searchsorted(chunks.start, start, "left")])

@@ -8,6 +8,7 @@ section is never the start of another. An address in this line is called *linear
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,17 @@ def _classify(
     return owned, records, derived, warnings
 
 
+# Elf64_Nhdr of a build id (name size 4, any size, type NT_GNU_BUILD_ID) and its name.
+_BUILD_ID = re.compile(rb"\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03\0\0\0GNU\0")
+
+
+def _clear_build_ids(data: NDArray[np.uint8]) -> None:
+    """Clear build ids in embedded ELF images (the vdso): digests of everything, debug information included."""
+    for match in _BUILD_ID.finditer(data.data):
+        size = match[1][0]
+        data[match.end() : match.end() + size] = 0
+
+
 def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable) -> Image:
     """Lay out the allocated sections of ``obj``; raises BadObjectError for impossible sizes."""
     headers = obj.sections
@@ -116,9 +128,7 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
             relocations.symbol[keep],
             relocations.addend[keep],
         )
-    rank = np.where(
-        types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1)
-    )
+    rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))
     order = allocated[np.argsort(rank, kind="stable")]
     rank = np.sort(rank, kind="stable")
     sizes = size[order]
@@ -142,6 +152,7 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     ):
         if length:
             data[start : start + length] = obj.section_array(section)
+    _clear_build_ids(data)
     code_end = int(starts[count_code - 1] + sizes[count_code - 1]) if count_code else 0
     return Image(
         obj,

@@ -91,9 +91,7 @@ def code_filler(image: Image, gaps: Gaps, places: NDArray[np.int64]) -> NDArray[
     return result
 
 
-def data_filler(
-    image: Image, gaps: Gaps, places: NDArray[np.int64], targets: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def data_filler(image: Image, gaps: Gaps, places: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say which gaps in data are alignment: zeros, fewer than the section's alignment, to which nobody refers.
 
     ``targets`` are the sorted linear addresses to which something refers that names no symbol.

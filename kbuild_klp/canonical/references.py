@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import PcRelativeFields
 from kbuild_klp.canonical.chunks import Chunks, Gaps
-from kbuild_klp.canonical.image import Image
+from kbuild_klp.canonical.image import GUARD, Image
 from kbuild_klp.elf import constants as elf
 
 UNKNOWN_KIND = 0x8000
@@ -60,12 +60,16 @@ def _relocation_columns(image: Image) -> tuple[NDArray[np.int32], NDArray[np.int
     return kinds, np.where(inside, size[index], 0), inside & pc_relative[index]
 
 
-def _code_ranges(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _code_ranges(
+    image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return starts and ends of everything that is decoded: functions, and code that no symbol covers."""
     in_code = chunks.start < image.code_end
-    ranges = list(zip(chunks.start[in_code].tolist(), chunks.end[in_code].tolist(), strict=True))
     anonymous = (gaps.start < image.code_end) & ~filler
-    ranges += zip(gaps.start[anonymous].tolist(), gaps.end[anonymous].tolist(), strict=True)
-    return ranges
+    start = np.concatenate([chunks.start[in_code], gaps.start[anonymous]])
+    end = np.concatenate([chunks.end[in_code], gaps.end[anonymous]])
+    order = np.argsort(start, kind="stable")
+    return start[order], end[order]
 
 
 def _displacements(data: NDArray[np.uint8], offset: NDArray[np.int64], width: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -115,9 +119,8 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
     if bool(np.any(no_content)):
         raise image.object.error("a relocation applies to a section without content", place="relocations")
 
-    ranges = _code_ranges(image, chunks, gaps, filler)
-    code = image.data[: image.code_end + 16]
-    fields = image.architecture.pc_relative_fields(code, ranges)
+    code = image.data[: image.code_end + GUARD]
+    fields = image.architecture.pc_relative_fields(code, *_code_ranges(image, chunks, gaps, filler))
     bias = np.zeros(len(place), np.int64)
     covered = np.zeros(len(fields.offset), bool)
     if len(fields.offset) and len(place):

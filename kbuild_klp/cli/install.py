@@ -11,9 +11,7 @@ from kbuild_klp.kbuild.install import apply_edits, own_command, plan_install, pl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)"
-    )
+    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)")
     parser.add_argument(
         "--print-patch",
         action="store_true",
@@ -39,7 +37,5 @@ def main(arguments: argparse.Namespace) -> int:
     apply_edits(edits)
     for edit in edits:
         print(f"{'changed' if edit.old is not None else 'added'}  {edit.path.relative_to(tree)}")
-    print(
-        "Now: make KLP_CHECKSUMS=1, or switch CONFIG_KLP_CHECKSUMS on (a configured tree asks for it once)."
-    )
+    print("Now: make KLP_CHECKSUMS=1, or switch CONFIG_KLP_CHECKSUMS on (a configured tree asks for it once).")
     return 0

@@ -18,9 +18,7 @@ _DATA = Path(__file__).resolve().parents[1] / "kbuild"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "tree", metavar="TREE", nargs="?", default=".", help="kernel source or build tree (default: .)"
-    )
+    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source or build tree (default: .)")
     parser.add_argument(
         "--sidecar",
         action="store_true",

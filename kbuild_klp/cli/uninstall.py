@@ -10,9 +10,7 @@ from kbuild_klp.kbuild.install import apply_edits, plan_uninstall, source_tree
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)"
-    )
+    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -34,9 +34,7 @@ SECTION_HEADER = np.dtype(
         ("entsize", "u8"),
     ]
 )
-SYMBOL = np.dtype(
-    [("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]
-)
+SYMBOL = np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")])
 RELA = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
 
 _EHDR_SIZE = 64
@@ -101,7 +99,8 @@ class ObjectFile:
         head = bytes(self._data[: min(_EHDR_SIZE, self._size)])
         if head[:4] in elf.BITCODE_MAGICS:
             raise self.error(
-                "LLVM bitcode, not machine code", hint="under LTO the linked vmlinux.o and modules are compared"
+                "LLVM bitcode, not machine code",
+                hint="under LTO the linked vmlinux.o and modules are compared",
             )
         if head[:4] != elf.ELF_MAGIC:
             raise self.error("not an ELF file")
@@ -158,7 +157,9 @@ class ObjectFile:
         start, size = int(header["offset"]), int(header["size"])
         if start + size > self._size:
             raise self.error(
-                f"ends at {start + size:#x}, the file at {self._size:#x}", place=f"section {index}", hint=_REBUILD
+                f"ends at {start + size:#x}, the file at {self._size:#x}",
+                place=f"section {index}",
+                hint=_REBUILD,
             )
         return bytes(self._data[start : start + size])
 
@@ -275,9 +276,7 @@ class ObjectFile:
             raise self.error("a relocation names a symbol that does not exist", place="relocations")
         if bool(np.any(offset >= self.sections["size"][section].astype(np.int64))) or bool(np.any(offset < 0)):
             raise self.error("a relocation lies outside its section", place="relocations")
-        return Relocations(
-            section, offset, rows["type"].astype(np.int32), symbol, rows["addend"].astype(np.int64)
-        )
+        return Relocations(section, offset, rows["type"].astype(np.int32), symbol, rows["addend"].astype(np.int64))
 
     def _place(self, index: int) -> str:
         return f"section {self.section_names[index]}"

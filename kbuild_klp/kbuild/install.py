@@ -42,9 +42,7 @@ def source_tree(tree: str | os.PathLike[str]) -> Path:
         hint = "give the directory that holds the kernel's top Makefile"
         if source.is_symlink() and (source / "scripts" / "Kbuild.include").is_file():
             hint = f"this is a build directory; give {source.resolve()}"
-        raise BadTreeError(
-            "is not a kernel source tree", file=tree, place="scripts/Kbuild.include", hint=hint
-        )
+        raise BadTreeError("is not a kernel source tree", file=tree, place="scripts/Kbuild.include", hint=hint)
     return path
 
 
@@ -99,9 +97,7 @@ def plan_install(tree: Path, command: str | None) -> list[Edit]:
         found = blocks.find_block(path, content)
         if found and found.block == plain:
             block = plain
-        edits.append(
-            Edit(path, content, blocks.insert_block(path, found.rest if found else content, point, block))
-        )
+        edits.append(Edit(path, content, blocks.insert_block(path, found.rest if found else content, point, block)))
     copy = tree / blocks.MAKEFILE_COPY
     content_of_copy = read_file(copy)
     if content_of_copy is not None and not blocks.is_makefile_copy(content_of_copy):

@@ -110,6 +110,4 @@ def _nested_name(archive: str, inner: str, place: bytes) -> str:
 
 
 def _cut_short(archive: str, offset: int) -> BadTreeError:
-    return BadTreeError(
-        "is damaged", file=archive, place=f"offset {offset}", hint="remove it and build again"
-    )
+    return BadTreeError("is damaged", file=archive, place=f"offset {offset}", hint="remove it and build again")

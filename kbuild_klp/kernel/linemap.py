@@ -48,9 +48,7 @@ class LineMap:
         """The runs of identical lines: old start, new start (both from 0), number of lines; in order."""
         return tuple(self._runs)
 
-    def _match(
-        self, a: Sequence[str | bytes], b: Sequence[str | bytes], a0: int, a1: int, b0: int, b1: int
-    ) -> None:
+    def _match(self, a: Sequence[str | bytes], b: Sequence[str | bytes], a0: int, a1: int, b0: int, b1: int) -> None:
         """Pair a[a0:a1] with b[b0:b1], adding runs in order."""
         head = 0
         most = min(a1 - a0, b1 - b0)

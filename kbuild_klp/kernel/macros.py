@@ -38,12 +38,8 @@ class _Define(NamedTuple):
     pasted: tuple[str, ...]
 
 
-_NOISE = re.compile(
-    r"""/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//[^\n]*|"(?:[^"\\\n]|\\[\s\S])*"|'(?:[^'\\\n]|\\[\s\S])*'"""
-)
-_DIRECTIVE = re.compile(
-    r"^[ \t]*#[ \t]*(define|if|ifdef|ifndef|elif|else|endif)\b((?:[^\\\n]+|\\[\s\S])*)", re.M
-)
+_NOISE = re.compile(r"""/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//[^\n]*|"(?:[^"\\\n]|\\[\s\S])*"|'(?:[^'\\\n]|\\[\s\S])*'""")
+_DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(define|if|ifdef|ifndef|elif|else|endif)\b((?:[^\\\n]+|\\[\s\S])*)", re.M)
 _DEFINITION = re.compile(r"\s*([A-Za-z_]\w*)(\([^)]*\))?")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _PASTE = re.compile(r"\w+(?:\s*##\s*\w+)+")

@@ -70,11 +70,26 @@ _IMPLIED_BY_TEXT = ("GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG")
 _COMPILE_H = re.compile(r'#define LINUX_COMPILER[ \t]+"(.*)"')
 
 
-def compare_settings(old: BuildTree, new: BuildTree) -> list[SettingDifference]:
+@dataclass(frozen=True)
+class Settings:
+    """What one tree was built with. ``configuration`` is the text of auto.conf, ``built_by`` compiler and linker."""
+
+    architecture: str
+    configuration: str
+    built_by: str | None
+    release: str | None
+
+    @classmethod
+    def of(cls, tree: BuildTree) -> Settings:
+        """The settings of ``tree`` as it was built (include/config/auto.conf, include/generated/compile.h)."""
+        configuration = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
+        return cls(tree.architecture, configuration, _built_by(tree), tree.release)
+
+
+def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
     """How two trees' builds differ apart from their sources, by kind and name.
 
-    Compares what was built (include/config/auto.conf, include/generated/compile.h), not each object's
-    flags: see ``compare_flags``.
+    Each object's flags are not among them: see ``compare_flags``.
     """
     differences: list[SettingDifference] = []
 
@@ -83,9 +98,7 @@ def compare_settings(old: BuildTree, new: BuildTree) -> list[SettingDifference]:
             differences.append(SettingDifference(kind, name, before, after))
 
     compare(SettingKind.ARCHITECTURE, "architecture", old.architecture, new.architecture)
-    changed = {
-        name: (a, b) for name, a, b in compare_configurations(_configuration(old), _configuration(new))
-    }
+    changed = {name: (a, b) for name, a, b in compare_configurations(old.configuration, new.configuration)}
     compiler_named = "CC_VERSION_TEXT" in changed
     for name, (before, after) in changed.items():
         if not (compiler_named and name in _IMPLIED_BY_TEXT):
@@ -93,7 +106,7 @@ def compare_settings(old: BuildTree, new: BuildTree) -> list[SettingDifference]:
             compare(kind, f"CONFIG_{name}", before, after)
     if not any(difference.kind is SettingKind.COMPILER for difference in differences):
         # The same version numbers, yet another package of the compiler or the linker.
-        compare(SettingKind.COMPILER, "LINUX_COMPILER", _built_by(old), _built_by(new))
+        compare(SettingKind.COMPILER, "LINUX_COMPILER", old.built_by, new.built_by)
     compare(SettingKind.RELEASE, "kernel release", old.release, new.release)
     order = {kind: place for place, kind in enumerate(SettingKind)}
     return sorted(differences, key=lambda difference: (order[difference.kind], difference.name))
@@ -137,10 +150,6 @@ def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifferenc
         )
         for name in sorted(gone.keys() | come.keys())
     ]
-
-
-def _configuration(tree: BuildTree) -> str:
-    return (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
 
 
 def _symbols(lines: set[str]) -> Iterator[tuple[str, str]]:

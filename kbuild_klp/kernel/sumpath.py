@@ -49,11 +49,7 @@ def freshness(root: str | os.PathLike[str], objects: Iterable[str]) -> list[Fres
             continue
         directory, slash, name = path.rpartition("/")
         try:
-            add(
-                Freshness.FRESH
-                if stat(f"{directory}{slash}.{name}{_SUFFIX}").st_mtime_ns == time
-                else Freshness.STALE
-            )
+            add(Freshness.FRESH if stat(f"{directory}{slash}.{name}{_SUFFIX}").st_mtime_ns == time else Freshness.STALE)
         except OSError:
             add(Freshness.MISSING)
     return result

@@ -142,9 +142,7 @@ class BuildTree:
     @cached_property
     def source_architecture(self) -> str:
         """The architecture's directory in ``arch/`` (kbuild's SRCARCH), or ``unknown``."""
-        return next(
-            (directory for symbol, _, directory in _ARCHITECTURES if self.setting(symbol) == "y"), "unknown"
-        )
+        return next((directory for symbol, _, directory in _ARCHITECTURES if self.setting(symbol) == "y"), "unknown")
 
     @property
     def is_lto(self) -> bool:
@@ -260,9 +258,7 @@ class BuildTree:
         objects: list[str] = []
         modules: dict[str, LinkUnit] = {}
         if goal.endswith("/"):
-            objects = [
-                name for part in ("built-in.a", "lib.a") for name in archive_objects(root, goal + part)
-            ]
+            objects = [name for part in ("built-in.a", "lib.a") for name in archive_objects(root, goal + part)]
             modules = self._modules(module_names(read_text(f"{root}/{goal}modules.order") or ""))
         elif suffix == ".a":
             objects = archive_objects(root, goal)

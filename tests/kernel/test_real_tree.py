@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.macros import MacroIndex, expanding_lines
-from kbuild_klp.kernel.settings import compare_settings
+from kbuild_klp.kernel.settings import Settings, compare_settings
 from kbuild_klp.kernel.sources import SourceFiles, configuration_symbols
 from kbuild_klp.kernel.sumpath import Freshness
 from kbuild_klp.kernel.tree import BuildTree
@@ -75,7 +75,7 @@ def test_goals_name_what_the_whole_does(real_tree):
 
 
 def test_same_settings(real_tree):
-    assert compare_settings(real_tree, BuildTree.open(real_tree.root)) == []
+    assert compare_settings(Settings.of(real_tree), Settings.of(BuildTree.open(real_tree.root))) == []
 
 
 def test_it_is_quick(real_tree):

@@ -5,6 +5,7 @@ from kbuild_klp.kernel.cmdfile import SavedCommand
 from kbuild_klp.kernel.settings import (
     SettingDifference,
     SettingKind,
+    Settings,
     compare_configurations,
     compare_flags,
     compare_settings,
@@ -31,7 +32,7 @@ def test_configurations():
 
 def test_equal_trees(fake_tree):
     old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
-    assert compare_settings(old.open(), new.open()) == []
+    assert compare_settings(Settings.of(old.open()), Settings.of(new.open())) == []
 
 
 def test_every_kind(fake_tree):
@@ -42,7 +43,7 @@ def test_every_kind(fake_tree):
     new = fake_tree("new", configuration=changed.replace("HZ=250", "HZ=1000"))
     old.write("include/config/kernel.release", "6.12.1\n")
     new.write("include/config/kernel.release", "6.12.1-x\n")
-    found = compare_settings(old.open(), new.open())
+    found = compare_settings(Settings.of(old.open()), Settings.of(new.open()))
     assert [(d.kind, d.name) for d in found] == [
         (SettingKind.ARCHITECTURE, "architecture"),
         (SettingKind.COMPILER, "CONFIG_CC_VERSION_TEXT"),
@@ -63,7 +64,7 @@ def test_compiler_package_that_the_configuration_does_not_show(fake_tree):
     old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
     old.write("include/generated/compile.h", '#define LINUX_COMPILER\t\t"gcc 12-1, GNU ld 2.40"\n')
     new.write("include/generated/compile.h", '#define LINUX_COMPILER\t\t"gcc 12-2, GNU ld 2.40"\n')
-    (difference,) = compare_settings(old.open(), new.open())
+    (difference,) = compare_settings(Settings.of(old.open()), Settings.of(new.open()))
     assert (difference.kind, difference.name, difference.new) == (
         SettingKind.COMPILER,
         "LINUX_COMPILER",
@@ -74,7 +75,7 @@ def test_compiler_package_that_the_configuration_does_not_show(fake_tree):
 def test_configuration_is_what_was_built(fake_tree):
     old, new = fake_tree("old", configuration=BASE), fake_tree("new", configuration=BASE)
     new.write(".config", BASE + "CONFIG_EDITED_SINCE=y\n")
-    assert compare_settings(old.open(), new.open()) == []
+    assert compare_settings(Settings.of(old.open()), Settings.of(new.open())) == []
 
 
 def test_flags_without_paths():

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kbuild-klp base``: keep the present state of a tree to compare with later."""
+
+from __future__ import annotations
+
+import argparse
+
+from kbuild_klp import base
+from kbuild_klp.cli.export import prepared
+from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.tree import BuildTree
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("tree", metavar="TREE", help="a build tree, or the directory of an external module")
+    parser.add_argument("--clean", action="store_true", help="remove what is kept")
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; raises KlpError."""
+    tree = BuildTree.open(arguments.tree)
+    if arguments.clean:
+        removed = base.remove(tree.root)
+        if not arguments.quiet:
+            print(f"{tree.root}: {'the base was removed' if removed else 'no base was kept'}")
+        return 0
+    content = prepared(arguments.tree, arguments.jobs).archive()
+    try:
+        objects, sources = base.keep(tree, content)
+    except OSError as error:
+        raise KlpError(error.strerror or str(error), file=error.filename, hint="is the tree writable?") from None
+    if not arguments.quiet:
+        print(f"{tree.root}: kept {objects} objects and {sources} source files; `make klp-diff` compares with them")
+    return 0

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole of a comparison, in the order in which it happens."""
+
+from __future__ import annotations
+
+from kbuild_klp import sumfile
+from kbuild_klp.batch import Progress
+from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
+from kbuild_klp.classify import Change, ChangeType, classify
+from kbuild_klp.correlate import correlate
+from kbuild_klp.errors import BadSumFileError, KlpError
+from kbuild_klp.kernel.settings import SettingKind, compare_settings
+from kbuild_klp.report.model import ObjectChanges, Report
+
+_MOST_SETTINGS = 8
+
+
+def compare(
+    old: Build, new: Build, jobs: int | None = None, progress: Progress | None = None, explain: bool = True
+) -> Report:
+    """Compare two builds; raises KlpError when that makes no sense at all."""
+    if isinstance(old, ObjectBuild) != isinstance(new, ObjectBuild):
+        raise KlpError(
+            "one is an object, the other is not",
+            file=f"{old.label}, {new.label}",
+            hint="compare like with like",
+        )
+    report = Report(old.label, new.label)
+    # What the two sides do not share, first: it may explain everything below.
+    report.warnings += _settings_warnings(old, new)
+    # Checksums that are missing or stale are made now; from here on no object is read unless it differs.
+    for side in (old, new):
+        side.prepare(jobs, progress)
+    names = _all_objects(old, new)
+    for name, units in names.items():
+        changes = _compare_object(old, new, name, report)
+        if changes is None:
+            continue
+        report.summary.objects_compared += 1
+        if not changes:
+            continue
+        # The objects are read only now, and only those that differ.
+        if explain:
+            changes = _explain(old, new, name, changes)
+        if not changes:
+            continue
+        report.summary.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in changes)
+        for change in changes:
+            report.summary.count(change.change)
+        label = new.label if name == SINGLE_OBJECT else name
+        report.objects += [ObjectChanges(label, unit, changes) for unit in units]
+    order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}
+    report.objects.sort(key=lambda changes: -order[changes.unit])
+    for side in (old, new):
+        report.warnings += side.warnings
+        report.failed += side.failed.values()
+    return report
+
+
+def _settings_warnings(old: Build, new: Build) -> list[str]:
+    before, after = old.settings(), new.settings()
+    if before is None or after is None:
+        return []
+    differences = compare_settings(before, after)
+    shown = [
+        f"{difference.kind.value} differs: {difference.name}: {difference.old or 'not set'} -> "
+        f"{difference.new or 'not set'}"
+        for difference in differences
+        if difference.kind is not SettingKind.RELEASE
+    ]
+    rest = len(shown) - _MOST_SETTINGS
+    return shown[:_MOST_SETTINGS] + ([f"{rest} more settings differ"] if rest > 0 else [])
+
+
+def _all_objects(old: Build, new: Build) -> dict[str, list[str]]:
+    """Return all objects of both sides in link order, with the units that they are in (of the new side, if there)."""
+    before, after = objects_by_name(old.units()), objects_by_name(new.units())
+    names = dict(after)
+    names.update((name, units) for name, units in before.items() if name not in after)
+    return names
+
+
+def _listed(build: Build, name: str) -> bool:
+    return any(name in unit.objects for unit in build.units())
+
+
+def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[Change] | None:
+    """Return the differences of one object, from checksums alone; None when it could not be compared."""
+    before = old.sums(name) if name not in old.failed else None
+    after = new.sums(name) if name not in new.failed else None
+    if before is not None and before == after:
+        return []
+    sides = []
+    for build, data in ((old, before), (new, after)):
+        if data is None:
+            if _listed(build, name):
+                return None
+            data = b""
+        sides.append(data)
+    try:
+        old_sums = sumfile.load(sides[0], f"{old.label}: {name}") if sides[0] else None
+        new_sums = sumfile.load(sides[1], f"{new.label}: {name}") if sides[1] else None
+    except BadSumFileError as error:
+        report.failed.append(str(error))
+        return None
+    if old_sums and new_sums and (old_sums.architecture, old_sums.table) != (new_sums.architecture, new_sums.table):
+        what = "architecture" if old_sums.architecture != new_sums.architecture else "special section table"
+        report.failed.append(f"{name}: checksums of another {what}; nothing of it can be compared")
+        return None
+    return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
+
+
+def _explain(old: Build, new: Build, name: str, changes: list[Change]) -> list[Change]:
+    old_file = old.object_file(name) if _listed(old, name) else None
+    new_file = new.object_file(name) if _listed(new, name) else None
+    if old_file is None or new_file is None:
+        return changes
+    from kbuild_klp.explain import explain_changes
+    from kbuild_klp.lineproof import LineProof
+
+    return explain_changes(old_file, new_file, changes, LineProof(old, new, name))

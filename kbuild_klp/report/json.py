@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A report as one JSON document, for scripts. Keys may be added, never renamed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from kbuild_klp.report.model import Report
+
+DOCUMENT_VERSION = 1
+
+
+def render(report: Report) -> str:
+    """Return the JSON document."""
+    document = {
+        "version": DOCUMENT_VERSION,
+        "summary": asdict(report.summary),
+        "objects": [
+            {
+                "object": changes.object,
+                "unit": changes.unit,
+                "changes": [
+                    {
+                        "symbol": change.symbol,
+                        "kind": change.kind,
+                        "change": change.change.value,
+                        "reasons": change.reasons,
+                    }
+                    for change in changes.changes
+                ],
+            }
+            for changes in report.objects
+        ],
+        "warnings": report.warnings + report.failed,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

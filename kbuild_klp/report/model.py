@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The result of a comparison as data; presenters (text, JSON) are functions over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kbuild_klp.classify import Change, ChangeType
+
+
+@dataclass
+class ObjectChanges:
+    """What changed in one object of one link unit."""
+
+    object: str
+    unit: str
+    changes: list[Change]
+
+
+@dataclass
+class Summary:
+    """Counts over all objects, each counted once however many units it is linked into."""
+
+    changed: int = 0
+    added: int = 0
+    removed: int = 0
+    line_only: int = 0
+    moved: int = 0
+    objects_compared: int = 0
+    objects_changed: int = 0
+
+    def count(self, change: ChangeType) -> None:
+        """Add one change."""
+        name = change.value.replace("-", "_")
+        setattr(self, name, getattr(self, name) + 1)
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is any change but in line numbers."""
+        return bool(self.changed or self.added or self.removed or self.moved)
+
+
+@dataclass
+class Report:
+    """A whole comparison: ``failed`` names the objects that could not be compared, and why."""
+
+    old: str
+    new: str
+    objects: list[ObjectChanges] = field(default_factory=list)
+    summary: Summary = field(default_factory=Summary)
+    warnings: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
