@@ -39,9 +39,10 @@ class References:
     section: NDArray[np.int64]
 
 
-def _relocation_columns(image: Image) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return kind, size and PC-relativity of each relocation; unknown types are raw, and warned about once."""
-    types = image.relocations.type
+def _relocation_columns(
+    image: Image, types: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return kind, size and PC-relativity of relocation ``types``; unknown ones are raw, and warned about once."""
     known = image.architecture.relocation_types
     # One table indexed by type; hostile files may hold any 32-bit number.
     limit = max(known) + 1
@@ -112,7 +113,7 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
     """Find all references of the image, and clear their fields in ``image.data``."""
     relocations = image.relocations
     keep = relocations.type != image.architecture.none_type
-    kind, width, pc_relative = (column[keep] for column in _relocation_columns(image))
+    kind, width, pc_relative = _relocation_columns(image, relocations.type[keep])
     place = image.base[relocations.section[keep]] + relocations.offset[keep]
     symbol, addend = relocations.symbol[keep], relocations.addend[keep]
     no_content = image.object.sections["type"][relocations.section[keep]] == elf.SHT_NOBITS
