@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Set up everything, then do the main job on a real kernel: build, patch, rebuild, ask which functions changed.
+
+Needs Debian 12 with git, gcc, make and python3, and root or sudo for the packages that are missing. What does not
+belong into the checkout's .venv goes into a cache, $KLP_CACHE or ~/.cache/kbuild-klp; an interrupted run goes on where
+it was. KSRC= names a kernel's source (directory or tarball) to use instead of Debian's linux-source-6.12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 - whoever has an older one shall be told
+    sys.exit(f"kbuild-klp needs Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}")
+
+from klptest import TroubleError
+from klptest.console import Step, Steps
+from klptest.host import CHECKOUT, install_packages, make_venv
+from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make, missing_options
+
+PATCH = CHECKOUT / "selftests/demo.patch"
+
+# What demo.patch changes: all of these are to be reported, and nothing else.
+EXPECTED = {
+    ("fs/ext4/file.o", "ext4_llseek", "changed"),
+    ("fs/proc/cmdline.o", "cmdline_proc_show", "changed"),
+    ("net/packet/af_packet.o", "packet_getname_spkt", "changed"),
+}
+
+
+def prepare(steps: Steps) -> None:
+    """Install packages and the Python environment."""
+    logs = cache_directory() / "logs"
+    with steps("Packages that a kernel build needs") as step:
+        install_packages(step, logs / "apt.log", with_source="KSRC" not in os.environ)
+    with steps(f"Python environment in {CHECKOUT / '.venv'}") as step:
+        make_venv(step, logs / "pip.log")
+
+
+def build_original(steps: Steps, shop: Workshop) -> None:
+    """Bring the first tree to where it is built, with checksums."""
+    with steps(f"Source: {shop.source} to {shop.orig}") as step:
+        step.say("unpacked" if shop.unpack() else "is there")
+    with steps("Configuration: tinyconfig and selftests/config") as step:
+        step.say("made" if shop.configure() else "is there")
+        lost = missing_options(shop.orig / ".config")
+        if lost:
+            step.say(f"not in this kernel: {' '.join(lost)}")
+    with steps("Build it: make MAKEFILES=…/Makefile.klp KLP_CHECKSUMS=1 vmlinux modules") as step:
+        if shop.has(shop.orig, "built"):
+            step.say("is built")
+        else:
+            make(shop.orig, ["vmlinux", "modules"], shop.log("build"))
+            shop.mark(shop.orig, "built")
+        if shop.refresh_checksums(shop.orig):
+            step.say("checksums are of this version of kbuild-klp")
+
+
+def build_patched(steps: Steps, shop: Workshop) -> Path:
+    """Make the second tree, and build what the patch touches."""
+    with steps(f"Second tree, with a patch to three functions: {shop.directory / 'demo'}") as step:
+        tree = shop.copy("demo", PATCH)
+        step.say("\n      ".join(line for line in PATCH.read_text().splitlines() if line[0] in "+-"))
+    with steps("Build what the patch touches, the same way"):
+        make(tree, ["vmlinux", "modules"], shop.log("rebuild"))
+        shop.refresh_checksums(tree)
+    return tree
+
+
+def compare(shop: Workshop, tree: Path, step: Step) -> None:
+    """Ask the way a user does, and compare the answer with what the patch says; raises TroubleError."""
+    command = [
+        "make",
+        "-C",
+        str(tree),
+        f"MAKEFILES={MAKEFILE}",
+        "--no-print-directory",
+        "klp-diff",
+        f"BASE={shop.orig}",
+    ]
+    step.say(f"{' '.join(command)}\n")
+    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+        raise TroubleError("make klp-diff failed")
+    print(flush=True)
+    command = [*klp_command(), "diff", "--json", str(shop.orig), str(tree)]
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if answer.returncode not in (0, 1):
+        raise TroubleError(f"{' '.join(command)}: exit status {answer.returncode}")
+    found = {
+        (part["object"], change["symbol"], change["change"])
+        for part in json.loads(answer.stdout)["objects"]
+        for change in part["changes"]
+        if change["change"] != "line-only"
+    }
+    if found != EXPECTED:
+        lists = (("expected", EXPECTED), ("reported", found))
+        text = "\n".join(f"{title}:\n" + "\n".join(f"  {row}" for row in sorted(rows)) for title, rows in lists)
+        raise TroubleError(f"these are not the three functions that were patched\n{text}")
+    step.say("these are the three functions that were patched, and nothing else")
+
+
+def demo() -> None:
+    """Run all steps."""
+    steps = Steps(8)
+    prepare(steps)
+    shop = Workshop.open()
+    with shop.locked():
+        build_original(steps, shop)
+        tree = build_patched(steps, shop)
+        with steps("Which functions differ?") as step:
+            compare(shop, tree, step)
+    print(f"All of it took {steps.total()}. The trees stay in {shop.directory} for the next run.")
+
+
+def main() -> int:
+    """Run the demo; 0 if the answer is right, 1 if it is not or something failed."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    try:
+        demo()
+    except TroubleError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the machine has to have: packages, and a Python environment beside pyproject.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from klptest import TroubleError
+from klptest.console import Step, run
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VENV = CHECKOUT / ".venv"
+DEBIAN_SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Something a kernel build needs, and how to see whether it is there: a command, or a C header."""
+
+    package: str  # Debian's name
+    command: str = ""
+    header: str = ""
+    file: Path | None = None
+    python: str = ""  # module
+
+    def is_met(self) -> bool:
+        """Look for it."""
+        if self.command:
+            # Not everybody has depmod's directory in PATH; kbuild looks there by itself.
+            return shutil.which(self.command, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+        if self.header:
+            return _succeeds("gcc", "-E", "-include", self.header, "-x", "c", os.devnull)
+        if self.python:
+            return _succeeds(sys.executable, "-c", f"import {self.python}")
+        return self.file is not None and self.file.exists()
+
+
+REQUIREMENTS = (
+    Requirement("gcc", command="gcc"),
+    Requirement("make", command="make"),
+    Requirement("libc6-dev", header="stdlib.h"),
+    Requirement("git", command="git"),
+    Requirement("flex", command="flex"),
+    Requirement("bison", command="bison"),
+    Requirement("bc", command="bc"),
+    Requirement("cpio", command="cpio"),
+    Requirement("kmod", command="depmod"),
+    Requirement("rsync", command="rsync"),
+    Requirement("xz-utils", command="xz"),
+    Requirement("libelf-dev", header="gelf.h"),
+    Requirement("libssl-dev", header="openssl/evp.h"),
+    Requirement("python3-venv", python="ensurepip"),
+)
+_KERNEL_SOURCE = Requirement("linux-source-6.12", file=DEBIAN_SOURCE)
+
+
+def _succeeds(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+def _missing(requirements: tuple[Requirement, ...]) -> list[str]:
+    return [requirement.package for requirement in requirements if not requirement.is_met()]
+
+
+def install_packages(step: Step, log: Path, *, with_source: bool) -> None:
+    """Install what is missing, with apt; raises TroubleError where there is no apt or no way to become root."""
+    if platform.machine() != "x86_64":
+        raise TroubleError(f"this machine is {platform.machine()}; the demo builds and reads x86_64 kernels")
+    requirements = (*REQUIREMENTS, _KERNEL_SOURCE) if with_source else REQUIREMENTS
+    missing = _missing(requirements)
+    if not missing:
+        step.say("nothing is missing")
+        return
+    step.say(f"missing: {' '.join(missing)}")
+    if shutil.which("apt-get") is None:
+        raise TroubleError(f"there is no apt here; please install what Debian calls {' '.join(missing)}")
+    root = [] if os.geteuid() == 0 else ["sudo"]
+    if root and shutil.which("sudo") is None:
+        raise TroubleError(f"not root, and no sudo; please install {' '.join(missing)}")
+    apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "Dpkg::Use-Pty=0"]
+    install = [*apt, "install", "-y", "--no-install-recommends", *missing]
+    # Without package lists, or with outdated ones, the first attempt finds nothing.
+    if run(install, log, check=False) != 0:
+        run([*apt, "update"], log)
+        run(install, log)
+    missing = _missing(requirements)
+    if missing:
+        raise TroubleError(f"installed, but still not found: {' '.join(missing)} (see {log})")
+
+
+def make_venv(step: Step, log: Path, *, extra: str = "") -> None:
+    """Create .venv in the checkout, or bring it up to date with pyproject.toml.
+
+    Makefile.klp prefers this one to the system's Python. ``extra`` is an optional group of dependencies.
+    """
+    stamp = VENV / "klp-stamp"
+    wanted = _venv_key(extra)
+    if stamp.exists() and wanted in stamp.read_text().splitlines():
+        step.say("up to date")
+        return
+    if not _succeeds(str(VENV / "bin/python"), "-c", "import pip"):
+        shutil.rmtree(VENV, ignore_errors=True)
+        run([sys.executable, "-m", "venv", VENV], log)
+    where = f"{CHECKOUT}[{extra}]" if extra else str(CHECKOUT)
+    run([VENV / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "-e", where], log)
+    known = stamp.read_text().splitlines() if stamp.exists() else []
+    # The environment with an extra serves those who do not need it, too.
+    stamp.write_text("".join(f"{line}\n" for line in {*known, wanted, _venv_key("")}))
+
+
+def _venv_key(extra: str) -> str:
+    text = f"{sys.version} {extra}".encode() + (CHECKOUT / "pyproject.toml").read_bytes()
+    return hashlib.sha256(text).hexdigest()

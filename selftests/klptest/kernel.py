@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernel trees in the cache: where they come from, how they are built, what may be reused."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from klptest import TroubleError
+from klptest.console import run
+from klptest.host import CHECKOUT, DEBIAN_SOURCE, VENV
+from klptest.mirror import PRUNED, mirror
+
+CONFIG = CHECKOUT / "selftests/config"
+MAKEFILE = CHECKOUT / "Makefile.klp"
+
+# To be changed when something that no digest covers makes the trees of old caches unusable.
+_LAYOUT = "1"
+
+
+def cache_directory() -> Path:
+    """Return where trees are kept; nothing there is needed for more than speed."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(os.environ.get("KLP_CACHE") or Path(home, "kbuild-klp")).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def source_path() -> Path:
+    """Return the tarball or directory that KSRC names, or Debian's."""
+    path = Path(os.environ.get("KSRC") or DEBIAN_SOURCE).absolute()
+    if not path.exists():
+        raise TroubleError(f"{path}: no such kernel source; KSRC= takes a directory or a tarball")
+    if path.is_dir() and not (path / "Kbuild").exists():
+        raise TroubleError(f"{path}: not the top directory of a kernel's source")
+    return path
+
+
+def _source_digest(source: Path) -> str:
+    digest = hashlib.sha256()
+    if source.is_dir():
+        # Names, sizes and times: reading a gigabyte to find that nothing changed would take longer.
+        command = ["find", ".", "-name", ".git", "-prune", "-o", "-type", "f", "-printf", r"%p %s %T@\n"]
+        listing = subprocess.run(command, cwd=source, capture_output=True, check=True).stdout
+        digest.update(b"\n".join(sorted(listing.splitlines())))
+    else:
+        with source.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _compiler() -> str:
+    found = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return found.splitlines()[0]
+
+
+def checksum_code() -> str:
+    """Return a digest of the code that writes checksums: files written by other code are not comparable."""
+    digest = hashlib.sha256()
+    for path in sorted((CHECKOUT / "kbuild_klp").rglob("*")):
+        if path.suffix in (".py", ".toml"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Workshop:
+    """The trees of one kernel source, one configuration and one compiler: ``orig`` and copies of it.
+
+    Copies have names as long as ``orig``, so that nothing differs that holds a path.
+    A file NAME.STATE beside tree NAME says how far it has come. It is written last.
+    """
+
+    def __init__(self, directory: Path, source: Path | None) -> None:
+        self.directory = directory
+        self.source = source
+        self.orig = directory / "orig"
+        self.logs = directory / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def open(cls) -> Workshop:
+        """Return the one for what the environment says (KSRC, KLP_CACHE)."""
+        source = source_path()
+        key = json.dumps([_LAYOUT, _source_digest(source), _compiler(), CONFIG.read_text(), PRUNED])
+        short = hashlib.sha256(key.encode()).hexdigest()[:10]
+        name = source.name.split(".tar")[0]
+        return cls(cache_directory() / "trees" / f"{name}-{short}", source)
+
+    @classmethod
+    def open_built(cls, tree: Path) -> Workshop:
+        """Return the one for copies of a tree that somebody built."""
+        short = hashlib.sha256(str(tree).encode()).hexdigest()[:10]
+        return cls(cache_directory() / "trees" / f"built-{short}", None)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others out of the trees; waits for them first."""
+        with (self.directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"      waiting for another run that uses {self.directory}", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _state(self, tree: Path, state: str) -> Path:
+        return tree.with_name(f"{tree.name}.{state}")
+
+    def has(self, tree: Path, state: str) -> bool:
+        """Whether the tree has come to that state."""
+        return self._state(tree, state).exists()
+
+    def mark(self, tree: Path, state: str, text: str = "") -> None:
+        """Remember that the tree has come to that state."""
+        part = self._state(tree, f"{state}.part")
+        part.write_text(text)
+        part.replace(self._state(tree, state))
+
+    def log(self, name: str) -> Path:
+        """Return the path of a log."""
+        return self.logs / f"{name}.log"
+
+    def unpack(self) -> bool:
+        """Bring the source into ``orig``; False if it is there."""
+        assert self.source is not None
+        if self.orig.exists():
+            return False
+        part = self.directory / "orig.part"
+        shutil.rmtree(part, ignore_errors=True)
+        if self.source.is_dir():
+            mirror(self.source, part)
+            if (part / ".config").exists():
+                run(["make", "mrproper"], self.log("source"), cwd=part)
+        else:
+            part.mkdir()
+            _untar(self.source, part, self.log("source"))
+        part.rename(self.orig)
+        return True
+
+    def configure(self) -> bool:
+        """Make the configuration of ``orig``: tinyconfig and what selftests/config says. False if it is there."""
+        if self.has(self.orig, "configured"):
+            return False
+        log = self.log("config")
+        run(["make", "tinyconfig"], log, cwd=self.orig)
+        run(["scripts/kconfig/merge_config.sh", "-m", ".config", CONFIG], log, cwd=self.orig)
+        run(["make", "olddefconfig"], log, cwd=self.orig)
+        self.mark(self.orig, "configured")
+        return True
+
+    def copy(self, name: str, patch: Path | None = None) -> Path:
+        """Return a copy of ``orig``, with a patch if one is given; it is made if it is not there."""
+        tree = self.directory / name
+        if not tree.exists():
+            part = self.directory / f"{name}.part"
+            mirror(self.orig, part, final=tree)
+            if patch:
+                apply_patch(part, patch)
+            part.rename(tree)
+            if self.has(self.orig, "checksums"):
+                self.mark(tree, "checksums", self._state(self.orig, "checksums").read_text())
+        return tree
+
+    def refresh_checksums(self, tree: Path) -> bool:
+        """Write the checksum files of a tree again if other code wrote them; False if there is nothing to do."""
+        stamp = self._state(tree, "checksums")
+        code = checksum_code()
+        if stamp.exists() and stamp.read_text() == code:
+            return False
+        run([*klp_command(), "checksum", "--force", tree], self.log("checksums"))
+        self.mark(tree, "checksums", code)
+        return True
+
+
+def _untar(tarball: Path, target: Path, log: Path) -> None:
+    """Unpack what a build reads."""
+    with tarfile.open(tarball) as archive:
+        first = archive.next()
+    if first is None:
+        raise TroubleError(f"{tarball}: an empty archive")
+    top = first.name.split("/")[0]
+    excludes = [f"--exclude={top}/{pattern}" for pattern in PRUNED]
+    run(["tar", "-C", target, "--strip-components=1", "--anchored", *excludes, "-xf", tarball], log)
+
+
+def apply_patch(tree: Path, patch: Path) -> None:
+    """Apply a patch; raises TroubleError if it does not fit."""
+    # The cache may lie inside a git repository of somebody's, which is not what the patch is about.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)}
+    command = ["git", "apply", "--whitespace=nowarn", str(patch)]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TroubleError(f"{patch}: does not apply to {tree}:\n{done.stderr.rstrip()}")
+
+
+def missing_options(config: Path) -> list[str]:
+    """Return the lines of selftests/config that a configuration does not have.
+
+    Some of them have another name in another kernel: CONFIG_MITIGATION_RETPOLINE was CONFIG_RETPOLINE before 6.9.
+    """
+    lines = set(config.read_text().splitlines())
+    wanted = [line for line in CONFIG.read_text().splitlines() if line]
+    # An option that does not exist in this kernel is not set in it, either.
+    options = "\n".join(lines)
+    return [
+        line
+        for line in wanted
+        if line not in lines and not (line.startswith("# ") and f"\n{line.split()[1]}=" not in options)
+    ]
+
+
+def make(tree: Path, goals: Sequence[str], log: Path, *, checksums: bool = True) -> None:
+    """Run make in a tree, as a user of Makefile.klp would in a tree that was never touched."""
+    command = ["make", f"-j{len(os.sched_getaffinity(0))}", f"MAKEFILES={MAKEFILE}"]
+    run([*command, f"KLP_CHECKSUMS={int(checksums)}", *goals], log, cwd=tree)
+
+
+def klp_command() -> list[str]:
+    """Return the command line that starts kbuild-klp: KBUILD_KLP, or the environment in the checkout."""
+    if os.environ.get("KBUILD_KLP"):
+        return os.environ["KBUILD_KLP"].split()
+    program = VENV / "bin/kbuild-klp"
+    found = str(program) if program.exists() else shutil.which("kbuild-klp")
+    if found is None:
+        raise TroubleError("kbuild-klp is not installed: no .venv in the checkout, not in PATH; see selftests/demo.py")
+    return [found]
