@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -85,12 +86,19 @@ def write_one(path: str) -> list[str]:
 
 def _write_some(paths: Sequence[str]) -> BatchResult:
     result = BatchResult()
-    for path in paths:
-        try:
-            result.warnings += write_one(path)
-            result.written += 1
-        except KlpError as error:
-            result.errors.append(str(error))
+    # Entries by the ten thousand, and no cycles worth looking for: the collector would only walk over them.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for path in paths:
+            try:
+                result.warnings += write_one(path)
+                result.written += 1
+            except KlpError as error:
+                result.errors.append(str(error))
+    finally:
+        if collecting:
+            gc.enable()
     return result
 
 

@@ -56,8 +56,12 @@ class _Checksummer:
         self.first: list[int] = canonical.first_reference.tolist()
         self.rows = self.digests.rows.tobytes()
         self.special, self.lines = self._special()
-        self.info = canonical.object.symbols["info"]
-        self.is_code = (canonical.object.sections["flags"] & elf.SHF_EXECINSTR != 0).tolist()
+        obj, chunks = canonical.object, canonical.chunks
+        self.info: list[int] = obj.symbols["info"].tolist()
+        self.other: list[int] = obj.symbols["other"].tolist()
+        self.head: list[int] = chunks.symbols[chunks.first[:-1]].tolist()
+        self.is_single: list[bool] = (np.diff(chunks.first) == 1).tolist()
+        self.is_code: list[bool] = (obj.sections["flags"] & elf.SHF_EXECINSTR != 0).tolist()
         self._attribute_hash: dict[bytes, str] = {}
 
     def _special(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
@@ -66,11 +70,15 @@ class _Checksummer:
         lines: dict[int, bytes] = defaultdict(bytes)
         digests = self.digests
         for table in digests.tables:
+            name = self.canonical.object.section_names[table.section].encode()
             rows = digests.table_rows(table)
             for owner in table.owners:
-                special[owner.part] += digests.special_bytes(table, owner, rows)
-                if table.line_size:
-                    lines[owner.part] += digests.special_lines(table, owner)
+                own_rows = rows[owner.low * ROW_SIZE : owner.high * ROW_SIZE]
+                special[owner.part] += table.special_bytes(name, owner, own_rows)
+            if table.line_size:
+                for owner in table.owners:
+                    own_lines = table.lines[owner.start * table.line_size : owner.end * table.line_size]
+                    lines[owner.part] += own_lines
         if digests.record_lines:
             self._add_record_lines(lines)
         return special, lines
@@ -91,12 +99,13 @@ class _Checksummer:
 
     def _attributes(self, part: int) -> bytes:
         """Return what the linker sees of a part's symbols: type, binding, visibility, size, aliases, inner labels."""
-        chunks, symbols = self.canonical.chunks, self.canonical.object.symbols
-        low, high = chunks.first[self.chunk[part] : self.chunk[part] + 2].tolist()
-        head = symbols[chunks.symbols[low]]
-        text = bytes((head["info"], head["other"]))
-        if high - low == 1:
+        chunk = self.chunk[part]
+        head = self.head[chunk]
+        text = bytes((self.info[head], self.other[head]))
+        if self.is_single[chunk]:
             return text
+        chunks, symbols = self.canonical.chunks, self.canonical.object.symbols
+        low, high = chunks.first[chunk : chunk + 2].tolist()
         start = self.start[part] - int(self.canonical.image.base[self.section[part]])
         others = []
         for symbol in chunks.symbols[low + 1 : high].tolist():
@@ -112,18 +121,18 @@ class _Checksummer:
         special = self.special.get(part, b"")
         attributes = self._attributes(part)
         lines = self.lines.get(part, b"")
-        numbered = self.digests.numbered.get(part, [])
+        numbered = self.digests.numbered.get(part)
         for child in self.families.children.get(part, ()):
             data += self.digests.data[self.start[child] : self.end[child]]
             rows += self.rows[self.first[child] * ROW_SIZE : self.first[child + 1] * ROW_SIZE]
             special += self.special.get(child, b"")
             attributes += self._attributes(child)
             lines += self.lines.get(child, b"")
-            numbered = numbered + self.digests.numbered.get(child, [])
+            numbered = (numbered or []) + self.digests.numbered.get(child, [])
         size = self.end[part] - self.start[part]
         lengths = _LENGTHS.pack(size, len(attributes), len(data), len(rows), len(special))
         obj = self.canonical.object
-        symbol = int(self.canonical.chunks.symbols[self.canonical.chunks.first[self.chunk[part]]])
+        symbol = self.head[self.chunk[part]]
         section = self.section[part]
         is_function = self.is_code[section] or self.info[symbol] & 0xF == elf.STT_FUNC
         attribute_hash = self._attribute_hash.get(attributes)
@@ -168,7 +177,8 @@ class _Checksummer:
         """Return entries of symbols that have no bytes: absolute global ones, and common ones."""
         obj = self.canonical.object
         absolute, common = elf.SHN_ABS - 0x10000, elf.SHN_COMMON - 0x10000
-        wanted = ((obj.shndx == absolute) & (self.info >> 4 != elf.STB_LOCAL)) | (obj.shndx == common)
+        is_global = obj.symbols["info"] >> 4 != elf.STB_LOCAL
+        wanted = ((obj.shndx == absolute) & is_global) | (obj.shndx == common)
         result = []
         for symbol in np.flatnonzero(wanted).tolist():
             row = obj.symbols[symbol]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +49,9 @@ class Digests:
         self.canonical = canonical
         self.families = find_families(canonical)
         self.tables: list[SortedTable] = []
-        self.owned: dict[int, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
         image = canonical.image
         for section in sorted(image.owned):
-            table = sort_by_owner(canonical, image.owned[section])
-            self.tables.append(table)
-            for owner in table.owners:
-                self.owned[owner.part].append((table, owner))
+            self.tables.append(sort_by_owner(canonical, image.owned[section]))
         self.record_lines = self._take_record_lines()
         self.data = image.data.tobytes()
         self.rows = np.zeros(len(canonical.references.place), REFERENCE_ROW)
@@ -62,8 +59,29 @@ class Digests:
         self.numbered: dict[int, list[int]] = {}
         self._first = canonical.first_reference.tolist()
         self._content: dict[int, bytes] = {}
+        self._info: list[int] = canonical.object.symbols["info"].tolist()
+        self._shndx: list[int] = canonical.object.shndx.tolist()
         if len(canonical.parts.start):
             self._fill_rows()
+
+    @cached_property
+    def owned(self) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
+        """The special entries of each part."""
+        return self._owned(lambda part: True)
+
+    @cached_property
+    def _owned_by_content(self) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
+        """The special entries of parts without a name: few, unlike those of functions."""
+        named = (self.canonical.parts.kind == PartKind.NAMED).tolist()
+        return self._owned(lambda part: part >= 0 and not named[part])
+
+    def _owned(self, wanted: Callable[[int], bool]) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
+        found: dict[int, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
+        for table in self.tables:
+            for owner in table.owners:
+                if wanted(owner.part):
+                    found[owner.part].append((table, owner))
+        return found
 
     # -- filling the rows -----------------------------------------------------------------------------------------
 
@@ -112,8 +130,7 @@ class Digests:
         """Return the digest that stands for a symbol in references to it."""
         obj = self.canonical.object
         name = obj.symbol_name(symbol)
-        section = int(obj.shndx[symbol])
-        info = int(obj.symbols["info"][symbol])
+        section, info = self._shndx[symbol], self._info[symbol]
         if info & 0xF == elf.STT_SECTION or (not name and section > 0):
             text = f"\0section {obj.section_names[section] if section > 0 else section}"
         elif section == elf.SHN_UNDEF:
@@ -188,7 +205,7 @@ class Digests:
             return known
         self._content[part] = _CYCLE  # a part that refers back to itself is known by everything else in it
         nested = list(range(self._first[part], self._first[part + 1]))
-        for table, owner in self.owned.get(part, ()):
+        for table, owner in self._owned_by_content.get(part, ()):
             nested += table.references[owner.low : owner.high].tolist()
         for reference in nested:
             target = self.by_content.get(reference)
@@ -207,7 +224,7 @@ class Digests:
             # The zeros behind anonymous data align what comes next; fields of references are zeros too.
             keep = int(self.rows["place"][high - 1]) + 8 if high > low else 0
             data = data[:keep] + data[keep:].rstrip(b"\0")
-        special = b"".join(self.special_bytes(table, owner) for table, owner in self.owned.get(part, ()))
+        special = b"".join(self.special_bytes(table, owner) for table, owner in self._owned_by_content.get(part, ()))
         return data, self.rows[low:high].tobytes(), special
 
     def part_data(self, part: int) -> bytes:
@@ -225,22 +242,11 @@ class Digests:
         rows["low"][is_owner] = 0
         return rows.tobytes()
 
-    def special_bytes(self, table: SortedTable, owner: OwnerSlice, rows: bytes | None = None) -> bytes:
-        """Return what is hashed of the entries of one owner; ``rows`` are those of the whole table, if at hand."""
+    def special_bytes(self, table: SortedTable, owner: OwnerSlice) -> bytes:
+        """Return what is hashed of the entries of one owner."""
         name = self.canonical.object.section_names[table.section].encode()
-        size = table.table.entry_size
-        if rows is None:
-            own_rows = self.table_rows(table, owner.low, owner.high)
-        else:
-            own_rows = rows[owner.low * ROW_SIZE : owner.high * ROW_SIZE]
-        own_data = table.data[owner.start * size : owner.end * size]
-        return b"%s\0%d\0%s%s" % (name, owner.end - owner.start, own_data, own_rows)
-
-    @staticmethod
-    def special_lines(table: SortedTable, owner: OwnerSlice) -> bytes:
-        """Return the line numbers in the entries of one owner."""
-        return table.lines[owner.start * table.line_size : owner.end * table.line_size]
+        return table.special_bytes(name, owner, self.table_rows(table, owner.low, owner.high))
 
     def nobodys(self) -> list[tuple[SortedTable, OwnerSlice]]:
         """Return the special entries that belong to no part."""
-        return self.owned.get(NOBODY, [])
+        return [(table, owner) for table in self.tables for owner in table.owners[:1] if owner.part == NOBODY]

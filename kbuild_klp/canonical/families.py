@@ -19,6 +19,7 @@ from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.names import canonical_name
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
+_WORTH_A_LOOK = ("__UNIQUE_ID_", "__pfx_", "__cfi_")
 _PREFIX = re.compile(r"__(?:pfx|cfi)_(.+)$")
 
 
@@ -67,10 +68,11 @@ def find_families(canonical: CanonicalObject) -> Families:
     split: list[tuple[int, int, str]] = []
     by_content = (parts.kind == PartKind.CONTENT)[np.argsort(parts.chunk, kind="stable")[-len(chunks.start) :]]
     for at, name in enumerate(names):
-        if "." in name or name.startswith("__UNIQUE_ID_"):
-            form = canonical_name(name)
-            if form.numbered and local[at] and not by_content[chunk_of[at]]:
-                numbered[int(chunks.symbols[at])] = form.text
+        if "." not in name and not name.startswith(_WORTH_A_LOOK):
+            continue
+        form = canonical_name(name)
+        if form.numbered and local[at] and not by_content[chunk_of[at]]:
+            numbered[int(chunks.symbols[at])] = form.text
         if chunk_of[at] < in_code and (".cold" in name or name.startswith(("__pfx_", "__cfi_"))):
             split.append((chunk_of[at], int(chunks.symbols[at]), name))
     parent: dict[int, int] = {}

@@ -48,6 +48,12 @@ class SortedTable(NamedTuple):
     owner_references: NDArray[np.bool_]
     owners: list[OwnerSlice]
 
+    def special_bytes(self, name: bytes, owner: OwnerSlice, rows: bytes) -> bytes:
+        """Return what is hashed of one owner's entries; ``rows`` are its reference rows."""
+        size = self.table.entry_size
+        data = self.data[owner.start * size : owner.end * size]
+        return b"%s\0%d\0%s%s" % (name, owner.end - owner.start, data, rows)
+
 
 def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...]) -> NDArray[np.uint8]:
     """Clear the line fields of ``entries`` (shape n, size) in place; return what was in them (shape n, 4 * fields)."""

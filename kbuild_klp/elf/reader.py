@@ -206,12 +206,20 @@ class ObjectFile:
         name = self._symbol_names[index]
         if name is None:
             start = self._name_offsets[index]
-            strings = self.symbol_strings
-            end = strings.find(b"\0", start)
+            strings = self._symbol_text
+            end = strings.find("\0", start)
             if end < 0:
                 raise self.error(f"name of symbol {index} has no end", place="symbol table")
-            name = self._symbol_names[index] = strings[start:end].decode("utf-8", "surrogateescape")
+            name = strings[start:end]
+            if not name.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
+                name = name.encode("latin-1").decode("utf-8", "surrogateescape")
+            self._symbol_names[index] = name
         return name
+
+    @cached_property
+    def _symbol_text(self) -> str:
+        # One decoding for all names, in an encoding that keeps offsets.
+        return self.symbol_strings.decode("latin-1")
 
     @cached_property
     def _symbol_names(self) -> list[str | None]:
