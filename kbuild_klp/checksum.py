@@ -70,7 +70,7 @@ class _Checksummer:
         lines: dict[int, bytes] = defaultdict(bytes)
         digests = self.digests
         for table in digests.tables:
-            name = self.canonical.object.section_names[table.section].encode()
+            name = self.canonical.object.section_names[table.section].encode("utf-8", "surrogateescape")
             rows = digests.table_rows(table)
             for owner in table.owners:
                 own_rows = rows[owner.low * ROW_SIZE : owner.high * ROW_SIZE]

@@ -144,7 +144,9 @@ class Digests:
         return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
 
     def _section_digest(self, section: int) -> bytes:
-        return xxh3_128_digest(f"\0section {self.canonical.object.section_names[section]}".encode())
+        return xxh3_128_digest(
+            f"\0section {self.canonical.object.section_names[section]}".encode("utf-8", "surrogateescape")
+        )
 
     def _string_digest(self, address: int) -> bytes:
         end = self.data.find(b"\0", address)
@@ -244,7 +246,7 @@ class Digests:
 
     def special_bytes(self, table: SortedTable, owner: OwnerSlice) -> bytes:
         """Return what is hashed of the entries of one owner."""
-        name = self.canonical.object.section_names[table.section].encode()
+        name = self.canonical.object.section_names[table.section].encode("utf-8", "surrogateescape")
         return table.special_bytes(name, owner, self.table_rows(table, owner.low, owner.high))
 
     def nobodys(self) -> list[tuple[SortedTable, OwnerSlice]]:

@@ -54,6 +54,11 @@ def _canonicalize(name: str) -> CanonicalName:
     return CanonicalName(without, without != text)
 
 
+def may_be_numbered(name: str) -> bool:
+    """Return False, cheaply, for most of the names in which there is no number to drop."""
+    return "." in name or name.startswith("__UNIQUE_ID_")
+
+
 def canonical_name(name: str) -> CanonicalName:
     """Return the canonical form of a symbol's name."""
     found = _cache.get(name)

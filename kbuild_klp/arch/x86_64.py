@@ -51,9 +51,7 @@ def is_filler(data: bytes) -> bool:
     return known
 
 
-def pc_relative_fields(
-    code: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> PcRelativeFields:
+def pc_relative_fields(code: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> PcRelativeFields:
     """Find the PC-relative fields of the instructions in the ranges from ``starts`` to ``ends`` of ``code``.
 
     Each range is swept from its start. Bytes that are no instruction (data in assembly) end the sweep of their

@@ -20,7 +20,6 @@ from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds
 from kbuild_klp.canonical.references import References, find_references
 from kbuild_klp.canonical.targets import Targets, find_targets, refers_to_place
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.names import CanonicalName, canonical_name
 from kbuild_klp.special import special_table
 
 __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
@@ -28,10 +27,15 @@ __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
 
 @dataclass
 class CanonicalObject:
-    """One object in canonical form; ``references`` and ``targets`` have a row for each reference, in order of place."""
+    """One object in canonical form.
+
+    ``names`` are those of ``chunks.symbols``; ``references`` and ``targets`` have a row for each reference, in order
+    of place.
+    """
 
     image: Image
     chunks: Chunks
+    names: list[str]
     parts: Parts
     references: References
     targets: Targets
@@ -63,10 +67,6 @@ class CanonicalObject:
         return self.chunks.symbols[self.chunks.first[chunk] : self.chunks.first[chunk + 1]]
 
 
-def _first_names(obj: ObjectFile, chunks: Chunks) -> list[CanonicalName]:
-    return [canonical_name(obj.symbol_name(symbol)) for symbol in chunks.symbols[chunks.first[:-1]].tolist()]
-
-
 def canonicalize(obj: ObjectFile) -> CanonicalObject:
     """Bring an object into canonical form; raises BadObjectError when it is broken or of an unknown machine."""
     arch = architecture(obj.machine)
@@ -75,14 +75,13 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     image = build_image(obj, arch, special_table(arch.name))
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
-    names = _first_names(obj, chunks)
+    names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
     kinds = chunk_kinds(image, chunks, names)
 
-    places = np.sort(image.base[image.relocations.section] + image.relocations.offset)
-    filler = code_filler(image, gaps, places)
+    filler = code_filler(image, gaps)
     references = find_references(image, chunks, gaps, filler)
     anonymous = np.unique(references.target[refers_to_place(image, references)])
-    filler |= data_filler(image, gaps, places, anonymous)
+    filler |= data_filler(image, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
-    return CanonicalObject(image, chunks, parts, references, targets)
+    return CanonicalObject(image, chunks, names, parts, references, targets)

@@ -45,9 +45,9 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
     """Return the symbols that give bytes a name: defined, in the image, not a label of the assembler."""
     obj = image.object
     symbols, shndx = obj.symbols, obj.shndx
-    strings = np.frombuffer(obj.symbol_strings + b"\0", np.uint8)
+    strings = np.frombuffer(obj.symbol_strings + b"\0\0", np.uint8)
     name = symbols["name"].astype(np.int64)
-    if bool(np.any(name >= len(strings) - 1)) and len(strings) > 1:
+    if bool(np.any(name >= max(len(strings) - 2, 1))):
         raise obj.error("a symbol's name lies outside the string table", place="symbol table")
     kind = symbols["info"] & 0xF
     in_image = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)

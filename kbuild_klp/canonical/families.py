@@ -16,10 +16,10 @@ import numpy as np
 from kbuild_klp.canonical import CanonicalObject, PartKind
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.names import canonical_name
+from kbuild_klp.names import canonical_name, may_be_numbered
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
-_WORTH_A_LOOK = ("__UNIQUE_ID_", "__pfx_", "__cfi_")
+_SPLIT_PREFIXES = ("__pfx_", "__cfi_")
 _PREFIX = re.compile(r"__(?:pfx|cfi)_(.+)$")
 
 
@@ -58,7 +58,7 @@ def find_families(canonical: CanonicalObject) -> Families:
     files = SourceFiles(obj)
     if not len(chunks.start):
         return Families({}, {}, {}, files)
-    names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
+    names = canonical.names
     local = (obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL).tolist()
     chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first)).tolist()
     code_end = canonical.image.code_end
@@ -68,12 +68,12 @@ def find_families(canonical: CanonicalObject) -> Families:
     split: list[tuple[int, int, str]] = []
     by_content = (parts.kind == PartKind.CONTENT)[np.argsort(parts.chunk, kind="stable")[-len(chunks.start) :]]
     for at, name in enumerate(names):
-        if "." not in name and not name.startswith(_WORTH_A_LOOK):
+        if not (may_be_numbered(name) or name.startswith(_SPLIT_PREFIXES)):
             continue
         form = canonical_name(name)
         if form.numbered and local[at] and not by_content[chunk_of[at]]:
             numbered[int(chunks.symbols[at])] = form.text
-        if chunk_of[at] < in_code and (".cold" in name or name.startswith(("__pfx_", "__cfi_"))):
+        if chunk_of[at] < in_code and (".cold" in name or name.startswith(_SPLIT_PREFIXES)):
             split.append((chunk_of[at], int(chunks.symbols[at]), name))
     parent: dict[int, int] = {}
     children: dict[int, list[int]] = {}

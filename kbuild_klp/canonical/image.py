@@ -40,7 +40,8 @@ class Image:
 
     ``base[section]`` is the linear address of a section's start, or -1 for one that is not in it; ``order`` lists
     the sections in it by address; ``data`` is the content (writable, sections without content left out);
-    ``code_end`` the end of machine code in it; ``owned`` and ``records`` the special tables found, by section.
+    ``code_end`` the end of machine code in it; ``relocations`` are sorted by ``places``, the linear addresses at which
+    they apply; ``owned`` and ``records`` the special tables found, by section.
     ``derived`` names the sections left out of every checksum, ``warnings`` what was not understood.
     """
 
@@ -53,6 +54,7 @@ class Image:
     data: NDArray[np.uint8]
     code_end: int
     relocations: Relocations
+    places: NDArray[np.int64]
     owned: dict[int, OwnedTable]
     records: dict[int, OwnedTable]
     derived: list[int]
@@ -67,20 +69,22 @@ class Image:
         return int(self.base[section] + self.object.sections["size"][section])
 
 
+def _derived_sections(obj: ObjectFile, allocated: list[int], table: SpecialTable) -> list[int]:
+    rows = [(index, table.rows(obj.section_names[index])) for index in allocated]
+    return [index for index, found in rows if found and found[0].section_class is SectionClass.DERIVED]
+
+
 def _classify(
-    obj: ObjectFile, allocated: list[int], relocations: Relocations, table: SpecialTable
-) -> tuple[dict[int, OwnedTable], dict[int, OwnedTable], list[int], list[str]]:
+    obj: ObjectFile, sections: list[int], relocations: Relocations, table: SpecialTable
+) -> tuple[dict[int, OwnedTable], dict[int, OwnedTable], list[str]]:
+    """Find the row that fits each special section: owned tables, record tables, and warnings where none does."""
     owned: dict[int, OwnedTable] = {}
     records: dict[int, OwnedTable] = {}
-    derived: list[int] = []
     warnings: list[str] = []
-    for index in allocated:
+    for index in sections:
         rows = table.rows(obj.section_names[index])
         size = int(obj.sections["size"][index])
         if not rows or not size:
-            continue
-        if rows[0].section_class is SectionClass.DERIVED:
-            derived.append(index)
             continue
         offsets = relocations.offset[relocations.section == index]
         for row in rows:
@@ -94,7 +98,7 @@ def _classify(
                 f"{obj.path}: section {obj.section_names[index]}: no row of special.toml fits its {size} bytes "
                 f"and {len(offsets)} relocations; compared as plain data"
             )
-    return owned, records, derived, warnings
+    return owned, records, warnings
 
 
 # Elf64_Nhdr of a build id (name size 4, any size, type NT_GNU_BUILD_ID) and its name.
@@ -112,22 +116,12 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     """Lay out the allocated sections of ``obj``; raises BadObjectError for impossible sizes."""
     headers = obj.sections
     flags, types, size = headers["flags"], headers["type"], headers["size"].astype(np.int64)
-    is_allocated = (flags & elf.SHF_ALLOC) != 0
-    relocations = obj.relocations(is_allocated)
-    allocated = np.flatnonzero(is_allocated)
-    owned, records, derived, warnings = _classify(obj, allocated.tolist(), relocations, table)
-    if derived:
-        is_allocated = is_allocated.copy()
-        is_allocated[derived] = False
-        allocated = np.flatnonzero(is_allocated)
-        keep = is_allocated[relocations.section]
-        relocations = Relocations(
-            relocations.section[keep],
-            relocations.offset[keep],
-            relocations.type[keep],
-            relocations.symbol[keep],
-            relocations.addend[keep],
-        )
+    counts = (flags & elf.SHF_ALLOC) != 0
+    derived = _derived_sections(obj, np.flatnonzero(counts).tolist(), table)
+    counts[derived] = False
+    allocated = np.flatnonzero(counts)
+    relocations = obj.relocations(counts)
+    owned, records, warnings = _classify(obj, allocated.tolist(), relocations, table)
     rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))
     order = allocated[np.argsort(rank, kind="stable")]
     rank = np.sort(rank, kind="stable")
@@ -143,6 +137,8 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     count_code = int(np.searchsorted(rank, 0, "right"))
     count_content = int(np.searchsorted(rank, 1, "right"))
     total = int(starts[count_content - 1] + sizes[count_content - 1]) if count_content else 0
+    if int(sizes[:count_content].sum()) > obj.size:
+        raise obj.error("sections overlap or end behind the end of the file", place="section header table")
     data = np.zeros(total + GUARD, np.uint8)
     for section, start, length in zip(
         order[:count_content].tolist(),
@@ -154,6 +150,8 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
             data[start : start + length] = obj.section_array(section)
     _clear_build_ids(data)
     code_end = int(starts[count_code - 1] + sizes[count_code - 1]) if count_code else 0
+    place = base[relocations.section] + relocations.offset
+    by_place = np.argsort(place, kind="stable")
     return Image(
         obj,
         architecture,
@@ -163,7 +161,8 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
         sizes,
         data,
         code_end,
-        relocations,
+        relocations.take(by_place),
+        place[by_place],
         owned,
         records,
         derived,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kbuild_klp.canonical.chunks import Chunks, Gaps
 from kbuild_klp.canonical.image import Image
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import CanonicalName
+from kbuild_klp.names import canonical_name, may_be_numbered
 
 
 class PartKind(enum.IntEnum):
@@ -56,33 +56,32 @@ class Parts:
         return np.searchsorted(self.start, address, "right") - 1
 
 
-def chunk_kinds(image: Image, chunks: Chunks, names: list[CanonicalName]) -> NDArray[np.int8]:
-    """Tell chunks known by name from those known by content; ``names`` are those of the chunks' first symbols."""
+def chunk_kinds(image: Image, chunks: Chunks, names: list[str]) -> NDArray[np.int8]:
+    """Tell chunks known by name from those known by content; ``names`` are those of ``chunks.symbols``."""
     kinds = np.full(len(chunks.start), PartKind.NAMED, np.int8)
-    numbered = [i for i, name in enumerate(names) if name.numbered]
-    if not numbered:
-        return kinds
     flags = image.object.sections["flags"]
     info = image.object.symbols["info"]
-    for i in numbered:
+    for i, at in enumerate(chunks.first[:-1].tolist()):
+        if not may_be_numbered(names[at]):
+            continue
+        name = canonical_name(names[at])
+        if not name.numbered:
+            continue
         section = int(chunks.section[i])
         section_flags = int(flags[section])
         if info[chunks.symbols[chunks.first[i]]] >> 4 != elf.STB_LOCAL or section_flags & elf.SHF_EXECINSTR:
             continue
         read_only = not section_flags & elf.SHF_WRITE
-        if read_only or section in image.records or names[i].text in _WRITABLE_CONTENT:
+        if read_only or section in image.records or name.text in _WRITABLE_CONTENT:
             kinds[i] = PartKind.CONTENT
     return kinds
 
 
-def code_filler(image: Image, gaps: Gaps, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which gaps in machine code are nothing but NOPs and int3.
-
-    ``places`` are the linear addresses of the relocations, sorted: what is relocated is no padding.
-    """
+def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
+    """Say which gaps in machine code are nothing but NOPs and int3, and not relocated."""
     result = np.zeros(len(gaps.start), bool)
     is_code = gaps.start < image.code_end
-    has_relocation = np.searchsorted(places, gaps.start) != np.searchsorted(places, gaps.end)
+    has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
     maybe = np.flatnonzero(is_code & ~has_relocation)
     content = image.data.data
     filler = image.architecture.is_filler
@@ -91,7 +90,7 @@ def code_filler(image: Image, gaps: Gaps, places: NDArray[np.int64]) -> NDArray[
     return result
 
 
-def data_filler(image: Image, gaps: Gaps, places: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say which gaps in data are alignment: zeros, fewer than the section's alignment, to which nobody refers.
 
     ``targets`` are the sorted linear addresses to which something refers that names no symbol.
@@ -100,7 +99,7 @@ def data_filler(image: Image, gaps: Gaps, places: NDArray[np.int64], targets: ND
     result = np.zeros(len(gaps.start), bool)
     # A reference to the very start of a gap is one past the end of what stands before it.
     has_target = np.searchsorted(targets, gaps.start, "right") != np.searchsorted(targets, gaps.end)
-    has_relocation = np.searchsorted(places, gaps.start) != np.searchsorted(places, gaps.end)
+    has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
     no_content = headers["type"][gaps.section] == elf.SHT_NOBITS
     mergeable = (headers["flags"][gaps.section] & elf.SHF_MERGE) != 0
     short = gaps.end - gaps.start < np.maximum(headers["align"][gaps.section].astype(np.int64), 1)

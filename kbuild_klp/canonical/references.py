@@ -9,6 +9,7 @@ from the field); others are a symbol and an addend.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def _code_ranges(
 
 def _displacements(data: NDArray[np.uint8], offset: NDArray[np.int64], width: NDArray[np.int64]) -> NDArray[np.int64]:
     """Read signed little-endian displacements of one or four bytes."""
-    wide = data[offset[:, None] + np.arange(4)].view("<i4").ravel().astype(np.int64)
+    wide = unaligned(data, "<i4")[offset].astype(np.int64)
     return np.where(width == 4, wide, data[offset].view(np.int8).astype(np.int64))
 
 
@@ -101,22 +102,35 @@ def _resolved_branches(
     return offset[leaves], width[leaves], target[leaves]
 
 
+def unaligned(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
+    """Return a view of ``data`` with an element at every byte offset (they overlap)."""
+    size = np.dtype(dtype).itemsize
+    return np.ndarray((max(0, len(data) - size + 1),), dtype, data, strides=(1,))
+
+
+_FIELD_TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+
+
 def clear_fields(data: NDArray[np.uint8], place: NDArray[np.int64], width: NDArray[np.int64]) -> None:
     """Set the bytes of all fields to zero."""
     for size in np.unique(width).tolist():
         if size:
-            at = place[width == size][:, None] + np.arange(size)
-            data[at[at[:, -1] < len(data)] if size > 1 else at] = 0
+            at = place[width == size]
+            view = unaligned(data, _FIELD_TYPES[size])
+            view[at[at < len(view)]] = 0
 
 
 def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> References:
     """Find all references of the image, and clear their fields in ``image.data``."""
     relocations = image.relocations
-    keep = relocations.type != image.architecture.none_type
-    kind, width, pc_relative = _relocation_columns(image, relocations.type[keep])
-    place = image.base[relocations.section[keep]] + relocations.offset[keep]
-    symbol, addend = relocations.symbol[keep], relocations.addend[keep]
-    no_content = image.object.sections["type"][relocations.section[keep]] == elf.SHT_NOBITS
+    place = image.places
+    if bool(np.any(relocations.type == image.architecture.none_type)):
+        keep = np.flatnonzero(relocations.type != image.architecture.none_type)
+        relocations = relocations.take(keep)
+        place = place[keep]
+    kind, width, pc_relative = _relocation_columns(image, relocations.type)
+    symbol, addend = relocations.symbol, relocations.addend
+    no_content = image.object.sections["type"][relocations.section] == elf.SHT_NOBITS
     if bool(np.any(no_content)):
         raise image.object.error("a relocation applies to a section without content", place="relocations")
 
@@ -124,11 +138,12 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
     fields = image.architecture.pc_relative_fields(code, *_code_ranges(image, chunks, gaps, filler))
     bias = np.zeros(len(place), np.int64)
     covered = np.zeros(len(fields.offset), bool)
-    if len(fields.offset) and len(place):
-        at = np.minimum(np.searchsorted(fields.offset, place), len(fields.offset) - 1)
-        match = fields.offset[at] == place
+    in_code = int(np.searchsorted(place, image.code_end))
+    if len(fields.offset) and in_code:
+        at = np.minimum(np.searchsorted(fields.offset, place[:in_code]), len(fields.offset) - 1)
+        match = fields.offset[at] == place[:in_code]
         covered[at[match]] = True
-        biased = match & pc_relative
+        biased = np.flatnonzero(match & pc_relative[:in_code])
         bias[biased] = (fields.end - fields.offset)[at[biased]]
     addend = addend + bias
 

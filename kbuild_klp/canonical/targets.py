@@ -34,7 +34,7 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
     """Say which symbols have a name that means something: no sections, no labels of the assembler."""
     obj = image.object
     kind = obj.symbols["info"] & 0xF
-    strings = np.frombuffer(obj.symbol_strings + b"\0", np.uint8)
+    strings = np.frombuffer(obj.symbol_strings + b"\0\0", np.uint8)
     name = np.minimum(obj.symbols["name"].astype(np.int64), len(strings) - 2)
     label = (strings[name] == ord(".")) & (strings[name + 1] == ord("L"))
     nameless = strings[name] == 0

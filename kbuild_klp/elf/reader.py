@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,7 @@ _EHDR_SIZE = 64
 _REBUILD = "rebuild the object"
 
 
-@dataclass(frozen=True)
-class Relocations:
+class Relocations(NamedTuple):
     """The relocations that apply to the sections asked for, in file order, one array per column.
 
     ``section`` is the index of the section they apply to, ``offset`` the place in it in bytes.
@@ -53,6 +52,10 @@ class Relocations:
     type: NDArray[np.int32]
     symbol: NDArray[np.int64]
     addend: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Relocations:
+        """Return some of the rows, in the order given."""
+        return Relocations(self.section[rows], self.offset[rows], self.type[rows], self.symbol[rows], self.addend[rows])
 
 
 class ObjectFile:
@@ -66,7 +69,7 @@ class ObjectFile:
     def __init__(self, data: bytes | mmap.mmap | memoryview, path: str) -> None:
         self.path = path
         self._data = data
-        self._size = len(data)
+        self.size = len(data)
         self._check_header()
         self.sections = self._read_sections()
         self.section_names = self._read_section_names()
@@ -96,7 +99,7 @@ class ObjectFile:
         return BadObjectError(message, file=self.path, place=place, hint=hint)
 
     def _check_header(self) -> None:
-        head = bytes(self._data[: min(_EHDR_SIZE, self._size)])
+        head = bytes(self._data[: min(_EHDR_SIZE, self.size)])
         if head[:4] in elf.BITCODE_MAGICS:
             raise self.error(
                 "LLVM bitcode, not machine code",
@@ -116,8 +119,8 @@ class ObjectFile:
 
     def _table(self, dtype: np.dtype[np.void], offset: int, count: int, what: str) -> NDArray[np.void]:
         end = offset + count * dtype.itemsize
-        if offset < 0 or count < 0 or end > self._size:
-            raise self.error(f"{what} ends at {end:#x}, the file at {self._size:#x}", hint=_REBUILD)
+        if offset < 0 or count < 0 or end > self.size:
+            raise self.error(f"{what} ends at {end:#x}, the file at {self.size:#x}", hint=_REBUILD)
         return np.frombuffer(self._data, dtype, count, offset)
 
     def _read_sections(self) -> NDArray[np.void]:
@@ -155,9 +158,9 @@ class ObjectFile:
         if header["type"] == elf.SHT_NOBITS:
             return b""
         start, size = int(header["offset"]), int(header["size"])
-        if start + size > self._size:
+        if start + size > self.size:
             raise self.error(
-                f"ends at {start + size:#x}, the file at {self._size:#x}",
+                f"ends at {start + size:#x}, the file at {self.size:#x}",
                 place=f"section {index}",
                 hint=_REBUILD,
             )
@@ -169,9 +172,9 @@ class ObjectFile:
         if header["type"] == elf.SHT_NOBITS:
             return np.empty(0, np.uint8)
         start, size = int(header["offset"]), int(header["size"])
-        if start + size > self._size:
+        if start + size > self.size:
             raise self.error(
-                f"ends at {start + size:#x}, the file at {self._size:#x}",
+                f"ends at {start + size:#x}, the file at {self.size:#x}",
                 place=f"section {self.section_names[index]}",
             )
         return np.frombuffer(self._data, np.uint8, size, start)
