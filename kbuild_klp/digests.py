@@ -8,7 +8,7 @@ behind each other, so hashing the references of a function is hashing one slice 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -118,13 +118,21 @@ class Digests:
             self._resolve(reference, part)
 
     def _set_digests(self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]) -> None:
+        """Set the digest of each reference marked in ``which``; equal keys (not negative) have equal digests."""
         index = np.flatnonzero(which)
         if not len(index):
             return
-        unique, inverse = np.unique(keys[index], return_inverse=True)
+        wanted = keys[index]
+        # Counting instead of sorting: keys are symbols, sections or addresses, all of them small numbers.
+        seen = np.zeros(int(wanted.max()) + 1, bool)
+        seen[wanted] = True
+        unique = np.flatnonzero(seen)
+        position = np.empty(len(seen), np.int32)
+        position[unique] = np.arange(len(unique), dtype=np.int32)
         table = np.frombuffer(b"".join(map(digest, unique.tolist())), "<u8").reshape(-1, 2)
-        self.rows["high"][index] = table[inverse, 0]
-        self.rows["low"][index] = table[inverse, 1]
+        rank = position[wanted]
+        self.rows["high"][index] = table[rank, 0]
+        self.rows["low"][index] = table[rank, 1]
 
     def _symbol_digest(self, symbol: int) -> bytes:
         """Return the digest that stands for a symbol in references to it."""
@@ -200,22 +208,35 @@ class Digests:
         row["high"] = int.from_bytes(digest[:8], "little")
         row["low"] = int.from_bytes(digest[8:], "little")
 
+    def _nested(self, part: int) -> Iterator[tuple[int, int]]:
+        """Return the references of a part to parts that are known by content, with these parts."""
+        references = list(range(self._first[part], self._first[part + 1]))
+        for table, owner in self._owned_by_content.get(part, ()):
+            references += table.references[owner.low : owner.high].tolist()
+        return ((reference, self.by_content[reference]) for reference in references if reference in self.by_content)
+
     def content_digest(self, part: int) -> bytes:
         """Return the digest of a part that is known by content, its own references included."""
         known = self._content.get(part)
         if known is not None:
             return known
+        # Depth first with a stack of our own: a list in anonymous data may be longer than Python's.
         self._content[part] = _CYCLE  # a part that refers back to itself is known by everything else in it
-        nested = list(range(self._first[part], self._first[part + 1]))
-        for table, owner in self._owned_by_content.get(part, ()):
-            nested += table.references[owner.low : owner.high].tolist()
-        for reference in nested:
-            target = self.by_content.get(reference)
-            if target is not None:
+        stack = [(part, -1, self._nested(part))]
+        while stack:
+            current, user, nested = stack[-1]
+            for reference, target in nested:
+                if target not in self._content:
+                    self._content[target] = _CYCLE
+                    stack.append((target, reference, self._nested(target)))
+                    break
                 self._resolve(reference, target)
-        digest = xxh3_128_digest(b"\0".join(self.content(part)))
-        self._content[part] = digest
-        return digest
+            else:
+                self._content[current] = xxh3_128_digest(b"\0".join(self.content(current)))
+                stack.pop()
+                if user >= 0:
+                    self._resolve(user, current)
+        return self._content[part]
 
     def content(self, part: int) -> tuple[bytes, bytes, bytes]:
         """Return bytes, reference rows and special entries of a part (anonymous data without trailing zeros)."""
