@@ -20,6 +20,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.names import canonical_name
 
+_32_BITS = 0xFFFFFFFF
 _LENGTHS = struct.Struct("<5Q")
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
@@ -39,7 +40,7 @@ _ORDINARY_SECTIONS = (
 
 
 def _short(data: bytes) -> str:
-    return f"{xxh3_64_intdigest(data) & 0xFFFFFFFF:08x}" if data else "-"
+    return f"{xxh3_64_intdigest(data) & _32_BITS:08x}" if data else "-"
 
 
 class _Checksummer:
@@ -55,6 +56,11 @@ class _Checksummer:
         self.chunk: list[int] = canonical.parts.chunk.tolist()
         self.first: list[int] = canonical.first_reference.tolist()
         self.rows = self.digests.rows.tobytes()
+        self.data = self.digests.data
+        self.numbered = self.digests.numbered
+        self.many_files = self.families.files.many
+        self.symbol_name = canonical.object.symbol_name
+        self.section_names = canonical.object.section_names
         self.special, self.lines = self._special()
         obj, chunks = canonical.object, canonical.chunks
         self.info: list[int] = obj.symbols["info"].tolist()
@@ -116,45 +122,53 @@ class _Checksummer:
         return text + b"".join(sorted(others))
 
     def _entry(self, part: int) -> Entry:
-        data = self.digests.data[self.start[part] : self.end[part]]
+        start, end = self.start[part], self.end[part]
+        data = self.data[start:end]
         rows = self.rows[self.first[part] * ROW_SIZE : self.first[part + 1] * ROW_SIZE]
         special = self.special.get(part, b"")
         attributes = self._attributes(part)
-        lines = self.lines.get(part, b"")
-        numbered = self.digests.numbered.get(part)
-        for child in self.families.children.get(part, ()):
-            data += self.digests.data[self.start[child] : self.end[child]]
-            rows += self.rows[self.first[child] * ROW_SIZE : self.first[child + 1] * ROW_SIZE]
-            special += self.special.get(child, b"")
-            attributes += self._attributes(child)
-            lines += self.lines.get(child, b"")
-            numbered = (numbered or []) + self.digests.numbered.get(child, [])
-        size = self.end[part] - self.start[part]
-        lengths = _LENGTHS.pack(size, len(attributes), len(data), len(rows), len(special))
-        obj = self.canonical.object
+        lines = self.lines.get(part)
+        numbered = self.numbered.get(part)
+        if part in self.families.children:
+            data, rows, special, attributes, lines, numbered = self._with_children(part)
         symbol = self.head[self.chunk[part]]
         section = self.section[part]
-        is_function = self.is_code[section] or self.info[symbol] & 0xF == elf.STT_FUNC
         attribute_hash = self._attribute_hash.get(attributes)
         if attribute_hash is None:
             attribute_hash = self._attribute_hash[attributes] = _short(attributes)
+        lengths = _LENGTHS.pack(end - start, len(attributes), len(data), len(rows), len(special))
         # A .bss variable has no bytes, but it has a size.
-        data_hash = _short(data) if data else f"{size:x}"
+        data_hash = f"{xxh3_64_intdigest(data) & _32_BITS:08x}" if data else f"{end - start:x}"
+        row_hash = f"{xxh3_64_intdigest(rows) & _32_BITS:08x}" if rows else "-"
+        special_hash = f"{xxh3_64_intdigest(special) & _32_BITS:08x}" if special else "-"
+        is_function = self.is_code[section] or self.info[symbol] & 0xF == elf.STT_FUNC
         return Entry(
             KIND_FUNCTION if is_function else KIND_DATA,
             self._display_name(symbol),
-            obj.section_names[section],
-            size,
+            self.section_names[section],
+            end - start,
             xxh3_128_hexdigest(b"".join((lengths, attributes, data, rows, special))),
-            f"{attribute_hash}.{data_hash}.{_short(rows)}.{_short(special)}",
+            f"{attribute_hash}.{data_hash}.{row_hash}.{special_hash}",
             _short(lines) if lines else "",
-            " ".join(map(obj.symbol_name, numbered)) if numbered else "",
+            " ".join(map(self.symbol_name, numbered)) if numbered else "",
+        )
+
+    def _with_children(self, part: int) -> tuple[bytes, bytes, bytes, bytes, bytes, list[int]]:
+        """Return data, rows, special entries, attributes, lines and numbered symbols of a function in several parts."""
+        members = [part, *self.families.children[part]]
+        return (
+            b"".join(self.data[self.start[member] : self.end[member]] for member in members),
+            b"".join(self.rows[self.first[m] * ROW_SIZE : self.first[m + 1] * ROW_SIZE] for m in members),
+            b"".join(self.special.get(member, b"") for member in members),
+            b"".join(self._attributes(member) for member in members),
+            b"".join(self.lines.get(member, b"") for member in members),
+            [symbol for member in members for symbol in self.numbered.get(member, ())],
         )
 
     def _display_name(self, symbol: int) -> str:
         """Return the name under which a symbol is listed, with its source file where that is needed."""
-        name = self.canonical.object.symbol_name(symbol)
-        if self.families.files.many and self.info[symbol] >> 4 == elf.STB_LOCAL:
+        name = self.symbol_name(symbol)
+        if self.many_files and self.info[symbol] >> 4 == elf.STB_LOCAL:
             return f"{name}@{self.families.files.name(symbol)}"
         return name
 

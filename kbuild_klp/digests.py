@@ -59,6 +59,7 @@ class Digests:
         self.numbered: dict[int, list[int]] = {}
         self._first = canonical.first_reference.tolist()
         self._content: dict[int, bytes] = {}
+        self._many_files = self.families.files.many
         self._info: list[int] = canonical.object.symbols["info"].tolist()
         self._shndx: list[int] = canonical.object.shndx.tolist()
         if len(canonical.parts.start):
@@ -147,7 +148,7 @@ class Digests:
             text = f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
         else:
             text = canonical_name(name).text
-            if self.families.files.many and info >> 4 == elf.STB_LOCAL:
+            if self._many_files and info >> 4 == elf.STB_LOCAL:
                 text = f"{self.families.files.name(symbol)}\0{text}"
         return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
 

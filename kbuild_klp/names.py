@@ -54,9 +54,9 @@ def _canonicalize(name: str) -> CanonicalName:
     return CanonicalName(without, without != text)
 
 
-def may_be_numbered(name: str) -> bool:
-    """Return False, cheaply, for most of the names in which there is no number to drop."""
-    return "." in name or name.startswith("__UNIQUE_ID_")
+def numbered_candidates(names: list[str]) -> list[int]:
+    """Return the positions of the few names in which there may be a number to drop."""
+    return [at for at, name in enumerate(names) if "." in name or name.startswith("__UNIQUE_ID_")]
 
 
 def canonical_name(name: str) -> CanonicalName:

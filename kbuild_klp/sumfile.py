@@ -49,26 +49,24 @@ def _unescape(text: str) -> str:
     return _UNESCAPED.sub(lambda match: _UNESCAPES[match[0]], text)
 
 
+def _tabs_fit(text: str, entries: list[Entry]) -> bool:
+    """Say whether all tabs in ``text`` separate fields: no name has one."""
+    return text.count("\t") == sum(7 if entry.numbered else 6 if entry.lines else 5 for entry in entries)
+
+
 def dump(content: SumFile) -> bytes:
     """Return the bytes of a checksum file."""
     lines = []
-    for entry in content.entries:
-        line = "\t".join(
-            (
-                entry.kind,
-                entry.name,
-                entry.section,
-                str(entry.size),
-                entry.checksum,
-                entry.components,
-                entry.lines,
-                entry.numbered,
-            )
-        )
-        if "\\" in line or "\n" in line or "\r" in line or line.count("\t") != 7:
-            line = "\t".join(_escape(str(field)) for field in entry)
-        lines.append(line.rstrip("\t"))
-    body = "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
+    for kind, name, section, size, checksum, components, line_hash, numbered in content.entries:
+        line = f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}"
+        if numbered or line_hash:
+            line += f"\t{line_hash}\t{numbered}" if numbered else f"\t{line_hash}"
+        lines.append(line)
+    text = "\n".join(lines) + "\n" if lines else ""
+    if "\\" in text or "\r" in text or text.count("\n") != len(lines) or not _tabs_fit(text, content.entries):
+        escaped = ("\t".join(_escape(str(field)) for field in entry).rstrip("\t") for entry in content.entries)
+        text = "".join(line + "\n" for line in escaped)
+    body = text.encode("utf-8", "surrogateescape")
     head = f"# kbuild-klp {FORMAT_VERSION} {content.architecture} table={content.table} ".encode()
     return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
 

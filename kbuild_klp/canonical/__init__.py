@@ -20,6 +20,7 @@ from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds
 from kbuild_klp.canonical.references import References, find_references
 from kbuild_klp.canonical.targets import Targets, find_targets, refers_to_place
 from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.names import CanonicalName, canonical_name, numbered_candidates
 from kbuild_klp.special import special_table
 
 __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
@@ -29,13 +30,14 @@ __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
 class CanonicalObject:
     """One object in canonical form.
 
-    ``names`` are those of ``chunks.symbols``; ``references`` and ``targets`` have a row for each reference, in order
+    ``names`` are those of ``chunks.symbols``, ``numbered`` the positions in it of names that lost a number; ``references`` and ``targets`` have a row for each reference, in order
     of place.
     """
 
     image: Image
     chunks: Chunks
     names: list[str]
+    numbered: list[tuple[int, CanonicalName]]
     parts: Parts
     references: References
     targets: Targets
@@ -76,7 +78,8 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
     names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
-    kinds = chunk_kinds(image, chunks, names)
+    numbered = [(at, form) for at in numbered_candidates(names) if (form := canonical_name(names[at])).numbered]
+    kinds = chunk_kinds(image, chunks, numbered)
 
     filler = code_filler(image, gaps)
     references = find_references(image, chunks, gaps, filler)
@@ -84,4 +87,4 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     filler |= data_filler(image, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
-    return CanonicalObject(image, chunks, names, parts, references, targets)
+    return CanonicalObject(image, chunks, names, numbered, parts, references, targets)

@@ -16,10 +16,9 @@ import numpy as np
 from kbuild_klp.canonical import CanonicalObject, PartKind
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.names import canonical_name, may_be_numbered
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
-_SPLIT_PREFIXES = ("__pfx_", "__cfi_")
+_PREFIXES = ("__pfx_", "__cfi_")
 _PREFIX = re.compile(r"__(?:pfx|cfi)_(.+)$")
 
 
@@ -59,40 +58,35 @@ def find_families(canonical: CanonicalObject) -> Families:
     if not len(chunks.start):
         return Families({}, {}, {}, files)
     names = canonical.names
-    local = (obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL).tolist()
-    chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first)).tolist()
-    code_end = canonical.image.code_end
-    in_code = int(np.searchsorted(chunks.start, code_end))  # machine code lies first in the image
+    symbols: list[int] = chunks.symbols.tolist()
+    local: list[bool] = (obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL).tolist()
+    part_of = np.empty(len(chunks.start), np.int64)
+    has_chunk = np.flatnonzero(parts.chunk >= 0)
+    part_of[parts.chunk[has_chunk]] = has_chunk
+    by_content = parts.kind[part_of] == PartKind.CONTENT
+    chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first))
 
-    numbered: dict[int, str] = {}
-    split: list[tuple[int, int, str]] = []
-    by_content = (parts.kind == PartKind.CONTENT)[np.argsort(parts.chunk, kind="stable")[-len(chunks.start) :]]
-    for at, name in enumerate(names):
-        if not (may_be_numbered(name) or name.startswith(_SPLIT_PREFIXES)):
-            continue
-        form = canonical_name(name)
-        if form.numbered and local[at] and not by_content[chunk_of[at]]:
-            numbered[int(chunks.symbols[at])] = form.text
-        if chunk_of[at] < in_code and (".cold" in name or name.startswith(_SPLIT_PREFIXES)):
-            split.append((chunk_of[at], int(chunks.symbols[at]), name))
+    numbered = {symbols[at]: form.text for at, form in canonical.numbered if local[at] and not by_content[chunk_of[at]]}
+    # Machine code lies first in the image.
+    in_code = int(chunks.first[np.searchsorted(chunks.start, canonical.image.code_end)])
+    split = [
+        (at, match[1])
+        for at, name in enumerate(names[:in_code])
+        if (".cold" in name or name.startswith(_PREFIXES)) and (match := _COLD.match(name) or _PREFIX.match(name))
+    ]
+    wanted = {name for _, name in split}
+    named: dict[tuple[int, str], int] = {}
+    if wanted:
+        for at, name in enumerate(names[:in_code]):
+            if name in wanted:
+                named[files.position(symbols[at]) if local[at] and files.many else 0, name] = int(chunk_of[at])
     parent: dict[int, int] = {}
     children: dict[int, list[int]] = {}
-    if split:
-        part_of = np.empty(len(chunks.start), np.int64)
-        has_chunk = np.flatnonzero(parts.chunk >= 0)
-        part_of[parts.chunk[has_chunk]] = has_chunk
-        named: dict[tuple[int, str], int] = {}
-        for at in range(int(chunks.first[in_code])):
-            symbol = int(chunks.symbols[at])
-            named[files.position(symbol) if local[at] and files.many else 0, names[at]] = chunk_of[at]
-        for chunk, symbol, name in split:
-            match = _COLD.match(name) or _PREFIX.match(name)
-            if match is None:
-                continue
-            file = files.position(symbol) if files.many else 0
-            owner = named.get((file, match[1]), named.get((0, match[1])))
-            part = int(part_of[chunk])
-            if owner is not None and owner != chunk and part not in parent:
-                parent[part] = int(part_of[owner])
-                children.setdefault(parent[part], []).append(part)
+    for at, name in split:
+        file = files.position(symbols[at]) if files.many else 0
+        owner = named.get((file, name), named.get((0, name)))
+        part = int(part_of[chunk_of[at]])
+        if owner is not None and owner != chunk_of[at] and part not in parent:
+            parent[part] = int(part_of[owner])
+            children.setdefault(parent[part], []).append(part)
     return Families(parent, children, numbered, files)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kbuild_klp.canonical.chunks import Chunks, Gaps
 from kbuild_klp.canonical.image import Image
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import canonical_name, may_be_numbered
+from kbuild_klp.names import CanonicalName
 
 
 class PartKind(enum.IntEnum):
@@ -56,16 +56,18 @@ class Parts:
         return np.searchsorted(self.start, address, "right") - 1
 
 
-def chunk_kinds(image: Image, chunks: Chunks, names: list[str]) -> NDArray[np.int8]:
-    """Tell chunks known by name from those known by content; ``names`` are those of ``chunks.symbols``."""
+def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, CanonicalName]]) -> NDArray[np.int8]:
+    """Tell chunks known by name from those known by content.
+
+    ``numbered`` are the positions in ``chunks.symbols`` of the names that lost a number, and what is left of them.
+    """
     kinds = np.full(len(chunks.start), PartKind.NAMED, np.int8)
     flags = image.object.sections["flags"]
     info = image.object.symbols["info"]
-    for i, at in enumerate(chunks.first[:-1].tolist()):
-        if not may_be_numbered(names[at]):
-            continue
-        name = canonical_name(names[at])
-        if not name.numbered:
+    chunk_of = dict(zip(chunks.first[:-1].tolist(), range(len(chunks.start)), strict=True)) if numbered else {}
+    for at, name in numbered:
+        i = chunk_of.get(at)
+        if i is None:  # an alias or an inner label: it does not name the chunk
             continue
         section = int(chunks.section[i])
         section_flags = int(flags[section])

@@ -9,7 +9,6 @@ from the field); others are a symbol and an addend.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +75,11 @@ def _code_ranges(
 
 def _displacements(data: NDArray[np.uint8], offset: NDArray[np.int64], width: NDArray[np.int64]) -> NDArray[np.int64]:
     """Read signed little-endian displacements of one or four bytes."""
-    wide = unaligned(data, "<i4")[offset].astype(np.int64)
-    return np.where(width == 4, wide, data[offset].view(np.int8).astype(np.int64))
+    # Byte by byte: a view of unaligned words makes numpy take its slow path.
+    wide = data[offset].astype(np.uint32)
+    for byte in range(1, 4):
+        wide |= data[offset + byte].astype(np.uint32) << np.uint32(8 * byte)
+    return np.where(width == 4, wide.view(np.int32), data[offset].view(np.int8)).astype(np.int64)
 
 
 def _resolved_branches(
@@ -102,22 +104,11 @@ def _resolved_branches(
     return offset[leaves], width[leaves], target[leaves]
 
 
-def unaligned(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
-    """Return a view of ``data`` with an element at every byte offset (they overlap)."""
-    size = np.dtype(dtype).itemsize
-    return np.ndarray((max(0, len(data) - size + 1),), dtype, data, strides=(1,))
-
-
-_FIELD_TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-
-
 def clear_fields(data: NDArray[np.uint8], place: NDArray[np.int64], width: NDArray[np.int64]) -> None:
     """Set the bytes of all fields to zero."""
-    for size in np.unique(width).tolist():
-        if size:
-            at = place[width == size]
-            view = unaligned(data, _FIELD_TYPES[size])
-            view[at[at < len(view)]] = 0
+    for byte in range(int(width.max()) if len(width) else 0):
+        at = (place if byte == 0 else place + byte)[width > byte]
+        data[at[at < len(data)]] = 0
 
 
 def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> References:
