@@ -125,6 +125,10 @@ class Workshop:
         part.write_text(text)
         part.replace(self._state(tree, state))
 
+    def forget(self, tree: Path, state: str) -> None:
+        """Take back what mark() said."""
+        self._state(tree, state).unlink(missing_ok=True)
+
     def log(self, name: str) -> Path:
         """Return the path of a log."""
         return self.logs / f"{name}.log"
@@ -160,11 +164,15 @@ class Workshop:
     def copy(self, name: str, patch: Path | None = None) -> Path:
         """Return a copy of ``orig``, with a patch if one is given; it is made if it is not there."""
         tree = self.directory / name
+        wanted = patch.read_text() if patch else ""
+        if tree.exists() and (not self.has(tree, "patch") or self._state(tree, "patch").read_text() != wanted):
+            shutil.rmtree(tree)
         if not tree.exists():
             part = self.directory / f"{name}.part"
             mirror(self.orig, part, final=tree)
             if patch:
                 apply_patch(part, patch)
+            self.mark(tree, "patch", wanted)
             part.rename(tree)
             if self.has(self.orig, "checksums"):
                 self.mark(tree, "checksums", self._state(self.orig, "checksums").read_text())

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Patch a kernel, rebuild, and compare all that ``kbuild-klp diff --json`` says with what the patch did.
+
+Each directory in cases/ is a test; cases/README says what is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klptest import TroubleError
+from klptest.bench import Bench, run_on_bench
+from klptest.kernel import apply_patch
+from klptest.tap import Report, Result, failed, passed, skipped
+
+CASES = Path(__file__).resolve().parent / "cases"
+
+# Stands in expected.json for the number of all linked objects, which is a matter of the kernel.
+ALL_OBJECTS = "all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One directory in cases/."""
+
+    directory: Path
+    version: str
+
+    def _file(self, name: str) -> Path:
+        path = Path(name)
+        special = self.directory / f"{path.stem}-{self.version}{path.suffix}"
+        return special if special.exists() else self.directory / name
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.directory.name
+
+    @property
+    def title(self) -> str:
+        """The first line of ``why``."""
+        return (self.directory / "why").read_text().splitlines()[0]
+
+    @property
+    def patch(self) -> Path:
+        """The patch for this kernel."""
+        return self._file("patch")
+
+    @property
+    def expected(self) -> Path:
+        """The answer for this kernel."""
+        return self._file("expected.json")
+
+    def sources(self) -> list[str]:
+        """Return the files that the patch changes."""
+        lines = self.patch.read_text().splitlines()
+        return [line.removeprefix("+++ b/") for line in lines if line.startswith("+++ b/")]
+
+    def goals(self) -> list[str]:
+        """Return what make is to build."""
+        path = self._file("goals")
+        if path.exists():
+            return path.read_text().split()
+        return [str(Path(source).with_suffix(".o")) for source in self.sources()]
+
+
+def _pretty(document: object) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _build(bench: Bench, case: Case) -> Result | None:
+    """Patch and build; returns a result if the case is not for this kernel."""
+    goals = case.goals()
+    absent = [goal for goal in goals if not (bench.old / goal).exists()]
+    if absent:
+        return skipped(f"{' '.join(absent)} is not built in this configuration")
+    apply_patch(bench.new, case.patch)
+    bench.build(goals)
+    return None
+
+
+def run_case(bench: Bench, case: Case, objects: int, update: bool) -> Result:
+    """Run one case; leaves the work tree as it comes out."""
+    result = _build(bench, case)
+    if result:
+        return result
+    answer = bench.diff()
+    document = answer.document
+    if document["summary"].get("objects_compared") == objects:
+        document["summary"]["objects_compared"] = ALL_OBJECTS
+    if update:
+        case.expected.write_text(_pretty(document))
+        return passed([f"{case.expected.name} written: hold it against the patch, line by line"])
+    if not case.expected.exists():
+        return failed([f"there is no {case.expected.name}"])
+    expected: dict[str, Any] = json.loads(case.expected.read_text())
+    changes = sum(expected["summary"][kind] for kind in ("changed", "added", "removed", "moved"))
+    status = 1 if changes else 0
+    details = [] if answer.status == status else [f"exit status {answer.status}, not {status}"]
+    if document != expected:
+        details += difflib.unified_diff(
+            _pretty(expected).splitlines(), _pretty(document).splitlines(), "expected", "reported", lineterm=""
+        )
+    return failed(details) if details else passed()
+
+
+def run_cases(bench: Bench, names: Sequence[str], update: bool) -> int:
+    """Run the named cases, or all; returns the exit code."""
+    version = bench.version
+    cases = [Case(path, version) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
+    chosen = [case for case in cases if not names or case.name in names]
+    report = Report(len(chosen))
+    objects = bench.count_objects()
+    for case in chosen:
+        try:
+            result = run_case(bench, case, objects, update)
+        except TroubleError as error:
+            result = failed(str(error).splitlines())
+        bench.restore()
+        report.add(f"{case.name}: {case.title}", result)
+    return report.finish()
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write expected.json instead of comparing with it")
+    parser.add_argument("names", metavar="CASE", nargs="*", help="directories in cases/ (default: all)")
+    arguments = parser.parse_args()
+    return run_on_bench(lambda bench: run_cases(bench, arguments.names, arguments.update))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

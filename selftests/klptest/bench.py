@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A pair of trees to test with: ``orig``, which stays as it is, and ``work``, which tests change and restore."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klptest import TroubleError
+from klptest.kernel import Workshop, klp_command, make
+from klptest.mirror import mirror
+from klptest.tap import skip_all
+
+
+class UnsuitableError(Exception):
+    """There is no tree to test with; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What ``kbuild-klp diff --json`` said: its exit status, and its document with the trees called OLD and NEW."""
+
+    status: int
+    document: dict[str, Any]
+
+
+class Bench:
+    """Where a test patches, builds and compares."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+        self.old = shop.orig
+        self.new = shop.directory / "work"
+        self.log = shop.log("selftests")
+
+    @property
+    def version(self) -> str:
+        """The kernel's version and patchlevel, as in 6.12."""
+        lines = (self.old / "Makefile").read_text().splitlines()
+        values = dict(line.split(" = ", 1) for line in lines[:8] if " = " in line)
+        return f"{values['VERSION']}.{values['PATCHLEVEL']}"
+
+    def restore(self) -> None:
+        """Make the work tree equal to the original again: sources, objects, checksums and all."""
+        if not self.new.exists():
+            self.shop.copy(self.new.name)
+        mirror(self.old, self.new)
+        self.shop.refresh_checksums(self.new)
+
+    def build(self, goals: list[str], *, checksums: bool = True) -> None:
+        """Build goals in the work tree, with checksums."""
+        make(self.new, goals, self.log, checksums=checksums)
+
+    def diff(self) -> Answer:
+        """Compare the two trees; raises TroubleError if the program fails."""
+        command = [*klp_command(), "diff", "--json", str(self.old), str(self.new)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1) or done.stderr:
+            raise TroubleError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.rstrip()}")
+        text = done.stdout.replace(str(self.old), "OLD").replace(str(self.new), "NEW")
+        return Answer(done.returncode, json.loads(text))
+
+    def count_objects(self) -> int:
+        """Count the linked objects without the program under test: what is in vmlinux.a, and in each module."""
+        members = subprocess.run(["ar", "t", "vmlinux.a"], cwd=self.old, capture_output=True, text=True, check=True)
+        modules = [line for path in self.old.rglob("*.mod") for line in path.read_text().split()]
+        return len({*members.stdout.split(), *modules})
+
+
+def _of_kdir(kdir: Path) -> Workshop:
+    """Copy a tree that somebody built; it is not written to."""
+    if not (kdir / "vmlinux.a").exists() or not (kdir / ".config").exists():
+        raise UnsuitableError(f"KDIR={kdir} is not a built kernel tree (6.1 or later)")
+    if not (kdir / "Kbuild").exists() or (kdir / "source").is_symlink():
+        raise UnsuitableError(f"KDIR={kdir} was built with O=, and holds absolute paths: a copy of it would build all")
+    return Workshop.open_built(kdir)
+
+
+def _prepared() -> Workshop:
+    """Return the trees of the demo."""
+    try:
+        shop = Workshop.open()
+    except TroubleError as error:
+        raise UnsuitableError(f"no KDIR=, and {error}") from error
+    if not shop.has(shop.orig, "built"):
+        raise UnsuitableError("no KDIR=, and selftests/demo.py has not built a tree")
+    return shop
+
+
+@contextmanager
+def open_bench() -> Iterator[Bench]:
+    """Set up the trees that KDIR= names, or the demo made; raises UnsuitableError."""
+    kdir = os.environ.get("KDIR")
+    shop = _of_kdir(Path(kdir).resolve()) if kdir else _prepared()
+    with shop.locked():
+        if kdir and mirror(Path(kdir).resolve(), shop.orig):
+            shop.forget(shop.orig, "checksums")
+        shop.refresh_checksums(shop.orig)
+        bench = Bench(shop)
+        bench.restore()
+        try:
+            yield bench
+        finally:
+            bench.restore()
+
+
+def run_on_bench(tests: Callable[[Bench], int]) -> int:
+    """Run tests on a bench, or say why there is none; returns kselftest's exit code."""
+    try:
+        with open_bench() as bench:
+            return tests(bench)
+    except (UnsuitableError, TroubleError) as error:
+        if isinstance(error, UnsuitableError):
+            return skip_all(str(error))
+        for line in str(error).splitlines():
+            print(f"# {line}")
+        print("Bail out! the trees could not be prepared", flush=True)
+        return 1
