@@ -74,7 +74,7 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     known = internal & ~outside
     filler = known & (parts.kind[at] == PartKind.FILLER)
     for i in np.flatnonzero(filler).tolist():
-        at[i] = _beside_filler(parts, int(at[i]), int(address[i]))
+        at[i] = _beside_filler(parts, int(at[i]), int(address[i]), image.code_end)
     part[known] = at[known]
     offset[known] = (references.target - parts.start[at])[known]
 
@@ -89,12 +89,17 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     return Targets(part, symbol, section, offset)
 
 
-def _beside_filler(parts: Parts, index: int, address: int) -> int:
-    """Return the part by which an address in padding is known: the one that ends there, or the one behind it."""
+def _beside_filler(parts: Parts, index: int, address: int, code_end: int) -> int:
+    """Return the part by which an address in padding is known: the one that ends there, or the one behind it.
+
+    Padding in code belongs to the function behind it, for which it was made (-fpatchable-function-entry=N,M); where
+    padding in data begins is one past the end of what stands before it.
+    """
     last = len(parts.start) - 1
     before, behind = max(index - 1, 0), min(index + 1, last)
     same_before = parts.section[before] == parts.section[index] and before != index
     same_behind = parts.section[behind] == parts.section[index] and behind != index
-    if same_before and (address == parts.start[index] or not same_behind):
+    is_end = address == parts.start[index] and address >= code_end
+    if same_before and (is_end or not same_behind):
         return before
     return behind if same_behind else index
