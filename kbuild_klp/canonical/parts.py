@@ -80,11 +80,15 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
 
 
 def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
-    """Say which gaps in machine code are nothing but NOPs and int3, and not relocated."""
+    """Say which gaps in machine code are nothing but NOPs and int3, not relocated, and not all there is.
+
+    A section of nothing but NOPs pads nothing: they may be an alternative's replacement.
+    """
     result = np.zeros(len(gaps.start), bool)
     is_code = gaps.start < image.code_end
     has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
-    maybe = np.flatnonzero(is_code & ~has_relocation)
+    is_whole = gaps.end - gaps.start == image.object.sections["size"][gaps.section].astype(np.int64)
+    maybe = np.flatnonzero(is_code & ~has_relocation & ~is_whole)
     content = image.data.data
     filler = image.architecture.is_filler
     starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
