@@ -18,8 +18,9 @@ from kbuild_klp.batch import Progress, compute, write_checksums
 from kbuild_klp.errors import BadTreeError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.kernel.sumpath import Freshness, freshness, sum_path
+from kbuild_klp.kernel.sumpath import sum_path
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+from kbuild_klp.stale import find_stale
 
 SINGLE_OBJECT = "object"
 """The name of the only unit, and key of the only object, when two objects are compared."""
@@ -94,14 +95,9 @@ class TreeBuild(Build):
 
     def prepare(self, jobs: int | None, progress: Progress | None) -> None:
         """Write checksum files that are missing or stale, or compute them in memory."""
-        names = self.objects()
-        states = freshness(self._tree.root, names)
-        stale = [
-            name for name, state in zip(names, states, strict=True) if state in (Freshness.STALE, Freshness.MISSING)
-        ]
-        for name, state in zip(names, states, strict=True):
-            if state is Freshness.NO_OBJECT:
-                self.failed[name] = f"{self._path(name)}: the object is not there any more; run make"
+        stale, absent = find_stale(self._tree.root, self.objects())
+        for name in absent:
+            self.failed[name] = f"{self._path(name)}: the object is not there any more; run make"
         if not stale:
             return
         if os.access(os.path.dirname(self._path(stale[0])), os.W_OK):
@@ -122,12 +118,10 @@ class TreeBuild(Build):
                 progress(done, len(stale))
 
     def _find_failed(self, stale: list[str], errors: list[str]) -> None:
-        states = freshness(self._tree.root, stale)
-        for name, state in zip(stale, states, strict=True):
-            if state is not Freshness.FRESH:
-                path = self._path(name)
-                reason = next((error for error in errors if error.startswith(f"{path}:")), f"{path}: no checksums")
-                self.failed[name] = reason
+        for name in find_stale(self._tree.root, stale).objects:
+            path = self._path(name)
+            reason = next((error for error in errors if error.startswith(f"{path}:")), f"{path}: no checksums")
+            self.failed[name] = reason
 
     def sums(self, name: str) -> bytes | None:
         """Return the checksum file of an object."""
@@ -193,7 +187,7 @@ class ObjectBuild(Build):
     def sums(self, name: str) -> bytes | None:
         """Return the checksums of the object; raises BadObjectError."""
         del name
-        if freshness("/", [self.path]) == [Freshness.FRESH]:
+        if not any(find_stale("/", [self.path])):
             return Path(sum_path(self.path)).read_bytes()
         computed = compute(self.path)
         self.warnings += computed.warnings

@@ -15,6 +15,7 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
@@ -23,6 +24,7 @@ from kbuild_klp.entry import Entry
 from kbuild_klp.errors import BadSumFileError
 
 FORMAT_VERSION = 1
+"""To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _HEADER = re.compile(rb"# kbuild-klp (\d+) (\S+) table=(\d+) digest=([0-9a-f]{32})\n")
 _REMAKE = "remove it, and `make klp-checksums` writes it again"
@@ -100,6 +102,28 @@ def load(data: bytes, path: str) -> SumFile:
         except ValueError:
             raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
     return SumFile(header[2].decode(), int(header[3]), entries)
+
+
+@cache
+def table_version() -> int:
+    """Return the version of special.toml, without reading the rest of it."""
+    with Path(__file__).with_name("special.toml").open(encoding="utf-8") as file:
+        return next((int(line.partition("=")[2]) for line in file if line.startswith("version =")), 0)
+
+
+def is_current(path: str) -> bool:
+    """Say whether the checksum file at ``path`` has the present format and table version, by its first line."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        header = _HEADER.match(os.read(descriptor, 128))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return header is not None and (int(header[1]), int(header[3])) == (FORMAT_VERSION, table_version())
 
 
 def write(path: str, data: bytes, mtime_ns: int) -> None:

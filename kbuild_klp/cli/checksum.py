@@ -11,8 +11,8 @@ from pathlib import Path
 from kbuild_klp.batch import BatchResult, write_checksums
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.sumpath import Freshness, freshness
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+from kbuild_klp.stale import find_stale
 
 _MOST_LINES = 20
 
@@ -44,14 +44,6 @@ def _tree_objects(path: str, arguments: argparse.Namespace) -> list[str]:
     return _objects(tree.built_units(goals) if arguments.built else tree.units(), tree.root)
 
 
-def stale_objects(objects: list[str], force: bool = False) -> tuple[list[str], int]:
-    """Return the objects that need a new checksum file, and how many are not there at all."""
-    states = freshness("/", objects)
-    wanted = (Freshness.STALE, Freshness.MISSING, Freshness.FRESH) if force else (Freshness.STALE, Freshness.MISSING)
-    stale = [name for name, state in zip(objects, states, strict=True) if state in wanted]
-    return stale, states.count(Freshness.NO_OBJECT)
-
-
 def report(result: BatchResult) -> None:
     """Print what went wrong, not more than fits a screen."""
     for lines, what in ((result.warnings, "warnings"), (result.errors, "errors")):
@@ -73,12 +65,15 @@ def main(arguments: argparse.Namespace) -> int:
                     raise
         else:
             objects.append(os.path.abspath(path))
-    stale, absent = stale_objects(objects, arguments.force)
+    stale, absent = find_stale("/", objects)
+    if arguments.force:
+        gone = set(absent)
+        stale = [name for name in objects if name not in gone]
     if absent and not arguments.built:
         named = [path for path in arguments.paths if not os.path.exists(path)]
         if named:
             raise KlpError("no such file", file=named[0])
-        print(f"kbuild-klp: warning: {absent} linked objects are not there any more", file=sys.stderr)
+        print(f"kbuild-klp: warning: {len(absent)} linked objects are not there any more", file=sys.stderr)
     progress = ProgressLine("checksums")
     try:
         result = write_checksums(stale, arguments.jobs, progress)
@@ -86,5 +81,5 @@ def main(arguments: argparse.Namespace) -> int:
         progress.close()
     report(result)
     if not (arguments.quiet or arguments.built):
-        print(f"{result.written} checksum files written, {len(objects) - absent - len(stale)} up to date")
+        print(f"{result.written} checksum files written, {len(objects) - len(absent) - len(stale)} up to date")
     return 2 if result.errors else 0
