@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+_MOST_LINES = 100
+
 PASS, FAIL, SKIP = 0, 1, 4  # tools/testing/selftests/kselftest.h
 
 
@@ -43,8 +45,10 @@ class Report:
         reason = f" # SKIP {' '.join(result.details)}" if skipped else ""
         print(f"{status} {self.number} {name}{reason}")
         if not skipped:
-            for line in result.details:
+            for line in result.details[:_MOST_LINES]:
                 print(f"# {line}")
+            if len(result.details) > _MOST_LINES:
+                print(f"# and {len(result.details) - _MOST_LINES} more lines")
         print(end="", flush=True)
 
     def finish(self) -> int:
