@@ -15,7 +15,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from kbuild_klp.canonical import CanonicalObject, PartKind
-from kbuild_klp.digests import ROW_SIZE, Digests
+from kbuild_klp.digests import ROW_SIZE, Digests, as_bytes
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.names import canonical_name
@@ -55,8 +55,8 @@ class _Checksummer:
         self.section: list[int] = canonical.parts.section.tolist()
         self.chunk: list[int] = canonical.parts.chunk.tolist()
         self.first: list[int] = canonical.first_reference.tolist()
-        self.rows = self.digests.rows.tobytes()
-        self.data = self.digests.data
+        self.rows = as_bytes(self.digests.rows)
+        self.data = memoryview(self.digests.data)
         self.numbered = self.digests.numbered
         self.many_files = self.families.files.many
         self.symbol_name = canonical.object.symbol_name
@@ -123,8 +123,8 @@ class _Checksummer:
 
     def _entry(self, part: int) -> Entry:
         start, end = self.start[part], self.end[part]
-        data = self.data[start:end]
-        rows = self.rows[self.first[part] * ROW_SIZE : self.first[part + 1] * ROW_SIZE]
+        data: bytes | memoryview = self.data[start:end]
+        rows: bytes | memoryview = self.rows[self.first[part] * ROW_SIZE : self.first[part + 1] * ROW_SIZE]
         special = self.special.get(part, b"")
         attributes = self._attributes(part)
         lines = self.lines.get(part)

@@ -35,6 +35,11 @@ ROW_SIZE = REFERENCE_ROW.itemsize
 _CYCLE = xxh3_128_digest(b"\0cycle")
 
 
+def as_bytes(rows: NDArray[np.void]) -> memoryview:
+    """Return reference rows as bytes to be cut into slices, without copying them."""
+    return memoryview(rows.view(np.uint8)).cast("B") if len(rows) else memoryview(b"")  # type: ignore[arg-type]
+
+
 class Digests:
     """The references of one object as rows to be hashed, and the content of what has no name.
 
@@ -54,6 +59,7 @@ class Digests:
             self.tables.append(sort_by_owner(canonical, image.owned[section]))
         self.record_lines = self._take_record_lines()
         self.data = image.data.tobytes()
+        image.data = np.frombuffer(self.data, np.uint8)  # from here on nothing changes; one copy is enough
         self.rows = np.zeros(len(canonical.references.place), REFERENCE_ROW)
         self.by_content: dict[int, int] = {}
         self.numbered: dict[int, list[int]] = {}
@@ -256,7 +262,7 @@ class Digests:
         start, end = int(self.canonical.parts.start[part]), int(self.canonical.parts.end[part])
         return self.data[start:end]
 
-    def table_rows(self, table: SortedTable, low: int = 0, high: int | None = None) -> bytes:
+    def table_rows(self, table: SortedTable, low: int = 0, high: int | None = None) -> memoryview:
         """Return the rows of a table's references ``low`` to ``high``, places counted from each owner's first entry."""
         rows = self.rows[table.references[low:high]]
         rows["place"] = table.places[low:high]
@@ -264,7 +270,7 @@ class Digests:
         is_owner = table.owner_references[low:high]
         rows["high"][is_owner] = 0
         rows["low"][is_owner] = 0
-        return rows.tobytes()
+        return as_bytes(rows)
 
     def special_bytes(self, table: SortedTable, owner: OwnerSlice) -> bytes:
         """Return what is hashed of the entries of one owner."""

@@ -87,4 +87,5 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     filler |= data_filler(image, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
+    image.release_relocations()
     return CanonicalObject(image, chunks, names, numbered, parts, references, targets)

@@ -48,11 +48,11 @@ class SortedTable(NamedTuple):
     owner_references: NDArray[np.bool_]
     owners: list[OwnerSlice]
 
-    def special_bytes(self, name: bytes, owner: OwnerSlice, rows: bytes) -> bytes:
+    def special_bytes(self, name: bytes, owner: OwnerSlice, rows: memoryview) -> bytes:
         """Return what is hashed of one owner's entries; ``rows`` are its reference rows."""
         size = self.table.entry_size
         data = self.data[owner.start * size : owner.end * size]
-        return b"%s\0%d\0%s%s" % (name, owner.end - owner.start, data, rows)
+        return b"".join((name, b"\0%d\0" % (owner.end - owner.start), data, rows))
 
 
 def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...]) -> NDArray[np.uint8]:

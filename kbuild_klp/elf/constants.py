@@ -5,6 +5,7 @@ from __future__ import annotations
 
 ELF_MAGIC = b"\x7fELF"
 BITCODE_MAGICS = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")  # LLVM bitcode, bare and in its wrapper
+ARCHIVE_MAGICS = (b"!<arch>\n", b"!<thin>\n")
 
 ELFCLASS64 = 2
 ELFDATA2LSB = 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ SYMBOL = np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u
 RELA = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
 
 _EHDR_SIZE = 64
+_WORTH_MAPPING = 1 << 18
 _REBUILD = "rebuild the object"
 
 
@@ -56,6 +57,11 @@ class Relocations(NamedTuple):
     def take(self, rows: NDArray[np.int64]) -> Relocations:
         """Return some of the rows, in the order given."""
         return Relocations(self.section[rows], self.offset[rows], self.type[rows], self.symbol[rows], self.addend[rows])
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file; a FIFO would wait for somebody to write into it without O_NONBLOCK."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class ObjectFile:
@@ -82,17 +88,26 @@ class ObjectFile:
         """Map and parse the file at ``path``."""
         name = os.fspath(path)
         try:
-            with Path(path).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                # A small file is cheaper to read than to map (one system call against three and page faults).
+            with open(name, "rb", buffering=0, opener=_open) as file:  # noqa: PTH123 - 1,400 times
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise BadObjectError("not a regular file", file=name, hint="name an object file")
                 data: bytes | mmap.mmap
-                if size <= 1 << 18:
-                    data = file.read()
-                else:
+                # A small file is cheaper to read than to map (one system call against three and page faults).
+                if status.st_size > _WORTH_MAPPING:
                     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                else:
+                    data = file.read()
         except OSError as error:
             raise BadObjectError(error.strerror or str(error), file=name) from None
+        except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
+            raise BadObjectError(str(error), file=name) from None
         return cls(data, name)
+
+    def release_pages(self) -> None:
+        """Let the system have back the memory of what was read; it is read again should anybody look."""
+        if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._data.madvise(mmap.MADV_DONTNEED)
 
     def error(self, message: str, place: str | None = None, hint: str = _REBUILD) -> BadObjectError:
         """Make the error that names this file."""
@@ -105,6 +120,10 @@ class ObjectFile:
                 "LLVM bitcode, not machine code",
                 hint="under LTO the linked vmlinux.o and modules are compared",
             )
+        if not head:
+            raise self.error("empty file")
+        if head[:8] in elf.ARCHIVE_MAGICS:
+            raise self.error("an archive, not an object", hint="name the objects in it, or the build tree")
         if head[:4] != elf.ELF_MAGIC:
             raise self.error("not an ELF file")
         if len(head) < _EHDR_SIZE:
