@@ -2,14 +2,15 @@
 """Which entry of the old object is which entry of the new one.
 
 Names tell, where they are names. Where a compiler's number was in them, several symbols of one object can look
-alike; then equal checksums tell, then who uses them: two functions that did not change refer to the same variables,
-in the same order. What is left over is paired in the order of the object.
+alike; then who uses them tells: two functions that did not change refer to the same variables and clones, in the same
+order. Then equal checksums tell, and what is left over is paired in the order of the object. Last it is checked
+that who did not change still refers to the same things as others do.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,21 +66,49 @@ def _take_equal(old: list[Entry], new: list[Entry], pairs: list[Pair]) -> None:
                 new.remove(entry)
 
 
-def _usage(pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return which numbered symbol is which, told by unchanged functions, and the functions that disagree.
+def _unchanged_users(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, str, str]]:
+    """Yield the numbered symbols to which unchanged entries refer, in both builds; the first by name comes first."""
+    users = [pair for pair in pairs if pair.old and pair.new and pair.old.numbered]
+    for pair in sorted(users, key=lambda pair: pair.new.name if pair.new else ""):
+        old, new = pair
+        assert old is not None and new is not None
+        if old.checksum == new.checksum:
+            for before, after in zip(old.numbered.split(" "), new.numbered.split(" "), strict=False):
+                yield pair, before, after
 
-    The first function to use a symbol decides.
+
+def _pair_by_use(ambiguous: list[tuple[list[Entry], list[Entry]]], pairs: list[Pair]) -> None:
+    """Pair entries that unchanged users take for the same; the first user decides."""
+    which: dict[str, str] = {}
+    taken: set[str] = set()
+    for _, before, after in _unchanged_users(pairs):
+        if before not in which and after not in taken:
+            which[before] = after
+            taken.add(after)
+    for old, new in ambiguous:
+        by_name = {entry.name: entry for entry in new}
+        for entry in list(old):
+            partner = by_name.get(which.get(entry.name, ""))
+            if partner is not None:
+                pairs.append(Pair(entry, partner))
+                old.remove(entry)
+                new.remove(partner)
+
+
+def _regrouped(pairs: list[Pair]) -> dict[str, str]:
+    """Return the unchanged users that refer to something else than it was paired with.
+
+    Equal checksums say only that what they refer to looks the same: the other clone, or a variable of their own
+    where they shared one.
     """
-    forward: dict[str, str] = {}
-    backward: dict[str, str] = {}
+    forward = {pair.old.name: pair.new.name for pair in pairs if pair.old and pair.new}
+    backward = {after: before for before, after in forward.items()}
     regrouped: dict[str, str] = {}
-    for old, new in pairs:
-        if old is None or new is None or old.checksum != new.checksum or not old.numbered:
-            continue
-        for before, after in zip(old.numbered.split(" "), new.numbered.split(" "), strict=False):
-            if forward.setdefault(before, after) != after or backward.setdefault(after, before) != before:
-                regrouped[new.name] = canonical_name(after).text
-    return forward, regrouped
+    for pair, before, after in _unchanged_users(pairs):
+        if forward.setdefault(before, after) != after or backward.setdefault(after, before) != before:
+            assert pair.new is not None
+            regrouped[pair.new.name] = canonical_name(after.partition("@")[0]).text
+    return regrouped
 
 
 def _pair_by_source(old: list[Entry], new: list[Entry], pairs: list[Pair]) -> None:
@@ -115,20 +144,14 @@ def correlate(old: list[Entry], new: list[Entry]) -> Correlation:
         else:
             rest_old += before
             rest_new += after
-    # Functions first: what they agree on tells which of several equal variables is which.
     ambiguous.sort(key=lambda group: (group[0][0].kind != KIND_FUNCTION, group[0][0].name))
+    _pair_by_use(ambiguous, pairs)
+    # Functions first: what they agree on tells which of several equal variables is which.
     for before, after in ambiguous:
-        if before[0].kind == KIND_FUNCTION:
+        if before and before[0].kind == KIND_FUNCTION:
             _take_equal(before, after, pairs)
-    pairs.sort(key=lambda pair: pair.new.name if pair.new else "")
-    which, regrouped = _usage(pairs)
+    _pair_by_use(ambiguous, pairs)
     for before, after in ambiguous:
-        for entry in list(before):
-            partner = next((other for other in after if which.get(entry.name) == other.name), None)
-            if partner is not None:
-                pairs.append(Pair(entry, partner))
-                before.remove(entry)
-                after.remove(partner)
         _take_equal(before, after, pairs)
         both = min(len(before), len(after))
         pairs += map(Pair, before[:both], after[:both])
@@ -139,4 +162,4 @@ def correlate(old: list[Entry], new: list[Entry]) -> Correlation:
     _pair_by_source(rest_old, rest_new, pairs)
     pairs += [Pair(entry, None) for entry in rest_old]
     pairs += [Pair(None, entry) for entry in rest_new]
-    return Correlation(pairs, regrouped)
+    return Correlation(pairs, _regrouped(pairs))

@@ -18,7 +18,7 @@ from kbuild_klp.canonical.chunks import Chunks, find_chunks, find_gaps
 from kbuild_klp.canonical.image import Image, build_image
 from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.canonical.references import References, find_references
-from kbuild_klp.canonical.targets import Targets, find_targets, refers_to_place
+from kbuild_klp.canonical.targets import Targets, find_targets, nameless_targets
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.names import CanonicalName, canonical_name, numbered_candidates
 from kbuild_klp.special import special_table
@@ -83,7 +83,7 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
 
     filler = code_filler(image, gaps)
     references = find_references(image, chunks, gaps, filler)
-    anonymous = np.unique(references.target[refers_to_place(image, references)])
+    anonymous = nameless_targets(image, references)
     filler |= data_filler(image, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)

@@ -41,12 +41,20 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
     return np.asarray((kind != elf.STT_SECTION) & ~label & ~nameless)
 
 
-def refers_to_place(image: Image, references: References) -> NDArray[np.bool_]:
-    """Say which references give an address inside the image without naming a symbol of their own."""
-    bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
-    start = image.base[references.section]
-    end = start + image.object.sections["size"][references.section].astype(np.int64)
-    return np.asarray(bare & (references.target >= start) & (references.target <= end))
+def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
+    """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own."""
+    bare = np.flatnonzero((references.target >= 0) & ~_is_proper(image)[references.symbol])
+    target, section = references.target[bare], references.section[bare]
+    start = image.base[section]
+    end = start + image.object.sections["size"][section].astype(np.int64)
+    target = target[(target >= start) & (target <= end)]
+    # Sorting by counting, unless .bss makes the address line much longer than there are targets.
+    size = int(image.starts[-1] + image.sizes[-1]) + 1 if len(image.starts) else 0
+    if size > 64 * len(target):
+        return np.unique(target)
+    seen = np.zeros(size, bool)
+    seen[target] = True
+    return np.flatnonzero(seen)
 
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
