@@ -65,6 +65,7 @@ class _Checksummer:
         obj, chunks = canonical.object, canonical.chunks
         self.info: list[int] = obj.symbols["info"].tolist()
         self.other: list[int] = obj.symbols["other"].tolist()
+        self.size: list[int] = obj.symbols["size"].tolist()
         self.head: list[int] = chunks.symbols[chunks.first[:-1]].tolist()
         self.is_single: list[bool] = (np.diff(chunks.first) == 1).tolist()
         self.is_code: list[bool] = (obj.sections["flags"] & elf.SHF_EXECINSTR != 0).tolist()
@@ -108,6 +109,9 @@ class _Checksummer:
         chunk = self.chunk[part]
         head = self.head[chunk]
         text = bytes((self.info[head], self.other[head]))
+        # The size of a symbol is that of its part, but for assembly that states none, or a wrong one.
+        if self.size[head] != self.end[part] - self.start[part]:
+            text += b"%d\n" % self.size[head]
         if self.is_single[chunk]:
             return text
         chunks, symbols = self.canonical.chunks, self.canonical.object.symbols
@@ -150,7 +154,7 @@ class _Checksummer:
             xxh3_128_hexdigest(b"".join((lengths, attributes, data, rows, special))),
             f"{attribute_hash}.{data_hash}.{row_hash}.{special_hash}",
             _short(lines) if lines else "",
-            " ".join(map(self.symbol_name, numbered)) if numbered else "",
+            " ".join(map(self._display_name, numbered)) if numbered else "",
         )
 
     def _with_children(self, part: int) -> tuple[bytes, bytes, bytes, bytes, bytes, list[int]]:
@@ -227,6 +231,8 @@ class _Checksummer:
         for table, owner in digests.nobodys():
             content[table.section].append((b"", b"", digests.special_bytes(table, owner)))
         order = self._section_order()
+        nameless = (parts.kind != PartKind.NAMED) & (parts.kind != PartKind.FILLER)
+        anonymous = set(parts.section[nameless].tolist())
         by_name: dict[str, list[int]] = defaultdict(list)
         for section in self.canonical.image.order.tolist():
             by_name[obj.section_names[section]].append(section)
@@ -244,6 +250,8 @@ class _Checksummer:
             components = f"{_short(attributes)}.{_short(data)}.{_short(rows)}.{_short(special)}"
             position = _short(b"".join(order.get(section, b"") for section in sections))
             place = f"align={int(headers['align'].max())} order={position}"
+            if anonymous.intersection(sections):
+                place += " anonymous=1"
             result.append(Entry(KIND_SECTION, name, place, len(data) + len(special), checksum, components, "", ""))
         return result
 

@@ -74,10 +74,17 @@ def _place(entry: Entry) -> dict[str, str]:
     return dict(word.split("=", 1) for word in entry.section.split(" ") if "=" in word)
 
 
-def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]]) -> Change | None:
+def _moves_alignment(change: Change) -> bool:
+    """Say whether a change of a symbol can have changed the alignment of its section by itself."""
+    resized = change.old is None or change.new is None or change.old.size != change.new.size
+    return resized or change.kind == KIND_FUNCTION or change.change is ChangeType.MOVED
+
+
+def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned: set[str]) -> Change | None:
     """Say what became of a section itself, beyond the symbols in it.
 
-    ``touched`` are the sections in which symbols changed, and how: their alignment and order follow from that.
+    ``touched`` are the sections in which symbols changed, and how; ``realigned`` those in which they may have taken
+    the alignment with them.
     """
     old, new = pair
     if old is None or new is None:
@@ -101,8 +108,10 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]]) -> Change
         touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
     ):
         reasons.append("order of the symbols")
-    # Alignment follows from what lies in a section, which may have no entry of its own (strings, rate limits).
-    if old_place.get("align") != new_place.get("align") and not touched:
+    # Alignment follows from what lies in a section, which may have no entry of its own (strings, rate limits): then
+    # it belongs to who uses it.
+    excused = old.name in realigned or ("anonymous" in {**old_place, **new_place} and touched)
+    if old_place.get("align") != new_place.get("align") and not excused:
         reasons.append(f"alignment {old_place.get('align')} -> {new_place.get('align')}")
     return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
 
@@ -111,6 +120,7 @@ def classify(correlation: Correlation) -> list[Change]:
     """Return all differences of two objects, sorted by kind and symbol."""
     changes = []
     touched: dict[str, set[ChangeType]] = {}
+    realigned: set[str] = set()
     sections = []
     for pair in correlation.pairs:
         if (pair.old or pair.new).kind == KIND_SECTION:  # type: ignore[union-attr]
@@ -127,8 +137,10 @@ def classify(correlation: Correlation) -> list[Change]:
                 for entry in pair:
                     if entry is not None:
                         touched.setdefault(entry.section, set()).add(change.change)
+                        if _moves_alignment(change):
+                            realigned.add(entry.section)
     for pair in sections:
-        change = _classify_section(pair, touched)
+        change = _classify_section(pair, touched, realigned)
         if change is not None:
             changes.append(change)
     order = {KIND_FUNCTION: 0, "data": 1, KIND_SECTION: 2}
