@@ -43,6 +43,23 @@ def _short(data: bytes) -> str:
     return f"{xxh3_64_intdigest(data) & _32_BITS:08x}" if data else "-"
 
 
+_plain_sections: dict[bytes, tuple[str, str, int]] = {}
+
+
+def _section_checksum(attributes: bytes, pieces: list[tuple[bytes, bytes, bytes]]) -> tuple[str, str, int]:
+    """Return checksum, components and number of bytes of what a section has beyond its symbols."""
+    if not pieces:
+        known = _plain_sections.get(attributes)
+        if known is None:
+            checksum = xxh3_128_hexdigest(attributes + b"\0\0\0")
+            known = _plain_sections[attributes] = (checksum, f"{_short(attributes)}.-.-.-", 0)
+        return known
+    data, rows, special = (b"\0".join(column) for column in zip(*pieces, strict=True))
+    checksum = xxh3_128_hexdigest(b"\0".join((attributes, data, rows, special)))
+    components = f"{_short(attributes)}.{_short(data)}.{_short(rows)}.{_short(special)}"
+    return checksum, components, len(data) + len(special)
+
+
 class _Checksummer:
     """Makes the entries of one object; all tables are turned into lists and bytes once, before the loop over parts."""
 
@@ -182,10 +199,10 @@ class _Checksummer:
         used = set(self.digests.by_content.values())
         result = [
             self._entry(part)
-            for part in np.flatnonzero(kind == PartKind.NAMED).tolist()
+            for part in (kind == PartKind.NAMED).nonzero()[0].tolist()
             if part not in self.families.parent
         ]
-        result += [self._entry(part) for part in np.flatnonzero(kind == PartKind.CONTENT).tolist() if part not in used]
+        result += [self._entry(part) for part in (kind == PartKind.CONTENT).nonzero()[0].tolist() if part not in used]
         result += self._symbol_entries()
         result += self._section_entries(used)
         result.sort()
@@ -198,7 +215,7 @@ class _Checksummer:
         is_global = obj.symbols["info"] >> 4 != elf.STB_LOCAL
         wanted = ((obj.shndx == absolute) & is_global) | (obj.shndx == common)
         result = []
-        for symbol in np.flatnonzero(wanted).tolist():
+        for symbol in wanted.nonzero()[0].tolist():
             row = obj.symbols[symbol]
             content = _SYMBOL_ATTRIBUTES.pack(row["value"], row["size"], row["info"], row["other"])
             section = "*ABS*" if obj.shndx[symbol] == absolute else "*COM*"
@@ -222,7 +239,7 @@ class _Checksummer:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""
         parts, obj, digests = self.canonical.parts, self.canonical.object, self.digests
         content: dict[int, list[tuple[bytes, bytes, bytes]]] = defaultdict(list)
-        for part in np.flatnonzero(parts.kind == PartKind.PIECE).tolist():
+        for part in (parts.kind == PartKind.PIECE).nonzero()[0].tolist():
             if part not in used:
                 digests.content_digest(part)
                 content[self.section[part]].append(digests.content(part))
@@ -231,41 +248,36 @@ class _Checksummer:
         for table, owner in digests.nobodys():
             content[table.section].append((b"", b"", digests.special_bytes(table, owner)))
         order = self._section_order()
-        nameless = (parts.kind != PartKind.NAMED) & (parts.kind != PartKind.FILLER)
-        anonymous = set(parts.section[nameless].tolist())
+        types, flags = obj.sections["type"].tolist(), obj.sections["flags"].tolist()
+        entry_sizes, alignments = obj.sections["entsize"].tolist(), obj.sections["align"].tolist()
         by_name: dict[str, list[int]] = defaultdict(list)
         for section in self.canonical.image.order.tolist():
             by_name[obj.section_names[section]].append(section)
         result = []
         for name, sections in by_name.items():
-            headers = obj.sections[sections]
             # SHF_GROUP says how the linker chooses among copies, and goes away in a linked object.
             attributes = b"".join(
-                _SECTION_ATTRIBUTES.pack(header["type"], int(header["flags"]) & ~elf.SHF_GROUP, header["entsize"])
-                for header in headers
+                _SECTION_ATTRIBUTES.pack(types[index], flags[index] & ~elf.SHF_GROUP, entry_sizes[index])
+                for index in sections
             )
-            pieces = [piece for section in sections for piece in content.get(section, ())]
-            data, rows, special = (b"\0".join(column) for column in zip(*pieces, strict=True)) if pieces else (b"",) * 3
-            checksum = xxh3_128_hexdigest(b"\0".join((attributes, data, rows, special)))
-            components = f"{_short(attributes)}.{_short(data)}.{_short(rows)}.{_short(special)}"
-            position = _short(b"".join(order.get(section, b"") for section in sections))
-            place = f"align={int(headers['align'].max())} order={position}"
-            if anonymous.intersection(sections):
-                place += " anonymous=1"
-            result.append(Entry(KIND_SECTION, name, place, len(data) + len(special), checksum, components, "", ""))
+            pieces = [piece for index in sections for piece in content.get(index, ())]
+            checksum, components, size = _section_checksum(attributes, pieces)
+            position = _short(b"".join(order.get(index, b"") for index in sections))
+            place = f"align={max(alignments[index] for index in sections)} order={position}"
+            result.append(Entry(KIND_SECTION, name, place, size, checksum, components, "", ""))
         return result
 
     def _unused_strings(self) -> list[tuple[int, bytes]]:
         """Return, by section, the strings to which nothing refers (sorted: their order means nothing)."""
         parts, targets, image = self.canonical.parts, self.canonical.targets, self.canonical.image
-        in_strings = np.flatnonzero(parts.kind == PartKind.STRINGS)
+        in_strings = (parts.kind == PartKind.STRINGS).nonzero()[0]
         if not len(in_strings):
             return []
         addresses = self.canonical.references.target
         result = []
         for part in in_strings.tolist():
             start, end = self.start[part], self.end[part]
-            ends = start + np.flatnonzero(image.data[start:end] == 0)
+            ends = start + (image.data[start:end] == 0).nonzero()[0]
             if not len(ends) or ends[-1] != end - 1:
                 ends = np.append(ends, end - 1)
             used = np.zeros(len(ends), bool)
@@ -273,7 +285,7 @@ class _Checksummer:
             used[np.minimum(np.searchsorted(ends, mine), len(ends) - 1)] = True
             starts = np.append(start, ends[:-1] + 1)
             # Strings are aligned with zeros (.rodata.str1.8), which look like empty strings.
-            free = np.flatnonzero(~used & (ends > starts))
+            free = (~used & (ends > starts)).nonzero()[0]
             strings = sorted(self.digests.data[starts[i] : ends[i] + 1] for i in free.tolist())
             if strings:
                 result.append((self.section[part], b"".join(strings)))

@@ -118,7 +118,7 @@ class Digests:
         self._set_digests(strings, references.target, self._string_digest)
         rows["offset"][strings] = 0
         self._number(part_of)
-        content = np.flatnonzero(by_content & ~strings)
+        content = (by_content & ~strings).nonzero()[0]
         self.by_content = dict(zip(content.tolist(), targets.part[content].tolist(), strict=True))
         self._drop_empty_content()
         for reference, part in self.by_content.items():
@@ -126,14 +126,14 @@ class Digests:
 
     def _set_digests(self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]) -> None:
         """Set the digest of each reference marked in ``which``; equal keys (not negative) have equal digests."""
-        index = np.flatnonzero(which)
+        index = which.nonzero()[0]
         if not len(index):
             return
         wanted = keys[index]
         # Counting instead of sorting: keys are symbols, sections or addresses, all of them small numbers.
         seen = np.zeros(int(wanted.max()) + 1, bool)
         seen[wanted] = True
-        unique = np.flatnonzero(seen)
+        unique = seen.nonzero()[0]
         position = np.empty(len(seen), np.int32)
         position[unique] = np.arange(len(unique), dtype=np.int32)
         table = np.frombuffer(b"".join(map(digest, unique.tolist())), "<u8").reshape(-1, 2)
@@ -177,7 +177,7 @@ class Digests:
         symbols = self.canonical.targets.symbol
         is_numbered = np.zeros(len(self.canonical.object.symbols), bool)
         is_numbered[list(numbered)] = True
-        hits = np.flatnonzero(is_numbered[np.maximum(symbols, 0)] & (symbols >= 0))
+        hits = (is_numbered[np.maximum(symbols, 0)] & (symbols >= 0)).nonzero()[0]
         owner = part_of.copy()
         for table in self.tables:
             counts = [slice_.high - slice_.low for slice_ in table.owners]

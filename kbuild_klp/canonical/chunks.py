@@ -55,7 +55,8 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
         in_image &= shndx != section
     first, second = strings[name], strings[name + 1]
     is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
-    return np.flatnonzero(in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label)
+    eligible: NDArray[np.bool_] = in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label
+    return eligible.nonzero()[0]
 
 
 def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
@@ -74,7 +75,7 @@ def find_chunks(image: Image) -> Chunks:
     size = obj.symbols["size"][index].astype(np.int64)
     section_size = obj.sections["size"][shndx].astype(np.int64)
     if bool(np.any((value < 0) | (value > section_size))):
-        bad = int(index[np.flatnonzero((value < 0) | (value > section_size))[0]])
+        bad = int(index[((value < 0) | (value > section_size)).nonzero()[0][0]])
         raise obj.error("lies outside its section", place=f"symbol {obj.symbol_name(bad)}")
     start = image.base[shndx] + value
     # A size that runs over the end of the section (assembly) covers what there is; the size itself is compared too.
@@ -86,17 +87,17 @@ def find_chunks(image: Image) -> Chunks:
     before = np.empty(len(index), bool)
     before[:1] = True
     before[1:] = (start[1:] >= reach[:-1]) & (start[1:] != start[:-1])
-    first = np.flatnonzero(before)
+    first = before.nonzero()[0]
     chunk_start = start[first]
     chunk_section = shndx[first]
     bounds = np.append(first, len(index))
     chunk_end = reach[bounds[1:] - 1] if len(first) else chunk_start
-    empty = np.flatnonzero(chunk_end == chunk_start)
+    empty = (chunk_end == chunk_start).nonzero()[0]
     if len(empty):
         limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
         following = np.append(chunk_start[1:], np.iinfo(np.int64).max)[empty]
         chunk_end[empty] = np.minimum(limit, following)
-    for i in np.flatnonzero(np.diff(bounds) > 1).tolist():
+    for i in (np.diff(bounds) > 1).nonzero()[0].tolist():
         group = index[bounds[i] : bounds[i + 1]]
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
         if at_start > 1:
@@ -114,6 +115,6 @@ def find_gaps(image: Image, chunks: Chunks) -> Gaps:
     limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
     following = np.append(chunks.start, np.iinfo(np.int64).max)
     end = np.minimum(limit, following[np.searchsorted(chunks.start, start, "left")])
-    real = np.flatnonzero(end > start)
+    real = (end > start).nonzero()[0]
     real = real[np.argsort(start[real], kind="stable")]
     return Gaps(start[real], end[real], section[real])

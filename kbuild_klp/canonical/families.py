@@ -26,7 +26,7 @@ class SourceFiles:
     """The STT_FILE symbols of an object; local symbols belong to the one before them."""
 
     def __init__(self, obj: ObjectFile) -> None:
-        self._index = np.flatnonzero(obj.symbols["info"] & 0xF == elf.STT_FILE).tolist()
+        self._index = (obj.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0].tolist()
         self._names = [obj.symbol_name(index) for index in self._index]
         self.many = len(self._index) > 1
         """True for an object linked from several sources, whose local names are only unique by file."""
@@ -61,7 +61,7 @@ def find_families(canonical: CanonicalObject) -> Families:
     symbols: list[int] = chunks.symbols.tolist()
     local: list[bool] = (obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL).tolist()
     part_of = np.empty(len(chunks.start), np.int64)
-    has_chunk = np.flatnonzero(parts.chunk >= 0)
+    has_chunk = (parts.chunk >= 0).nonzero()[0]
     part_of[parts.chunk[has_chunk]] = has_chunk
     by_content = parts.kind[part_of] == PartKind.CONTENT
     chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first))

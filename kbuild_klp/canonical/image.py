@@ -123,9 +123,9 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     headers = obj.sections
     flags, types, size = headers["flags"], headers["type"], headers["size"].astype(np.int64)
     counts = (flags & elf.SHF_ALLOC) != 0
-    derived = _derived_sections(obj, np.flatnonzero(counts).tolist(), table)
+    derived = _derived_sections(obj, counts.nonzero()[0].tolist(), table)
     counts[derived] = False
-    allocated = np.flatnonzero(counts)
+    allocated = counts.nonzero()[0]
     relocations = obj.relocations(counts)
     owned, records, warnings = _classify(obj, allocated.tolist(), relocations, table)
     rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))

@@ -89,7 +89,7 @@ def sort_by_owner(canonical: CanonicalObject, table: OwnedTable) -> SortedTable:
     place = place[by_place]
 
     owner = owner[order]
-    first = np.flatnonzero(np.append(True, owner[1:] != owner[:-1])) if count else np.empty(0, np.int64)
+    first = (np.append(True, owner[1:] != owner[:-1])).nonzero()[0] if count else np.empty(0, np.int64)
     bounds = np.append(first, count)
     cuts = np.searchsorted(place, bounds * size)
     owners = list(

@@ -88,7 +88,7 @@ def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
     is_code = gaps.start < image.code_end
     has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
     is_whole = gaps.end - gaps.start == image.object.sections["size"][gaps.section].astype(np.int64)
-    maybe = np.flatnonzero(is_code & ~has_relocation & ~is_whole)
+    maybe = (is_code & ~has_relocation & ~is_whole).nonzero()[0]
     content = image.data.data
     filler = image.architecture.is_filler
     starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
@@ -113,7 +113,7 @@ def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray
     quiet = (gaps.start >= image.code_end) & ~has_target & ~has_relocation & ~mergeable & ~at_head & short
     result[quiet & no_content] = True
     content = image.data
-    for i in np.flatnonzero(quiet & ~no_content).tolist():
+    for i in (quiet & ~no_content).nonzero()[0].tolist():
         result[i] = not content[gaps.start[i] : gaps.end[i]].any()
     return result
 
@@ -132,7 +132,7 @@ def build_parts(
     strings = ((gap_flags & elf.SHF_STRINGS) != 0) & (headers["entsize"][gaps.section] == 1)
     kind = np.where(filler, PartKind.FILLER, np.where(strings, PartKind.STRINGS, PartKind.PIECE)).astype(np.int8)
 
-    piece = np.flatnonzero(kind == PartKind.PIECE)
+    piece = (kind == PartKind.PIECE).nonzero()[0]
     low = np.searchsorted(targets, gaps.start[piece], "right")
     high = np.searchsorted(targets, gaps.end[piece], "left")
     cuts = [np.unique(targets[a:b]) for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]

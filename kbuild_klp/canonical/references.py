@@ -86,7 +86,7 @@ def _resolved_branches(
     image: Image, fields: PcRelativeFields, chunks: Chunks, gaps: Gaps, covered: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return place, width and target of PC-relative fields without relocation that leave their chunk."""
-    free = np.flatnonzero(~covered)
+    free = (~covered).nonzero()[0]
     offset, width, end = fields.offset[free], fields.width[free], fields.end[free]
     target = end + _displacements(image.data, offset, width)
     section_index = np.searchsorted(image.starts, offset, "right") - 1
@@ -116,7 +116,7 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
     relocations = image.relocations
     place = image.places
     if bool(np.any(relocations.type == image.architecture.none_type)):
-        keep = np.flatnonzero(relocations.type != image.architecture.none_type)
+        keep = (relocations.type != image.architecture.none_type).nonzero()[0]
         relocations = relocations.take(keep)
         place = place[keep]
     kind, width, pc_relative = _relocation_columns(image, relocations.type)
@@ -134,7 +134,7 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
         at = np.minimum(np.searchsorted(fields.offset, place[:in_code]), len(fields.offset) - 1)
         match = fields.offset[at] == place[:in_code]
         covered[at[match]] = True
-        biased = np.flatnonzero(match & pc_relative[:in_code])
+        biased = (match & pc_relative[:in_code]).nonzero()[0]
         bias[biased] = (fields.end - fields.offset)[at[biased]]
     addend = addend + bias
 

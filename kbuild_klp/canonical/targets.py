@@ -43,7 +43,7 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
 
 def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
     """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own."""
-    bare = np.flatnonzero((references.target >= 0) & ~_is_proper(image)[references.symbol])
+    bare = ((references.target >= 0) & ~_is_proper(image)[references.symbol]).nonzero()[0]
     target, section = references.target[bare], references.section[bare]
     start = image.base[section]
     end = start + image.object.sections["size"][section].astype(np.int64)
@@ -54,7 +54,7 @@ def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
         return np.unique(target)
     seen = np.zeros(size, bool)
     seen[target] = True
-    return np.flatnonzero(seen)
+    return seen.nonzero()[0]
 
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
@@ -81,7 +81,7 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
 
     known = internal & ~outside
     filler = known & (parts.kind[at] == PartKind.FILLER)
-    for i in np.flatnonzero(filler).tolist():
+    for i in filler.nonzero()[0].tolist():
         at[i] = _beside_filler(parts, int(at[i]), int(address[i]), image.code_end)
     part[known] = at[known]
     offset[known] = (references.target - parts.start[at])[known]

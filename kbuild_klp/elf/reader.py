@@ -277,29 +277,34 @@ class ObjectFile:
 
     def relocations(self, wanted: NDArray[np.bool_]) -> Relocations:
         """Return the relocations of all sections for which ``wanted[section]`` is true."""
-        columns: list[NDArray[np.void]] = []
-        owners: list[NDArray[np.int32]] = []
+        pieces: list[NDArray[np.uint8]] = []
+        targets: list[int] = []
+        counts: list[int] = []
         types = self.sections["type"]
-        for index in np.flatnonzero((types == elf.SHT_RELA) | (types == elf.SHT_REL)).tolist():
-            header = self.sections[index]
-            target = int(header["info"])
+        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
+        headers = self.sections[chosen]
+        for index, kind, target, size, entry_size in zip(
+            chosen.tolist(),
+            headers["type"].tolist(),
+            headers["info"].tolist(),
+            headers["size"].tolist(),
+            headers["entsize"].tolist(),
+            strict=True,
+        ):
             if target >= len(self.sections):
                 raise self.error(f"applies to section {target}, which does not exist", self._place(index))
             if not wanted[target]:
                 continue
-            if header["type"] == elf.SHT_REL:
+            if kind == elf.SHT_REL:
                 raise self.error("SHT_REL relocations", self._place(index), "this architecture is not supported")
-            if header["entsize"] != RELA.itemsize or header["size"] % RELA.itemsize:
+            if entry_size != RELA.itemsize or size % RELA.itemsize:
                 raise self.error("entry size is not that of Elf64_Rela", self._place(index))
-            count = int(header["size"]) // RELA.itemsize
-            rows = self._table(RELA, int(header["offset"]), count, f"relocation section {index}")
-            columns.append(rows)
-            owners.append(np.full(count, target, np.int32))
-        if not columns:
-            empty = np.empty(0, np.int64)
-            return Relocations(empty.astype(np.int32), empty, empty.astype(np.int32), empty, empty)
-        rows = np.concatenate(columns)
-        section = np.concatenate(owners)
+            pieces.append(self.section_array(index))
+            targets.append(target)
+            counts.append(size // RELA.itemsize)
+        # Joined as bytes: joining structured arrays makes numpy compare their fields one by one.
+        rows = (np.concatenate(pieces) if pieces else np.empty(0, np.uint8)).view(RELA)
+        section = np.repeat(np.array(targets, np.int32), counts)
         symbol = rows["symbol"].astype(np.int64)
         offset = rows["offset"].astype(np.int64)
         if bool(np.any(symbol >= len(self.symbols))):
