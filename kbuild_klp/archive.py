@@ -62,6 +62,8 @@ def save(path: str | os.PathLike[str], content: Archive) -> None:
 def is_archive(path: str | os.PathLike[str]) -> bool:
     """Return True when the file at ``path`` looks like an archive (a zip file)."""
     try:
+        if not Path(path).is_file():  # a FIFO would wait for somebody to write into it
+            return False
         with Path(path).open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
     except OSError:

@@ -88,7 +88,7 @@ class ObjectFile:
         """Map and parse the file at ``path``."""
         name = os.fspath(path)
         try:
-            with open(name, "rb", buffering=0, opener=_open) as file:  # noqa: PTH123 - 1,400 times
+            with open(name, "rb", buffering=0, opener=_open) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise BadObjectError("not a regular file", file=name, hint="name an object file")
