@@ -19,6 +19,7 @@ from kbuild_klp.digests import ROW_SIZE, Digests, as_bytes
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.names import canonical_name
+from kbuild_klp.reach import numbered_symbols, used_content
 
 _32_BITS = 0xFFFFFFFF
 _LENGTHS = struct.Struct("<5Q")
@@ -74,7 +75,7 @@ class _Checksummer:
         self.first: list[int] = canonical.first_reference.tolist()
         self.rows = as_bytes(self.digests.rows)
         self.data = memoryview(self.digests.data)
-        self.numbered = self.digests.numbered
+        self.numbered = numbered_symbols(self.digests)
         self.many_files = self.families.files.many
         self.symbol_name = canonical.object.symbol_name
         self.section_names = canonical.object.section_names
@@ -196,7 +197,7 @@ class _Checksummer:
     def entries(self) -> list[Entry]:
         """Return all entries of the object, sorted."""
         kind = self.canonical.parts.kind
-        used = set(self.digests.by_content.values())
+        used = used_content(self.digests)
         result = [
             self._entry(part)
             for part in (kind == PartKind.NAMED).nonzero()[0].tolist()

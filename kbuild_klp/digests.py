@@ -82,6 +82,11 @@ class Digests:
         named = (self.canonical.parts.kind == PartKind.NAMED).tolist()
         return self._owned(lambda part: part >= 0 and not named[part])
 
+    @property
+    def nameless_owners(self) -> set[int]:
+        """The parts without a name that have special entries."""
+        return set(self._owned_by_content)
+
     def _owned(self, wanted: Callable[[int], bool]) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
         found: dict[int, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
         for table in self.tables:
@@ -167,7 +172,10 @@ class Digests:
 
     def _string_digest(self, address: int) -> bytes:
         end = self.data.find(b"\0", address)
-        return xxh3_128_digest(self.data[address : end + 1])
+        # The middle of a string means all of it: "0123456789abcdef"[i + 10] may reach what stands before.
+        start = self.data.rfind(b"\0", 0, address) + 1
+        text = self.data[start : end + 1]
+        return xxh3_128_digest(text if start == address else b"%d\0%s" % (address - start, text))
 
     def _number(self, part_of: NDArray[np.int64]) -> None:
         """Tell numbered symbols of one name apart by the order in which a part first refers to them."""

@@ -44,7 +44,11 @@ def changes_of(report: Report) -> Changes:
     """Return the whole answer; the compiler's numbers are taken out of names, for they vary with its version."""
     assert not report.failed
     return {
-        (canonical_name(change.symbol).text, change.kind, change.change.value)
+        (
+            change.symbol if change.kind == "section" else canonical_name(change.symbol).text,
+            change.kind,
+            change.change.value,
+        )
         for group in report.objects
         for change in group.changes
     }

@@ -54,6 +54,7 @@ class Explainer:
         self.old = old
         self.new = new
         self.proof = proof
+        self._open: list[tuple[int, int]] = []
 
     def explain(self, change: Change, old: Entry, new: Entry) -> None:
         """Find the reasons of one change."""
@@ -168,7 +169,11 @@ class Explainer:
         was, is_ = self.old.describe(old.row), self.new.describe(new.row)
         old_part, new_part = self.old.content_part(old.row), self.new.content_part(new.row)
         if old_part is not None and new_part is not None:
-            inner = self._data_reasons(old_part, new_part)
+            inner = []
+            if (old_part, new_part) not in self._open:  # nameless data may refer to itself
+                self._open.append((old_part, new_part))
+                inner = self._data_reasons(old_part, new_part)
+                self._open.pop()
             return [f"{where}: {is_}: {reason}" for reason in inner] or [f"{where}: content of {is_}"]
         if was == is_:
             return [f"{where}: {is_} means something else (another symbol of that name)"]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is reached through data without a name: whose checksum it is in, and which numbered symbols it leads to.
+
+Nearly always the answer is simple: each nameless table is referred to by a function. What is here is for tables
+that refer to tables, and costs nothing where there are none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from kbuild_klp.canonical import PartKind
+from kbuild_klp.digests import Digests
+
+_NAMELESS = (PartKind.CONTENT, PartKind.PIECE)
+
+
+def _edges(digests: Digests) -> dict[int, list[int]]:
+    """Return the parts known by content to which each part refers, through its special entries as well."""
+    references, parts = digests.canonical.references, digests.canonical.parts
+    owner = parts.at(references.place)
+    for table in digests.tables:
+        counts = [slice_.high - slice_.low for slice_ in table.owners]
+        owner[table.references] = np.repeat([slice_.part for slice_ in table.owners], counts)
+    edges: dict[int, list[int]] = defaultdict(list)
+    for reference, target in digests.by_content.items():
+        edges[int(owner[reference])].append(target)
+    return edges
+
+
+def _reach(edges: dict[int, list[int]], part: int, seen: dict[int, None]) -> None:
+    """Add all that ``part`` leads to to ``seen``, in the order in which it is met."""
+    waiting = [part]
+    while waiting:
+        for target in edges.get(waiting.pop(), ()):
+            if target not in seen:
+                seen[target] = None
+                waiting.append(target)
+
+
+def used_content(digests: Digests) -> set[int]:
+    """Return the parts known by content that are in the checksum of who refers to them.
+
+    Parts that refer only to each other are in nobody's: of these, one is left out, to be an entry with all others.
+    """
+    used = set(digests.by_content.values())
+    if not used:
+        return used
+    kind: list[int] = digests.canonical.parts.kind.tolist()
+    inner = {part for part in used if part in _sources(digests)}
+    if not inner:
+        return used
+    edges = _edges(digests)
+    reached: dict[int, None] = {}
+    for part in edges:
+        if part < 0 or kind[part] not in _NAMELESS or part not in used:
+            _reach(edges, part, reached)
+    for part in sorted(used - reached.keys()):
+        if part not in reached:
+            _reach(edges, part, reached)
+            used.discard(part)
+    return used
+
+
+def _sources(digests: Digests) -> set[int]:
+    """Return the nameless parts that may refer to nameless parts."""
+    parts = digests.canonical.parts
+    places = digests.canonical.references.place[np.fromiter(digests.by_content, np.int64)]
+    source = np.unique(parts.at(places))
+    nameless = source[np.isin(parts.kind[source], _NAMELESS)]
+    return {*nameless.tolist(), *digests.nameless_owners}
+
+
+def numbered_symbols(digests: Digests) -> dict[int, list[int]]:
+    """Return the numbered symbols to which each part leads, those in nameless tables behind its own."""
+    kind: list[int] = digests.canonical.parts.kind.tolist()
+    if not any(part >= 0 and kind[part] in _NAMELESS for part in digests.numbered):
+        return digests.numbered
+    edges = _edges(digests)
+    result: dict[int, list[int]] = {}
+    for part in {*edges, *digests.numbered}:
+        seen: dict[int, None] = {}
+        _reach(edges, part, seen)
+        lists = [digests.numbered.get(part, []), *(digests.numbered.get(target, []) for target in seen)]
+        symbols = list(dict.fromkeys(symbol for symbols in lists for symbol in symbols))
+        if symbols:
+            result[part] = symbols
+    return result
