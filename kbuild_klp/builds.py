@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from kbuild_klp import archive, sumfile
@@ -34,6 +35,11 @@ class Build(ABC):
         self.warnings: list[str] = []
         self.failed: dict[str, str] = {}
         """Objects that have no checksums, and why."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All objects of this side."""
+        return frozenset(name for unit in self.units() for name in unit.objects)
 
     def prepare(self, jobs: int | None, progress: Progress | None) -> None:  # noqa: B027
         """Make checksums that are missing or stale."""

@@ -41,7 +41,7 @@ def compare(
             continue
         # The objects are read only now, and only those that differ.
         if explain:
-            changes = _explain(old, new, name, changes)
+            changes = _explain(old, new, name, changes, report.summary.changed)
         if not changes:
             continue
         report.summary.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in changes)
@@ -81,7 +81,7 @@ def _all_objects(old: Build, new: Build) -> dict[str, list[str]]:
 
 
 def _listed(build: Build, name: str) -> bool:
-    return any(name in unit.objects for unit in build.units())
+    return name in build.names
 
 
 def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[Change] | None:
@@ -110,12 +110,13 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
     return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
 
 
-def _explain(old: Build, new: Build, name: str, changes: list[Change]) -> list[Change]:
+def _explain(old: Build, new: Build, name: str, changes: list[Change], explained: int) -> list[Change]:
+    """Find the reasons of changes, of which ``explained`` were already in other objects."""
     old_file = old.object_file(name) if _listed(old, name) else None
     new_file = new.object_file(name) if _listed(new, name) else None
     if old_file is None or new_file is None:
         return changes
-    from kbuild_klp.explain import explain_changes
+    from kbuild_klp.explain import PATIENCE, explain_changes
     from kbuild_klp.lineproof import LineProof
 
-    return explain_changes(old_file, new_file, changes, LineProof(old, new, name))
+    return explain_changes(old_file, new_file, changes, LineProof(old, new, name), PATIENCE - explained)

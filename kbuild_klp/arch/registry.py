@@ -47,15 +47,13 @@ class PcRelativeFields(NamedTuple):
 class Instruction(NamedTuple):
     """One decoded instruction: ``offset`` and ``size`` in bytes, ``text`` in the assembler's syntax.
 
-    ``is_call`` says that it transfers control to its reference; ``immediate_size`` is how many of its last bytes are
-    an immediate operand (0: none, or not at the end).
+    ``is_branch`` says that control goes to what it refers to.
     """
 
     offset: int
     size: int
     text: str
-    is_call: bool
-    immediate_size: int
+    is_branch: bool
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,12 @@ class Architecture:
     """True when the bytes are only what assemblers and compilers put between functions."""
     pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], PcRelativeFields]
     """Find the PC-relative fields of all instructions in ranges (their starts, their ends) of the code."""
+    instruction_starts: Callable[[bytes], list[int]]
+    """Return the offsets of the instructions of a function, as far as its bytes are instructions."""
     disassemble: Callable[[bytes], list[Instruction]]
-    """Decode all instructions of a function, for people and for proofs; slow. Bytes that are none come one by one."""
+    """Decode all instructions of a function, for people. Bytes that are none come one by one."""
+    immediate: Callable[[bytes], bytes]
+    """Return the bytes of one instruction's immediate operand, which are its last (empty: it has none there)."""
 
 
 _MODULES = {elf.EM_X86_64: "x86_64"}

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture, Instruction, PcRelativeFields, RelocationType
-from kbuild_klp.arch.x86_decode import instruction_lengths, relative_fields, sweep
+from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields, sweep
 from kbuild_klp.elf import constants as elf
+
+if TYPE_CHECKING:
+    import capstone
 
 # PC32 and PLT32 share a kind: whether a direct call goes through a PLT is the assembler's choice, and a kernel has
 # no PLT. A branch that the assembler resolved by itself gets the same kind.
@@ -63,28 +68,43 @@ def pc_relative_fields(code: NDArray[np.uint8], starts: NDArray[np.int64], ends:
     return PcRelativeFields(fields.field, fields.width, fields.end)
 
 
-def disassemble(code: bytes) -> list[Instruction]:
-    """Decode the instructions of one function with capstone."""
+def function_starts(code: bytes) -> list[int]:
+    """Return the offsets of the instructions of one function."""
+    starts, _ = instruction_starts(instruction_lengths(np.frombuffer(code, np.uint8)), 0, len(code))
+    return starts
+
+
+@cache
+def _decoder(detail: bool) -> capstone.Cs:
     import capstone  # 50 ms to import, and only changed functions need it
 
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.syntax = capstone.CS_OPT_SYNTAX_ATT
-    decoder.detail = True
-    branches = {capstone.CS_GRP_CALL, capstone.CS_GRP_JUMP}
+    decoder.detail = detail
+    return decoder
+
+
+def disassemble(code: bytes) -> list[Instruction]:
+    """Decode the instructions of one function with capstone."""
     result: list[Instruction] = []
     at = 0
     while at < len(code):
-        for decoded in decoder.disasm(code[at:], at):
-            is_call = bool(branches.intersection(decoded.groups))
-            # Immediates stand last in every x86 instruction; that of a branch is its displacement.
-            size = 0 if is_call else decoded.imm_size
-            text = f"{decoded.mnemonic} {decoded.op_str}".rstrip()
-            result.append(Instruction(decoded.address, decoded.size, text, is_call, size))
-            at = decoded.address + decoded.size
+        for address, size, mnemonic, operands in _decoder(False).disasm_lite(code[at:], at):
+            text = f"{mnemonic} {operands}".rstrip()
+            result.append(Instruction(address, size, text, mnemonic.startswith(("call", "j"))))
+            at = address + size
         if at < len(code):
-            result.append(Instruction(at, 1, f".byte {code[at]:#04x}", False, 0))
+            result.append(Instruction(at, 1, f".byte {code[at]:#04x}", False))
             at += 1
     return result
+
+
+def immediate(instruction: bytes) -> bytes:
+    """Return the bytes of the immediate operand of one instruction; that of a branch is no immediate."""
+    decoded = next(_decoder(True).disasm(instruction, 0), None)
+    if decoded is None or not decoded.imm_size or decoded.mnemonic.startswith(("call", "j")):
+        return b""
+    return instruction[-decoded.imm_size :]
 
 
 ARCHITECTURE = Architecture(
@@ -95,5 +115,7 @@ ARCHITECTURE = Architecture(
     branch_kind=PC32,
     is_filler=is_filler,
     pc_relative_fields=pc_relative_fields,
+    instruction_starts=function_starts,
     disassemble=disassemble,
+    immediate=immediate,
 )

@@ -9,10 +9,13 @@ from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.explain.immediates import ImmediateChange, immediate_changes
 from kbuild_klp.explain.instructions import Hunk, Line, differing_hunks, function_lines
 from kbuild_klp.explain.view import ObjectView, Reference, quote
 
 _MOST_REASONS = 8
+PATIENCE = 1000
+"""Changes that are explained in one comparison: nobody reads more, and two compilers differ in everything."""
 
 # What the entries of special sections are called.
 _SPECIAL_NAMES = {
@@ -32,13 +35,16 @@ class LineProver(Protocol):
         ...
 
 
-def explain_changes(old_path: str, new_path: str, changes: list[Change], proof: LineProver) -> list[Change]:
+def explain_changes(
+    old_path: str, new_path: str, changes: list[Change], proof: LineProver, patience: int = PATIENCE
+) -> list[Change]:
     """Replace the reasons of ``changes`` by exact ones where the objects tell them.
 
-    Changes that turn out to be of line numbers only become LINE_ONLY.
+    Changes that turn out to be of line numbers only become LINE_ONLY. The first ``patience`` other changes get
+    reasons, later ones keep those that the checksums told.
     """
     try:
-        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), proof)
+        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), proof, patience)
     except KlpError:
         return changes  # the checksums stand; only the words are missing
     for change in changes:
@@ -50,31 +56,35 @@ def explain_changes(old_path: str, new_path: str, changes: list[Change], proof: 
 class Explainer:
     """Explains changes between two versions of one object."""
 
-    def __init__(self, old: ObjectView, new: ObjectView, proof: LineProver) -> None:
+    def __init__(self, old: ObjectView, new: ObjectView, proof: LineProver, patience: int = PATIENCE) -> None:
         self.old = old
         self.new = new
         self.proof = proof
         self._open: list[tuple[int, int]] = []
+        self.patience = patience
 
     def explain(self, change: Change, old: Entry, new: Entry) -> None:
         """Find the reasons of one change."""
         old_parts, new_parts = self.old.parts_of(old), self.new.parts_of(new)
         if not old_parts or not new_parts:
             return
+        if change.kind == KIND_FUNCTION:
+            lines = self._moved_lines(old, new, old_parts, new_parts)
+            if lines:
+                change.change = ChangeType.LINE_ONLY
+                change.reasons = [f"line number at +{at:#x}: {was} -> {is_}" for at, was, is_ in lines[:_MOST_REASONS]]
+                return
+        if self.patience <= 0:
+            return
+        self.patience -= 1
         reasons = self._attribute_reasons(old_parts[0], new_parts[0])
         hunks: list[Hunk] = []
-        old_lines: list[Line] = []
-        new_lines: list[Line] = []
         if change.kind == KIND_FUNCTION:
             old_lines, new_lines = function_lines(self.old, old_parts), function_lines(self.new, new_parts)
             hunks = differing_hunks(old_lines, new_lines)
-            if not reasons and self._only_lines(old, new, hunks, old_lines, new_lines):
-                change.change = ChangeType.LINE_ONLY
-                change.reasons = self._line_reasons(hunks, old_lines, new_lines)
-                return
             for hunk in hunks:
                 reasons += self._hunk_reasons(hunk, old_lines, new_lines)
-            if not hunks and self._branches_differ(old_lines, new_lines):
+            if not hunks and [line.target for line in old_lines] != [line.target for line in new_lines]:
                 reasons.append("branches inside the function go elsewhere")
         else:
             reasons += self._data_reasons(old_parts[0], new_parts[0])
@@ -89,44 +99,24 @@ class Explainer:
                 reasons = [*reasons[: _MOST_REASONS - 1], f"and {rest} more differences"]
             change.reasons = reasons
 
-    # -- line numbers ---------------------------------------------------------------------------------------------
-
-    def _only_lines(
-        self, old: Entry, new: Entry, hunks: list[Hunk], old_lines: list[Line], new_lines: list[Line]
-    ) -> bool:
-        """Say whether two functions differ in nothing but immediates that are line numbers, all of them proved."""
+    def _moved_lines(self, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]) -> list[ImmediateChange]:
+        """Return the immediates that differ when nothing else does and all are line numbers; empty otherwise."""
         before, after = old.split_components(), new.split_components()
-        if (before.references, before.special, old.size, old.section) != (
+        if (before.attributes, before.references, before.special, old.size, old.section) != (
+            after.attributes,
             after.references,
             after.special,
             new.size,
             new.section,
         ):
-            return False
-        if not hunks or self._branches_differ(old_lines, new_lines):
-            return False
-        for hunk in hunks:
-            if hunk.a1 - hunk.a0 != hunk.b1 - hunk.b0:
-                return False
-            for a, b in zip(old_lines[hunk.a0 : hunk.a1], new_lines[hunk.b0 : hunk.b1], strict=True):
-                if not _differ_in_immediate(a, b):
-                    return False
-                was, is_ = a.immediate(), b.immediate()
-                if was is None or is_ is None or not self.proof.proves(was, is_):
-                    return False
-        return True
-
-    @staticmethod
-    def _line_reasons(hunks: list[Hunk], old_lines: list[Line], new_lines: list[Line]) -> list[str]:
-        return [
-            f"line number at +{a.offset:#x}: {a.immediate()} -> {b.immediate()}"
-            for hunk in hunks
-            for a, b in zip(old_lines[hunk.a0 : hunk.a1], new_lines[hunk.b0 : hunk.b1], strict=True)
-        ][:_MOST_REASONS]
-
-    @staticmethod
-    def _branches_differ(old_lines: list[Line], new_lines: list[Line]) -> bool:
-        return [line.target for line in old_lines] != [line.target for line in new_lines]
+            return []
+        lines: list[ImmediateChange] = []
+        for old_part, new_part in zip(old_parts, new_parts, strict=True):
+            changes = immediate_changes(self.old, self.new, old_part, new_part)
+            if changes is None or not all(self.proof.proves(change.old, change.new) for change in changes):
+                return []
+            lines += changes
+        return lines
 
     # -- instructions ---------------------------------------------------------------------------------------------
 
@@ -145,8 +135,8 @@ class Explainer:
         if added:
             parts.append(f"{len(added)} instruction{'s' * (len(added) > 1)} added")
         reasons = [f"{', '.join(parts)} at +{at:#x}"]
-        gone = {self.old.describe(r.row) for line in removed if line.is_call for r in line.references}
-        come = {self.new.describe(r.row) for line in added if line.is_call for r in line.references}
+        gone = {self.old.describe(r.row) for line in removed if line.is_branch for r in line.references}
+        come = {self.new.describe(r.row) for line in added if line.is_branch for r in line.references}
         reasons += [f"now calls {name}" for name in sorted(come - gone)]
         reasons += [f"no longer calls {name}" for name in sorted(gone - come)]
         return reasons
@@ -157,12 +147,12 @@ class Explainer:
             reasons = []
             for x, y in zip(a.references, b.references, strict=True):
                 if (x.place - a.offset, x.key) != (y.place - b.offset, y.key):
-                    reasons += self._reference_reason(x, y, b.is_call, f"+{b.offset:#x}")
+                    reasons += self._reference_reason(x, y, b.is_branch, f"+{b.offset:#x}")
             if reasons:
                 return reasons
         return [f"+{b.offset:#x}: {_plain(a.text)} -> {_plain(b.text)}"]
 
-    def _reference_reason(self, old: Reference, new: Reference, is_call: bool, where: str) -> list[str]:
+    def _reference_reason(self, old: Reference, new: Reference, is_branch: bool, where: str) -> list[str]:
         before, after = self.old.string(old.row), self.new.string(new.row)
         if before is not None and after is not None and before != after:
             return [f"{where}: string {_string_change(before, after)}"]
@@ -177,7 +167,7 @@ class Explainer:
             return [f"{where}: {is_}: {reason}" for reason in inner] or [f"{where}: content of {is_}"]
         if was == is_:
             return [f"{where}: {is_} means something else (another symbol of that name)"]
-        return [f"{where}: {'calls' if is_call else 'refers to'} {is_} instead of {was}"]
+        return [f"{where}: {'calls' if is_branch else 'refers to'} {is_} instead of {was}"]
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -266,18 +256,6 @@ class Explainer:
         reasons += [f"no longer also named {name}" for name in sorted(aliases[0] - aliases[1])]
         reasons += [f"now also named {name}" for name in sorted(aliases[1] - aliases[0])]
         return reasons
-
-
-def _differ_in_immediate(a: Line, b: Line) -> bool:
-    """Say whether two instructions differ in nothing but the value of the same immediate."""
-    size = a.immediate_size
-    return (
-        bool(size)
-        and size == b.immediate_size
-        and a.data[:-size] == b.data[:-size]
-        and a.token[1] == b.token[1]
-        and not any(a.offset + len(a.data) - size <= r.place for r in a.references)
-    )
 
 
 def _string_change(before: str, after: str) -> str:

@@ -31,15 +31,8 @@ class Line:
     token: tuple[object, ...]
     data: bytes
     references: tuple[Reference, ...]
-    is_call: bool
-    immediate_size: int
+    is_branch: bool
     target: int
-
-    def immediate(self) -> int | None:
-        """Return the value of the immediate operand at the end of the instruction (signed), None without one."""
-        if not self.immediate_size:
-            return None
-        return int.from_bytes(self.data[-self.immediate_size :], "little", signed=True)
 
 
 def function_lines(view: ObjectView, parts: list[int]) -> list[Line]:
@@ -94,8 +87,7 @@ def _part_lines(view: ObjectView, part: int) -> Iterator[Line]:
             token,
             data[start:end],
             tuple(own),
-            instruction.is_call,
-            instruction.immediate_size,
+            instruction.is_branch,
             target,
         )
 
