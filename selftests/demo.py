@@ -34,13 +34,13 @@ EXPECTED = {
 }
 
 
-def prepare(steps: Steps) -> None:
-    """Install packages and the Python environment."""
+def prepare(steps: Steps, extra: str = "") -> None:
+    """Install packages and the Python environment, with an optional group of dependencies."""
     logs = cache_directory() / "logs"
     with steps("Packages that a kernel build needs") as step:
         install_packages(step, logs / "apt.log", with_source="KSRC" not in os.environ)
     with steps(f"Python environment in {CHECKOUT / '.venv'}") as step:
-        make_venv(step, logs / "pip.log")
+        make_venv(step, logs / "pip.log", extra=extra)
 
 
 def build_original(steps: Steps, shop: Workshop) -> None:
@@ -120,9 +120,14 @@ def demo() -> None:
 
 def main() -> int:
     """Run the demo; 0 if the answer is right, 1 if it is not or something failed."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setup", metavar="EXTRA", help="install packages and Python modules only; EXTRA: test")
+    arguments = parser.parse_args()
     try:
-        demo()
+        if arguments.setup is not None:
+            prepare(Steps(2), arguments.setup)
+        else:
+            demo()
     except TroubleError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
