@@ -211,6 +211,7 @@ def test_nameless_data_that_refers_to_itself_is_compared(gcc: Compiler, used: bo
     assert gcc.diff_assembly(source.format(use, 1, 2), source.format(use, 1, 3)) == expected
 
 
+@pytest.mark.xfail(strict=True, reason="of a ring, who refers to the second member does not know of the first")
 def test_two_users_of_nameless_data_that_refers_to_itself_both_change(gcc: Compiler) -> None:
     source = """
     .text\n.globl f\n.type f, @function\nf: mov $.L1, %rax\nret\n.size f, . - f

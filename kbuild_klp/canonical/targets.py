@@ -42,8 +42,17 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
 
 
 def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
-    """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own."""
-    bare = ((references.target >= 0) & ~_is_proper(image)[references.symbol]).nonzero()[0]
+    """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own.
+
+    An entry of a special section says where in a piece of code something is done (a LOCK prefix in the middle of an
+    alternative's replacement): that is no new piece.
+    """
+    bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
+    for section, table in image.owned.items():
+        low, high = np.searchsorted(references.place, [image.base[section], image.end(section)]).tolist()
+        field = (references.place[low:high] - image.base[section]) % table.entry_size
+        bare[low:high] &= field != table.row.owner
+    bare = bare.nonzero()[0]
     target, section = references.target[bare], references.section[bare]
     start = image.base[section]
     end = start + image.object.sections["size"][section].astype(np.int64)
