@@ -23,15 +23,23 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class BatchResult:
-    """What became of a batch: ``written`` objects, ``errors`` that cost one object each, ``warnings``."""
+    """What became of a batch.
+
+    ``written`` counts checksum files; ``unwritten`` holds the content of those that could not be written, by object,
+    and ``obstacle`` why; ``errors`` cost one object each; ``warnings`` cost nothing.
+    """
 
     written: int = 0
+    unwritten: dict[str, bytes] = field(default_factory=dict)
+    obstacle: str = ""
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def add(self, other: BatchResult) -> None:
         """Add the result of a part of the batch."""
         self.written += other.written
+        self.unwritten |= other.unwritten
+        self.obstacle = self.obstacle or other.obstacle
         self.errors += other.errors
         self.warnings += other.warnings
 
@@ -73,17 +81,6 @@ def compute(path: str) -> ObjectChecksums:
     raise BadObjectError("changes while it is read", file=path, hint="wait for the build to end")
 
 
-def write_one(path: str) -> list[str]:
-    """Write the checksum file of one object; returns warnings, raises KlpError."""
-    result = compute(path)
-    target = sum_path(path)
-    try:
-        sumfile.write(target, sumfile.dump(result.content), result.mtime_ns)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=target, hint="is the tree writable?") from None
-    return result.warnings
-
-
 def _write_some(paths: Sequence[str]) -> BatchResult:
     result = BatchResult()
     # Entries by the ten thousand, and no cycles worth looking for: the collector would only walk over them.
@@ -92,10 +89,18 @@ def _write_some(paths: Sequence[str]) -> BatchResult:
     try:
         for path in paths:
             try:
-                result.warnings += write_one(path)
-                result.written += 1
+                computed = compute(path)
             except KlpError as error:
                 result.errors.append(str(error))
+                continue
+            result.warnings += computed.warnings
+            data = sumfile.dump(computed.content)
+            try:
+                sumfile.write(sum_path(path), data, computed.mtime_ns)
+                result.written += 1
+            except OSError as error:
+                result.unwritten[path] = data
+                result.obstacle = error.strerror or str(error)
     finally:
         if collecting:
             gc.enable()
@@ -107,7 +112,8 @@ def write_checksums(
 ) -> BatchResult:
     """Write the checksum file of each object in ``paths``.
 
-    An object that cannot be read costs itself its checksum file and nothing else: it is among the ``errors``.
+    An object that cannot be read costs itself its checksum file and nothing else: it is among the ``errors``. Where a
+    file cannot be written, its content is in the result.
     ``jobs`` None takes what make's jobserver lends, or all processors. ``progress`` is called with the number of
     objects done and their total.
     """

@@ -106,25 +106,22 @@ class TreeBuild(Build):
             self.failed[name] = f"{self._path(name)}: the object is not there any more; run make"
         if not stale:
             return
-        if os.access(os.path.dirname(self._path(stale[0])), os.W_OK):
-            result = write_checksums([self._path(name) for name in stale], jobs, progress)
-            self.warnings += result.warnings
-            if result.errors:
-                self._find_failed(stale, result.errors)
-            return
-        self.warnings.append(f"{self.label}: cannot be written; {len(stale)} checksums were computed in memory")
-        for done, name in enumerate(stale, 1):
-            try:
-                computed = compute(self._path(name))
-                self._memory[name] = sumfile.dump(computed.content)
-                self.warnings += computed.warnings
-            except KlpError as error:
-                self.failed[name] = str(error)
-            if progress is not None:
-                progress(done, len(stale))
+        result = write_checksums([self._path(name) for name in stale], jobs, progress)
+        self.warnings += result.warnings
+        if result.unwritten:
+            prefix = f"{self._tree.root}/"
+            self._memory = {path.removeprefix(prefix): data for path, data in result.unwritten.items()}
+            count = len(self._memory)
+            self.warnings.append(
+                f"{self.label}: cannot be written ({result.obstacle}); {count} checksums were computed in memory"
+            )
+        if result.errors:
+            self._find_failed(stale, result.errors)
 
     def _find_failed(self, stale: list[str], errors: list[str]) -> None:
         for name in find_stale(self._tree.root, stale).objects:
+            if name in self._memory:
+                continue
             path = self._path(name)
             reason = next((error for error in errors if error.startswith(f"{path}:")), f"{path}: no checksums")
             self.failed[name] = reason

@@ -46,6 +46,11 @@ def _tree_objects(path: str, arguments: argparse.Namespace) -> list[str]:
 
 def report(result: BatchResult) -> None:
     """Print what went wrong, not more than fits a screen."""
+    if result.unwritten:
+        first = next(iter(result.unwritten))
+        result.errors.insert(
+            0, f"{first}: {len(result.unwritten)} checksum files could not be written: {result.obstacle}"
+        )
     for lines, what in ((result.warnings, "warnings"), (result.errors, "errors")):
         for line in lines[:_MOST_LINES]:
             print(f"kbuild-klp: {line}", file=sys.stderr)
