@@ -49,8 +49,7 @@ def used_content(digests: Digests) -> set[int]:
     if not used:
         return used
     kind: list[int] = digests.canonical.parts.kind.tolist()
-    inner = {part for part in used if part in _sources(digests)}
-    if not inner:
+    if used.isdisjoint(_sources(digests)):
         return used
     edges = _edges(digests)
     reached: dict[int, None] = {}
