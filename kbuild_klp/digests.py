@@ -55,7 +55,9 @@ class Digests:
         self.families = find_families(canonical)
         self.tables: list[SortedTable] = []
         image = canonical.image
-        for section in sorted(image.owned):
+        # By name: their order in the object is that of first use, which any function may change.
+        section_names = canonical.object.section_names
+        for section in sorted(image.owned, key=lambda section: (section_names[section], section)):
             self.tables.append(sort_by_owner(canonical, image.owned[section]))
         self.record_lines = self._take_record_lines()
         self.data = image.data.tobytes()

@@ -81,6 +81,13 @@ def test_new_alternative_at_the_top_leaves_all_others_quiet(gcc: Compiler, old: 
     assert diff_objects(old, gcc.assembly(with_change(head=head))) == {("fresh", "function", "added")}
 
 
+@pytest.mark.parametrize("section", ["__bug_table", "__jump_table", ".smp_locks", ".static_call_sites"])
+def test_order_of_the_tables_in_the_object_means_nothing(gcc: Compiler, old: Path, section: str) -> None:
+    """Sections come in the order of first use, which a new function at the top decides."""
+    head = f'.pushsection {section}, "aw"\n.popsection'.replace('"aw"', '"a"' if section == ".smp_locks" else '"aw"')
+    assert diff_objects(old, gcc.assembly(with_change(head=head))) == set()
+
+
 def test_discarded_annotations_change_nothing(gcc: Compiler, old: Path) -> None:
     """The linker throws them away."""
     for text in ("1", "2, 3"):

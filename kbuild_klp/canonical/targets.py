@@ -47,12 +47,12 @@ def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
     An entry of a special section says where in a piece of code something is done (a LOCK prefix in the middle of an
     alternative's replacement): that is no new piece.
     """
-    bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
-    for section, table in image.owned.items():
-        low, high = np.searchsorted(references.place, [image.base[section], image.end(section)]).tolist()
-        field = (references.place[low:high] - image.base[section]) % table.entry_size
-        bare[low:high] &= field != table.row.owner
-    bare = bare.nonzero()[0]
+    is_bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
+    for index, table in image.owned.items():
+        low, high = np.searchsorted(references.place, [image.base[index], image.end(index)]).tolist()
+        field = (references.place[low:high] - image.base[index]) % table.entry_size
+        is_bare[low:high] &= field != table.row.owner
+    bare = is_bare.nonzero()[0]
     target, section = references.target[bare], references.section[bare]
     start = image.base[section]
     end = start + image.object.sections["size"][section].astype(np.int64)
