@@ -26,7 +26,8 @@ from kbuild_klp.errors import BadSumFileError
 FORMAT_VERSION = 1
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
-_HEADER = re.compile(rb"# kbuild-klp (\d+) (\S+) table=(\d+) digest=([0-9a-f]{32})\n")
+_VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")
+_HEADER = re.compile(rb"# kbuild-klp \d{1,9} ([!-~]+) table=(\d{1,9}) digest=([0-9a-f]{32})\n")
 _REMAKE = "remove it, and `make klp-checksums` writes it again"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"[\\\t\n\r]")
@@ -75,23 +76,27 @@ def dump(content: SumFile) -> bytes:
 
 def load(data: bytes, path: str) -> SumFile:
     """Parse a checksum file; raises BadSumFileError, naming ``path``, when it is damaged or of another version."""
-    header = _HEADER.match(data)
-    if header is None:
-        raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
-    version = int(header[1])
-    if version != FORMAT_VERSION:
+    version = _VERSION.match(data)
+    # The version first: nothing else is known of a file of another one.
+    if version and int(version[1]) != FORMAT_VERSION:
         raise BadSumFileError(
-            f"format version {version}, this program reads {FORMAT_VERSION}",
+            f"format version {int(version[1])}, this program reads {FORMAT_VERSION}",
             file=path,
             place="line 1",
             hint=_REMAKE,
         )
+    header = _HEADER.match(data)
+    if header is None:
+        raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
     head = data[: data.index(b"digest=")]
     body = data[header.end() :]
-    if xxh3_128_hexdigest(head + body).encode() != header[4]:
+    if xxh3_128_hexdigest(head + body).encode() != header[3]:
         raise BadSumFileError("content does not match its digest", file=path, place="line 1", hint=_REMAKE)
     entries = []
-    for number, line in enumerate(body.decode("utf-8", "surrogateescape").split("\n")[:-1], 2):
+    lines_of_file = body.decode("utf-8", "surrogateescape").split("\n")
+    if lines_of_file.pop():
+        raise BadSumFileError("not an entry", file=path, place=f"line {len(lines_of_file) + 2}", hint=_REMAKE)
+    for number, line in enumerate(lines_of_file, 2):
         fields = line.split("\t")
         if "\\" in line:
             fields = [_unescape(field) for field in fields]
@@ -101,7 +106,7 @@ def load(data: bytes, path: str) -> SumFile:
             entries.append(Entry(kind, name, section, int(size), checksum, components, lines, numbered))
         except ValueError:
             raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
-    return SumFile(header[2].decode(), int(header[3]), entries)
+    return SumFile(header[1].decode(), int(header[2]), entries)
 
 
 @cache

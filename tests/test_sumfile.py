@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The checksum file: what goes in comes out; what is damaged is refused by name, place and what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xxhash import xxh3_128_hexdigest
+
+from kbuild_klp import sumfile
+from kbuild_klp.entry import Entry
+from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.sumfile import SumFile
+
+# Names as the reader gives them: UTF-8, or bytes that are none as surrogates.
+_NAMES = st.one_of(
+    st.binary(min_size=1, max_size=30).map(lambda data: data.replace(b"\0", b"0").decode("utf-8", "surrogateescape")),
+    st.text("\\\t\n\r ab.\v\f\x1c\x85\u2028", min_size=1, max_size=12),
+)
+_HEX = st.text("0123456789abcdef", min_size=8, max_size=8)
+_ENTRIES = st.builds(
+    Entry,
+    st.sampled_from(["function", "data", "section"]),
+    _NAMES,
+    _NAMES,
+    st.integers(0, 1 << 63),
+    st.text("0123456789abcdef", min_size=32, max_size=32),
+    st.just("00000000.-.-.-"),
+    st.one_of(st.just(""), _HEX),
+    st.one_of(st.just(""), _NAMES),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_ENTRIES, max_size=5), st.integers(0, 99))
+def test_what_goes_in_comes_out(entries: list[Entry], table: int):
+    content = SumFile("x86_64", table, entries)
+    data = sumfile.dump(content)
+    assert sumfile.load(data, "x") == content
+    assert data.count(b"\n") == len(entries) + 1
+    assert sumfile.dump(sumfile.load(data, "x")) == data
+
+
+def _entry(**changes: object) -> Entry:
+    entry = Entry("function", "f", ".text", 24, "0" * 32, "0.1.2.-", "", "")
+    return entry._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_the_form_that_people_read():
+    content = SumFile("x86_64", 1, [_entry(), _entry(name="g", lines="0a"), _entry(name="h", numbered="a.1 b.2")])
+    lines = sumfile.dump(content).decode().splitlines()
+    assert lines[0].startswith("# kbuild-klp 1 x86_64 table=1 digest=")
+    # Fields that are empty at the end are not written.
+    assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
+    assert lines[2].endswith("\t0.1.2.-\t0a")
+    assert lines[3].endswith("\t0.1.2.-\t\ta.1 b.2")
+
+
+DATA = sumfile.dump(SumFile("x86_64", 1, [_entry(), _entry(name="g")]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
+def test_no_byte_can_change_unnoticed(place: int, change: int):
+    damaged = bytearray(DATA)
+    damaged[place] ^= change
+    with pytest.raises(BadSumFileError) as caught:
+        sumfile.load(bytes(damaged), "DIR/.f.o.klp.cmd")
+    assert str(caught.value).startswith("DIR/.f.o.klp.cmd: line ")
+    assert "klp-checksums" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("length", range(len(DATA)))
+def test_no_cut_goes_unnoticed(length: int):
+    with pytest.raises(BadSumFileError):
+        sumfile.load(DATA[:length], "x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(data: bytes):
+    for text in (data, DATA[:30] + data, DATA + data if data else b""):
+        with pytest.raises(BadSumFileError):
+            sumfile.load(text, "x")
+
+
+def _signed(head: bytes, body: bytes) -> bytes:
+    return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (DATA.replace(b"klp 1 ", b"klp 2 "), "x: line 1: format version 2, this program reads 1"),
+        (_signed(b"# kbuild-klp 7 future table=1 ", b"other\n"), "x: line 1: format version 7"),
+        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 1 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp " + b"9" * 5000 + b" x86_64 table=1 ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp 1 \xff table=1 ", b""), "x: line 1"),
+        (b"", "x: line 1: not a checksum file, or a truncated one"),
+        (DATA.replace(b"\tf\t", b"\tF\t"), "x: line 1: content does not match its digest"),
+    ],
+)
+def test_the_message(data: bytes, says: str):
+    with pytest.raises(BadSumFileError) as caught:
+        sumfile.load(data, "x")
+    assert str(caught.value).startswith(says)
+    assert caught.value.hint
+
+
+def test_write_sets_the_time_of_the_object(tmp_path: Path):
+    path = tmp_path / ".f.o.klp.cmd"
+    sumfile.write(str(path), DATA, 1_234_567_891_000_000_123)
+    assert path.read_bytes() == DATA
+    assert path.stat().st_mtime_ns == 1_234_567_891_000_000_123
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("step", ["utime", "replace"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_write_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+):
+    path = tmp_path / ".f.o.klp.cmd"
+    sumfile.write(str(path), DATA, 1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            sumfile.write(str(path), b"new", 2)
+    assert path.read_bytes() == DATA
+    assert path.stat().st_mtime_ns == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_leaves_nothing_half(tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    temporary = tmp_path / f".f.o.klp.{os.getpid()}.tmp"
+    temporary.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        sumfile.write(str(tmp_path / ".f.o.klp.cmd"), DATA, 1)
+    assert list(tmp_path.iterdir()) == []
