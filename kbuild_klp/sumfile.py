@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")
-_HEADER = re.compile(rb"# kbuild-klp \d{1,9} ([!-~]+) table=(\d{1,9}) digest=([0-9a-f]{32})\n")
+_HEADER = re.compile(rb"# kbuild-klp (\d{1,9}) ([!-~]+) table=(\d{1,9}) digest=([0-9a-f]{32})\n")
 _REMAKE = "remove it, and `make klp-checksums` writes it again"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"[\\\t\n\r]")
@@ -90,7 +90,7 @@ def load(data: bytes, path: str) -> SumFile:
         raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
     head = data[: data.index(b"digest=")]
     body = data[header.end() :]
-    if xxh3_128_hexdigest(head + body).encode() != header[3]:
+    if xxh3_128_hexdigest(head + body).encode() != header[4]:
         raise BadSumFileError("content does not match its digest", file=path, place="line 1", hint=_REMAKE)
     entries = []
     lines_of_file = body.decode("utf-8", "surrogateescape").split("\n")
@@ -106,7 +106,7 @@ def load(data: bytes, path: str) -> SumFile:
             entries.append(Entry(kind, name, section, int(size), checksum, components, lines, numbered))
         except ValueError:
             raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
-    return SumFile(header[1].decode(), int(header[2]), entries)
+    return SumFile(header[2].decode(), int(header[3]), entries)
 
 
 @cache

@@ -151,3 +151,17 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path):
     with pytest.raises(OSError, match="No space left"):
         sumfile.write(str(tmp_path / ".f.o.klp.cmd"), DATA, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_current_by_its_first_line(tmp_path: Path):
+    path = tmp_path / "x"
+    table = sumfile.table_version()
+    path.write_bytes(sumfile.dump(SumFile("x86_64", table, [_entry()] * 100)))
+    assert sumfile.is_current(str(path))
+    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 1 ", b"klp 2 ")):
+        path.write_bytes(content)
+        assert not sumfile.is_current(str(path))
+    path.write_bytes(sumfile.dump(SumFile("x86_64", table + 1, [])))
+    assert not sumfile.is_current(str(path))
+    assert not sumfile.is_current(str(tmp_path / "absent"))
+    assert not sumfile.is_current(str(tmp_path))
