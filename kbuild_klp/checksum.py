@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
@@ -22,6 +23,7 @@ from kbuild_klp.names import canonical_name
 from kbuild_klp.reach import numbered_symbols, used_content
 
 _32_BITS = 0xFFFFFFFF
+_BLOCK = 4096  # parts of which all columns are in memory at a time
 _LENGTHS = struct.Struct("<5Q")
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
@@ -143,37 +145,76 @@ class _Checksummer:
             others.append(other.encode("utf-8", "surrogateescape"))
         return text + b"".join(sorted(others))
 
-    def _entry(self, part: int) -> Entry:
-        start, end = self.start[part], self.end[part]
-        data: bytes | memoryview = self.data[start:end]
-        rows: bytes | memoryview = self.rows[self.first[part] * ROW_SIZE : self.first[part + 1] * ROW_SIZE]
-        special = self.special.get(part, b"")
-        attributes = self._attributes(part)
-        lines = self.lines.get(part)
-        numbered = self.numbered.get(part)
-        if part in self.families.children:
-            data, rows, special, attributes, lines, numbered = self._with_children(part)
-        symbol = self.head[self.chunk[part]]
-        section = self.section[part]
-        attribute_hash = self._attribute_hash.get(attributes)
-        if attribute_hash is None:
-            attribute_hash = self._attribute_hash[attributes] = _short(attributes)
-        lengths = _LENGTHS.pack(end - start, len(attributes), len(data), len(rows), len(special))
-        # A .bss variable has no bytes, but it has a size.
-        data_hash = f"{xxh3_64_intdigest(data) & _32_BITS:08x}" if data else f"{end - start:x}"
-        row_hash = f"{xxh3_64_intdigest(rows) & _32_BITS:08x}" if rows else "-"
-        special_hash = f"{xxh3_64_intdigest(special) & _32_BITS:08x}" if special else "-"
-        is_function = self.is_code[section] or self.info[symbol] & 0xF == elf.STT_FUNC
-        return Entry(
-            KIND_FUNCTION if is_function else KIND_DATA,
-            self._display_name(symbol),
-            self.section_names[section],
-            end - start,
-            xxh3_128_hexdigest(b"".join((lengths, attributes, data, rows, special))),
-            f"{attribute_hash}.{data_hash}.{row_hash}.{special_hash}",
-            _short(lines) if lines else "",
-            " ".join(map(self._display_name, numbered)) if numbered else "",
+    def _part_entries(self, parts: list[int]) -> Iterator[Entry]:
+        """Make the entries of some parts, column by column: most of the work is in map() and not in our loops."""
+        start, end, first = self.start, self.end, self.first
+        sizes = [end[part] - start[part] for part in parts]
+        data: list[bytes | memoryview] = [self.data[start[part] : end[part]] for part in parts]
+        rows: list[bytes | memoryview] = [
+            self.rows[first[part] * ROW_SIZE : first[part + 1] * ROW_SIZE] for part in parts
+        ]
+        special = [self.special.get(part, b"") for part in parts]
+        attributes = list(map(self._attributes, parts))
+        lines = [self.lines.get(part) for part in parts]
+        numbered = [self.numbered.get(part) for part in parts]
+        if self.families.children:
+            for i, part in enumerate(parts):
+                if part in self.families.children:
+                    data[i], rows[i], special[i], attributes[i], lines[i], numbered[i] = self._with_children(part)
+        lengths = map(_LENGTHS.pack, sizes, map(len, attributes), map(len, data), map(len, rows), map(len, special))
+        checksums = [
+            xxh3_128_hexdigest(b"".join(pieces))
+            for pieces in zip(lengths, attributes, data, rows, special, strict=True)
+        ]
+        components = self._components(sizes, attributes, data, rows, special)
+        symbols = [self.head[self.chunk[part]] for part in parts]
+        sections = [self.section[part] for part in parts]
+        info, is_code = self.info, self.is_code
+        kinds = [
+            KIND_FUNCTION if is_code[section] or info[symbol] & 0xF == elf.STT_FUNC else KIND_DATA
+            for section, symbol in zip(sections, symbols, strict=True)
+        ]
+        return map(
+            Entry,
+            kinds,
+            map(self._display_name, symbols),
+            [self.section_names[section] for section in sections],
+            sizes,
+            checksums,
+            components,
+            [_short(text) if text else "" for text in lines],
+            [" ".join(map(self._display_name, names)) if names else "" for names in numbered],
         )
+
+    def _components(
+        self,
+        sizes: list[int],
+        attributes: list[bytes],
+        data: list[bytes | memoryview],
+        rows: list[bytes | memoryview],
+        special: list[bytes],
+    ) -> list[str]:
+        """Return the short hashes of each entry."""
+        known = self._attribute_hash
+        for text in attributes:
+            if text not in known:
+                known[text] = _short(text)
+        # A .bss variable has no bytes, but it has a size.
+        return [
+            f"{known[text]}.{f'{h1 & _32_BITS:08x}' if d else f'{size:x}'}"
+            f".{f'{h2 & _32_BITS:08x}' if r else '-'}.{f'{h3 & _32_BITS:08x}' if s else '-'}"
+            for size, text, d, h1, r, h2, s, h3 in zip(
+                sizes,
+                attributes,
+                data,
+                map(xxh3_64_intdigest, data),
+                rows,
+                map(xxh3_64_intdigest, rows),
+                special,
+                map(xxh3_64_intdigest, special),
+                strict=True,
+            )
+        ]
 
     def _with_children(self, part: int) -> tuple[bytes, bytes, bytes, bytes, bytes, list[int]]:
         """Return data, rows, special entries, attributes, lines and numbered symbols of a function in several parts."""
@@ -198,12 +239,12 @@ class _Checksummer:
         """Return all entries of the object, sorted."""
         kind = self.canonical.parts.kind
         used = used_content(self.digests)
-        result = [
-            self._entry(part)
-            for part in (kind == PartKind.NAMED).nonzero()[0].tolist()
-            if part not in self.families.parent
-        ]
-        result += [self._entry(part) for part in (kind == PartKind.CONTENT).nonzero()[0].tolist() if part not in used]
+        parent = self.families.parent
+        parts = [part for part in (kind == PartKind.NAMED).nonzero()[0].tolist() if part not in parent]
+        parts += [part for part in (kind == PartKind.CONTENT).nonzero()[0].tolist() if part not in used]
+        result: list[Entry] = []
+        for at in range(0, len(parts), _BLOCK):
+            result += self._part_entries(parts[at : at + _BLOCK])
         result += self._symbol_entries()
         result += self._section_entries(used)
         result.sort()
