@@ -16,7 +16,7 @@ from pathlib import Path
 from kbuild_klp import archive, sumfile
 from kbuild_klp.base import KeptBase
 from kbuild_klp.batch import Progress, compute, write_checksums
-from kbuild_klp.errors import BadTreeError, KlpError
+from kbuild_klp.errors import BadSumFileError, BadTreeError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.sumpath import sum_path
@@ -51,6 +51,35 @@ class Build(ABC):
     @abstractmethod
     def sums(self, name: str) -> bytes | None:
         """Return the checksum file of an object, None when there is none (see ``failed``)."""
+
+    def sum_file(self, name: str) -> str:
+        """Return where the checksums of an object stand, for messages."""
+        return f"{self.label}: {name}"
+
+    def load(self, name: str, data: bytes) -> sumfile.SumFile:
+        """Parse the checksum file of an object; one that is damaged is made again in memory if the object is at hand.
+
+        Raises KlpError.
+        """
+        try:
+            return sumfile.load(data, self.sum_file(name))
+        except BadSumFileError as error:
+            path = self.object_file(name)
+            if path is None:
+                raise
+            return self._compute_again(path, f"{error.file}: {error.message}")
+
+    def up_to_date(self, name: str, content: sumfile.SumFile) -> sumfile.SumFile:
+        """Return ``content``, or what takes its place: of today's special section table, if the object is at hand."""
+        path = self.object_file(name)
+        if content.table == sumfile.table_version() or path is None:
+            return content
+        return self._compute_again(path, f"{self.sum_file(name)}: made with version {content.table} of special.toml")
+
+    def _compute_again(self, path: str, reason: str) -> sumfile.SumFile:
+        computed = compute(path)
+        self.warnings += [f"{reason}; its checksums were computed in memory", *computed.warnings]
+        return computed.content
 
     @abstractmethod
     def object_file(self, name: str) -> str | None:
@@ -172,7 +201,7 @@ class TreeBuild(Build):
             data = self.sums(name)
             if data is None:
                 raise KlpError(f"has no checksums: {self.failed[name]}", file=name, hint="run make, then try again")
-            sums[name] = data
+            sums[name] = sumfile.dump(self.load(name, data))  # not a damaged one
         return archive.Archive(self.units(), Settings.of(self._tree), sums)
 
 

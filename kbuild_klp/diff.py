@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from kbuild_klp import sumfile
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
 from kbuild_klp.classify import Change, ChangeType, classify
 from kbuild_klp.correlate import correlate
-from kbuild_klp.errors import BadSumFileError, KlpError
+from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
 from kbuild_klp.report.model import ObjectChanges, Report
 
@@ -86,21 +85,18 @@ def _listed(build: Build, name: str) -> bool:
 
 def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[Change] | None:
     """Return the differences of one object, from checksums alone; None when it could not be compared."""
-    before = old.sums(name) if name not in old.failed else None
-    after = new.sums(name) if name not in new.failed else None
-    if before is not None and before == after:
+    before = old.sums(name) if _listed(old, name) else b""
+    after = new.sums(name) if _listed(new, name) else b""
+    if before is None or after is None:
+        return None  # the side has noted why
+    if before == after:
         return []
-    sides = []
-    for build, data in ((old, before), (new, after)):
-        if data is None:
-            if _listed(build, name):
-                return None
-            data = b""
-        sides.append(data)
     try:
-        old_sums = sumfile.load(sides[0], f"{old.label}: {name}") if sides[0] else None
-        new_sums = sumfile.load(sides[1], f"{new.label}: {name}") if sides[1] else None
-    except BadSumFileError as error:
+        old_sums = old.load(name, before) if before else None
+        new_sums = new.load(name, after) if after else None
+        if old_sums and new_sums and old_sums.table != new_sums.table:
+            old_sums, new_sums = old.up_to_date(name, old_sums), new.up_to_date(name, new_sums)
+    except KlpError as error:
         report.failed.append(str(error))
         return None
     if old_sums and new_sums and (old_sums.architecture, old_sums.table) != (new_sums.architecture, new_sums.table):

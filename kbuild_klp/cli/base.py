@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from kbuild_klp import base
-from kbuild_klp.cli.export import prepared
+from kbuild_klp.cli.export import checksums
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree
 
@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             print(f"{tree.root}: {'the base was removed' if removed else 'no base was kept'}")
         return 0
-    content = prepared(arguments.tree, arguments.jobs).archive()
+    content = checksums(arguments.tree, arguments.jobs)
     try:
         objects, sources = base.keep(tree, content)
     except OSError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from kbuild_klp import archive
 from kbuild_klp.builds import TreeBuild
@@ -19,20 +20,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
 
 
-def prepared(path: str, jobs: int | None) -> TreeBuild:
-    """Open a tree and make the checksums that it lacks; raises KlpError."""
+def checksums(path: str, jobs: int | None) -> archive.Archive:
+    """Return the checksums of a tree, those that it lacks made first; raises KlpError."""
     tree = TreeBuild(path)
     progress = ProgressLine("checksums")
     try:
         tree.prepare(jobs, progress)
     finally:
         progress.close()
-    return tree
+    content = tree.archive()
+    for warning in tree.warnings:
+        print(f"kbuild-klp: {warning}", file=sys.stderr)
+    return content
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
-    content = prepared(arguments.tree, arguments.jobs).archive()
+    content = checksums(arguments.tree, arguments.jobs)
     try:
         archive.save(arguments.output, content)
     except OSError as error:
