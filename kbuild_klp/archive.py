@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.errors import BadSumFileError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.tree import LinkUnit
 
 ARCHIVE_VERSION = 1
 _DATE = (1980, 1, 1, 0, 0, 0)
 _REMAKE = "export it again"
+_MOST_GROWTH = 32  # settings shrink to a fifth, checksums to a half
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Archive:
 
 
 def save(path: str | os.PathLike[str], content: Archive) -> None:
-    """Write an archive, whole or not at all; raises OSError."""
+    """Write an archive, whole or not at all; raises OSError, and KlpError for names that no archive can hold."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     members = {
         "version": f"kbuild-klp archive {ARCHIVE_VERSION}\n".encode(),
         "settings": json.dumps(asdict(content.settings), indent=1, sort_keys=True).encode(),
-        "units": "".join("\t".join((unit.name, *unit.objects)) + "\n" for unit in content.units).encode(),
+        "units": "".join("\t".join((unit.name, *unit.objects)) + "\n" for unit in content.units).encode(
+            "utf-8", "surrogateescape"
+        ),
     }
     members |= {f"objects/{name}": data for name, data in sorted(content.sums.items())}
     try:
@@ -53,6 +57,10 @@ def save(path: str | os.PathLike[str], content: Archive) -> None:
                 info.external_attr = 0o644 << 16
                 file.writestr(info, data)
         temporary.replace(target)
+    except UnicodeEncodeError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise KlpError(f"the name of {error.object!r} is not UTF-8", file=target) from None
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -75,12 +83,13 @@ def load(path: str | os.PathLike[str]) -> Archive:
     name = os.fspath(path)
     try:
         with zipfile.ZipFile(name) as file:
+            _check_sizes(file.infolist(), Path(name).stat().st_size)
             version = file.read("version").decode()
             if version != f"kbuild-klp archive {ARCHIVE_VERSION}\n":
                 raise BadSumFileError(f"is {version.strip()!r}, not version {ARCHIVE_VERSION}", file=name, hint=_REMAKE)
-            settings = Settings(**json.loads(file.read("settings")))
+            settings = _parse_settings(file.read("settings"))
             units = []
-            for line in file.read("units").decode().splitlines():
+            for line in _text(file.read("units")).split("\n")[:-1]:
                 unit, *objects = line.split("\t")
                 units.append(LinkUnit(unit, tuple(objects)))
             sums = {
@@ -88,14 +97,44 @@ def load(path: str | os.PathLike[str]) -> Archive:
                 for member in file.namelist()
                 if member.startswith("objects/")
             }
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        TypeError,
-        EOFError,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
-        raise BadSumFileError(f"not an archive of kbuild-klp: {error}", file=name, hint=_REMAKE) from None
+    except OSError as error:
+        raise BadSumFileError(f"cannot be read: {error.strerror or error}", file=name, hint=_REMAKE) from None
+    except _ZIP_ERRORS as error:
+        reason = f"{error}".strip("'\"\n") or type(error).__name__
+        raise BadSumFileError(f"not an archive of kbuild-klp, or damaged: {reason}", file=name, hint=_REMAKE) from None
     return Archive(units, settings, sums)
+
+
+# What zipfile raises for damaged files, besides its own error (RuntimeError: encrypted, or an unknown method).
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse what `save` never writes; raises ValueError. Digests do not shrink, so little means little here too."""
+    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        raise ValueError("unknown compression")
+    if sum(member.file_size for member in members) > _MOST_GROWTH * size + (1 << 20):
+        raise ValueError("its content is too large for its size")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _parse_settings(data: bytes) -> Settings:
+    settings = Settings(**json.loads(data))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not isinstance(value, str) and (value is not None or field.name in ("architecture", "configuration")):
+            raise ValueError(f"settings: {field.name} is no text")
+    return settings
