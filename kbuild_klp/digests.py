@@ -267,6 +267,9 @@ class Digests:
             keep = int(self.rows["place"][high - 1]) + 8 if high > low else 0
             data = data[:keep] + data[keep:].rstrip(b"\0")
         special = b"".join(self.special_bytes(table, owner) for table, owner in self._owned_by_content.get(part, ()))
+        if parts.kind[part] == PartKind.CONTENT:
+            symbol = self.canonical.object.symbols[int(self.canonical.part_symbols(part)[0])]
+            special += b"%d %d %d" % (symbol["info"], symbol["other"], symbol["size"])
         return data, self.rows[low:high].tobytes(), special
 
     def part_data(self, part: int) -> bytes:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Change one thing in an object file: a byte, a relocation, a symbol, a section header."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kbuild_klp.arch.x86_64 import is_filler
+from kbuild_klp.canonical import canonicalize
+from kbuild_klp.checksum import checksum_object
+from kbuild_klp.classify import Change, classify
+from kbuild_klp.correlate import correlate
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.entry import Entry
+from kbuild_klp.errors import KlpError
+from kbuild_klp.special import SectionClass, special_table
+
+# psABI table 4.9: how many bytes the linker overwrites, whatever stood there.
+FIELD_SIZES = {1: 8, 2: 4, 4: 4, 9: 4, 10: 4, 11: 4, 12: 2, 13: 2, 14: 1, 15: 1, 24: 8, 41: 4, 42: 4}
+_CALL_TYPES = {2, 4}
+"""R_X86_64_PC32 and PLT32: the same in a kernel, which has no PLT."""
+
+
+class Mutation(NamedTuple):
+    """One change: ``what`` says it to people, ``data`` is the object with it."""
+
+    what: str
+    data: bytes
+
+
+def entries(data: bytes) -> list[Entry]:
+    return checksum_object(canonicalize(ObjectFile(data, "unit.o")))
+
+
+def changes(old: list[Entry], data: bytes) -> list[Change] | str:
+    """Return what is said of a mutated object: changes, or why it is refused."""
+    try:
+        return classify(correlate(old, entries(data)))
+    except KlpError as error:
+        return str(error)
+
+
+class Mutator:
+    """All mutations of one object that must not stay unnoticed."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.object = ObjectFile(data, "unit.o")
+        self.table_offset = struct.unpack_from("<Q", data, 40)[0]
+        flags = self.object.sections["flags"]
+        self.derived = [
+            any(row.section_class is SectionClass.DERIVED for row in special_table("x86_64").rows(name))
+            for name in self.object.section_names
+        ]
+        self.wanted = [
+            bool(flags[index] & elf.SHF_ALLOC) and not self.derived[index] for index in range(len(flags))
+        ]
+        self.relocations = list(self._relocations())
+
+    def _relocations(self) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Yield file offset, section, place, type, symbol, addend of what applies to sections that count."""
+        for header in self.object.sections:
+            if header["type"] == elf.SHT_RELA and self.wanted[header["info"]]:
+                for at in range(int(header["offset"]), int(header["offset"] + header["size"]), 24):
+                    place, kind, symbol, addend = struct.unpack_from("<QIIq", self.data, at)
+                    yield at, int(header["info"]), place, kind, symbol, addend
+
+    def _with(self, at: int, new: bytes) -> bytes:
+        return self.data[:at] + new + self.data[at + len(new) :]
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    def byte_mutations(self) -> Iterator[Mutation]:
+        """Flip each byte of each section that counts, but for what nothing reads: see `_excused`."""
+        fields = {
+            (section, place + i)
+            for _, section, place, kind, _, _ in self.relocations
+            for i in range(FIELD_SIZES.get(kind, 0))
+        }
+        for index, header in enumerate(self.object.sections):
+            if not self.wanted[index] or header["type"] == elf.SHT_NOBITS:
+                continue
+            start = int(header["offset"])
+            for at in range(int(header["size"])):
+                if (index, at) in fields:
+                    continue  # the linker writes over it
+                old = self.data[start + at]
+                for new in (old ^ 0xFF, old ^ 0x01):
+                    data = self._with(start + at, bytes([new]))
+                    if not self._is_padding(index, at, data):
+                        name = self.object.section_names[index]
+                        yield Mutation(f"{name}+{at:#x}: {old:#x} -> {new:#x}", data)
+
+    def _is_padding(self, section: int, at: int, data: bytes) -> bool:
+        """Say whether a byte is in NOPs between functions, and what it becomes is NOPs still: they never run."""
+        header = self.object.sections[section]
+        if not header["flags"] & elf.SHF_EXECINSTR:
+            return False
+        inside = [s for i, s in enumerate(self.object.symbols) if self.object.shndx[i] == section and s["info"] & 0xF < 3]
+        ends = [int(s["value"] + s["size"]) for s in inside if s["size"]]
+        if any(s["value"] <= at < s["value"] + s["size"] for s in inside) or not ends:
+            return False
+        low = max((end for end in ends if end <= at), default=0)
+        high = min((int(s["value"]) for s in inside if s["value"] > at), default=int(header["size"]))
+        start = int(header["offset"])
+        return is_filler(self.data[start + low : start + high]) and is_filler(data[start + low : start + high])
+
+    # -- relocations ----------------------------------------------------------------------------------------------
+
+    def relocation_mutations(self) -> Iterator[Mutation]:
+        """Change type, target, addend and place of each relocation."""
+        for at, section, place, kind, symbol, addend in self.relocations:
+            if kind == 0:
+                continue
+            what = f"relocation at {self.object.section_names[section]}+{place:#x}"
+            for step in (1, -1, 4096):
+                yield Mutation(f"{what}: addend {step:+}", self._with(at + 16, struct.pack("<q", addend + step)))
+            for other in (1, 2, 10, 11, 24, 77):
+                if other != kind and {other, kind} != _CALL_TYPES:
+                    yield Mutation(f"{what}: type {kind} -> {other}", self._with(at + 8, struct.pack("<I", other)))
+            for other in {0, 1, symbol - 1, (symbol + 1) % len(self.object.symbols)} - {symbol, -1}:
+                if not self._same_meaning(symbol, other, addend):
+                    data = self._with(at + 12, struct.pack("<I", other))
+                    yield Mutation(f"{what}: symbol {symbol} -> {other}", data)
+            yield Mutation(f"{what}: place + 1", self._with(at, struct.pack("<Q", place + 1)))
+
+    def _same_meaning(self, a: int, b: int, addend: int) -> bool:
+        """Say whether two symbols are the same address, or addresses of no meaning at all."""
+        del addend
+        symbols, shndx = self.object.symbols, self.object.shndx
+        return bool(shndx[a] == shndx[b] and symbols["value"][a] == symbols["value"][b] and shndx[a] != 0)
+
+    # -- symbols --------------------------------------------------------------------------------------------------
+
+    def symbol_mutations(self) -> Iterator[Mutation]:
+        """Change binding, type, visibility, value and size of each symbol that names something."""
+        header = self.object.sections[self.object.sections["type"] == elf.SHT_SYMTAB][0]
+        for index, symbol in enumerate(self.object.symbols):
+            section, kind = int(self.object.shndx[index]), int(symbol["info"]) & 0xF
+            name = self.object.symbol_name(index)
+            if section <= 0 or not self.wanted[section] or kind > elf.STT_FUNC or not name or name.startswith(".L"):
+                continue
+            at = int(header["offset"]) + 24 * index
+            binding = int(symbol["info"]) >> 4
+            for other in {0, 1, 2} - {binding}:
+                yield Mutation(f"{name}: binding {other}", self._with(at + 4, bytes([other << 4 | kind])))
+            for other in {0, 1, 2} - {kind}:
+                yield Mutation(f"{name}: type {other}", self._with(at + 4, bytes([binding << 4 | other])))
+            for other in (1, 2, 3):
+                yield Mutation(f"{name}: visibility {other}", self._with(at + 5, bytes([other])))
+            size = int(symbol["size"])
+            for other in {size + 1, size - 1, 0} - {size, -1}:
+                yield Mutation(f"{name}: size {size} -> {other}", self._with(at + 16, struct.pack("<Q", other)))
+            value = int(symbol["value"])
+            yield Mutation(f"{name}: value + 1", self._with(at + 8, struct.pack("<Q", value + 1)))
+
+    # -- section headers ------------------------------------------------------------------------------------------
+
+    def section_mutations(self) -> Iterator[Mutation]:
+        """Change type, flags, alignment and entry size of each section that counts."""
+        for index, header in enumerate(self.object.sections):
+            if not self.wanted[index]:
+                continue
+            at, name = self.table_offset + 64 * index, self.object.section_names[index]
+            for flag in (elf.SHF_WRITE, elf.SHF_EXECINSTR, elf.SHF_MERGE, elf.SHF_STRINGS, elf.SHF_ALLOC):
+                if flag == elf.SHF_ALLOC and not header["size"]:
+                    continue  # nothing would be loaded either way
+                flags = struct.pack("<Q", int(header["flags"]) ^ flag)
+                yield Mutation(f"section {name}: flag {flag:#x}", self._with(at + 8, flags))
+            kind = elf.SHT_NOTE if header["type"] != elf.SHT_NOTE else elf.SHT_PROGBITS
+            yield Mutation(f"section {name}: type {kind}", self._with(at + 4, struct.pack("<I", kind)))
+            align = struct.pack("<Q", 2 * max(1, int(header["align"])))
+            yield Mutation(f"section {name}: alignment", self._with(at + 48, align))
+            entry_size = struct.pack("<Q", int(header["entsize"]) + 1)
+            yield Mutation(f"section {name}: entry size", self._with(at + 56, entry_size))
