@@ -4,14 +4,13 @@
 
 Needs Debian 12 with git, gcc, make and python3, and root or sudo for the packages that are missing. What does not
 belong into the checkout's .venv goes into a cache, $KLP_CACHE or ~/.cache/kbuild-klp; an interrupted run goes on where
-it was. KSRC= names a kernel's source (directory or tarball) to use instead of Debian's linux-source-6.12.
+it was. KSRC= is the kernel's source, a directory, a tarball or a Debian package; default: linux-source-6.12.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def prepare(steps: Steps, extra: str = "") -> None:
     """Install packages and the Python environment, with an optional group of dependencies."""
     logs = cache_directory() / "logs"
     with steps("Packages that a kernel build needs") as step:
-        install_packages(step, logs / "apt.log", with_source="KSRC" not in os.environ)
+        install_packages(step, logs / "apt.log")
     with steps(f"Python environment in {CHECKOUT / '.venv'}") as step:
         make_venv(step, logs / "pip.log", extra=extra)
 

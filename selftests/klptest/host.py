@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from klptest.console import Step, run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VENV = CHECKOUT / ".venv"
-DEBIAN_SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
+_DEBIAN_SOURCES = Path("/usr/src")
+_DEFAULT_SOURCE = "linux-source-6.12"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,17 @@ REQUIREMENTS = (
     Requirement("libssl-dev", header="openssl/evp.h"),
     Requirement("python3-venv", python="ensurepip"),
 )
-_KERNEL_SOURCE = Requirement("linux-source-6.12", file=DEBIAN_SOURCE)
+
+
+def kernel_source() -> tuple[Path, str]:
+    """Return the tarball or directory that KSRC says, and the Debian package it comes from, if it comes from one.
+
+    KSRC may be a path or the name of a package; without it Debian's linux-source-6.12 is taken.
+    """
+    name = os.environ.get("KSRC") or _DEFAULT_SOURCE
+    if re.fullmatch(r"linux-source-[0-9.]+", name) and not Path(name).exists():
+        return _DEBIAN_SOURCES / f"{name}.tar.xz", name
+    return Path(name).absolute(), ""
 
 
 def _succeeds(*command: str) -> bool:
@@ -71,11 +83,12 @@ def _missing(requirements: tuple[Requirement, ...]) -> list[str]:
     return [requirement.package for requirement in requirements if not requirement.is_met()]
 
 
-def install_packages(step: Step, log: Path, *, with_source: bool) -> None:
+def install_packages(step: Step, log: Path) -> None:
     """Install what is missing, with apt; raises TroubleError where there is no apt or no way to become root."""
     if platform.machine() != "x86_64":
         raise TroubleError(f"this machine is {platform.machine()}; the demo builds and reads x86_64 kernels")
-    requirements = (*REQUIREMENTS, _KERNEL_SOURCE) if with_source else REQUIREMENTS
+    source, package = kernel_source()
+    requirements = (*REQUIREMENTS, Requirement(package, file=source)) if package else REQUIREMENTS
     missing = _missing(requirements)
     if not missing:
         step.say("nothing is missing")

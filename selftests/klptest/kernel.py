@@ -16,7 +16,7 @@ from pathlib import Path
 
 from klptest import TroubleError
 from klptest.console import run
-from klptest.host import CHECKOUT, DEBIAN_SOURCE, VENV
+from klptest.host import CHECKOUT, VENV, kernel_source
 from klptest.mirror import PRUNED, mirror
 
 CONFIG = CHECKOUT / "selftests/config"
@@ -34,11 +34,10 @@ def cache_directory() -> Path:
     return path
 
 
-def source_path() -> Path:
-    """Return the tarball or directory that KSRC names, or Debian's."""
-    path = Path(os.environ.get("KSRC") or DEBIAN_SOURCE).absolute()
+def _source() -> Path:
+    path, _ = kernel_source()
     if not path.exists():
-        raise TroubleError(f"{path}: no such kernel source; KSRC= takes a directory or a tarball")
+        raise TroubleError(f"{path}: no such kernel source; KSRC= takes a directory, a tarball or a Debian package")
     if path.is_dir() and not (path / "Kbuild").exists():
         raise TroubleError(f"{path}: not the top directory of a kernel's source")
     return path
@@ -89,7 +88,7 @@ class Workshop:
     @classmethod
     def open(cls) -> Workshop:
         """Return the one for what the environment says (KSRC, KLP_CACHE)."""
-        source = source_path()
+        source = _source()
         key = json.dumps([_LAYOUT, _source_digest(source), _compiler(), CONFIG.read_text(), PRUNED])
         short = hashlib.sha256(key.encode()).hexdigest()[:10]
         name = source.name.split(".tar")[0]
