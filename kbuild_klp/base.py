@@ -12,11 +12,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xxhash import xxh3_128
 
@@ -26,7 +27,9 @@ from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree
 
 BASE_DIRECTORY = ".klp-base"
-_VERSION = 1
+_VERSION = 2
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_CHECKSUMS = re.compile(r"checksums-[0-9a-f]{32}")
 _FICLONE = 0x40049409  # include/uapi/linux/fs.h
 _BLOCK = 1 << 20
 
@@ -43,7 +46,7 @@ def _digest(path: str) -> str:
 
 def _copy(source: str, target: Path) -> None:
     """Clone or copy a file, whole or not at all."""
-    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    temporary = target.with_name(f"{target.name}-{os.getpid()}")
     try:
         with Path(source).open("rb") as reader, temporary.open("wb") as writer:
             try:
@@ -73,16 +76,13 @@ class KeptBase:
         if not (directory / "index").is_file():
             raise BadTreeError("keeps no base", file=root, hint="run `make klp-base` first, or give BASE=")
         try:
-            index = json.loads((directory / "index").read_text("utf-8"))
-            if index["version"] != _VERSION:
-                raise ValueError(f"version {index['version']}")
-            objects, sources = dict(index["objects"]), dict(index["sources"])
-        except (ValueError, KeyError, TypeError) as error:
+            index = _read_index(directory)
+        except (OSError, ValueError) as error:
             raise BadSumFileError(
                 f"is damaged: {error}", file=directory / "index", hint="run `make klp-base` again"
             ) from None
-        content = archive.load(directory / "checksums")
-        return cls(root, content, {"objects": objects, "sources": sources})
+        content = archive.load(directory / index.checksums)
+        return cls(root, content, {"objects": index.objects, "sources": index.sources})
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the kept object ``name``, or None."""
@@ -96,12 +96,42 @@ class KeptBase:
         return SourceFiles(other.main, files)
 
 
-def _old_rows(directory: Path) -> dict[str, dict[str, Row]]:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        index = json.loads((directory / "index").read_text("utf-8"))
-        if index["version"] == _VERSION:
-            return {"objects": dict(index["objects"]), "sources": dict(index["sources"])}
-    return {"objects": {}, "sources": {}}
+class _Index(NamedTuple):
+    """Which file is kept under which digest, and the name of the archive that goes with them."""
+
+    objects: dict[str, Row]
+    sources: dict[str, Row]
+    checksums: str
+
+
+def _read_index(directory: Path) -> _Index:
+    """Read the index; raises OSError or ValueError."""
+    index = json.loads((directory / "index").read_text("utf-8"))
+    if not isinstance(index, dict) or index.get("version") != _VERSION:
+        raise ValueError(f"not an index of version {_VERSION}")
+    tables = [index.get("objects"), index.get("sources")]
+    if not all(isinstance(table, dict) and all(map(_is_row, table.values())) for table in tables):
+        raise ValueError("a row of it is none")
+    checksums = index.get("checksums")
+    if not isinstance(checksums, str) or not _CHECKSUMS.fullmatch(checksums):
+        raise ValueError("it names no checksums")
+    return _Index(index["objects"], index["sources"], checksums)
+
+
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("file"), str)
+        and _DIGEST.fullmatch(row["file"]) is not None
+        and isinstance(row.get("mtime"), int)
+        and isinstance(row.get("size"), int)
+    )
+
+
+def _old_index(directory: Path) -> _Index:
+    with suppress(OSError, ValueError):
+        return _read_index(directory)
+    return _Index({}, {}, "")
 
 
 def _keep_file(path: str, known: Row | None, files: Path) -> Row | None:
@@ -122,17 +152,17 @@ def _keep_file(path: str, known: Row | None, files: Path) -> Row | None:
 def keep(tree: BuildTree, content: archive.Archive) -> tuple[int, int]:
     """Keep the state of ``tree``, whose checksums are ``content``; returns the numbers of objects and sources.
 
-    What was kept before and did not change is not copied again; what is not needed any more is removed.
+    What was kept before and did not change is not copied again; what is not needed any more is removed. Until the new
+    index takes the place of the old one, what was kept before stays whole.
     """
     directory = tree.root / BASE_DIRECTORY
     files = directory / "files"
     files.mkdir(parents=True, exist_ok=True)
-    old = _old_rows(directory)
-    (directory / "index").unlink(missing_ok=True)  # until the new one is whole there is no base
+    old = _old_index(directory)
     objects: dict[str, Row] = {}
     sources: dict[str, str] = {}
     for name in content.sums:
-        row = _keep_file(os.path.join(tree.root, name), old["objects"].get(name), files)
+        row = _keep_file(os.path.join(tree.root, name), old.objects.get(name), files)
         if row is not None:
             objects[name] = row
         source = SourceFiles.of(tree, name)
@@ -140,18 +170,25 @@ def keep(tree: BuildTree, content: archive.Archive) -> tuple[int, int]:
             sources.update((key, path) for key, path in source.files.items() if not key.startswith("/"))
     source_rows: dict[str, Row] = {}
     for name, path in sources.items():
-        row = _keep_file(path, old["sources"].get(name), files)
+        row = _keep_file(path, old.sources.get(name), files)
         if row is not None:
             source_rows[name] = row
     archive.save(directory / "checksums", content)
-    wanted = {row["file"] for row in objects.values()} | {row["file"] for row in source_rows.values()}
-    for stored in files.iterdir():
+    checksums = f"checksums-{_digest(str(directory / 'checksums'))}"
+    (directory / "checksums").replace(directory / checksums)
+    index = {"version": _VERSION, "objects": objects, "sources": source_rows, "checksums": checksums}
+    temporary = directory / f"index-{os.getpid()}"
+    try:
+        temporary.write_text(json.dumps(index, indent=0, sort_keys=True), "utf-8")
+        temporary.replace(directory / "index")
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    wanted = {row["file"] for row in (*objects.values(), *source_rows.values())} | {checksums, "index", "files"}
+    for stored in (*files.iterdir(), *directory.iterdir()):
         if stored.name not in wanted:
             stored.unlink()
-    index = {"version": _VERSION, "objects": objects, "sources": source_rows}
-    temporary = directory / f"index.{os.getpid()}"
-    temporary.write_text(json.dumps(index, indent=0, sort_keys=True), "utf-8")
-    temporary.replace(directory / "index")
     return len(objects), len(source_rows)
 
 
