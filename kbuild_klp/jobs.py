@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import select
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
 
@@ -35,42 +36,54 @@ def job_slots(wanted: int | None, most: int) -> Iterator[int]:
     if flags is None:
         yield most
         return
-    auth = _AUTH.search(flags)
+    auth = None
+    for auth in _AUTH.finditer(flags):  # noqa: B007 - make appends; the last one is that of our make
+        pass
     if auth is None:  # make without -j: one job
         yield 1
         return
-    with _jobserver(auth) as (reader, writer):
-        tokens = _take(reader, most - 1)
+    with _jobserver(auth) as server:
+        tokens = _take(server[0], most - 1) if server else b""
         try:
             yield 1 + len(tokens)
         finally:
-            if tokens:
-                os.write(writer, tokens)
+            if tokens and server:
+                os.write(server[1], tokens)
 
 
 @contextmanager
-def _jobserver(auth: re.Match[str]) -> Iterator[tuple[int, int]]:
-    if auth[1]:
-        try:
-            descriptor = os.open(auth[1], os.O_RDWR | os.O_NONBLOCK)
-        except OSError:
-            yield -1, -1
-            return
-        try:
-            yield descriptor, descriptor
-        finally:
-            os.close(descriptor)
-    else:
-        yield int(auth[2]), int(auth[3])
+def _jobserver(auth: re.Match[str]) -> Iterator[tuple[int, int] | None]:
+    """Open make's jobserver: gives descriptors to read from without waiting and to write to, None without one."""
+    try:
+        if auth[1]:
+            opened = writer = _open_pipe(auth[1], os.O_RDWR)
+        else:
+            writer = int(auth[3])
+            if not stat.S_ISFIFO(os.fstat(writer).st_mode):
+                raise OSError
+            # Opened again, because O_NONBLOCK on make's own descriptor would be make's too. Another process may
+            # take a token between our look and our read.
+            opened = _open_pipe(f"/proc/self/fd/{int(auth[2])}", os.O_RDONLY)
+    except (OSError, OverflowError):  # make did not pass it on, and the number may be that of another file
+        yield None
+        return
+    try:
+        yield opened, writer
+    finally:
+        os.close(opened)
+
+
+def _open_pipe(path: str, flags: int) -> int:
+    """Open a pipe, without waiting; raises OSError for everything else."""
+    if not Path(path).is_fifo():
+        raise OSError
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _take(reader: int, most: int) -> bytes:
     """Take up to ``most`` job slots without waiting for any."""
     tokens = b""
-    with suppress(OSError, ValueError):  # descriptors that make did not pass on
-        while len(tokens) < most and select.select([reader], [], [], 0)[0]:
-            token = os.read(reader, 1)
-            if not token:
-                break
+    with suppress(OSError):  # nothing left (EAGAIN)
+        while len(tokens) < most and (token := os.read(reader, 1)):
             tokens += token
     return tokens
