@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,13 @@ def _write_some(paths: Sequence[str]) -> BatchResult:
             except KlpError as error:
                 result.errors.append(str(error))
                 continue
+            except Exception as error:
+                # A fault of ours costs one object, not a build.
+                if os.environ.get("KLP_DEBUG"):
+                    raise
+                reason = f"internal error: {type(error).__name__}: {error}"
+                result.errors.append(str(KlpError(reason, file=path, hint="please report it, with KLP_DEBUG=1 set")))
+                continue
             result.warnings += computed.warnings
             data = sumfile.dump(computed.content)
             try:
@@ -134,7 +142,7 @@ def _write_serially(names: list[str], progress: Progress | None) -> BatchResult:
 
 
 def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) -> BatchResult:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
     # The largest first, so that no worker is left alone with one at the end.
@@ -145,16 +153,26 @@ def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) 
     total = BatchResult()
     done = 0
     _import_workers_modules()
-    with ProcessPoolExecutor(slots, mp_context=get_context("fork")) as pool:
+    pool = ProcessPoolExecutor(slots, mp_context=get_context("fork"), initializer=_leave_interrupts_to_parent)
+    try:
         futures = {pool.submit(_write_some, chunk): len(chunk) for chunk in chunks}
         for future in as_completed(futures):
             total.add(future.result())
             done += futures[future]
             if progress is not None:
                 progress(done, len(names))
+    except BrokenExecutor:
+        raise KlpError("a process that makes checksums was killed", hint="if memory is short, try --jobs 1") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     total.errors.sort()
     total.warnings.sort()
     return total
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Let a worker finish what it has: Ctrl-C goes to all processes, and only one is to speak."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _import_workers_modules() -> None:
