@@ -39,7 +39,8 @@ _CACHE_LIMIT = 1 << 20
 def _canonicalize(name: str) -> CanonicalName:
     text = _LLVM_HASH.sub("", name) if ".llvm." in name else name
     if text.startswith("__UNIQUE_ID_"):
-        match = _UNIQUE_ID.match(text)
+        # A static local has both numbers: __UNIQUE_ID_ddebug250.0
+        match = _UNIQUE_ID.match(_GCC_NUMBER.sub("", text))
         if match:
             return CanonicalName(match[1], True)
     if text.startswith("__init"):

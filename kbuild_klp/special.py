@@ -121,8 +121,9 @@ def special_table(architecture: str) -> SpecialTable:
     file = Path(__file__).with_name("special.toml")
     try:
         document = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise KlpError(str(error), file=file, hint="install kbuild-klp again") from None
-    rows = [_parse_row(row, file) for row in document["section"]]
+        version, sections = int(document["version"]), list(document["section"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise KlpError(f"cannot be used: {error}", file=file, hint="install kbuild-klp again") from None
+    rows = [_parse_row(row, file) for row in sections]
     applicable = [row for row in rows if not row.architectures or architecture in row.architectures]
-    return SpecialTable(applicable, document["version"])
+    return SpecialTable(applicable, version)
