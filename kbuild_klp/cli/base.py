@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from kbuild_klp import base
 from kbuild_klp.cli.export import checksums
@@ -21,12 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
-    tree = BuildTree.open(arguments.tree)
     if arguments.clean:
-        removed = base.remove(tree.root)
+        # Not a build tree: what was kept can be removed after make mrproper too.
+        root = Path(arguments.tree).resolve()
+        removed = base.remove(root)
         if not arguments.quiet:
-            print(f"{tree.root}: {'the base was removed' if removed else 'no base was kept'}")
+            print(f"{root}: {'the base was removed' if removed else 'no base was kept'}")
         return 0
+    tree = BuildTree.open(arguments.tree)
     content = checksums(arguments.tree, arguments.jobs)
     try:
         objects, sources = base.keep(tree, content)

@@ -48,8 +48,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     command = next((argument for argument in arguments if argument in _COMMANDS), None)
-    parsed = _parser(command).parse_args(arguments)
     try:
+        parsed = _parser(command).parse_args(arguments)
         status: int = parsed.main(parsed)
         sys.stdout.flush()
         return status
@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"kbuild-klp: Python package {error.name} is missing; install kbuild-klp again", file=sys.stderr)
     except MemoryError:
         print("kbuild-klp: out of memory", file=sys.stderr)
     except Exception as error:
