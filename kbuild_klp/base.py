@@ -89,10 +89,21 @@ class KeptBase:
         row = self._index["objects"].get(name)
         return None if row is None else str(self._files / row["file"])
 
-    def sources_like(self, other: SourceFiles) -> SourceFiles:
-        """Return the kept versions of the files of an object (those that were there when the base was kept)."""
+    def sources(self, name: str, other: SourceFiles) -> SourceFiles | None:
+        """Return the kept versions of the files of the object ``name``, which are ``other`` today.
+
+        Only those that were compiled into it: a file that was edited between build and klp-base proves nothing.
+        None when the object was not kept.
+        """
+        compiled = self._index["objects"].get(name)
+        if compiled is None:
+            return None
         rows = self._index["sources"]
-        files = {name: str(self._files / rows[name]["file"]) for name in other.files if name in rows}
+        files = {
+            file: str(self._files / rows[file]["file"])
+            for file in other.files
+            if file in rows and rows[file]["mtime"] <= compiled["mtime"]
+        }
         return SourceFiles(other.main, files)
 
 

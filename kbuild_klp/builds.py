@@ -300,7 +300,7 @@ class KeptBuild(ArchiveBuild):
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the kept versions of the files that the other side has for this object."""
         theirs = other.sources(name) if other is not None else None
-        return None if theirs is None else self._base.sources_like(theirs)
+        return None if theirs is None else self._base.sources(name, theirs)
 
 
 def open_build(path: str) -> Build:
