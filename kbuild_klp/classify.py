@@ -76,8 +76,9 @@ def _place(entry: Entry) -> dict[str, str]:
 
 def _moves_alignment(change: Change) -> bool:
     """Say whether a change of a symbol can have changed the alignment of its section by itself."""
-    resized = change.old is None or change.new is None or change.old.size != change.new.size
-    return resized or change.kind == KIND_FUNCTION or change.change is ChangeType.MOVED
+    if change.old is None or change.new is None or change.kind == KIND_FUNCTION:
+        return True
+    return (change.old.size, change.old.section) != (change.new.size, change.new.section)
 
 
 def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned: set[str]) -> Change | None:

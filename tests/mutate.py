@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.entry import Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.names import canonical_name
 from kbuild_klp.special import SectionClass, special_table
 
 # psABI table 4.9: how many bytes the linker overwrites, whatever stood there.
@@ -55,9 +57,7 @@ class Mutator:
             any(row.section_class is SectionClass.DERIVED for row in special_table("x86_64").rows(name))
             for name in self.object.section_names
         ]
-        self.wanted = [
-            bool(flags[index] & elf.SHF_ALLOC) and not self.derived[index] for index in range(len(flags))
-        ]
+        self.wanted = [bool(flags[index] & elf.SHF_ALLOC) and not self.derived[index] for index in range(len(flags))]
         self.relocations = list(self._relocations())
 
     def _relocations(self) -> Iterator[tuple[int, int, int, int, int, int]]:
@@ -99,7 +99,9 @@ class Mutator:
         header = self.object.sections[section]
         if not header["flags"] & elf.SHF_EXECINSTR:
             return False
-        inside = [s for i, s in enumerate(self.object.symbols) if self.object.shndx[i] == section and s["info"] & 0xF < 3]
+        inside = [
+            s for i, s in enumerate(self.object.symbols) if self.object.shndx[i] == section and s["info"] & 0xF < 3
+        ]
         ends = [int(s["value"] + s["size"]) for s in inside if s["size"]]
         if any(s["value"] <= at < s["value"] + s["size"] for s in inside) or not ends:
             return False
@@ -138,11 +140,14 @@ class Mutator:
     def symbol_mutations(self) -> Iterator[Mutation]:
         """Change binding, type, visibility, value and size of each symbol that names something."""
         header = self.object.sections[self.object.sections["type"] == elf.SHT_SYMTAB][0]
+        places = Counter(zip(self.object.shndx.tolist(), self.object.symbols["value"].tolist(), strict=True))
         for index, symbol in enumerate(self.object.symbols):
             section, kind = int(self.object.shndx[index]), int(symbol["info"]) & 0xF
             name = self.object.symbol_name(index)
             if section <= 0 or not self.wanted[section] or kind > elf.STT_FUNC or not name or name.startswith(".L"):
                 continue
+            if canonical_name(name).numbered and places[section, int(symbol["value"])] > 1:
+                continue  # equal tables of two functions in one place (-fipa-icf): who else has it means nothing
             at = int(header["offset"]) + 24 * index
             binding = int(symbol["info"]) >> 4
             for other in {0, 1, 2} - {binding}:

@@ -281,7 +281,9 @@ def test_padding_between_functions_is_nobodys(gcc: Compiler) -> None:
 PADDED = "-fpatchable-function-entry=16,16"
 
 
-@pytest.mark.parametrize("flags", [[PADDED], [PADDED, "-fcf-protection=branch"], ["-pg", "-mfentry", "-mrecord-mcount"]])
+@pytest.mark.parametrize(
+    "flags", [[PADDED], [PADDED, "-fcf-protection=branch"], ["-pg", "-mfentry", "-mrecord-mcount"]]
+)
 def test_neighbour_that_grows_moves_no_trace_entry_to_somebody_else(gcc: Compiler, flags: list[str]) -> None:
     """The NOPs before a function belong to it, also where the function before ends right there."""
     for length in range(1, 18):
@@ -353,7 +355,7 @@ def test_cold_part_that_comes_into_being_is_no_function_of_its_own(gcc: Compiler
 
 
 def test_function_moved_to_another_section_is_moved(cc: Compiler) -> None:
-    source = 'int other(int); {} int f(int x) {{ return other(x) + 3; }} int g(int x) {{ return f(x) * 5; }}'
+    source = "int other(int); {} int f(int x) {{ return other(x) + 3; }} int g(int x) {{ return f(x) * 5; }}"
     moved = '__attribute__((noinline, section(".noinstr.text")))'
     assert cc.diff(source.format("__attribute__((noinline))"), source.format(moved)) == {("f", "function", "moved")}
 
@@ -369,7 +371,7 @@ def test_static_function_moved_to_another_section_changes_no_caller(gcc: Compile
 
 
 def test_code_that_no_symbol_covers_is_an_entry_of_its_section(gcc: Compiler) -> None:
-    source = ".section .entry.text, \"ax\"\n mov ${}, %eax\n call somewhere\n ret\n"
+    source = '.section .entry.text, "ax"\n mov ${}, %eax\n call somewhere\n ret\n'
     assert gcc.diff_assembly(source.format(1), source.format(2)) == {(".entry.text", "section", "changed")}
     assert gcc.diff_assembly(source.format(1), source.format(1).replace("somewhere", "elsewhere")) == {
         (".entry.text", "section", "changed")

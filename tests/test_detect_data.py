@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from snippets import Compiler, changed, data_changed, diff_objects
+from mutate import Mutator
+from snippets import Compiler, changed, changes_of, data_changed, diff_objects
+
+from kbuild_klp.builds import ObjectBuild
+from kbuild_klp.diff import compare
 
 # -- strings ----------------------------------------------------------------------------------------------------------
 
@@ -22,7 +26,9 @@ def test_changed_string_changes_its_user(cc: Compiler) -> None:
     assert cc.diff(STRINGS % ("", "beta"), STRINGS % ("", "BETA")) == changed("b")
 
 
-@pytest.mark.parametrize("longer", ["beta, and more", "", "a string so long that the kernel's compilers align it to 8 bytes"])
+@pytest.mark.parametrize(
+    "longer", ["beta, and more", "", "a string so long that the kernel's compilers align it to 8 bytes"]
+)
 def test_string_of_another_length_moves_the_others_and_changes_none(cc: Compiler, longer: str) -> None:
     assert cc.diff(STRINGS % ("", "beta"), STRINGS % ("", longer)) == changed("b")
 
@@ -43,7 +49,10 @@ def test_string_in_a_table_of_pointers_changes_the_table(cc: Compiler) -> None:
 
 def test_middle_of_a_string_means_the_whole_string(gcc: Compiler) -> None:
     """What stands before the address can be reached as well: "0123456789abcdef"[i + 3] with i below 0."""
-    source = '.text\n.globl f\n.type f, @function\nf: mov $.LC0+3, %rdi\nret\n.size f, . - f\n.section .rodata.str1.1,"aMS",@progbits,1\n.LC0: .string "{}"\n'
+    source = (
+        ".text\n.globl f\n.type f, @function\nf: mov $.LC0+3, %rdi\nret\n"
+        '.size f, . - f\n.section .rodata.str1.1,"aMS",@progbits,1\n.LC0: .string "{}"\n'
+    )
     assert gcc.diff_assembly(source.format("foobar"), source.format("Foobar")) == changed("f")
     assert gcc.diff_assembly(source.format("foobar"), source.format("foobaz")) == changed("f")
 
@@ -54,7 +63,10 @@ def test_wide_strings_are_compared(cc: Compiler) -> None:
 
 
 def test_string_with_a_zero_inside_is_compared_to_its_end(cc: Compiler) -> None:
-    source = 'int log(const char *, ...); int f(void) {{ return log("ab\\0{}") + 1; }} int g(void) {{ return log("ab") + 2; }}'
+    source = (
+        'int log(const char *, ...); int f(void) {{ return log("ab\\0{}") + 1; '
+        '}} int g(void) {{ return log("ab") + 2; }}'
+    )
     assert cc.diff(source.format("cd"), source.format("ce")) == changed("f")
 
 
@@ -72,7 +84,8 @@ int ext(int);
 int before(int x) { switch (x) { %s case 0: return ext(11); case 1: return ext(x) * 3; case 2: return ext(x * 5) - 7;
   case 3: return ext(x ^ 3); case 4: return -ext(x); case 5: return ext(x) / 3; default: return 0; } }
 int target(int x) { switch (x) { case 0: return ext(1); case 1: return ext(x) + %s; case %s: return ext(x + 2) - 2;
-  case 3: return ext(x - 3); case 4: return ext(x) ^ 9; case 5: return ext(x) >> 3; case 6: return 77; default: return 1; } }
+  case 3: return ext(x - 3); case 4: return ext(x) ^ 9; case 5: return ext(x) >> 3;
+    case 6: return 77; default: return 1; } }
 """
 
 
@@ -152,13 +165,17 @@ def test_function_names_follow_their_functions(cc: Compiler) -> None:
 
 
 def test_static_const_table_in_a_function_changes_the_function(gcc: Compiler) -> None:
-    source = "int f(int x) {{ static const int table[4] = {{ 1, 2, {}, 4 }}; return table[x & 3]; }} int g(void) {{ return 1; }}"
+    source = (
+        "int f(int x) {{ static const int table[4] = {{ 1, 2, {}, 4 }}; "
+        "return table[x & 3]; }} int g(void) {{ return 1; }}"
+    )
     assert gcc.diff(source.format(3), source.format(33)) == changed("f")
 
 
 def test_static_const_table_shared_by_two_functions_changes_both(gcc: Compiler) -> None:
     source = """
-    static inline __attribute__((always_inline)) int get(int x) {{ static const int t[4] = {{ 1, 2, {}, 4 }}; return t[x & 3]; }}
+    static inline __attribute__((always_inline)) int get(int x) {{ static const int t[4] = {{ 1, 2, {}, 4 }};
+      return t[x & 3]; }}
     int f(int x) {{ return get(x); }} int g(int x) {{ return get(x) * 3; }} int h(void) {{ return 1; }}
     """
     assert gcc.diff(source.format(3), source.format(33)) == changed("f", "g")
@@ -330,7 +347,9 @@ def test_address_one_past_the_end_belongs_to_what_ends_there(gcc: Compiler) -> N
 
 
 def test_per_cpu_and_thread_like_sections_are_compared(cc: Compiler) -> None:
-    source = 'int v __attribute__((section(".data..percpu"))) = {}; int w __attribute__((section(".data..percpu"))) = 2;'
+    source = (
+        'int v __attribute__((section(".data..percpu"))) = {}; int w __attribute__((section(".data..percpu"))) = 2;'
+    )
     assert cc.diff(source.format(1), source.format(3)) == data_changed("v")
 
 
@@ -338,7 +357,9 @@ def test_order_in_an_array_made_by_the_linker_is_found(gcc: Compiler) -> None:
     line = 'static void *p_{0} __attribute__((used, section("__param_like"))) = {0};'
     source = "int a(void) { return 1; } int b(void) { return 2; }"
     flags = ["-fno-toplevel-reorder"]
-    answer = gcc.diff(source + line.format("a") + line.format("b"), source + line.format("b") + line.format("a"), *flags)
+    answer = gcc.diff(
+        source + line.format("a") + line.format("b"), source + line.format("b") + line.format("a"), *flags
+    )
     assert answer == {("__param_like", "section", "changed")}
 
 
@@ -349,6 +370,27 @@ def test_width_of_a_relocation_is_found(gcc: Compiler) -> None:
     source = ".data\n.globl v\n.type v, @object\nv: {}\n.size v, 8\n"
     assert gcc.diff_assembly(source.format(".quad ext"), source.format(".long ext, 0")) == data_changed("v")
     assert gcc.diff_assembly(source.format(".quad ext"), source.format(".quad ext - .")) == data_changed("v")
+
+
+def test_relocation_of_an_unknown_type_is_compared_raw_and_warned_about_once(gcc: Compiler) -> None:
+    text = (
+        ".data\n.globl v\n.type v, @object\nv: .quad ext, ext\n"
+        ".size v, 16\n.globl w\n.type w, @object\nw: .quad 1\n.size w, 8\n"
+    )
+    plain = gcc.assembly(text)
+    mutator = Mutator(plain.read_bytes())
+    unknown = plain.with_name("unknown.o"), plain.with_name("other.o")
+    data = bytearray(plain.read_bytes())
+    for at, *_ in mutator.relocations:
+        data[at + 8] = 250
+    unknown[0].write_bytes(data)
+    # The linker might leave these bytes as they are: they count.
+    data[int(mutator.object.sections[mutator.relocations[0][1]]["offset"])] ^= 1
+    unknown[1].write_bytes(data)
+    for first, second, warned in ((plain, unknown[0], 1), (unknown[0], unknown[1], 2), (unknown[1], unknown[1], 2)):
+        report = compare(ObjectBuild(str(first)), ObjectBuild(str(second)))
+        assert changes_of(report) == (set() if first == second else data_changed("v"))
+        assert len(report.warnings) == warned and all("type 250" in warning for warning in report.warnings)
 
 
 def test_unknown_allocated_section_is_data(gcc: Compiler) -> None:

@@ -143,12 +143,16 @@ def test_replacement_code_in_a_subsection_is_seen(gcc: Compiler) -> None:
 
 @pytest.mark.parametrize("section", ["__mcount_loc", "__patchable_function_entries"])
 def test_traced_function_that_is_no_longer_traced_is_found(gcc: Compiler, section: str) -> None:
-    text = ".text\n.globl f, g\n.type f, @function\nf: {}\n ret\n.size f, . - f\n.type g, @function\ng: ret\n.size g, 1\n"
+    text = (
+        ".text\n.globl f, g\n.type f, @function\nf: {}\n ret\n.size f, . - f\n.type g, @function\ng: ret\n.size g, 1\n"
+    )
     entry = f'nop\n.pushsection {section}, "a"\n.quad f\n.popsection'
     assert gcc.diff_assembly(text.format(entry), text.format("nop")) == changed("f")
 
 
-@pytest.mark.parametrize("section", [".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal", ".cfi_sites"])
+@pytest.mark.parametrize(
+    "section", [".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal", ".cfi_sites"]
+)
 def test_sites_that_objtool_lists_belong_to_their_function(gcc: Compiler, section: str) -> None:
     text = ".text\n.globl f, g\n.type f, @function\nf: nop\n{}\n ret\n.size f, . - f\n.type g, @function\ng: {}\nret\n.size g, . - g\n"
     entry = f'1: nop\n.pushsection {section}, "a"\n.long 1b - .\n.popsection'
@@ -165,7 +169,9 @@ def test_unwind_tables_are_derived(gcc: Compiler, old: Path) -> None:
 
 
 def test_table_of_an_unknown_layout_is_plain_data_and_said_so(gcc: Compiler) -> None:
-    text = '.text\n.globl f\n.type f, @function\nf: ret\n.size f, 1\n.section __ex_table, "a"\n.long f - ., {}\n.byte 1\n'
+    text = (
+        '.text\n.globl f\n.type f, @function\nf: ret\n.size f, 1\n.section __ex_table, "a"\n.long f - ., {}\n.byte 1\n'
+    )
     first, second = gcc.assembly(text.format(1)), gcc.assembly(text.format(2))
     report = compare(ObjectBuild(str(first)), ObjectBuild(str(second)))
     assert [(change.symbol, change.kind) for group in report.objects for change in group.changes] == [
@@ -180,5 +186,7 @@ def test_entry_that_belongs_to_nobody_is_compared(gcc: Compiler) -> None:
 
 
 def test_entries_about_data_belong_to_the_data(gcc: Compiler) -> None:
-    text = '.data\n.globl v\n.type v, @object\nv: .quad 1\n.size v, 8\n.section __ex_table, "a"\n.long v - ., v - ., {}\n'
+    text = (
+        '.data\n.globl v\n.type v, @object\nv: .quad 1\n.size v, 8\n.section __ex_table, "a"\n.long v - ., v - ., {}\n'
+    )
     assert gcc.diff_assembly(text.format(1), text.format(2)) == data_changed("v")

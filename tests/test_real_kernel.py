@@ -97,7 +97,9 @@ def test_entries_have_distinct_names(objects: list[Path]) -> None:
         assert len(names) == len(set(names)), path
 
 
-_RELOCATION = re.compile(r"^([0-9a-f]{16})\s+[0-9a-f]{16}\s+(R_\w+)\s+(?:[0-9a-f]{16}\s+)?(\S+)(?: ([+-]) ([0-9a-f]+))?$")
+_RELOCATION = re.compile(
+    r"^([0-9a-f]{16})\s+[0-9a-f]{16}\s+(R_\w+)\s+(?:[0-9a-f]{16}\s+)?(\S+)(?: ([+-]) ([0-9a-f]+))?$"
+)
 
 
 def test_relocations_are_those_that_readelf_reads(objects: list[Path], binutils: Callable[..., str]) -> None:
@@ -119,7 +121,9 @@ def test_relocations_are_those_that_readelf_reads(objects: list[Path], binutils:
             seen += 1
             row = ours[int(image.base[indices[0]]) + int(match[1], 16)]
             symbol = int(references.symbol[row])
-            name = canonical.object.symbol_name(symbol) or canonical.object.section_names[canonical.object.shndx[symbol]]
+            name = (
+                canonical.object.symbol_name(symbol) or canonical.object.section_names[canonical.object.shndx[symbol]]
+            )
             addend = int(match[5] or "0", 16) * (-1 if match[4] == "-" else 1)
             assert name == match[3], f"{path}: {line}"
             assert 0 <= int(references.addend[row]) - addend <= 12, f"{path}: {line}"
