@@ -40,7 +40,7 @@ def compare(
             continue
         # The objects are read only now, and only those that differ.
         if explain:
-            changes = _explain(old, new, name, changes, report.summary.changed)
+            changes = explain_object(old, new, name, changes, report.summary.changed)
         if not changes:
             continue
         report.summary.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in changes)
@@ -106,8 +106,8 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
     return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
 
 
-def _explain(old: Build, new: Build, name: str, changes: list[Change], explained: int) -> list[Change]:
-    """Find the reasons of changes, of which ``explained`` were already in other objects."""
+def explain_object(old: Build, new: Build, name: str, changes: list[Change], explained: int = 0) -> list[Change]:
+    """Find the reasons of changes of one object, of which ``explained`` were already in other objects."""
     old_file = old.object_file(name) if _listed(old, name) else None
     new_file = new.object_file(name) if _listed(new, name) else None
     if old_file is None or new_file is None:

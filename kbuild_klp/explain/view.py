@@ -21,7 +21,10 @@ _MEANING = ("kind", "ordinal", "offset", "high", "low")
 
 
 class Reference(NamedTuple):
-    """A reference of a part: ``place`` in it, ``key`` equal for references that mean the same, ``row`` its index in References."""
+    """A reference of a part.
+
+    ``place`` in it; ``key`` equal for references that mean the same; ``row`` its index in References.
+    """
 
     place: int
     key: tuple[int, ...]
@@ -64,6 +67,15 @@ class ObjectView:
             if self.canonical.section_name(part) == entry.section and size == entry.size:
                 return [part, *self.digests.families.children.get(part, ())]
         return candidates[:1]
+
+    def alias_of(self, symbol: str) -> str | None:
+        """Return the name of the entry that ``symbol`` is another name of, or a label in; None if it is not there."""
+        chunks = self.canonical.chunks
+        for at, member in enumerate(chunks.symbols.tolist()):
+            if self.object.symbol_name(member) == symbol:
+                chunk = int(np.searchsorted(chunks.first, at, "right")) - 1
+                return self.object.symbol_name(int(chunks.symbols[chunks.first[chunk]]))
+        return None
 
     def references(self, part: int) -> list[Reference]:
         """Return the references of a part, in order of place."""
