@@ -139,7 +139,7 @@ def source(special: Special = Special(), other: Special = _OTHER) -> str:
         body = _FUNCTION
         for key in ("fixup", "target"):
             # Where the labels stand does not change, only who points at them.
-            body = body.replace("{%s}:" % key, names[key] + suffix + ":")
+            body = body.replace("{" + key + "}:", names[key] + suffix + ":")
         text.append(body.format(name=name, s=entries, p="", **labels) + "\n.p2align 4\n")
     return "".join(text) + _DATA
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ def test_static_locals_whose_functions_trade_places_are_unchanged(gcc: Compiler)
 
 def test_static_locals_that_trade_values_are_changed(gcc: Compiler) -> None:
     """count.0 is now what count.1 was: the names say nothing, the users tell."""
-    source = "int a(int x) {{ static int count = {}; return count += x; }} int b(int x) {{ static int count = {}; return count -= x; }}"
+    source = (
+        "int a(int x) {{ static int count = {}; return count += x; }} "
+        "int b(int x) {{ static int count = {}; return count -= x; }}"
+    )
     assert gcc.diff(source.format(1, 2), source.format(2, 1)) == data_changed("count")
 
 
@@ -77,7 +81,8 @@ def test_static_that_two_functions_share_from_now_on_is_found(gcc: Compiler) -> 
 
 def test_two_statics_of_one_name_in_one_function_that_trade_roles_are_found(gcc: Compiler) -> None:
     source = """
-    int f(int x) {{ int r = 0; {{ static int count; r += count++ + x; }} {{ static int count; r ^= count--; }} return r; }}
+    int f(int x) {{ int r = 0; {{ static int count; r += count++ + x; }} {{ static int count;
+      r ^= count--; }} return r; }}
     int g(int x) {{ int r; {{ static int state = 1; r = state++; {{ static int state = 2; r -= {}; }} }} return r; }}
     """
     assert gcc.diff(source.format("state++"), source.format("state")) >= changed("g")
@@ -96,7 +101,8 @@ def test_clone_that_appears_is_the_same_function_changed(gcc: Compiler) -> None:
     source = """
     int ext(int), ext2(int);
     static __attribute__((noinline)) int foo(int x, int y) {{ return ext(x) + ext2(y) * y; }}
-    int a(int x) {{ return foo(x, {}) + 1; }} int b(int x) {{ return foo(x, {}) + 2; }} int c(int x) {{ return ext(x) + 3; }}
+    int a(int x) {{ return foo(x, {}) + 1; }} int b(int x) {{ return foo(x, {}) + 2; }}
+      int c(int x) {{ return ext(x) + 3; }}
     """
     old, new = source.format("x", "x"), source.format("7", "7")
     names = gcc.object(new).read_bytes()
@@ -279,7 +285,10 @@ def test_common_symbol_that_becomes_an_ordinary_one_is_found(cc: Compiler) -> No
 
 
 def test_renamed_function_is_removed_and_added_and_changes_its_callers(cc: Compiler) -> None:
-    source = "int ext(int); __attribute__((noinline)) int {0}(int x) {{ return ext(x) + 1; }} int user(int x) {{ return {0}(x) * 2; }}"
+    source = (
+        "int ext(int); __attribute__((noinline)) int {0}(int x) {{ return ext(x) + 1; "
+        "}} int user(int x) {{ return {0}(x) * 2; }}"
+    )
     assert cc.diff(source.format("before"), source.format("after")) == changed("user") | {
         ("before", "function", "removed"),
         ("after", "function", "added"),
@@ -320,7 +329,10 @@ def test_more_sections_than_sixteen_bits_can_count(gcc: Compiler) -> None:
     def source(value: int) -> str:
         fillers = "\n".join(f'.section .s{i}, "", @progbits' for i in range(65300))
         last = f'.section .data.last, "aw"\n.globl v\n.type v, @object\nv: .quad {value}\n.size v, 8\n'
-        code = f'.section .text.last, "ax"\n.globl f\n.type f, @function\nf: mov ${value}, %eax\nmov v, %ecx\nret\n.size f, . - f\n'
+        code = (
+            f'.section .text.last, "ax"\n.globl f\n.type f, @function\n'
+            f"f: mov ${value}, %eax\nmov v, %ecx\nret\n.size f, . - f\n"
+        )
         return (
             fillers
             + "\n"
@@ -351,7 +363,7 @@ def test_comdat_groups_are_compared_by_their_members(gcc: Compiler) -> None:
     assert gcc.diff_assembly(source.format("f", 1), source.format("f", 2)) == changed("f")
 
 
-def test_object_without_section_symbols(gcc: Compiler, binutils) -> None:  # type: ignore[no-untyped-def]
+def test_object_without_section_symbols(gcc: Compiler, binutils: Callable[..., str]) -> None:
     """Newer assemblers write no section symbols that nothing uses; references then name the variables."""
     source = "static int v[4]; int f(int x) { return v[x] += 3; } int g(int x) { return x; }"
     plain = gcc.object(source)
@@ -360,7 +372,7 @@ def test_object_without_section_symbols(gcc: Compiler, binutils) -> None:  # typ
     assert diff_objects(plain, stripped) == set()
 
 
-def test_linked_object_keeps_statics_of_two_files_apart(gcc: Compiler, binutils) -> None:  # type: ignore[no-untyped-def]
+def test_linked_object_keeps_statics_of_two_files_apart(gcc: Compiler, binutils: Callable[..., str]) -> None:
     source = "static int state = {}; int {}(int x) {{ return state += x; }}"
 
     def link(first: int, second: int) -> Path:
@@ -380,7 +392,7 @@ def test_linked_object_keeps_statics_of_two_files_apart(gcc: Compiler, binutils)
     assert {(symbol.partition("@")[0], kind, change) for symbol, kind, change in answer} == data_changed("state")
 
 
-def test_symbols_before_the_first_file_symbol_are_compared(gcc: Compiler, binutils) -> None:  # type: ignore[no-untyped-def]
+def test_symbols_before_the_first_file_symbol_are_compared(gcc: Compiler, binutils: Callable[..., str]) -> None:
     source = "static __attribute__((noinline)) int s(int x) {{ return x * {}; }} int f(int x) {{ return s(x) + 1; }}"
     stripped = []
     for value in (3, 5):

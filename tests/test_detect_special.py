@@ -154,7 +154,10 @@ def test_traced_function_that_is_no_longer_traced_is_found(gcc: Compiler, sectio
     "section", [".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal", ".cfi_sites"]
 )
 def test_sites_that_objtool_lists_belong_to_their_function(gcc: Compiler, section: str) -> None:
-    text = ".text\n.globl f, g\n.type f, @function\nf: nop\n{}\n ret\n.size f, . - f\n.type g, @function\ng: {}\nret\n.size g, . - g\n"
+    text = (
+        ".text\n.globl f, g\n.type f, @function\nf: nop\n{}\n ret\n"
+        ".size f, . - f\n.type g, @function\ng: {}\nret\n.size g, . - g\n"
+    )
     entry = f'1: nop\n.pushsection {section}, "a"\n.long 1b - .\n.popsection'
     first = gcc.assembly(text.format(entry, entry))
     assert diff_objects(first, gcc.assembly(text.format("nop", entry))) == changed("f")
@@ -163,7 +166,10 @@ def test_sites_that_objtool_lists_belong_to_their_function(gcc: Compiler, sectio
 
 
 def test_unwind_tables_are_derived(gcc: Compiler, old: Path) -> None:
-    more = '.pushsection .orc_unwind, "a"; .byte {0}, 2, 3, 4, 5, 6; .popsection; .pushsection .orc_unwind_ip, "a"; .long {0}; .popsection'
+    more = (
+        '.pushsection .orc_unwind, "a"; .byte {0}, 2, 3, 4, 5, 6; '
+        '.popsection; .pushsection .orc_unwind_ip, "a"; .long {0}; .popsection'
+    )
     one, two = (gcc.assembly(with_change(more=more.format(value))) for value in (1, 9))
     assert diff_objects(old, one) == set() == diff_objects(one, two)
 
@@ -181,7 +187,10 @@ def test_table_of_an_unknown_layout_is_plain_data_and_said_so(gcc: Compiler) -> 
 
 
 def test_entry_that_belongs_to_nobody_is_compared(gcc: Compiler) -> None:
-    text = '.text\n.globl f\n.type f, @function\nf: ret\n.size f, 1\n.section __ex_table, "a"\n.long outside - ., f - ., {}\n'
+    text = (
+        ".text\n.globl f\n.type f, @function\nf: ret\n.size f, 1\n"
+        '.section __ex_table, "a"\n.long outside - ., f - ., {}\n'
+    )
     assert gcc.diff_assembly(text.format(1), text.format(2)) == {("__ex_table", "section", "changed")}
 
 

@@ -27,10 +27,13 @@ static const char *names[] = { "one", "two", "a third one, longer than the other
 static __attribute__((noinline)) int local(int x) { static int count; return count += x * 3 + counter++; }
 static int gone(int x) __attribute__((cold));
 int f(int x) { static int count = 4; count ^= x; return local(x) + log("f %d\n", count) + value++ + table[x]; }
-int g(int x) { switch (x) { case 0: return 17; case 1: return 4; case 2: return 23; case 3: return 55; case 4: return 9; }
+int g(int x) { switch (x) { case 0: return 17; case 1: return 4; case 2: return 23;
+  case 3: return 55; case 4: return 9; }
   return log(names[x & 1]) + numbers[2]; }
-int h(int x) { static struct rs _rs = { 5000, 10 }; if (__builtin_expect(limited(&_rs), 0)) { ext(x); log(__func__); __builtin_trap(); }
-  switch (x) { case 0: return ext(1); case 1: return ext(x) * 3; case 2: return ext(x * 5) - 7; case 3: return ext(x ^ 3);
+int h(int x) { static struct rs _rs = { 5000, 10 }; if (__builtin_expect(limited(&_rs), 0)) { ext(x);
+  log(__func__); __builtin_trap(); }
+  switch (x) { case 0: return ext(1); case 1: return ext(x) * 3; case 2: return ext(x * 5) - 7;
+    case 3: return ext(x ^ 3);
   case 4: return -ext(x); case 5: return ext(x) / 3; default: return undefined_variable; } }
 int alias(int x) __attribute__((alias("f"))); int weak(int x) __attribute__((weak)); int weak(int x) { return ext(-x); }
 """
