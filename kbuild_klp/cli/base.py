@@ -25,6 +25,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.clean:
         # Not a build tree: what was kept can be removed after make mrproper too.
         root = Path(arguments.tree).resolve()
+        if not root.is_dir():
+            raise KlpError("is not a directory", file=arguments.tree, hint="give the tree in which `make klp-base` ran")
         removed = base.remove(root)
         if not arguments.quiet:
             print(f"{root}: {'the base was removed' if removed else 'no base was kept'}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,4 +82,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> NoReturn:
     """Entry point of the command."""
+    # File and symbol names are bytes; the terminal's encoding may have no characters for them.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))

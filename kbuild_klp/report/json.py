@@ -34,4 +34,4 @@ def render(report: Report) -> str:
         ],
         "warnings": report.warnings + report.failed,
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2)
