@@ -149,9 +149,9 @@ def _keep_file(path: str, known: Row | None, files: Path) -> Row | None:
     """Store one file; returns its row of the index, None when it is not there."""
     try:
         status = os.stat(path)
-        if known and (known["mtime"], known["size"]) == (status.st_mtime_ns, status.st_size):
-            if (files / known["file"]).exists():
-                return known
+        is_same = known is not None and (known["mtime"], known["size"]) == (status.st_mtime_ns, status.st_size)
+        if known is not None and is_same and (files / known["file"]).exists():
+            return known
         digest = _digest(path)
         if not (files / digest).exists():
             _copy(path, files / digest)

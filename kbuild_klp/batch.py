@@ -6,7 +6,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,9 +154,10 @@ def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) 
     total = BatchResult()
     done = 0
     _import_workers_modules()
-    pool = ProcessPoolExecutor(slots, mp_context=get_context("fork"), initializer=_leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(slots, mp_context=get_context("fork"))
     try:
-        futures = {pool.submit(_write_some, chunk): len(chunk) for chunk in chunks}
+        with _interrupts_held():  # for good in the workers, which start here
+            futures = {pool.submit(_write_some, chunk): len(chunk) for chunk in chunks}
         for future in as_completed(futures):
             total.add(future.result())
             done += futures[future]
@@ -170,9 +172,14 @@ def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) 
     return total
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Let a worker finish what it has: Ctrl-C goes to all processes, and only one is to speak."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back. It goes to all processes, and only the parent is to speak."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _import_workers_modules() -> None:

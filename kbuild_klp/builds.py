@@ -163,7 +163,7 @@ class TreeBuild(Build):
         if known is not None:
             return known
         try:
-            with open(sum_path(self._path(name)), "rb", buffering=0) as file:  # noqa: PTH123 - 1,400 times
+            with open(sum_path(self._path(name)), "rb", buffering=0) as file:
                 return file.read()
         except OSError as error:
             self.failed[name] = f"{error.filename}: {error.strerror}"

@@ -22,39 +22,39 @@ static const char *const names[] = {"alpha", "beta", "gamma"};
 static int __attribute__((noinline)) helper(int x) { static int calls; calls += x; return calls + counter; }
 static inline void warn(void)
 {
-	asm volatile("1: ud2\n.pushsection __bug_table,\"aw\"\n.long 1b - ., %c0 - .\n.word %c1, %c2\n.popsection"
-		     :: "i"("file.c"), "i"(12), "i"(3));
+    asm volatile("1: ud2\n.pushsection __bug_table,\"aw\"\n.long 1b - ., %c0 - .\n.word %c1, %c2\n.popsection"
+             :: "i"("file.c"), "i"(12), "i"(3));
 }
 static inline void alternative(void)
 {
-	asm volatile("661: .byte 0x90,0x90,0x90\n.pushsection .altinstructions,\"a\"\n.long 661b - ., 6641f - .\n"
-		     ".word 5, 0\n.byte 3, 3\n.popsection\n"
-		     ".pushsection .altinstr_replacement,\"ax\"\n6641: nop; nop; nop\n.popsection");
+    asm volatile("661: .byte 0x90,0x90,0x90\n.pushsection .altinstructions,\"a\"\n.long 661b - ., 6641f - .\n"
+             ".word 5, 0\n.byte 3, 3\n.popsection\n"
+             ".pushsection .altinstr_replacement,\"ax\"\n6641: nop; nop; nop\n.popsection");
 }
 static inline int extable(int x)
 {
-	asm volatile("1: movl %0,%0\n2:\n.pushsection __ex_table,\"a\"\n.long 1b - ., 2b - ., 3\n.popsection" : "+r"(x));
-	return x;
+    asm volatile("1: movl %0,%0\n2:\n.pushsection __ex_table,\"a\"\n.long 1b - ., 2b - ., 3\n.popsection" : "+r"(x));
+    return x;
 }
 static inline void jump(void)
 {
-	asm volatile("1: .byte 0x0f,0x1f,0x44,0,0\n.pushsection __jump_table,\"aw\"\n.balign 8\n.long 1b - ., 1b - .\n"
-		     ".quad %c0 - .\n.popsection" :: "i"(&key));
+    asm volatile("1: .byte 0x0f,0x1f,0x44,0,0\n.pushsection __jump_table,\"aw\"\n.balign 8\n.long 1b - ., 1b - .\n"
+             ".quad %c0 - .\n.popsection" :: "i"(&key));
 }
 int choose(int x)
 {
-	switch (x) {
-	case 0: return helper(3);
-	case 1: return printk("one\n");
-	case 2: return printk("two %d\n", x);
-	case 3: return table[x];
-	case 4: return counter++;
-	case 5: return printk("five");
-	case 6: warn(); return 2;
-	case 7: alternative(); return 4;
-	case 8: return extable(x);
-	default: jump(); return -1;
-	}
+    switch (x) {
+    case 0: return helper(3);
+    case 1: return printk("one\n");
+    case 2: return printk("two %d\n", x);
+    case 3: return table[x];
+    case 4: return counter++;
+    case 5: return printk("five");
+    case 6: warn(); return 2;
+    case 7: alternative(); return 4;
+    case 8: return extable(x);
+    default: jump(); return -1;
+    }
 }
 const char *name(int x) { printk("%s %s\n", names[x], __func__); return names[x]; }
 __attribute__((weak)) int weak(void) { return printk("w"); }

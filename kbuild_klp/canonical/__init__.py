@@ -30,8 +30,8 @@ __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
 class CanonicalObject:
     """One object in canonical form.
 
-    ``names`` are those of ``chunks.symbols``, ``numbered`` the positions in it of names that lost a number; ``references`` and ``targets`` have a row for each reference, in order
-    of place.
+    ``names`` are those of ``chunks.symbols``, ``numbered`` the positions in it of names that lost a number;
+    ``references`` and ``targets`` have a row for each reference, in order of place.
     """
 
     image: Image

@@ -404,9 +404,7 @@ def test_starts_stop_at_what_reaches_beyond_the_end() -> None:
 
 @given(_CODE, st.lists(st.tuples(st.integers(0, 64), st.integers(0, 64))), st.sampled_from([0, 3, 100]))
 @settings(deadline=None)
-def test_sweep_is_instruction_starts_of_each_range(
-    data: bytes, ranges: list[tuple[int, int]], few: int
-) -> None:
+def test_sweep_is_instruction_starts_of_each_range(data: bytes, ranges: list[tuple[int, int]], few: int) -> None:
     lengths = lengths_of(data)
     ranges = [(min(start, len(data)), min(end, len(data))) for start, end in ranges]
     single = [instruction_starts(lengths, start, end) for start, end in ranges]

@@ -88,9 +88,7 @@ def check_sections(path: Path, sections: list[Section], overlapping: frozenset[s
         for start in starts:
             ours, data = lengths[start], section.data[start : start + 15]
             theirs = capstone_length(data)
-            assert theirs in (ours, 0, None), (
-                f"{section.name}+{start:#x} {data.hex()}: {ours}, capstone {theirs}"
-            )
+            assert theirs in (ours, 0, None), f"{section.name}+{start:#x} {data.hex()}: {ours}, capstone {theirs}"
             length, text = listing[section.name].get(start, (0, ""))
             # It joins fwait with the floating-point instruction behind.
             lost = length != ours and (lost or "(bad)" in text or data[0] == 0x9B)
@@ -142,8 +140,6 @@ def test_kernel_code(path: Path) -> None:
     """All but .text, which has the same in twenty times the amount (set KLP_TEST_ALL for it)."""
     # The return thunk's untraining sequences hide an instruction in the middle of another, on purpose.
     sections = [
-        section
-        for section in executable_sections(path)
-        if section.name != ".text" or "KLP_TEST_ALL" in os.environ
+        section for section in executable_sections(path) if section.name != ".text" or "KLP_TEST_ALL" in os.environ
     ]
     assert check_sections(path, sections, frozenset([".text..__x86.return_thunk"])) > 50_000

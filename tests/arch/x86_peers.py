@@ -34,9 +34,7 @@ CAPSTONE_DIFFERS = [
     # 66 makes it 16 bits; capstone 4 reads 32 when F2 is there too.
     (_PREFIX + rb"*\xf2" + _PREFIX + rb"*\x68", "push with 66 and F2"),
 ]
-_CAPSTONE_DIFFERS = re.compile(
-    b"|".join(b"(?:" + pattern + b")" for pattern, _ in CAPSTONE_DIFFERS), re.DOTALL
-)
+_CAPSTONE_DIFFERS = re.compile(b"|".join(b"(?:" + pattern + b")" for pattern, _ in CAPSTONE_DIFFERS), re.DOTALL)
 _CAPSTONE = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
 
@@ -53,9 +51,7 @@ _OBJDUMP_LINE = re.compile(r"\s*([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*(.*)")
 def objdump(path: Path, sections: list[str]) -> dict[str, dict[int, tuple[int, str]]]:
     """Section name to offset to length and text of each instruction."""
     only = [f"--section={name}" for name in sections]
-    listing = subprocess.run(
-        ["objdump", "-dzw", *only, path], capture_output=True, text=True, check=True
-    ).stdout
+    listing = subprocess.run(["objdump", "-dzw", *only, path], capture_output=True, text=True, check=True).stdout
     result: dict[str, dict[int, tuple[int, str]]] = {}
     for line in listing.splitlines():
         if line.startswith("Disassembly of section "):

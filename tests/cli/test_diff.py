@@ -173,7 +173,7 @@ def test_what_was_kept_and_the_tree(pair: Pair):
     assert result.status == 2 and "keeps no base; run `make klp-base` first" in result.err
 
 
-# -- checksums that are not as they should be -----------------------------------------------------------------------------
+# -- checksums that are not as they should be -------------------------------------------------------------------------
 
 
 def test_checksums_that_are_stale_are_made_again(pair: Pair):
@@ -267,7 +267,7 @@ def test_a_tree_that_may_not_be_written(pair: Pair):
     assert not list(pair.root.rglob(".*.klp.cmd"))
 
 
-# -- what is no build, and what two builds do not share ---------------------------------------------------------------------
+# -- what is no build, and what two builds do not share ---------------------------------------------------------------
 
 
 def test_settings_that_differ_come_first(pair: Pair):

@@ -96,7 +96,7 @@ def test_wrong_paths_are_one_line(tmp_path: Path, arguments: tuple[str, ...]):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- checksum, export, base, status ---------------------------------------------------------------------------------------
+# -- checksum, export, base, status -----------------------------------------------------------------------------------
 
 
 def test_checksum(tmp_path: Path):
@@ -154,7 +154,7 @@ def test_status_knows_its_own_files():
         assert Path(result.out.strip()).name == name and Path(result.out.strip()).is_file()
 
 
-# -- what goes wrong inside ---------------------------------------------------------------------------------------------------
+# -- what goes wrong inside -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_names_that_are_no_text(tmp_path: Path, encoding: str):
     assert result.json["objects"][0]["object"] == f"{name}/init/main.o"
 
 
-# -- terminals, pipes, interrupts -----------------------------------------------------------------------------------------------
+# -- terminals, pipes, interrupts -------------------------------------------------------------------------------------
 
 
 def _in_terminal(arguments: list[str], cwd: Path, **environment: str) -> tuple[int, str]:
@@ -256,7 +256,7 @@ def test_long_names_stay_within_80_columns(tmp_path: Path):
     FakeBuild(tmp_path / "new", f"int {long}(int x) {{ return x * 3; }} int f(int x) {{ return {long}(x + 2) * 77; }}")
     lines = klp("diff", "old", "new", cwd=tmp_path).out.splitlines()
     assert all(len(line) <= 80 or long in line for line in lines)
-    assert any(len(line) > 60 and line.endswith(")") or "..." in line for line in lines)
+    assert any((len(line) > 60 and line.endswith(")")) or "..." in line for line in lines)
 
 
 def test_a_reader_that_goes_away(builds: Path):
@@ -289,11 +289,11 @@ def test_a_full_disk_behind_standard_output(builds: Path):
 
 
 _SLOW = """
-import sys, time
+import os, sys, time
 from kbuild_klp import batch
 real = batch.compute
 def slow(path):
-    print("working", file=sys.stderr, flush=True)
+    os.write(2, b"working\n")
     time.sleep(0.3)
     return real(path)
 batch.compute = slow

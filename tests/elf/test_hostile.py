@@ -159,7 +159,7 @@ def test_many_mutants_in_little_memory(mutator: Mutator, tmp_path: Path):
     assert sum(map(int, done.stdout.split())) == len(paths)
 
 
-# -- what is broken, by name -------------------------------------------------------------------------------------------
+# -- what is broken, by name ------------------------------------------------------------------------------------------
 
 
 def _set(offset: int, value: bytes) -> Callable[[Mutator], bytes]:
@@ -251,7 +251,7 @@ def test_a_sparse_file_as_large_as_the_disk_allows(mutator: Mutator, tmp_path: P
         assert error.file == str(path)
 
 
-# -- no broken objects, only strange ones -------------------------------------------------------------------------------
+# -- no broken objects, only strange ones -----------------------------------------------------------------------------
 
 
 def test_a_chain_of_anonymous_data_longer_than_the_stack(tmp_path: Path):

@@ -15,9 +15,7 @@ from kbuild_klp.kernel.archive import members
 
 
 def ar_t(root: Path, path: str) -> list[str]:
-    return subprocess.run(
-        ["ar", "t", path], cwd=root, check=True, capture_output=True, text=True
-    ).stdout.split()
+    return subprocess.run(["ar", "t", path], cwd=root, check=True, capture_output=True, text=True).stdout.split()
 
 
 def relative(root: Path, path: str) -> list[str]:

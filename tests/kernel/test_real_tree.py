@@ -37,9 +37,7 @@ def test_what_is_not_linked_is_not_listed(real_tree):
     listed = {name for unit in real_tree.units() for name in unit.objects}
     every = {str(file.relative_to(real_tree.root)) for file in real_tree.root.rglob("*.o")}
     assert listed <= every
-    composite = {
-        str(file.relative_to(real_tree.root).with_suffix(".o")) for file in real_tree.root.rglob("*.mod")
-    }
+    composite = {str(file.relative_to(real_tree.root).with_suffix(".o")) for file in real_tree.root.rglob("*.mod")}
     left = {
         name
         for name in every - listed - composite
