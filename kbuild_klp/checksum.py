@@ -80,7 +80,7 @@ class _Checksummer:
         self.numbered = numbered_symbols(self.digests)
         self.many_files = self.families.files.many
         self.symbol_name = canonical.object.symbol_name
-        self.section_names = canonical.object.section_names
+        self.section_names = canonical.section_names
         self.special, self.lines = self._special()
         obj, chunks = canonical.object, canonical.chunks
         self.info: list[int] = obj.symbols["info"].tolist()
@@ -294,7 +294,7 @@ class _Checksummer:
         entry_sizes, alignments = obj.sections["entsize"].tolist(), obj.sections["align"].tolist()
         by_name: dict[str, list[int]] = defaultdict(list)
         for section in self.canonical.image.order.tolist():
-            by_name[obj.section_names[section]].append(section)
+            by_name[self.section_names[section]].append(section)
         result = []
         for name, sections in by_name.items():
             # SHF_GROUP says how the linker chooses among copies, and goes away in a linked object.

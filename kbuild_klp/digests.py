@@ -154,7 +154,7 @@ class Digests:
         name = obj.symbol_name(symbol)
         section, info = self._shndx[symbol], self._info[symbol]
         if info & 0xF == elf.STT_SECTION or (not name and section > 0):
-            text = f"\0section {obj.section_names[section] if section > 0 else section}"
+            text = f"\0section {self.canonical.section_names[section] if section > 0 else section}"
         elif section == elf.SHN_UNDEF:
             text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
         elif section == elf.SHN_ABS - 0x10000:
@@ -168,9 +168,7 @@ class Digests:
         return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
 
     def _section_digest(self, section: int) -> bytes:
-        return xxh3_128_digest(
-            f"\0section {self.canonical.object.section_names[section]}".encode("utf-8", "surrogateescape")
-        )
+        return xxh3_128_digest(f"\0section {self.canonical.section_names[section]}".encode("utf-8", "surrogateescape"))
 
     def _string_digest(self, address: int) -> bytes:
         end = self.data.find(b"\0", address)

@@ -70,6 +70,14 @@ def canonical_name(name: str) -> CanonicalName:
     return found
 
 
+def canonical_section(name: str) -> str:
+    """Return a section's name without what only names the build (-ffunction-sections and ThinLTO: .text.foo.llvm.HASH).
+
+    Other numbers in section names mean something (.rodata.str1.8).
+    """
+    return _LLVM_HASH.sub("", name) if ".llvm." in name else name
+
+
 # Suffixes of functions that a compiler derived from another one of the same source.
 _CLONE = re.compile(r"\.(?:isra|constprop|part|lto_priv|localalias)(?=\.|$)")
 

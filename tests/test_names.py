@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild_klp.names import canonical_name, numbered_candidates, source_name
+from kbuild_klp.names import canonical_name, canonical_section, numbered_candidates, source_name
 
 # symbol, canonical name, whether a number went
 TABLE = [
@@ -106,3 +106,17 @@ def test_any_name_has_an_answer_that_is_stable(name: str):
 )
 def test_source_name(text: str, source: str):
     assert source_name(text) == source
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".text.__d_alloc.llvm.10723993769922353958", ".text.__d_alloc"),
+        (".rodata.str1.8", ".rodata.str1.8"),
+        (".rodata.cst16", ".rodata.cst16"),
+        (".data..percpu..shared_aligned", ".data..percpu..shared_aligned"),
+    ],
+)
+def test_section_of_a_function_is_the_same_in_another_directory(name: str, expected: str) -> None:
+    """ThinLTO puts the hash of a module's path into section names: else every function of an LTO kernel is moved."""
+    assert canonical_section(name) == expected

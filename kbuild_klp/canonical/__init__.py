@@ -20,7 +20,7 @@ from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds
 from kbuild_klp.canonical.references import References, find_references
 from kbuild_klp.canonical.targets import Targets, find_targets, nameless_targets
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.names import CanonicalName, canonical_name, numbered_candidates
+from kbuild_klp.names import CanonicalName, canonical_name, canonical_section, numbered_candidates
 from kbuild_klp.special import special_table
 
 __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
@@ -57,9 +57,14 @@ class CanonicalObject:
         """Index of the first reference of each part; that of part i + 1 ends part i (one element more than parts)."""
         return np.searchsorted(self.references.place, np.append(self.parts.start, np.iinfo(np.int64).max))
 
+    @cached_property
+    def section_names(self) -> list[str]:
+        """The canonical name of each section."""
+        return list(map(canonical_section, self.object.section_names))
+
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""
-        return self.object.section_names[int(self.parts.section[part])]
+        return self.section_names[int(self.parts.section[part])]
 
     def part_symbols(self, part: int) -> NDArray[np.int64]:
         """Return the symbols of a part, the one that names it first (empty for anonymous parts)."""
