@@ -288,7 +288,7 @@ def test_a_full_disk_behind_standard_output(builds: Path):
     assert done.stderr == "kbuild-klp: No space left on device\n"
 
 
-_SLOW = """
+_SLOW = r"""
 import os, sys, time
 from kbuild_klp import batch
 real = batch.compute
