@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
 from kbuild_klp.classify import Change, ChangeType, classify
@@ -40,7 +42,14 @@ def compare(
             continue
         # The objects are read only now, and only those that differ.
         if explain:
-            changes = explain_object(old, new, name, changes, report.summary.changed)
+            try:
+                changes = explain_object(old, new, name, changes, report.summary.changed)
+            except Exception as error:
+                # A fault of ours costs the words, not the answer.
+                if os.environ.get("KLP_DEBUG"):
+                    raise
+                reason = f"internal error: {type(error).__name__}: {error}"
+                report.warnings.append(f"{name}: the reasons could not be told ({reason}); please report it")
         if not changes:
             continue
         report.summary.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in changes)

@@ -183,6 +183,23 @@ def test_no_exception_gets_out(
     assert captured.err.startswith(f"kbuild-klp: {says}") and captured.err.count("\n") == 1
 
 
+def test_a_fault_in_explaining_costs_the_words_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], builds: Path
+):
+    def fail(*_: object) -> None:
+        raise IndexError("oh")
+
+    monkeypatch.setattr("kbuild_klp.explain.explain_changes", fail)
+    monkeypatch.delenv("KLP_DEBUG", raising=False)
+    monkeypatch.chdir(builds)
+    assert command_line.main(["diff", "old", "new"]) == 1
+    captured = capsys.readouterr()
+    assert "changed   start" in captured.out
+    assert captured.err == (
+        "kbuild-klp: init/main.o: the reasons could not be told (internal error: IndexError: oh); please report it\n"
+    )
+
+
 def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise IndexError
