@@ -160,9 +160,11 @@ class Digests:
         elif section == elf.SHN_ABS - 0x10000:
             text = f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
         else:
-            text, numbered = canonical_name(name)
-            if numbered:
-                text += "\0numbered"  # a static local is not the variable of that name outside of functions
+            text = name
+            if "." in name or name.startswith("_"):  # else there is nothing that canonical_name would take out
+                text, numbered = canonical_name(name)
+                if numbered:
+                    text += "\0numbered"  # a static local is not the variable of that name outside of functions
             if self._many_files and info >> 4 == elf.STB_LOCAL:
                 text = f"{self.families.files.name(symbol)}\0{text}"
         return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
