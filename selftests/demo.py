@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -117,14 +118,26 @@ def demo() -> None:
     print(f"All of it took {steps.total()}. The trees stay in {shop.directory} for the next run.")
 
 
+def print_trees() -> None:
+    """Print shell assignments for tests that want a real kernel: one that is built, and one that is not."""
+    shop = Workshop.open()
+    if not shop.has(shop.orig, "built"):
+        raise TroubleError("no tree is built yet")
+    with shop.locked():
+        print(f"KLP_TEST_TREE={shlex.quote(str(shop.orig))} KSRC={shlex.quote(str(shop.bare()))}")
+
+
 def main() -> int:
     """Run the demo; 0 if the answer is right, 1 if it is not or something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", metavar="EXTRA", help="install packages and Python modules only; EXTRA: test")
+    parser.add_argument("--print-trees", action="store_true", help="print the trees that the demo built, for tests")
     arguments = parser.parse_args()
     try:
         if arguments.setup is not None:
             prepare(Steps(2), arguments.setup)
+        elif arguments.print_trees:
+            print_trees()
         else:
             demo()
     except TroubleError as error:

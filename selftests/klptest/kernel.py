@@ -177,6 +177,16 @@ class Workshop:
                 self.mark(tree, "checksums", self._state(self.orig, "checksums").read_text())
         return tree
 
+    def bare(self) -> Path:
+        """Return a copy of the source in which nothing was built; it is made if it is not there."""
+        tree = self.directory / "bare"
+        if not tree.exists():
+            part = self.directory / "bare.part"
+            mirror(self.orig, part, final=tree)
+            run(["make", "mrproper"], self.log("source"), cwd=part)
+            part.rename(tree)
+        return tree
+
     def refresh_checksums(self, tree: Path) -> bool:
         """Write the checksum files of a tree again if other code wrote them; False if there is nothing to do."""
         stamp = self._state(tree, "checksums")
