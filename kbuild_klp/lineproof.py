@@ -18,6 +18,7 @@ from kbuild_klp.kernel.linemap import LineMap
 from kbuild_klp.kernel.macros import MacroIndex, expanding_lines
 from kbuild_klp.kernel.sources import changed_files, configuration_symbols
 
+_MOST_LINES = 1 << 20  # the longest generated header of Linux has some 250,000
 _macro_indices: dict[str, MacroIndex] = {}
 
 
@@ -62,4 +63,7 @@ class LineProof:
 
     def proves(self, old: int, new: int) -> bool:
         """Return True when line ``old`` can have been compiled into the code and is line ``new`` now."""
+        # Before any source is read: what can be no line number needs no proof.
+        if not (0 < old <= _MOST_LINES and 0 < new <= _MOST_LINES):
+            return False
         return any(old in file.expanding and file.lines.map(old) == new for file in self._files)
