@@ -23,7 +23,8 @@ from klptest import TroubleError
 _FILES = "*.[chS]"
 
 # What a build for x86 never reads, two thirds of the sources: leaving it out makes copies cheap. Makefiles and Kconfig
-# files stay, for kbuild reads them all, `make clean` even in Documentation. In these patterns, which tar and fnmatch read alike, * matches / too.
+# files stay, for kbuild reads them all, even Documentation's in `make clean`. In these patterns, which tar and
+# fnmatch read alike, * matches / too.
 PRUNED = (
     ".git",
     ".git/*",
