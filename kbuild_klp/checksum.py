@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
 from kbuild_klp.canonical import CanonicalObject, PartKind
 from kbuild_klp.digests import ROW_SIZE, Digests, as_bytes
@@ -22,7 +22,6 @@ from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.names import canonical_name
 from kbuild_klp.reach import numbered_symbols, used_content
 
-_32_BITS = 0xFFFFFFFF
 _BLOCK = 4096  # parts of which all columns are in memory at a time
 _LENGTHS = struct.Struct("<5Q")
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
@@ -43,7 +42,7 @@ _ORDINARY_SECTIONS = (
 
 
 def _short(data: bytes) -> str:
-    return f"{xxh3_64_intdigest(data) & _32_BITS:08x}" if data else "-"
+    return xxh3_64_hexdigest(data)[8:] if data else "-"
 
 
 _plain_sections: dict[bytes, tuple[str, str, int]] = {}
@@ -61,6 +60,9 @@ def _section_checksum(attributes: bytes, pieces: list[tuple[bytes, bytes, bytes]
     checksum = xxh3_128_hexdigest(b"\0".join((attributes, data, rows, special)))
     components = f"{_short(attributes)}.{_short(data)}.{_short(rows)}.{_short(special)}"
     return checksum, components, len(data) + len(special)
+
+
+_Columns = tuple[bytes | memoryview, bytes | memoryview, bytes, bytes, bytes | None, list[int] | None]
 
 
 class _Checksummer:
@@ -160,7 +162,8 @@ class _Checksummer:
         if self.families.children:
             for i, part in enumerate(parts):
                 if part in self.families.children:
-                    data[i], rows[i], special[i], attributes[i], lines[i], numbered[i] = self._with_children(part)
+                    own = data[i], rows[i], special[i], attributes[i], lines[i], numbered[i]
+                    data[i], rows[i], special[i], attributes[i], lines[i], numbered[i] = self._add_children(part, own)
         lengths = map(_LENGTHS.pack, sizes, map(len, attributes), map(len, data), map(len, rows), map(len, special))
         checksums = [
             xxh3_128_hexdigest(b"".join(pieces))
@@ -201,37 +204,31 @@ class _Checksummer:
                 known[text] = _short(text)
         # A .bss variable has no bytes, but it has a size.
         return [
-            f"{known[text]}.{f'{h1 & _32_BITS:08x}' if d else f'{size:x}'}"
-            f".{f'{h2 & _32_BITS:08x}' if r else '-'}.{f'{h3 & _32_BITS:08x}' if s else '-'}"
-            for size, text, d, h1, r, h2, s, h3 in zip(
-                sizes,
-                attributes,
-                data,
-                map(xxh3_64_intdigest, data),
-                rows,
-                map(xxh3_64_intdigest, rows),
-                special,
-                map(xxh3_64_intdigest, special),
-                strict=True,
-            )
+            f"{known[text]}.{xxh3_64_hexdigest(d)[8:] if d else f'{size:x}'}"
+            f".{xxh3_64_hexdigest(r)[8:] if r else '-'}.{xxh3_64_hexdigest(s)[8:] if s else '-'}"
+            for size, text, d, r, s in zip(sizes, attributes, data, rows, special, strict=True)
         ]
 
-    def _with_children(self, part: int) -> tuple[bytes, bytes, bytes, bytes, bytes, list[int]]:
-        """Return data, rows, special entries, attributes, lines and numbered symbols of a function in several parts."""
-        members = [part, *self.families.children[part]]
-        return (
-            b"".join(self.data[self.start[member] : self.end[member]] for member in members),
-            b"".join(self.rows[self.first[m] * ROW_SIZE : self.first[m + 1] * ROW_SIZE] for m in members),
-            b"".join(self.special.get(member, b"") for member in members),
-            b"".join(self._attributes(member) for member in members),
-            b"".join(self.lines.get(member, b"") for member in members),
-            [symbol for member in members for symbol in self.numbered.get(member, ())],
-        )
+    def _add_children(self, part: int, columns: _Columns) -> _Columns:
+        """Add to the columns of a function those of its split-off parts, most of which have bytes and nothing else."""
+        data, rows, special, attributes, lines, numbered = columns
+        for child in self.families.children[part]:
+            data = b"".join((data, self.data[self.start[child] : self.end[child]]))
+            low, high = self.first[child], self.first[child + 1]
+            if high > low:
+                rows = b"".join((rows, self.rows[low * ROW_SIZE : high * ROW_SIZE]))
+            special += self.special.get(child, b"")
+            attributes += self._attributes(child)
+            if child in self.lines:
+                lines = (lines or b"") + self.lines[child]
+            if child in self.numbered:
+                numbered = [*(numbered or ()), *self.numbered[child]]
+        return data, rows, special, attributes, lines, numbered
 
     def _display_name(self, symbol: int) -> str:
         """Return the name under which a symbol is listed, with its source file where that is needed."""
         name = self.symbol_name(symbol)
-        if self.many_files and self.info[symbol] >> 4 == elf.STB_LOCAL:
+        if self.many_files and not self.info[symbol] >> 4:  # STB_LOCAL
             return f"{name}@{self.families.files.name(symbol)}"
         return name
 

@@ -30,13 +30,15 @@ __all__ = ["CanonicalObject", "PartKind", "canonicalize"]
 class CanonicalObject:
     """One object in canonical form.
 
-    ``names`` are those of ``chunks.symbols``, ``numbered`` the positions in it of names that lost a number;
+    ``names`` are those of ``chunks.symbols``, ``dotted`` the positions in it of names that may have
+    lost a number, ``numbered`` of those that did;
     ``references`` and ``targets`` have a row for each reference, in order of place.
     """
 
     image: Image
     chunks: Chunks
     names: list[str]
+    dotted: list[int]
     numbered: list[tuple[int, CanonicalName]]
     parts: Parts
     references: References
@@ -83,7 +85,8 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
     names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
-    numbered = [(at, form) for at in numbered_candidates(names) if (form := canonical_name(names[at])).numbered]
+    dotted = numbered_candidates(names)
+    numbered = [(at, form) for at in dotted if (form := canonical_name(names[at])).numbered]
     kinds = chunk_kinds(image, chunks, numbered)
 
     filler = code_filler(image, gaps)
@@ -93,4 +96,4 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
     image.release_relocations()
-    return CanonicalObject(image, chunks, names, numbered, parts, references, targets)
+    return CanonicalObject(image, chunks, names, dotted, numbered, parts, references, targets)

@@ -8,7 +8,6 @@ some configurations (`__pfx_foo`, objtool --prefix) and so has Clang's type hash
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
-_PREFIXES = ("__pfx_", "__cfi_")
 _PREFIX = re.compile(r"__(?:pfx|cfi)_(.+)$")
 
 
@@ -26,19 +24,19 @@ class SourceFiles:
     """The STT_FILE symbols of an object; local symbols belong to the one before them."""
 
     def __init__(self, obj: ObjectFile) -> None:
-        self._index = (obj.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0].tolist()
-        self._names = [obj.symbol_name(index) for index in self._index]
-        self.many = len(self._index) > 1
+        index = (obj.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0]
+        self._names = ["", *map(obj.symbol_name, index.tolist())]
+        self.many = len(index) > 1
         """True for an object linked from several sources, whose local names are only unique by file."""
+        self._position: list[int] = np.searchsorted(index, np.arange(len(obj.symbols))).tolist() if self.many else []
 
     def position(self, symbol: int) -> int:
-        """Return the number of the file of ``symbol``, 0 for symbols before the first."""
-        return bisect_left(self._index, symbol)
+        """Return the number of the file of ``symbol``, 0 for symbols before the first; only where there are many."""
+        return self._position[symbol]
 
     def name(self, symbol: int) -> str:
-        """Return the name of the file of ``symbol``, empty for symbols before the first."""
-        at = bisect_left(self._index, symbol)
-        return self._names[at - 1] if at else ""
+        """Return the name of the file of ``symbol``, empty for symbols before the first; only where there are many."""
+        return self._names[self._position[symbol]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,20 @@ class Families:
     children: dict[int, list[int]]
     numbered: dict[int, str]
     files: SourceFiles
+
+
+def _split_candidates(canonical: CanonicalObject) -> list[int]:
+    """Return the positions in ``names`` of the few that can be those of split-off parts, in order."""
+    obj = canonical.object
+    strings = np.frombuffer(obj.symbol_strings + bytes(4), np.uint8)
+    offset = obj.symbols["name"][canonical.chunks.symbols].astype(np.int64)
+    # __pfx_ and __cfi_, by three of their bytes.
+    third, fourth = strings[offset + 2], strings[offset + 3]
+    prefixed = (strings[offset] == ord("_")) & (
+        ((third == ord("p")) & (fourth == ord("f"))) | ((third == ord("c")) & (fourth == ord("f")))
+    )
+    cold = [at for at in canonical.dotted if ".cold" in canonical.names[at]]
+    return sorted({*prefixed.nonzero()[0].tolist(), *cold})
 
 
 def find_families(canonical: CanonicalObject) -> Families:
@@ -71,8 +83,8 @@ def find_families(canonical: CanonicalObject) -> Families:
     in_code = int(chunks.first[np.searchsorted(chunks.start, canonical.image.code_end)])
     split = [
         (at, match[1])
-        for at, name in enumerate(names[:in_code])
-        if (".cold" in name or name.startswith(_PREFIXES)) and (match := _COLD.match(name) or _PREFIX.match(name))
+        for at in _split_candidates(canonical)
+        if at < in_code and (match := _COLD.match(names[at]) or _PREFIX.match(names[at]))
     ]
     wanted = {name for _, name in split}
     named: dict[tuple[int, str], int] = {}
