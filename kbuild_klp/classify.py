@@ -124,7 +124,7 @@ def classify(correlation: Correlation) -> list[Change]:
     realigned: set[str] = set()
     sections = []
     for pair in correlation.pairs:
-        if (pair.old or pair.new).kind == KIND_SECTION:  # type: ignore[union-attr]
+        if any(entry is not None and entry.kind == KIND_SECTION for entry in pair):
             sections.append(pair)
             continue
         change = _classify_pair(pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from kbuild_klp.canonical.owned import OwnerSlice, SortedTable
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_FUNCTION, Entry
@@ -16,6 +17,8 @@ from kbuild_klp.explain.view import ObjectView, Reference, quote
 _MOST_REASONS = 8
 PATIENCE = 1000
 """Changes that are explained in one comparison: nobody reads more, and two compilers differ in everything."""
+
+OwnedEntries = tuple[SortedTable, OwnerSlice]
 
 # What the entries of special sections are called.
 _SPECIAL_NAMES = {
@@ -215,7 +218,7 @@ class Explainer:
                     reasons.append(f"{what}: {self._table_difference(before[name], after[name])}")
         return reasons
 
-    def _table_difference(self, before: list, after: list) -> str:  # type: ignore[type-arg]
+    def _table_difference(self, before: list[OwnedEntries], after: list[OwnedEntries]) -> str:
         """Say in which entry two tables of the same length differ first."""
         for (old_table, old_owner), (new_table, new_owner) in zip(before, after, strict=False):
             old_references = old_table.references[old_owner.low : old_owner.high].tolist()
