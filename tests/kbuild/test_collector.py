@@ -92,7 +92,7 @@ def test_second_collector_leaves_at_once(tmp_path: Path) -> None:
     (tmp_path / PID).write_text("1\n")
     began = time.monotonic()
     collect(tmp_path, lambda objects: ["never"], idle=0.05, poll=0.01)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8  # a successor waits for 10 seconds
     release.set()
     first.join()
     assert not (tmp_path / ERRORS).exists()

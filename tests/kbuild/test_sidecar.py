@@ -233,17 +233,17 @@ def test_process_number_of_somebody_else(objtree: Objtree) -> None:
 
 def test_does_not_hold_a_pipe_open(objtree: Objtree) -> None:
     objtree.object("1.o")
-    began = time.monotonic()
+    # The collector stays for much longer than the pipe may: a reader that waits for it runs into the time limit.
     done = subprocess.run(
         ["sh", "-c", f"{SIDECAR} 1.o 2>&1 | cat"],
         cwd=objtree.root,
-        env={**objtree.environment, "KLP_COLLECTOR_IDLE": "3"},
+        timeout=20,
+        env={**objtree.environment, "KLP_COLLECTOR_IDLE": "25"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     assert done.stdout == "out 1.o\nerr 1.o\n"
-    assert time.monotonic() - began < 2
     wait_for(lambda: len(objtree.collected()) == 1)
     collector = objtree.processes()[0]
     files = Path(f"/proc/{collector}/fd")
