@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
-from kbuild_klp.canonical import CanonicalObject, PartKind
+from kbuild_klp.canonical import CanonicalObject
+from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.digests import ROW_SIZE, Digests, as_bytes
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
@@ -89,7 +90,7 @@ class _Checksummer:
         self.other: list[int] = obj.symbols["other"].tolist()
         self.size: list[int] = obj.symbols["size"].tolist()
         self.head: list[int] = chunks.symbols[chunks.first[:-1]].tolist()
-        self.is_single: list[bool] = (np.diff(chunks.first) == 1).tolist()
+        self.is_single: list[bool] = (chunks.first[1:] - chunks.first[:-1] == 1).tolist()
         self.is_code: list[bool] = (obj.sections["flags"] & elf.SHF_EXECINSTR != 0).tolist()
         self._attribute_hash: dict[bytes, str] = {}
 
@@ -237,8 +238,8 @@ class _Checksummer:
         kind = self.canonical.parts.kind
         used = used_content(self.digests)
         parent = self.families.parent
-        parts = [part for part in (kind == PartKind.NAMED).nonzero()[0].tolist() if part not in parent]
-        parts += [part for part in (kind == PartKind.CONTENT).nonzero()[0].tolist() if part not in used]
+        parts = [part for part in (kind == NAMED).nonzero()[0].tolist() if part not in parent]
+        parts += [part for part in (kind == CONTENT).nonzero()[0].tolist() if part not in used]
         result: list[Entry] = []
         for at in range(0, len(parts), _BLOCK):
             result += self._part_entries(parts[at : at + _BLOCK])
@@ -278,7 +279,7 @@ class _Checksummer:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""
         parts, obj, digests = self.canonical.parts, self.canonical.object, self.digests
         content: dict[int, list[tuple[bytes, bytes, bytes]]] = defaultdict(list)
-        for part in (parts.kind == PartKind.PIECE).nonzero()[0].tolist():
+        for part in (parts.kind == PIECE).nonzero()[0].tolist():
             if part not in used:
                 digests.content_digest(part)
                 content[self.section[part]].append(digests.content(part))
@@ -309,7 +310,7 @@ class _Checksummer:
     def _unused_strings(self) -> list[tuple[int, bytes]]:
         """Return, by section, the strings to which nothing refers (sorted: their order means nothing)."""
         parts, targets, image = self.canonical.parts, self.canonical.targets, self.canonical.image
-        in_strings = (parts.kind == PartKind.STRINGS).nonzero()[0]
+        in_strings = (parts.kind == STRINGS).nonzero()[0]
         if not len(in_strings):
             return []
         addresses = self.canonical.references.target
@@ -318,11 +319,11 @@ class _Checksummer:
             start, end = self.start[part], self.end[part]
             ends = start + (image.data[start:end] == 0).nonzero()[0]
             if not len(ends) or ends[-1] != end - 1:
-                ends = np.append(ends, end - 1)
+                ends = np.concatenate([ends, [end - 1]])
             used = np.zeros(len(ends), bool)
             mine = addresses[targets.part == part]
             used[np.minimum(np.searchsorted(ends, mine), len(ends) - 1)] = True
-            starts = np.append(start, ends[:-1] + 1)
+            starts = np.concatenate([[start], ends[:-1] + 1])
             # Strings are aligned with zeros (.rodata.str1.8), which look like empty strings.
             free = (~used & (ends > starts)).nonzero()[0]
             strings = sorted(self.digests.data[starts[i] : ends[i] + 1] for i in free.tolist())

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
-from kbuild_klp.canonical import CanonicalObject, PartKind
+from kbuild_klp.canonical import CanonicalObject
 from kbuild_klp.canonical.families import find_families
 from kbuild_klp.canonical.owned import NOBODY, OwnerSlice, SortedTable, sort_by_owner, take_lines
+from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.names import canonical_name
 
@@ -81,7 +82,7 @@ class Digests:
     @cached_property
     def _owned_by_content(self) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
         """The special entries of parts without a name: few, unlike those of functions."""
-        named = (self.canonical.parts.kind == PartKind.NAMED).tolist()
+        named = (self.canonical.parts.kind == NAMED).tolist()
         return self._owned(lambda part: part >= 0 and not named[part])
 
     @property
@@ -121,7 +122,7 @@ class Digests:
         self._set_digests(targets.symbol >= 0, targets.symbol, self._symbol_digest)
         self._set_digests(targets.section >= 0, targets.section, self._section_digest)
         by_content = (targets.symbol < 0) & (targets.section < 0)
-        strings = by_content & (parts.kind[targets.part] == PartKind.STRINGS)
+        strings = by_content & (parts.kind[targets.part] == STRINGS)
         self._set_digests(strings, references.target, self._string_digest)
         rows["offset"][strings] = 0
         self._number(part_of)
@@ -262,12 +263,12 @@ class Digests:
         parts = self.canonical.parts
         low, high = self._first[part], self._first[part + 1]
         data = self.part_data(part)
-        if parts.kind[part] == PartKind.PIECE:
+        if parts.kind[part] == PIECE:
             # The zeros behind anonymous data align what comes next; fields of references are zeros too.
             keep = int(self.rows["place"][high - 1]) + 8 if high > low else 0
             data = data[:keep] + data[keep:].rstrip(b"\0")
         special = b"".join(self.special_bytes(table, owner) for table, owner in self._owned_by_content.get(part, ()))
-        if parts.kind[part] == PartKind.CONTENT:
+        if parts.kind[part] == CONTENT:
             symbol = self.canonical.object.symbols[int(self.canonical.part_symbols(part)[0])]
             special += b"%d %d %d" % (symbol["info"], symbol["other"], symbol["size"])
         return data, self.rows[low:high].tobytes(), special

@@ -11,10 +11,10 @@ from collections import defaultdict
 
 import numpy as np
 
-from kbuild_klp.canonical import PartKind
+from kbuild_klp.canonical.parts import CONTENT, PIECE
 from kbuild_klp.digests import Digests
 
-_NAMELESS = (PartKind.CONTENT, PartKind.PIECE)
+_NAMELESS = (CONTENT, PIECE)
 
 
 def _edges(digests: Digests) -> dict[int, list[int]]:

@@ -71,9 +71,9 @@ class SpecialSection:
                 continue
             if self.section_class is SectionClass.RECORDS:
                 return entry
-            fields, counts = np.unique(relocation_offsets % entry, return_counts=True)
-            per_field = dict(zip(fields.tolist(), counts.tolist(), strict=True))
-            if per_field.get(self.owner) == size // entry and self.references.issuperset(per_field):
+            per_field = np.bincount(relocation_offsets % entry, minlength=entry).tolist()
+            used = {field for field, count in enumerate(per_field) if count}
+            if per_field[self.owner] == size // entry and self.references.issuperset(used):
                 return entry
         return 0
 

@@ -57,7 +57,7 @@ class CanonicalObject:
     @cached_property
     def first_reference(self) -> NDArray[np.int64]:
         """Index of the first reference of each part; that of part i + 1 ends part i (one element more than parts)."""
-        return np.searchsorted(self.references.place, np.append(self.parts.start, np.iinfo(np.int64).max))
+        return np.searchsorted(self.references.place, np.concatenate([self.parts.start, [np.iinfo(np.int64).max]]))
 
     @cached_property
     def section_names(self) -> list[str]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from kbuild_klp.canonical.image import Image
 from kbuild_klp.elf import constants as elf
 
+_END = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True)
 class Chunks:
@@ -90,14 +92,14 @@ def find_chunks(image: Image) -> Chunks:
     first = before.nonzero()[0]
     chunk_start = start[first]
     chunk_section = shndx[first]
-    bounds = np.append(first, len(index))
+    bounds = np.concatenate([first, [len(index)]])
     chunk_end = reach[bounds[1:] - 1] if len(first) else chunk_start
     empty = (chunk_end == chunk_start).nonzero()[0]
     if len(empty):
         limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
-        following = np.append(chunk_start[1:], np.iinfo(np.int64).max)[empty]
+        following = np.concatenate([chunk_start[1:], [_END]])[empty]
         chunk_end[empty] = np.minimum(limit, following)
-    for i in (np.diff(bounds) > 1).nonzero()[0].tolist():
+    for i in (bounds[1:] - bounds[:-1] > 1).nonzero()[0].tolist():
         group = index[bounds[i] : bounds[i + 1]]
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
         if at_start > 1:
@@ -113,7 +115,7 @@ def find_gaps(image: Image, chunks: Chunks) -> Gaps:
     start = np.concatenate([image.starts[keep], chunks.end])
     section = np.concatenate([image.order[keep], chunks.section])
     limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
-    following = np.append(chunks.start, np.iinfo(np.int64).max)
+    following = np.concatenate([chunks.start, [_END]])
     end = np.minimum(limit, following[np.searchsorted(chunks.start, start, "left")])
     real = (end > start).nonzero()[0]
     real = real[np.argsort(start[real], kind="stable")]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbuild_klp.canonical import CanonicalObject, PartKind
+from kbuild_klp.canonical import CanonicalObject
+from kbuild_klp.canonical.parts import CONTENT
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 
@@ -75,8 +76,8 @@ def find_families(canonical: CanonicalObject) -> Families:
     part_of = np.empty(len(chunks.start), np.int64)
     has_chunk = (parts.chunk >= 0).nonzero()[0]
     part_of[parts.chunk[has_chunk]] = has_chunk
-    by_content = parts.kind[part_of] == PartKind.CONTENT
-    chunk_of = np.repeat(np.arange(len(chunks.start)), np.diff(chunks.first))
+    by_content = parts.kind[part_of] == CONTENT
+    chunk_of = np.repeat(np.arange(len(chunks.start)), chunks.first[1:] - chunks.first[:-1])
 
     numbered = {symbols[at]: form.text for at, form in canonical.numbered if local[at] and not by_content[chunk_of[at]]}
     # Machine code lies first in the image.

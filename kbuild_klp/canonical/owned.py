@@ -89,8 +89,8 @@ def sort_by_owner(canonical: CanonicalObject, table: OwnedTable) -> SortedTable:
     place = place[by_place]
 
     owner = owner[order]
-    first = (np.append(True, owner[1:] != owner[:-1])).nonzero()[0] if count else np.empty(0, np.int64)
-    bounds = np.append(first, count)
+    first = np.concatenate([[0], (owner[1:] != owner[:-1]).nonzero()[0] + 1]) if count else np.empty(0, np.int64)
+    bounds = np.concatenate([first, [count]])
     cuts = np.searchsorted(place, bounds * size)
     owners = list(
         map(
@@ -109,7 +109,7 @@ def sort_by_owner(canonical: CanonicalObject, table: OwnedTable) -> SortedTable:
         lines.tobytes(),
         lines.shape[1],
         np.arange(low, high)[by_place],
-        place - np.repeat(first * size, np.diff(cuts)),
+        place - np.repeat(first * size, cuts[1:] - cuts[:-1]),
         is_owner[by_place],
         owners,
     )

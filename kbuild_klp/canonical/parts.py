@@ -36,6 +36,9 @@ class PartKind(enum.IntEnum):
     """A table whose entries belong to others (special.toml)."""
 
 
+# Looking up a member of an enum costs as much as a small numpy call, and is done fifty times an object.
+FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = PartKind
+
 # Read-only data with a numbered name is always known by content. These are writable, and yet mean nothing but what
 # is in them: a rate limit's state (include/linux/ratelimit.h) and dynamic debug descriptors.
 _WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug"})
@@ -61,7 +64,7 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
 
     ``numbered`` are the positions in ``chunks.symbols`` of the names that lost a number, and what is left of them.
     """
-    kinds = np.full(len(chunks.start), PartKind.NAMED, np.int8)
+    kinds = np.full(len(chunks.start), NAMED, np.int8)
     flags = image.object.sections["flags"]
     info = image.object.symbols["info"]
     chunk_of = dict(zip(chunks.first[:-1].tolist(), range(len(chunks.start)), strict=True)) if numbered else {}
@@ -75,7 +78,7 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
             continue
         read_only = not section_flags & elf.SHF_WRITE
         if read_only or section in image.records or name.text in _WRITABLE_CONTENT:
-            kinds[i] = PartKind.CONTENT
+            kinds[i] = CONTENT
     return kinds
 
 
@@ -130,9 +133,9 @@ def build_parts(
     headers = image.object.sections
     gap_flags = headers["flags"][gaps.section]
     strings = ((gap_flags & elf.SHF_STRINGS) != 0) & (headers["entsize"][gaps.section] == 1)
-    kind = np.where(filler, PartKind.FILLER, np.where(strings, PartKind.STRINGS, PartKind.PIECE)).astype(np.int8)
+    kind = np.where(filler, FILLER, np.where(strings, STRINGS, PIECE)).astype(np.int8)
 
-    piece = (kind == PartKind.PIECE).nonzero()[0]
+    piece = (kind == PIECE).nonzero()[0]
     low = np.searchsorted(targets, gaps.start[piece], "right")
     high = np.searchsorted(targets, gaps.end[piece], "left")
     cuts = [np.unique(targets[a:b]) for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
@@ -142,7 +145,7 @@ def build_parts(
     owned = np.array(sorted(image.owned), np.int64)
     start = np.concatenate([chunks.start, gaps.start, cut, image.base[owned]])
     section = np.concatenate([chunks.section, gaps.section, gaps.section[origin], owned])
-    part_kind = np.concatenate([kinds, kind, kind[origin], np.full(len(owned), PartKind.OWNED, np.int8)])
+    part_kind = np.concatenate([kinds, kind, kind[origin], np.full(len(owned), OWNED, np.int8)])
     chunk = np.full(len(start), -1, np.int64)
     chunk[: len(chunks.start)] = np.arange(len(chunks.start))
     own_end = np.concatenate(
@@ -156,5 +159,5 @@ def build_parts(
         chunk[order],
         own_end[order],
     )
-    end = np.minimum(own_end, np.append(start[1:], np.iinfo(np.int64).max))
+    end = np.minimum(own_end, np.concatenate([start[1:], [np.iinfo(np.int64).max]]))
     return Parts(start, end, section, part_kind, chunk)

@@ -54,7 +54,8 @@ def _relocation_columns(
     inside = (types >= 0) & (types < limit)
     index = np.where(inside, types, 0)
     kinds = np.where(inside, kind[index], types + UNKNOWN_KIND).astype(np.int32)
-    for number in np.unique(types[kinds >= UNKNOWN_KIND]).tolist():
+    unknown = types[kinds >= UNKNOWN_KIND]
+    for number in sorted(set(unknown.tolist())):
         image.warnings.append(
             f"{image.object.path}: relocation type {number} is unknown on {image.architecture.name}; compared raw"
         )

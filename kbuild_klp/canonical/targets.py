@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.canonical.chunks import Chunks
 from kbuild_klp.canonical.image import Image
-from kbuild_klp.canonical.parts import PartKind, Parts
+from kbuild_klp.canonical.parts import FILLER, NAMED, OWNED, Parts
 from kbuild_klp.canonical.references import References
 from kbuild_klp.elf import constants as elf
 
@@ -89,19 +89,19 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     offset[outside] = (references.target - start)[outside]
 
     known = internal & ~outside
-    filler = known & (parts.kind[at] == PartKind.FILLER)
+    filler = known & (parts.kind[at] == FILLER)
     for i in filler.nonzero()[0].tolist():
         at[i] = _beside_filler(parts, int(at[i]), int(address[i]), image.code_end)
     part[known] = at[known]
     offset[known] = (references.target - parts.start[at])[known]
 
     kind = parts.kind[at]
-    by_name = known & (kind == PartKind.NAMED)
+    by_name = known & (kind == NAMED)
     first = chunks.symbols[chunks.first[np.maximum(parts.chunk[at], 0)]] if len(chunks.start) else at
     symbol[by_name] = np.where(named, references.symbol, first)[by_name]
     own = by_name & named
     offset[own] = references.addend[own]
-    owned = known & ((kind == PartKind.OWNED) | (kind == PartKind.FILLER))
+    owned = known & ((kind == OWNED) | (kind == FILLER))
     section[owned] = references.section[owned]
     return Targets(part, symbol, section, offset)
 
