@@ -237,8 +237,8 @@ def test_does_not_hold_a_pipe_open(objtree: Objtree) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{SIDECAR} 1.o 2>&1 | cat"],
         cwd=objtree.root,
-        timeout=20,
-        env={**objtree.environment, "KLP_COLLECTOR_IDLE": "25"},
+        timeout=10,
+        env={**objtree.environment, "KLP_COLLECTOR_IDLE": "12"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
