@@ -50,22 +50,23 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     command = next((argument for argument in arguments if argument in _COMMANDS), None)
     try:
-        parsed = _parser(command).parse_args(arguments)
-        status: int = parsed.main(parsed)
-        sys.stdout.flush()
+        try:
+            parsed = _parser(command).parse_args(arguments)
+            status: int = parsed.main(parsed)
+        finally:
+            sys.stdout.flush()  # also of --help: at the exit of the interpreter nobody could answer for it
         return status
     except KlpError as error:
         print(f"kbuild-klp: {error}", file=sys.stderr)
     except BrokenPipeError:
-        # The reader of our output went away (| head): not our trouble, and nothing left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_TROUBLE
+        _drop_output()  # the reader of our output went away (| head): not our trouble
     except KeyboardInterrupt:
         print("kbuild-klp: interrupted", file=sys.stderr)
         return 128 + 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
+        _drop_output()
     except ModuleNotFoundError as error:
         print(f"kbuild-klp: Python package {error.name} is missing; install kbuild-klp again", file=sys.stderr)
     except MemoryError:
@@ -78,6 +79,14 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     return EXIT_TROUBLE
+
+
+def _drop_output() -> None:
+    """Forget output that cannot be written (a closed pipe, a full disk), or the interpreter's exit fails once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> NoReturn:

@@ -327,6 +327,8 @@ def test_ctrl_c_is_answered_once(tmp_path: Path, jobs: str):
         [sys.executable, "-c", _SLOW, "checksum", jobs, "tree"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=clean_environment(),
+        # Started in the background of a script, we have inherited that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline() == "working\n"
