@@ -158,6 +158,9 @@ class Digests:
             text = f"\0section {self.canonical.section_names[section] if section > 0 else section}"
         elif section == elf.SHN_UNDEF:
             text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
+            visibility = int(obj.symbols["other"][symbol]) & 3
+            if visibility:
+                text += f"\0visibility {visibility}"
         elif section == elf.SHN_ABS - 0x10000:
             text = f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
         else:
