@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbuild_klp import sumfile
-from kbuild_klp.entry import Entry
 from kbuild_klp.errors import BadObjectError, KlpError
 from kbuild_klp.jobs import job_slots
 from kbuild_klp.kernel.sumpath import sum_path
@@ -48,9 +47,9 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class ObjectChecksums:
-    """The checksums of one object, the bytes of its checksum file, and what was not understood in it."""
+    """The checksum file of one object (``data``), when the object was made, and what was not understood in it."""
 
-    content: sumfile.SumFile
+    data: bytes
     mtime_ns: int
     warnings: list[str]
 
@@ -68,7 +67,7 @@ def compute(path: str) -> ObjectChecksums:
             before = os.stat(path)
             obj = ObjectFile.open(path)
             canonical = canonicalize(obj)
-            entries: list[Entry] = checksum_object(canonical)
+            columns = checksum_object(canonical)
             after = os.stat(path)
         except OSError as error:
             raise BadObjectError(error.strerror or str(error), file=path) from None
@@ -78,8 +77,8 @@ def compute(path: str) -> ObjectChecksums:
             after.st_ino,
         ):
             name = canonical.image.architecture.name
-            content = sumfile.SumFile(name, special_table(name).version, entries)
-            return ObjectChecksums(content, before.st_mtime_ns, canonical.warnings)
+            data = sumfile.dump(name, special_table(name).version, columns)
+            return ObjectChecksums(data, before.st_mtime_ns, canonical.warnings)
     raise BadObjectError("changes while it is read", file=path, hint="wait for the build to end")
 
 
@@ -103,12 +102,11 @@ def _write_some(paths: Sequence[str]) -> BatchResult:
                 result.errors.append(str(KlpError(reason, file=path, hint="please report it, with KLP_DEBUG=1 set")))
                 continue
             result.warnings += computed.warnings
-            data = sumfile.dump(computed.content)
             try:
-                sumfile.write(sum_path(path), data, computed.mtime_ns)
+                sumfile.write(sum_path(path), computed.data, computed.mtime_ns)
                 result.written += 1
             except OSError as error:
-                result.unwritten[path] = data
+                result.unwritten[path] = computed.data
                 result.obstacle = error.strerror or str(error)
     finally:
         if collecting:

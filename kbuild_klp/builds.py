@@ -16,6 +16,7 @@ from pathlib import Path
 from kbuild_klp import archive, sumfile
 from kbuild_klp.base import KeptBase
 from kbuild_klp.batch import Progress, compute, write_checksums
+from kbuild_klp.entry import Columns
 from kbuild_klp.errors import BadSumFileError, BadTreeError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
@@ -79,7 +80,7 @@ class Build(ABC):
     def _compute_again(self, path: str, reason: str) -> sumfile.SumFile:
         computed = compute(path)
         self.warnings += [f"{reason}; its checksums were computed in memory", *computed.warnings]
-        return computed.content
+        return sumfile.load(computed.data, path)
 
     @abstractmethod
     def object_file(self, name: str) -> str | None:
@@ -201,7 +202,8 @@ class TreeBuild(Build):
             data = self.sums(name)
             if data is None:
                 raise KlpError(f"has no checksums: {self.failed[name]}", file=name, hint="run make, then try again")
-            sums[name] = sumfile.dump(self.load(name, data))  # not a damaged one
+            content = self.load(name, data)  # not a damaged one
+            sums[name] = sumfile.dump(content.architecture, content.table, Columns.of(content.entries))
         return archive.Archive(self.units(), Settings.of(self._tree), sums)
 
 
@@ -223,7 +225,7 @@ class ObjectBuild(Build):
             return Path(sum_path(self.path)).read_bytes()
         computed = compute(self.path)
         self.warnings += computed.warnings
-        return sumfile.dump(computed.content)
+        return computed.data
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the object."""

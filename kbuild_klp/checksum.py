@@ -2,31 +2,31 @@
 """From an object in canonical form to one entry with a checksum for each function, variable and section.
 
 A checksum covers attributes (what the linker acts on), bytes with all references cleared, the references by
-meaning, entries of special sections, and the same of all split-off parts. Each of these four has a short hash of its
-own too, so that two checksum files alone can tell what kind of change they see.
+meaning, entries of special sections, and the same of all split-off parts. Each of these four has a digest of its own,
+and the checksum is that of the four: so two checksum files alone can tell what kind of change they see.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from itertools import islice, starmap
 
 import numpy as np
-from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
+from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest, xxh3_128_digest, xxh3_128_hexdigest
 
 from kbuild_klp.canonical import CanonicalObject
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
-from kbuild_klp.digests import ROW_SIZE, Digests, as_bytes
+from kbuild_klp.digests import ROW_SIZE, Digests
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Columns, Entry
 from kbuild_klp.names import canonical_name
 from kbuild_klp.reach import numbered_symbols, used_content
 
-_BLOCK = 4096  # parts of which all columns are in memory at a time
-_LENGTHS = struct.Struct("<5Q")
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
+_CHILD_FACTOR = np.uint64(0x9FB21C651E98DF25)
 
 # Sections in which the order of symbols means nothing. In others (initcalls, parameters, ...) it is the order of an
 # array that the linker makes.
@@ -63,192 +63,225 @@ def _section_checksum(attributes: bytes, pieces: list[tuple[bytes, bytes, bytes]
     return checksum, components, len(data) + len(special)
 
 
-_Columns = tuple[bytes | memoryview, bytes | memoryview, bytes, bytes, bytes | None, list[int] | None]
+_Digests = NDArray[np.uint64]  # shape (n, 2)
+
+
+def _as_bytes(rows: NDArray[np.uint64]) -> memoryview:
+    """Return rows as bytes to be cut into slices, without copying them."""
+    return memoryview(rows.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+
+
+def _slice_digests(data: memoryview, low: NDArray[np.int64], high: NDArray[np.int64]) -> _Digests:
+    """Return the digest of each slice of ``data`` from ``low`` to ``high``, zero for empty ones."""
+    result = np.zeros((len(low), 2), "<u8")
+    filled = (high > low).nonzero()[0]
+    if len(filled):
+        slices = zip(low[filled].tolist(), high[filled].tolist(), strict=True)
+        digests = b"".join([xxh3_128_digest(data[start:end]) for start, end in slices])
+        result[filled] = np.frombuffer(digests, "<u8").reshape(-1, 2)
+    return result
 
 
 class _Checksummer:
-    """Makes the entries of one object; all tables are turned into lists and bytes once, before the loop over parts."""
+    """Makes the entries of one object, each step for all parts at once."""
 
     def __init__(self, canonical: CanonicalObject) -> None:
         self.canonical = canonical
         self.digests = Digests(canonical)
         self.families = self.digests.families
-        self.start: list[int] = canonical.parts.start.tolist()
-        self.end: list[int] = canonical.parts.end.tolist()
-        self.section: list[int] = canonical.parts.section.tolist()
-        self.chunk: list[int] = canonical.parts.chunk.tolist()
-        self.first: list[int] = canonical.first_reference.tolist()
-        self.rows = as_bytes(self.digests.rows)
-        self.data = memoryview(self.digests.data)
-        self.numbered = numbered_symbols(self.digests)
-        self.many_files = self.families.files.many
-        self.symbol_name = canonical.object.symbol_name
         self.section_names = canonical.section_names
-        self.special, self.lines = self._special()
-        obj, chunks = canonical.object, canonical.chunks
-        self.info: list[int] = obj.symbols["info"].tolist()
-        self.other: list[int] = obj.symbols["other"].tolist()
-        self.size: list[int] = obj.symbols["size"].tolist()
-        self.head: list[int] = chunks.symbols[chunks.first[:-1]].tolist()
-        self.is_single: list[bool] = (chunks.first[1:] - chunks.first[:-1] == 1).tolist()
-        self.is_code: list[bool] = (obj.sections["flags"] & elf.SHF_EXECINSTR != 0).tolist()
-        self._attribute_hash: dict[bytes, str] = {}
+        self.is_code = canonical.object.sections["flags"] & elf.SHF_EXECINSTR != 0
+        chunks = canonical.chunks
+        self.head = chunks.symbols[chunks.first[:-1]]
 
-    def _special(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
-        """Return, by part, the bytes of its special entries and the line numbers in them."""
-        special: dict[int, bytes] = defaultdict(bytes)
-        lines: dict[int, bytes] = defaultdict(bytes)
-        digests = self.digests
-        for table in digests.tables:
-            name = self.canonical.object.section_names[table.section].encode("utf-8", "surrogateescape")
-            rows = digests.table_rows(table)
-            for owner in table.owners:
-                own_rows = rows[owner.low * ROW_SIZE : owner.high * ROW_SIZE]
-                special[owner.part] += table.special_bytes(name, owner, own_rows)
-            if table.line_size:
-                for owner in table.owners:
-                    own_lines = table.lines[owner.start * table.line_size : owner.end * table.line_size]
-                    lines[owner.part] += own_lines
-        if digests.record_lines:
-            self._add_record_lines(lines)
-        return special, lines
+    # -- digests of parts -----------------------------------------------------------------------------------------
 
-    def _add_record_lines(self, lines: dict[int, bytes]) -> None:
-        """Add the line numbers that stand in records (descriptors) to the parts that refer to these."""
-        parts = self.canonical.parts
-        references = np.array(sorted(self.digests.by_content), np.int64)
-        if not len(references):
-            return
-        owner = parts.at(self.canonical.references.place[references]).tolist()
-        for reference, part in zip(references.tolist(), owner, strict=True):
-            target = self.digests.by_content[reference]
-            taken = self.digests.record_lines.get(self.section[target])
-            if taken is not None:
-                base, size, rows = taken
-                lines[part] += rows[(self.start[target] - base) // size].tobytes()
+    def _attributes(self, parts: NDArray[np.int64]) -> _Digests:
+        """Return digests of what the linker sees of parts' symbols.
 
-    def _attributes(self, part: int) -> bytes:
-        """Return what the linker sees of a part's symbols: type, binding, visibility, size, aliases, inner labels."""
-        chunk = self.chunk[part]
-        head = self.head[chunk]
-        text = bytes((self.info[head], self.other[head]))
+        That is type, binding, visibility, size, aliases and inner labels.
+        """
+        canonical, chunks = self.canonical, self.canonical.chunks
+        symbols = canonical.object.symbols
+        chunk = canonical.parts.chunk[parts]
+        head = symbols[self.head[chunk]]
+        packed = head["info"].astype(np.uint16) | head["other"].astype(np.uint16) << np.uint16(8)
         # The size of a symbol is that of its part, but for assembly that states none, or a wrong one.
-        if self.size[head] != self.end[part] - self.start[part]:
-            text += b"%d\n" % self.size[head]
-        if self.is_single[chunk]:
-            return text
-        chunks, symbols = self.canonical.chunks, self.canonical.object.symbols
-        low, high = chunks.first[chunk : chunk + 2].tolist()
-        start = self.start[part] - int(self.canonical.image.base[self.section[part]])
+        size = head["size"].astype(np.int64)
+        is_odd = (size != canonical.parts.end[parts] - canonical.parts.start[parts]) | (
+            chunks.first[chunk + 1] - chunks.first[chunk] > 1
+        )
+        kinds, inverse = np.unique(packed, return_inverse=True)
+        plain = b"".join([xxh3_128_digest(struct.pack("<H", kind)) for kind in kinds.tolist()])
+        result = np.frombuffer(plain, "<u8").reshape(-1, 2)[inverse]
+        odd = is_odd.nonzero()[0]
+        if len(odd):
+            odd_digests = b"".join(
+                map(
+                    xxh3_128_digest,
+                    starmap(
+                        self._attribute_text,
+                        zip(
+                            parts[odd].tolist(),
+                            chunk[odd].tolist(),
+                            packed[odd].tolist(),
+                            size[odd].tolist(),
+                            strict=True,
+                        ),
+                    ),
+                )
+            )
+            result[odd] = np.frombuffer(odd_digests, "<u8").reshape(-1, 2)
+        return result
+
+    def _attribute_text(self, part: int, chunk: int, packed: int, size: int) -> bytes:
+        """Return the attributes of a part whose symbol has another size than it, or is not alone in it."""
+        canonical = self.canonical
+        chunks, symbols, parts = canonical.chunks, canonical.object.symbols, canonical.parts
+        text = struct.pack("<H", packed)
+        if size != parts.end[part] - parts.start[part]:
+            text += b"%d\n" % size
+        start = int(parts.start[part] - canonical.image.base[parts.section[part]])
         others = []
-        for symbol in chunks.symbols[low + 1 : high].tolist():
+        for symbol in chunks.symbols[chunks.first[chunk] + 1 : chunks.first[chunk + 1]].tolist():
             row = symbols[symbol]
-            name = canonical_name(self.canonical.object.symbol_name(symbol)).text
+            name = canonical_name(canonical.object.symbol_name(symbol)).text
             other = f"{int(row['value']) - start} {name} {row['info']} {row['other']} {row['size']}\n"
             others.append(other.encode("utf-8", "surrogateescape"))
         return text + b"".join(sorted(others))
 
-    def _part_entries(self, parts: list[int]) -> Iterator[Entry]:
-        """Make the entries of some parts, column by column: most of the work is in map() and not in our loops."""
-        start, end, first = self.start, self.end, self.first
-        sizes = [end[part] - start[part] for part in parts]
-        data: list[bytes | memoryview] = [self.data[start[part] : end[part]] for part in parts]
-        rows: list[bytes | memoryview] = [
-            self.rows[first[part] * ROW_SIZE : first[part + 1] * ROW_SIZE] for part in parts
-        ]
-        special = [self.special.get(part, b"") for part in parts]
-        attributes = list(map(self._attributes, parts))
-        lines = [self.lines.get(part) for part in parts]
-        numbered = [self.numbered.get(part) for part in parts]
-        if self.families.children:
-            for i, part in enumerate(parts):
-                if part in self.families.children:
-                    own = data[i], rows[i], special[i], attributes[i], lines[i], numbered[i]
-                    data[i], rows[i], special[i], attributes[i], lines[i], numbered[i] = self._add_children(part, own)
-        lengths = map(_LENGTHS.pack, sizes, map(len, attributes), map(len, data), map(len, rows), map(len, special))
-        checksums = [
-            xxh3_128_hexdigest(b"".join(pieces))
-            for pieces in zip(lengths, attributes, data, rows, special, strict=True)
-        ]
-        components = self._components(sizes, attributes, data, rows, special)
-        symbols = [self.head[self.chunk[part]] for part in parts]
-        sections = [self.section[part] for part in parts]
-        info, is_code = self.info, self.is_code
-        kinds = [
-            KIND_FUNCTION if is_code[section] or info[symbol] & 0xF == elf.STT_FUNC else KIND_DATA
-            for section, symbol in zip(sections, symbols, strict=True)
-        ]
-        return map(
-            Entry,
-            kinds,
-            map(self._display_name, symbols),
-            [self.section_names[section] for section in sections],
-            sizes,
+    def _data(self, parts: NDArray[np.int64]) -> _Digests:
+        """Return digests of parts' bytes; what has no bytes (.bss) has a size."""
+        start, end = self.canonical.parts.start[parts], self.canonical.parts.end[parts]
+        limit = len(self.digests.data)
+        result = _slice_digests(memoryview(self.digests.data), np.minimum(start, limit), np.minimum(end, limit))
+        beyond = start >= limit
+        result[beyond, 0] = (end - start)[beyond]
+        return result
+
+    def _references(self, parts: NDArray[np.int64]) -> _Digests:
+        """Return digests of parts' references."""
+        first = self.canonical.first_reference
+        return _slice_digests(_as_bytes(self.digests.rows), first[parts] * ROW_SIZE, first[parts + 1] * ROW_SIZE)
+
+    def _special(self, parts: NDArray[np.int64]) -> _Digests:
+        """Return digests of the special entries that belong to parts."""
+        owned = self.digests.owned
+        low, high = np.searchsorted(owned.owner, parts, "left"), np.searchsorted(owned.owner, parts, "right")
+        rows = self.digests.special_rows(0, len(owned.owner))
+        content = _slice_digests(memoryview(owned.data), owned.data_at[low], owned.data_at[high])
+        meaning = _slice_digests(
+            _as_bytes(rows), owned.reference_at[low] * ROW_SIZE, owned.reference_at[high] * ROW_SIZE
+        )
+        return content * _CHILD_FACTOR + meaning
+
+    def _lines(self) -> dict[int, bytes]:
+        """Return, by part, the line numbers in its special entries and in the records to which it refers."""
+        lines = dict(self.digests.owned.lines)
+        if not self.digests.record_lines:
+            return lines
+        parts, by_content = self.canonical.parts, self.digests.by_content
+        references = np.array(sorted(by_content), np.int64)
+        targets = np.array([by_content[reference] for reference in references.tolist()], np.int64)
+        for section, (base, size, rows) in self.digests.record_lines.items():
+            hits = (parts.section[targets] == section).nonzero()[0]
+            record = (parts.start[targets[hits]] - base) // size
+            for part, at in zip(self.digests.owner[references[hits]].tolist(), record.tolist(), strict=True):
+                lines[part] = lines.get(part, b"") + rows[at].tobytes()
+        return lines
+
+    # -- entries --------------------------------------------------------------------------------------------------
+
+    def _part_entries(self, parts: NDArray[np.int64]) -> Columns:
+        """Make the entries of parts, what was split off from them included."""
+        if not len(parts):
+            return Columns.empty()
+        children = self.families.children
+        everything = np.concatenate([parts, np.array([c for of in children.values() for c in of], np.int64)])
+        columns = [self._attributes(everything), self._data(everything)]
+        columns += [self._references(everything), self._special(everything)]
+        lines, numbered = self._lines(), dict(numbered_symbols(self.digests))
+        if children:
+            position = {part: at for at, part in enumerate(parts.tolist()) if part in children}
+            self._add_children(position, columns, len(parts))
+            self._join_children(lines, numbered)
+        count = len(parts)
+        size = self.canonical.parts.end[parts] - self.canonical.parts.start[parts]
+        joined = np.concatenate([size[:, None].view(np.uint64), *(column[:count] for column in columns)], axis=1)
+        step = 8 * joined.shape[1]
+        view = memoryview(joined.tobytes())
+        checksums = [xxh3_128_hexdigest(view[at : at + step]) for at in range(0, len(view), step)]
+
+        section = self.canonical.parts.section[parts]
+        symbols = self.head[self.canonical.parts.chunk[parts]]
+        info = self.canonical.object.symbols["info"][symbols]
+        is_function = self.is_code[section] | (info & 0xF == elf.STT_FUNC)
+        listed = parts.tolist()
+        used = [symbol for part in listed for symbol in numbered.get(part, ())]
+        used_names = iter(self._display_names(np.array(used, np.int64)))
+        return Columns(
+            [KIND_FUNCTION if function else KIND_DATA for function in is_function.tolist()],
+            self._display_names(symbols),
+            list(map(self.section_names.__getitem__, section.tolist())),
+            size.tolist(),
             checksums,
-            components,
-            [_short(text) if text else "" for text in lines],
-            [" ".join(map(self._display_name, names)) if names else "" for names in numbered],
+            _components([column[:count] for column in columns]),
+            [_short(lines[part]) if part in lines else "" for part in listed],
+            [" ".join(islice(used_names, len(numbered[part]))) if part in numbered else "" for part in listed],
         )
 
-    def _components(
-        self,
-        sizes: list[int],
-        attributes: list[bytes],
-        data: list[bytes | memoryview],
-        rows: list[bytes | memoryview],
-        special: list[bytes],
-    ) -> list[str]:
-        """Return the short hashes of each entry."""
-        known = self._attribute_hash
-        for text in attributes:
-            if text not in known:
-                known[text] = _short(text)
-        # A .bss variable has no bytes, but it has a size.
-        return [
-            f"{known[text]}.{xxh3_64_hexdigest(d)[8:] if d else f'{size:x}'}"
-            f".{xxh3_64_hexdigest(r)[8:] if r else '-'}.{xxh3_64_hexdigest(s)[8:] if s else '-'}"
-            for size, text, d, r, s in zip(sizes, attributes, data, rows, special, strict=True)
-        ]
+    def _add_children(self, position: dict[int, int], columns: list[_Digests], first: int) -> None:
+        """Add the digests of split-off parts (rows ``first`` and behind) to those of their parents, in order."""
+        parents: list[list[int]] = []
+        rows: list[list[int]] = []
+        at = first
+        for parent, of in self.families.children.items():
+            for rank in range(len(of)):
+                if rank == len(parents):
+                    parents.append([])
+                    rows.append([])
+                if parent in position:
+                    parents[rank].append(position[parent])
+                    rows[rank].append(at)
+                at += 1
+        for parent_rows, child_rows in zip(parents, rows, strict=True):
+            for column in columns:
+                column[parent_rows] = column[parent_rows] * _CHILD_FACTOR + column[child_rows]
 
-    def _add_children(self, part: int, columns: _Columns) -> _Columns:
-        """Add to the columns of a function those of its split-off parts, most of which have bytes and nothing else."""
-        data, rows, special, attributes, lines, numbered = columns
-        for child in self.families.children[part]:
-            data = b"".join((data, self.data[self.start[child] : self.end[child]]))
-            low, high = self.first[child], self.first[child + 1]
-            if high > low:
-                rows = b"".join((rows, self.rows[low * ROW_SIZE : high * ROW_SIZE]))
-            special += self.special.get(child, b"")
-            attributes += self._attributes(child)
-            if child in self.lines:
-                lines = (lines or b"") + self.lines[child]
-            if child in self.numbered:
-                numbered = [*(numbered or ()), *self.numbered[child]]
-        return data, rows, special, attributes, lines, numbered
+    def _join_children(self, lines: dict[int, bytes], numbered: dict[int, list[int]]) -> None:
+        """Add line numbers and numbered symbols of split-off parts to those of their parents."""
+        for child, parent in self.families.parent.items():
+            if child in lines:
+                lines[parent] = lines.get(parent, b"") + lines[child]
+            if child in numbered:
+                numbered[parent] = [*numbered.get(parent, ()), *numbered[child]]
 
-    def _display_name(self, symbol: int) -> str:
-        """Return the name under which a symbol is listed, with its source file where that is needed."""
-        name = self.symbol_name(symbol)
-        if self.many_files and not self.info[symbol] >> 4:  # STB_LOCAL
-            return f"{name}@{self.families.files.name(symbol)}"
-        return name
+    def _display_names(self, symbols: NDArray[np.int64]) -> list[str]:
+        """Return the names under which symbols are listed, with their source files where that is needed."""
+        obj, files = self.canonical.object, self.families.files
+        names = obj.symbol_names_of(symbols.tolist())
+        if files.many:
+            local = (obj.symbols["info"][symbols] >> 4 == elf.STB_LOCAL).tolist()
+            indices = symbols.tolist()
+            return [
+                f"{name}@{files.name(symbol)}" if is_local else name
+                for name, symbol, is_local in zip(names, indices, local, strict=True)
+            ]
+        return names
 
-    def entries(self) -> list[Entry]:
-        """Return all entries of the object, sorted."""
+    def entries(self) -> Columns:
+        """Return all entries of the object."""
         kind = self.canonical.parts.kind
         used = used_content(self.digests)
         parent = self.families.parent
         parts = [part for part in (kind == NAMED).nonzero()[0].tolist() if part not in parent]
         parts += [part for part in (kind == CONTENT).nonzero()[0].tolist() if part not in used]
-        result: list[Entry] = []
-        for at in range(0, len(parts), _BLOCK):
-            result += self._part_entries(parts[at : at + _BLOCK])
-        result += self._symbol_entries()
-        result += self._section_entries(used)
-        result.sort()
+        result = self._part_entries(np.array(parts, np.int64))
+        result.extend(self._symbol_entries())
+        result.extend(self._section_entries(used))
         return result
 
-    def _symbol_entries(self) -> list[Entry]:
+    def _symbol_entries(self) -> Columns:
         """Return entries of symbols that have no bytes: absolute global ones, and common ones."""
         obj = self.canonical.object
         absolute, common = elf.SHN_ABS - 0x10000, elf.SHN_COMMON - 0x10000
@@ -261,32 +294,22 @@ class _Checksummer:
             section = "*ABS*" if obj.shndx[symbol] == absolute else "*COM*"
             checksum = xxh3_128_hexdigest(section.encode() + content)
             components = f"{_short(content)}.-.-.-"
-            result.append(
-                Entry(
-                    KIND_DATA,
-                    obj.symbol_name(symbol),
-                    section,
-                    int(row["size"]),
-                    checksum,
-                    components,
-                    "",
-                    "",
-                )
-            )
-        return result
+            name, size = obj.symbol_name(symbol), int(row["size"])
+            result.append(Entry(KIND_DATA, name, section, size, checksum, components, "", ""))
+        return Columns.of(result)
 
-    def _section_entries(self, used: set[int]) -> list[Entry]:
+    def _section_entries(self, used: set[int]) -> Columns:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""
         parts, obj, digests = self.canonical.parts, self.canonical.object, self.digests
         content: dict[int, list[tuple[bytes, bytes, bytes]]] = defaultdict(list)
         for part in (parts.kind == PIECE).nonzero()[0].tolist():
             if part not in used:
                 digests.content_digest(part)
-                content[self.section[part]].append(digests.content(part))
+                content[int(parts.section[part])].append(digests.content(part))
         for section, text in self._unused_strings():
             content[section].append((text, b"", b""))
-        for table, owner in digests.nobodys():
-            content[table.section].append((b"", b"", digests.special_bytes(table, owner)))
+        for section, special in digests.nobodys().items():
+            content[section].append((b"", b"", special))
         order = self._section_order()
         types, flags = obj.sections["type"].tolist(), obj.sections["flags"].tolist()
         entry_sizes, alignments = obj.sections["entsize"].tolist(), obj.sections["align"].tolist()
@@ -305,7 +328,7 @@ class _Checksummer:
             position = _short(b"".join(order.get(index, b"") for index in sections))
             place = f"align={max(alignments[index] for index in sections)} order={position}"
             result.append(Entry(KIND_SECTION, name, place, size, checksum, components, "", ""))
-        return result
+        return Columns.of(result)
 
     def _unused_strings(self) -> list[tuple[int, bytes]]:
         """Return, by section, the strings to which nothing refers (sorted: their order means nothing)."""
@@ -316,7 +339,7 @@ class _Checksummer:
         addresses = self.canonical.references.target
         result = []
         for part in in_strings.tolist():
-            start, end = self.start[part], self.end[part]
+            start, end = int(parts.start[part]), int(parts.end[part])
             ends = start + (image.data[start:end] == 0).nonzero()[0]
             if not len(ends) or ends[-1] != end - 1:
                 ends = np.concatenate([ends, [end - 1]])
@@ -328,7 +351,7 @@ class _Checksummer:
             free = (~used & (ends > starts)).nonzero()[0]
             strings = sorted(self.digests.data[starts[i] : ends[i] + 1] for i in free.tolist())
             if strings:
-                result.append((self.section[part], b"".join(strings)))
+                result.append((int(parts.section[part]), b"".join(strings)))
         return result
 
     def _section_order(self) -> dict[int, bytes]:
@@ -345,6 +368,15 @@ class _Checksummer:
         return result
 
 
-def checksum_object(canonical: CanonicalObject) -> list[Entry]:
-    """Return the sorted entries of an object in canonical form."""
+def _components(columns: list[_Digests]) -> list[str]:
+    """Return the short hashes of each entry: the first four bytes of its digests, "-" for what is not there."""
+    short = np.stack([column.view(np.uint32)[:, 0] for column in columns], axis=1)
+    # Four times eight digits and a separator: one line an entry.
+    text = bytearray(short.tobytes().hex(".", 4), "ascii")
+    text[35::36] = b"\n" * (len(short) - 1)
+    return text.decode().replace("00000000", "-").split("\n")
+
+
+def checksum_object(canonical: CanonicalObject) -> Columns:
+    """Return the entries of an object in canonical form."""
     return _Checksummer(canonical).entries()

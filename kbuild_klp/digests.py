@@ -7,7 +7,6 @@ behind each other, so hashing the references of a function is hashing one slice 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -17,86 +16,59 @@ from xxhash import xxh3_128_digest
 
 from kbuild_klp.canonical import CanonicalObject
 from kbuild_klp.canonical.families import find_families
-from kbuild_klp.canonical.owned import NOBODY, OwnerSlice, SortedTable, sort_by_owner, take_lines
+from kbuild_klp.canonical.owned import NOBODY, sort_by_owner, take_lines
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import canonical_name
+from kbuild_klp.names import canonical_name, has_numbers
 
-REFERENCE_ROW = np.dtype(
-    [
-        ("place", "<i8"),
-        ("kind", "<i4"),
-        ("ordinal", "<u4"),
-        ("offset", "<i8"),
-        ("high", "<u8"),
-        ("low", "<u8"),
-    ]
-)
-ROW_SIZE = REFERENCE_ROW.itemsize
+# A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
+# added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
+# of the target alone, and the factors are odd.
+ROW_WORDS = 3
+ROW_SIZE = 8 * ROW_WORDS
+KIND_SHIFT = 32
+_OFFSET_FACTOR = 0x9E3779B97F4A7C15
+_ORDINAL_FACTOR = 0xC2B2AE3D27D4EB4F
+_WORD = (1 << 64) - 1
 _CYCLE = xxh3_128_digest(b"\0cycle")
 
 
-def as_bytes(rows: NDArray[np.void]) -> memoryview:
-    """Return reference rows as bytes to be cut into slices, without copying them."""
-    return memoryview(rows.view(np.uint8)).cast("B") if len(rows) else memoryview(b"")  # type: ignore[arg-type]
+def _times(factor: int, values: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Multiply modulo 2^64."""
+    return values.astype(np.int64).view(np.uint64) * np.uint64(factor)
+
+
+def _as_words(digests: bytes) -> NDArray[np.uint64]:
+    """Return digests behind each other as an array of shape (n, 2)."""
+    return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 class Digests:
     """The references of one object as rows to be hashed, and the content of what has no name.
 
-    ``rows`` has shape (references,) and dtype REFERENCE_ROW; ``data`` is the image with all references and line
-    numbers cleared; ``owned`` lists, by part, the special entries that belong to it; ``by_content`` gives the part
-    for each reference that is known by content; ``numbered`` lists, by part, the numbered symbols it refers to in
-    the order of first use; ``record_lines`` holds what was cleared in sections of class records, by section: base,
-    entry size and one row of line numbers an entry.
+    ``rows`` has shape (references, ROW_WORDS); ``data`` is the image with all references and line numbers cleared;
+    ``owned`` are the special entries; ``owner`` says, by reference, to which part it belongs (that of a special entry
+    to the owner of the entry); ``by_content`` gives the part for each reference that is known by content;
+    ``numbered`` lists, by part, the numbered symbols it refers to in the order of first use; ``record_lines`` holds
+    what was cleared in sections of class records, by section: base, entry size and one row of line numbers an entry.
     """
 
     def __init__(self, canonical: CanonicalObject) -> None:
         self.canonical = canonical
         self.families = find_families(canonical)
-        self.tables: list[SortedTable] = []
         image = canonical.image
-        # By name: their order in the object is that of first use, which any function may change.
-        section_names = canonical.object.section_names
-        for section in sorted(image.owned, key=lambda section: (section_names[section], section)):
-            self.tables.append(sort_by_owner(canonical, image.owned[section]))
+        self.owned = sort_by_owner(canonical)
         self.record_lines = self._take_record_lines()
         self.data = image.data.tobytes()
         image.data = np.frombuffer(self.data, np.uint8)  # from here on nothing changes; one copy is enough
-        self.rows = np.zeros(len(canonical.references.place), REFERENCE_ROW)
+        self.rows = np.zeros((len(canonical.references.place), ROW_WORDS), "<u8")
+        self.owner = np.zeros(len(canonical.references.place), np.int64)
         self.by_content: dict[int, int] = {}
         self.numbered: dict[int, list[int]] = {}
-        self._first = canonical.first_reference.tolist()
+        self._first: list[int] = canonical.first_reference.tolist()
         self._content: dict[int, bytes] = {}
-        self._many_files = self.families.files.many
-        self._info: list[int] = canonical.object.symbols["info"].tolist()
-        self._shndx: list[int] = canonical.object.shndx.tolist()
         if len(canonical.parts.start):
             self._fill_rows()
-
-    @cached_property
-    def owned(self) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
-        """The special entries of each part."""
-        return self._owned(lambda part: True)
-
-    @cached_property
-    def _owned_by_content(self) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
-        """The special entries of parts without a name: few, unlike those of functions."""
-        named = (self.canonical.parts.kind == NAMED).tolist()
-        return self._owned(lambda part: part >= 0 and not named[part])
-
-    @property
-    def nameless_owners(self) -> set[int]:
-        """The parts without a name that have special entries."""
-        return set(self._owned_by_content)
-
-    def _owned(self, wanted: Callable[[int], bool]) -> dict[int, list[tuple[SortedTable, OwnerSlice]]]:
-        found: dict[int, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
-        for table in self.tables:
-            for owner in table.owners:
-                if wanted(owner.part):
-                    found[owner.part].append((table, owner))
-        return found
 
     # -- filling the rows -----------------------------------------------------------------------------------------
 
@@ -116,23 +88,29 @@ class Digests:
         parts, references, targets = self.canonical.parts, self.canonical.references, self.canonical.targets
         rows = self.rows
         part_of = parts.at(references.place)
-        rows["place"] = references.place - parts.start[part_of]
-        rows["kind"] = references.kind
-        rows["offset"] = targets.offset
-        self._set_digests(targets.symbol >= 0, targets.symbol, self._symbol_digest)
-        self._set_digests(targets.section >= 0, targets.section, self._section_digest)
         by_content = (targets.symbol < 0) & (targets.section < 0)
         strings = by_content & (parts.kind[targets.part] == STRINGS)
-        self._set_digests(strings, references.target, self._string_digest)
-        rows["offset"][strings] = 0
-        self._number(part_of)
+        targets.offset[strings] = 0  # a string is known by its text from there on
+        self._set_digests(targets.symbol >= 0, targets.symbol, self._symbol_digests)
+        self._set_digests(targets.section >= 0, targets.section, self._section_digests)
+        self._set_digests(strings, references.target, self._string_digests)
+        rows[:, 0] = references.place - parts.start[part_of]
+        rows[:, 0] += references.kind.astype(np.uint64) << np.uint64(KIND_SHIFT)
+        rows[:, 1] += _times(_OFFSET_FACTOR, targets.offset)
+        self.owner = part_of
+        self.owner[self.owned.references] = np.repeat(self.owned.owner, np.diff(self.owned.reference_at))
+        self._number()
         content = (by_content & ~strings).nonzero()[0]
         self.by_content = dict(zip(content.tolist(), targets.part[content].tolist(), strict=True))
-        self._drop_empty_content()
+        for reference in self.owned.unused:
+            if self.by_content.pop(reference, None) is not None:
+                rows[reference, 1:] = 0
         for reference, part in self.by_content.items():
             self._resolve(reference, part)
 
-    def _set_digests(self, which: NDArray[np.bool_], keys: NDArray[np.int64], digest: Callable[[int], bytes]) -> None:
+    def _set_digests(
+        self, which: NDArray[np.bool_], keys: NDArray[np.int64], digests: Callable[[NDArray[np.int64]], bytes]
+    ) -> None:
         """Set the digest of each reference marked in ``which``; equal keys (not negative) have equal digests."""
         index = which.nonzero()[0]
         if not len(index):
@@ -144,37 +122,49 @@ class Digests:
         unique = seen.nonzero()[0]
         position = np.empty(len(seen), np.int32)
         position[unique] = np.arange(len(unique), dtype=np.int32)
-        table = np.frombuffer(b"".join(map(digest, unique.tolist())), "<u8").reshape(-1, 2)
-        rank = position[wanted]
-        self.rows["high"][index] = table[rank, 0]
-        self.rows["low"][index] = table[rank, 1]
+        self.rows[index, 1:] = _as_words(digests(unique))[position[wanted]]
 
-    def _symbol_digest(self, symbol: int) -> bytes:
-        """Return the digest that stands for a symbol in references to it."""
+    def _symbol_digests(self, symbols: NDArray[np.int64]) -> bytes:
+        """Return the digests that stand for some symbols in references to them."""
         obj = self.canonical.object
-        name = obj.symbol_name(symbol)
-        section, info = self._shndx[symbol], self._info[symbol]
+        names = obj.symbol_names_of(symbols.tolist())
+        info, section = obj.symbols["info"][symbols], obj.shndx[symbols]
+        files = self.families.files
+        # A name without anything to drop, of a symbol that is unique and defined, stands for itself: most of them.
+        odd = (section <= 0) | (info & 0xF == elf.STT_SECTION)
+        if files.many:
+            odd |= info >> 4 == elf.STB_LOCAL
+        texts = names.copy()
+        for at, is_odd in enumerate(odd.tolist()):
+            if is_odd or has_numbers(names[at]) or not names[at]:
+                texts[at] = self._symbol_text(int(symbols[at]), names[at])
+        return b"".join([xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts])
+
+    def _symbol_text(self, symbol: int, name: str) -> str:
+        """Return what stands for a symbol in references to it."""
+        obj = self.canonical.object
+        section, info = int(obj.shndx[symbol]), int(obj.symbols["info"][symbol])
         if info & 0xF == elf.STT_SECTION or (not name and section > 0):
-            text = f"\0section {self.canonical.section_names[section] if section > 0 else section}"
-        elif section == elf.SHN_UNDEF:
+            return f"\0section {self.canonical.section_names[section] if section > 0 else section}"
+        if section == elf.SHN_UNDEF:
             text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
             visibility = int(obj.symbols["other"][symbol]) & 3
-            if visibility:
-                text += f"\0visibility {visibility}"
-        elif section == elf.SHN_ABS - 0x10000:
-            text = f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
-        else:
-            text = name
-            if "." in name or name.startswith("_"):  # else there is nothing that canonical_name would take out
-                text, numbered = canonical_name(name)
-                if numbered:
-                    text += "\0numbered"  # a static local is not the variable of that name outside of functions
-            if self._many_files and info >> 4 == elf.STB_LOCAL:
-                text = f"{self.families.files.name(symbol)}\0{text}"
-        return xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
+            return f"{text}\0visibility {visibility}" if visibility else text
+        if section == elf.SHN_ABS - 0x10000:
+            return f"{name}\0absolute {int(obj.symbols['value'][symbol])}"
+        text, numbered = canonical_name(name)
+        if numbered:
+            text += "\0numbered"  # a static local is not the variable of that name outside of functions
+        if self.families.files.many and info >> 4 == elf.STB_LOCAL:
+            text = f"{self.families.files.name(symbol)}\0{text}"
+        return text
 
-    def _section_digest(self, section: int) -> bytes:
-        return xxh3_128_digest(f"\0section {self.canonical.section_names[section]}".encode("utf-8", "surrogateescape"))
+    def _section_digests(self, sections: NDArray[np.int64]) -> bytes:
+        names = [f"\0section {self.canonical.section_names[section]}" for section in sections.tolist()]
+        return b"".join([xxh3_128_digest(name.encode("utf-8", "surrogateescape")) for name in names])
+
+    def _string_digests(self, addresses: NDArray[np.int64]) -> bytes:
+        return b"".join(map(self._string_digest, addresses.tolist()))
 
     def _string_digest(self, address: int) -> bytes:
         end = self.data.find(b"\0", address)
@@ -183,7 +173,7 @@ class Digests:
         text = self.data[start : end + 1]
         return xxh3_128_digest(text if start == address else b"%d\0%s" % (address - start, text))
 
-    def _number(self, part_of: NDArray[np.int64]) -> None:
+    def _number(self) -> None:
         """Tell numbered symbols of one name apart by the order in which a part first refers to them."""
         numbered = self.families.numbered
         if not numbered:
@@ -192,50 +182,49 @@ class Digests:
         is_numbered = np.zeros(len(self.canonical.object.symbols), bool)
         is_numbered[list(numbered)] = True
         hits = (is_numbered[np.maximum(symbols, 0)] & (symbols >= 0)).nonzero()[0]
-        owner = part_of.copy()
-        for table in self.tables:
-            counts = [slice_.high - slice_.low for slice_ in table.owners]
-            owner[table.references] = np.repeat([slice_.part for slice_ in table.owners], counts)
         seen: dict[int, dict[str, dict[int, int]]] = {}
         ordinals = []
-        for part, symbol in zip(owner[hits].tolist(), symbols[hits].tolist(), strict=True):
+        for part, symbol in zip(self.owner[hits].tolist(), symbols[hits].tolist(), strict=True):
             same_name = seen.setdefault(part, {}).setdefault(numbered[symbol], {})
             ordinals.append(same_name.setdefault(symbol, len(same_name)))
-        self.rows["ordinal"][hits] = ordinals
+        self.rows[hits, 1] += _times(_ORDINAL_FACTOR, np.array(ordinals, np.int64))
         for part, names in seen.items():
             self.numbered[part] = [symbol for same in names.values() for symbol in same]
-
-    def _drop_empty_content(self) -> None:
-        """Take out references to content of which none is used: an alternative that replaces by nothing.
-
-        They point at whatever lies next to them.
-        """
-        for table in self.tables:
-            field = table.table.row.content
-            if field is None:
-                continue
-            size = table.table.entry_size
-            lengths = np.frombuffer(table.data, np.uint8).reshape(-1, size)[:, field.length % size]
-            for owner in table.owners:
-                record, offset = np.divmod(table.places[owner.low : owner.high], size)
-                empty = (offset == field.reference) & (lengths[owner.start + record] == 0)
-                for reference in table.references[owner.low : owner.high][empty].tolist():
-                    if self.by_content.pop(reference, None) is not None:
-                        self.rows["offset"][reference] = 0
 
     # -- content --------------------------------------------------------------------------------------------------
 
     def _resolve(self, reference: int, part: int) -> None:
         digest = self.content_digest(part)
+        offset = int(self.canonical.targets.offset[reference])
         row = self.rows[reference]
-        row["high"] = int.from_bytes(digest[:8], "little")
-        row["low"] = int.from_bytes(digest[8:], "little")
+        row[1] = (int.from_bytes(digest[:8], "little") + offset * _OFFSET_FACTOR) & _WORD
+        row[2] = int.from_bytes(digest[8:], "little")
+
+    @cached_property
+    def _owned_by_nameless(self) -> dict[int, tuple[int, int]]:
+        """The special entries of parts without a name: few, unlike those of functions."""
+        owner = self.owned.owner
+        if not len(owner):
+            return {}
+        first = np.concatenate([[0], (owner[1:] != owner[:-1]).nonzero()[0] + 1])
+        end = np.concatenate([first[1:], [len(owner)]])
+        part = owner[first]
+        nameless = ((part >= 0) & (self.canonical.parts.kind[np.maximum(part, 0)] != NAMED)).nonzero()[0]
+        bounds = zip(first[nameless].tolist(), end[nameless].tolist(), strict=True)
+        return dict(zip(part[nameless].tolist(), bounds, strict=True))
+
+    @property
+    def nameless_owners(self) -> set[int]:
+        """The parts without a name that have special entries."""
+        return set(self._owned_by_nameless)
 
     def _nested(self, part: int) -> Iterator[tuple[int, int]]:
         """Return the references of a part to parts that are known by content, with these parts."""
         references = list(range(self._first[part], self._first[part + 1]))
-        for table, owner in self._owned_by_content.get(part, ()):
-            references += table.references[owner.low : owner.high].tolist()
+        entries = self._owned_by_nameless.get(part)
+        if entries is not None:
+            low, high = self.owned.reference_at[list(entries)].tolist()
+            references += self.owned.references[low:high].tolist()
         return ((reference, self.by_content[reference]) for reference in references if reference in self.by_content)
 
     def content_digest(self, part: int) -> bytes:
@@ -268,9 +257,10 @@ class Digests:
         data = self.part_data(part)
         if parts.kind[part] == PIECE:
             # The zeros behind anonymous data align what comes next; fields of references are zeros too.
-            keep = int(self.rows["place"][high - 1]) + 8 if high > low else 0
+            keep = int(self.canonical.references.place[high - 1] - parts.start[part]) + 8 if high > low else 0
             data = data[:keep] + data[keep:].rstrip(b"\0")
-        special = b"".join(self.special_bytes(table, owner) for table, owner in self._owned_by_content.get(part, ()))
+        entries = self._owned_by_nameless.get(part)
+        special = self.special_bytes(*entries) if entries is not None else b""
         if parts.kind[part] == CONTENT:
             symbol = self.canonical.object.symbols[int(self.canonical.part_symbols(part)[0])]
             special += b"%d %d %d" % (symbol["info"], symbol["other"], symbol["size"])
@@ -281,21 +271,49 @@ class Digests:
         start, end = int(self.canonical.parts.start[part]), int(self.canonical.parts.end[part])
         return self.data[start:end]
 
-    def table_rows(self, table: SortedTable, low: int = 0, high: int | None = None) -> memoryview:
-        """Return the rows of a table's references ``low`` to ``high``, places counted from each owner's first entry."""
-        rows = self.rows[table.references[low:high]]
-        rows["place"] = table.places[low:high]
-        # The owner is whoever hashes this; where in it the entry applies is the row's offset.
-        is_owner = table.owner_references[low:high]
-        rows["high"][is_owner] = 0
-        rows["low"][is_owner] = 0
-        return as_bytes(rows)
+    # -- special entries ------------------------------------------------------------------------------------------
 
-    def special_bytes(self, table: SortedTable, owner: OwnerSlice) -> bytes:
-        """Return what is hashed of the entries of one owner."""
-        name = self.canonical.object.section_names[table.section].encode("utf-8", "surrogateescape")
-        return table.special_bytes(name, owner, self.table_rows(table, owner.low, owner.high))
+    @cached_property
+    def _table_digests(self) -> NDArray[np.uint64]:
+        """What stands for each table in the rows of its entries: name and entry size."""
+        names = self.canonical.object.section_names
+        texts = [f"\0table {names[table.section]} {table.entry_size}" for table in self.owned.tables]
+        return _as_words(b"".join(xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts))
 
-    def nobodys(self) -> list[tuple[SortedTable, OwnerSlice]]:
-        """Return the special entries that belong to no part."""
-        return [(table, owner) for table in self.tables for owner in table.owners[:1] if owner.part == NOBODY]
+    def special_rows(self, low: int, high: int) -> NDArray[np.uint64]:
+        """Return the rows of the references of the special entries ``low`` to ``high``.
+
+        The row that names the owner says of which table an entry is, and where in the owner it applies: who the
+        owner is, is no matter of the entry.
+        """
+        owned, parts, references = self.owned, self.canonical.parts, self.canonical.references
+        first, last = owned.reference_at[[low, high]].tolist()
+        which = owned.references[first:last]
+        rows = self.rows[which]
+        rows[:, 0] = owned.field[first:last]
+        rows[:, 0] += references.kind[which].astype(np.uint64) << np.uint64(KIND_SHIFT)
+        at = owned.is_owner[first:last].nonzero()[0]
+        entry = low + np.searchsorted(owned.reference_at[low : high + 1], first + at, "right") - 1
+        table = self._table_digests[owned.table[entry]]
+        owner = owned.owner[entry]
+        offset = references.target[which[at]] - parts.start[owner]
+        in_part = (owner != NOBODY)[:, None]
+        placed = np.stack([_times(_OFFSET_FACTOR, offset), np.zeros(len(at), np.uint64)], axis=1)
+        rows[at, 1:] = np.where(in_part, placed, rows[at, 1:]) + table
+        return rows
+
+    def special_bytes(self, low: int, high: int) -> bytes:
+        """Return what is hashed of the special entries ``low`` to ``high``, which are of one owner."""
+        start, end = self.owned.data_at[[low, high]].tolist()
+        return self.owned.data[start:end] + self.special_rows(low, high).tobytes()
+
+    def nobodys(self) -> dict[int, bytes]:
+        """Return what is hashed of special entries that belong to no part, by section."""
+        owned = self.owned
+        count = int(np.searchsorted(owned.owner, NOBODY, "right"))
+        bounds = np.searchsorted(owned.table[:count], np.arange(len(owned.tables) + 1)).tolist()
+        return {
+            table.section: self.special_bytes(low, high)
+            for table, low, high in zip(owned.tables, bounds[:-1], bounds[1:], strict=True)
+            if high > low
+        }

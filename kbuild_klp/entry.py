@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 KIND_FUNCTION = "function"
@@ -41,3 +42,31 @@ class Entry(NamedTuple):
     def split_components(self) -> Components:
         """Return the short hashes one by one."""
         return Components(*self.components.split("."))
+
+
+class Columns(NamedTuple):
+    """Many entries, one list a field of Entry: what makes them by the ten thousand makes no object of each."""
+
+    kind: list[str]
+    name: list[str]
+    section: list[str]
+    size: list[int]
+    checksum: list[str]
+    components: list[str]
+    lines: list[str]
+    numbered: list[str]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Columns:
+        """Turn rows into columns."""
+        return cls(*map(list, zip(*entries, strict=True))) if entries else cls.empty()
+
+    @classmethod
+    def empty(cls) -> Columns:
+        """Return columns without a row."""
+        return cls([], [], [], [], [], [], [], [])
+
+    def extend(self, other: Columns) -> None:
+        """Add the rows of ``other``."""
+        for column, more in zip(self, other, strict=True):
+            column += more  # type: ignore[operator]

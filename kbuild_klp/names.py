@@ -32,6 +32,8 @@ _INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_
 _RUST_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
 _RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
 
+_NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN")
+
 _cache: dict[str, CanonicalName] = {}
 _CACHE_LIMIT = 1 << 20
 
@@ -53,6 +55,11 @@ def _canonicalize(name: str) -> CanonicalName:
         text = _RUST_LEGACY.sub("", text)
     without = _GCC_NUMBER.sub("", text) if "." in text else text
     return CanonicalName(without, without != text)
+
+
+def has_numbers(name: str) -> bool:
+    """Say whether there may be anything in a name that its canonical form has not: quick, and true of few."""
+    return "." in name or (name[:1] == "_" and name.startswith(_NUMBERED_PREFIXES))
 
 
 def numbered_candidates(names: list[str]) -> list[int]:

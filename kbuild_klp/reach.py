@@ -19,14 +19,10 @@ _NAMELESS = (CONTENT, PIECE)
 
 def _edges(digests: Digests) -> dict[int, list[int]]:
     """Return the parts known by content to which each part refers, through its special entries as well."""
-    references, parts = digests.canonical.references, digests.canonical.parts
-    owner = parts.at(references.place)
-    for table in digests.tables:
-        counts = [slice_.high - slice_.low for slice_ in table.owners]
-        owner[table.references] = np.repeat([slice_.part for slice_ in table.owners], counts)
+    references = list(digests.by_content)
     edges: dict[int, list[int]] = defaultdict(list)
-    for reference, target in digests.by_content.items():
-        edges[int(owner[reference])].append(target)
+    for owner, target in zip(digests.owner[references].tolist(), digests.by_content.values(), strict=True):
+        edges[owner].append(target)
     return edges
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The checksum file beside each object: text, one line an entry, sorted, fields separated by tabs.
 
-    # kbuild-klp 1 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
+    # kbuild-klp 2 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
     function  cmdline_proc_show  .text  24  d96e50c0...  b32ecdad.fb38e39a.dfe71663.-
 
 The digest covers all other lines and the header up to itself. Nothing in the file says when, where or by whom it was
@@ -20,10 +20,10 @@ from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from kbuild_klp.entry import Entry
+from kbuild_klp.entry import Columns, Entry
 from kbuild_klp.errors import BadSumFileError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")
@@ -52,25 +52,39 @@ def _unescape(text: str) -> str:
     return _UNESCAPED.sub(lambda match: _UNESCAPES[match[0]], text)
 
 
-def _tabs_fit(text: str, entries: list[Entry]) -> bool:
-    """Say whether all tabs in ``text`` separate fields: no name has one."""
-    return text.count("\t") == sum(7 if entry.numbered else 6 if entry.lines else 5 for entry in entries)
+def _lines(columns: Columns) -> list[str]:
+    """Return the lines of some entries, sorted, without what ends them; names stand in them as they are."""
+    tails = [
+        "" if not (lines or numbered) else f"\t{lines}\t{numbered}" if numbered else f"\t{lines}"
+        for lines, numbered in zip(columns.lines, columns.numbered, strict=True)
+    ]
+    lines = [
+        f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}{tail}"
+        for kind, name, section, size, checksum, components, tail in zip(*columns[:6], tails, strict=True)
+    ]
+    lines.sort()
+    return lines
 
 
-def dump(content: SumFile) -> bytes:
-    """Return the bytes of a checksum file."""
-    lines = []
-    for kind, name, section, size, checksum, components, line_hash, numbered in content.entries:
-        line = f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}"
-        if numbered or line_hash:
-            line += f"\t{line_hash}\t{numbered}" if numbered else f"\t{line_hash}"
-        lines.append(line)
-    text = "\n".join(lines) + "\n" if lines else ""
-    if "\\" in text or "\r" in text or text.count("\n") != len(lines) or not _tabs_fit(text, content.entries):
-        escaped = ("\t".join(_escape(str(field)) for field in entry).rstrip("\t") for entry in content.entries)
-        text = "".join(line + "\n" for line in escaped)
-    body = text.encode("utf-8", "surrogateescape")
-    head = f"# kbuild-klp {FORMAT_VERSION} {content.architecture} table={content.table} ".encode()
+def _is_plain(text: str, columns: Columns) -> bool:
+    """Say whether lines are ready to be written: all tabs in them separate fields, and nothing needs an escape."""
+    count = len(columns.kind)
+    tabs = 5 * count + sum(2 if numbered else 1 for numbered in columns.numbered if numbered)
+    tabs += sum(1 for lines, numbered in zip(columns.lines, columns.numbered, strict=True) if lines and not numbered)
+    breaks = max(count - 1, 0)
+    return "\\" not in text and "\r" not in text and text.count("\n") == breaks and text.count("\t") == tabs
+
+
+def dump(architecture: str, table: int, columns: Columns) -> bytes:
+    """Return the bytes of a checksum file; ``table`` is the version of special.toml."""
+    text = "\n".join(_lines(columns))
+    if not _is_plain(text, columns):
+        name, section, numbered = (
+            [_escape(field) for field in column] for column in (columns.name, columns.section, columns.numbered)
+        )
+        text = "\n".join(_lines(columns._replace(name=name, section=section, numbered=numbered)))
+    body = (text + "\n").encode("utf-8", "surrogateescape") if text else b""
+    head = f"# kbuild-klp {FORMAT_VERSION} {architecture} table={table} ".encode()
     return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
 
 

@@ -34,7 +34,7 @@ class Mutation(NamedTuple):
 
 
 def entries(data: bytes) -> list[Entry]:
-    return checksum_object(canonicalize(ObjectFile(data, "unit.o")))
+    return sorted(map(Entry, *checksum_object(canonicalize(ObjectFile(data, "unit.o")))))
 
 
 def changes(old: list[Entry], data: bytes) -> list[Change] | str:

@@ -13,6 +13,7 @@ from samples import SAMPLE, compile_object
 
 from kbuild_klp import batch, sumfile
 from kbuild_klp.batch import compute, write_checksums
+from kbuild_klp.entry import Columns
 from kbuild_klp.errors import BadObjectError, KlpError
 from kbuild_klp.kernel.sumpath import Freshness, freshness, sum_path
 
@@ -65,16 +66,16 @@ def test_place_and_time_mean_nothing(sample: Path, tmp_path: Path):
     other.mkdir(parents=True)
     copy = Path(shutil.copy(sample, other / "name.o"))
     os.utime(copy, ns=(5, 5))
-    assert sumfile.dump(compute(str(copy)).content) == sumfile.dump(compute(str(sample)).content)
+    assert compute(str(copy)).data == compute(str(sample)).data
 
 
 def test_an_object_that_changes_while_it_is_read(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = Path(shutil.copy(sample, tmp_path / "a.o"))
     times = iter(range(1, 100))
 
-    def touched(canonical: object) -> list[object]:
+    def touched(canonical: object) -> Columns:
         os.utime(path, ns=(next(times),) * 2)
-        return []
+        return Columns.empty()
 
     monkeypatch.setattr("kbuild_klp.checksum.checksum_object", touched)
     with pytest.raises(BadObjectError, match="changes while it is read; wait for the build"):
@@ -92,7 +93,7 @@ def test_where_nothing_can_be_written_the_content_comes_back(
     monkeypatch.setattr(sumfile, "write", full)
     result = write_checksums(paths, 1)
     assert (result.written, result.errors, result.obstacle) == (0, [], "No space left on device")
-    assert result.unwritten == {str(path): sumfile.dump(compute(str(sample)).content) for path in paths}
+    assert result.unwritten == {str(path): compute(str(sample)).data for path in paths}
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["0.o", "1.o"]
 
 

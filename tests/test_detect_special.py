@@ -199,3 +199,39 @@ def test_entries_about_data_belong_to_the_data(gcc: Compiler) -> None:
         '.data\n.globl v\n.type v, @object\nv: .quad 1\n.size v, 8\n.section __ex_table, "a"\n.long v - ., v - ., {}\n'
     )
     assert gcc.diff_assembly(text.format(1), text.format(2)) == data_changed("v")
+
+
+_TWO_LABELS = """
+.text
+.globl user\n.type user, @function
+user: nop
+first_place: mov (%rdi), %rax
+second_place: mov (%rsi), %rax
+ret
+.size user, . - user
+.pushsection __ex_table, "a"\n .balign 4\n .long {owner} - ., user - ., 3\n .popsection
+"""
+
+
+def test_entry_that_names_its_place_by_a_global_label(gcc: Compiler) -> None:
+    """Relocations name such a label, and both are its offset 0: what counts is where in the function they lie."""
+    labels = ".globl first_place, second_place\n"
+    old, new = (gcc.assembly(labels + _TWO_LABELS.format(owner=f"{which}_place")) for which in ("first", "second"))
+    assert diff_objects(old, new) == changed("user")
+
+
+def test_entry_whose_place_is_in_another_object(gcc: Compiler) -> None:
+    """Nobody here owns it; that it is about another symbol now must not be lost."""
+    old, new = (gcc.assembly(_TWO_LABELS.format(owner=name)) for name in ("elsewhere", "somewhere"))
+    assert diff_objects(old, new) == {("__ex_table", "section", "changed")}
+
+
+def test_padding_before_a_split_off_part(gcc: Compiler) -> None:
+    """Padding with a symbol before foo.cold is of foo."""
+    text = """
+    .text\n.globl foo\n.type foo, @function\nfoo: jmp foo.cold\n.size foo, . - foo
+    .section .text.unlikely, "ax"
+    .type __pfx_foo.cold, @function\n__pfx_foo.cold: {padding}\n.size __pfx_foo.cold, . - __pfx_foo.cold
+    .type foo.cold, @function\nfoo.cold: ud2\n.size foo.cold, . - foo.cold
+    """
+    assert gcc.diff_assembly(text.format(padding="nop; nop"), text.format(padding="nop; int3")) == changed("foo")

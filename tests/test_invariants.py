@@ -102,7 +102,7 @@ def test_same_object_gives_the_same_file_wherever_it_lies(gcc: Compiler, tmp_pat
     for place in places:
         place.parent.mkdir(parents=True)
         place.write_bytes(data)
-        results.append(sumfile.dump(compute(str(place)).content))
+        results.append(compute(str(place)).data)
     assert results[0] == results[1]
     assert str(tmp_path).encode() not in results[0]
-    assert sumfile.load(results[0], "x").entries == entries(data)
+    assert sorted(sumfile.load(results[0], "x").entries) == entries(data)

@@ -93,7 +93,8 @@ def test_every_symbol_is_in_an_entry(objects: list[Path]) -> None:
 def test_entries_have_distinct_names(objects: list[Path]) -> None:
     """An entry is found again by its kind and name."""
     for path in objects[::5]:
-        names = [(entry.kind, entry.name) for entry in checksum_object(canonicalize(ObjectFile.open(path)))]
+        columns = checksum_object(canonicalize(ObjectFile.open(path)))
+        names = list(zip(columns.kind, columns.name, strict=True))
         assert len(names) == len(set(names)), path
 
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
 from kbuild_klp import sumfile
-from kbuild_klp.entry import Entry
+from kbuild_klp.entry import Columns, Entry
 from kbuild_klp.errors import BadSumFileError
-from kbuild_klp.sumfile import SumFile
 
 # Names as the reader gives them: UTF-8, or bytes that are none as surrogates.
 _NAMES = st.one_of(
@@ -35,14 +34,19 @@ _ENTRIES = st.builds(
 )
 
 
+def _dump(entries: list[Entry], table: int = 1) -> bytes:
+    return sumfile.dump("x86_64", table, Columns.of(entries))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_ENTRIES, max_size=5), st.integers(0, 99))
 def test_what_goes_in_comes_out(entries: list[Entry], table: int):
-    content = SumFile("x86_64", table, entries)
-    data = sumfile.dump(content)
-    assert sumfile.load(data, "x") == content
+    data = _dump(entries, table)
+    content = sumfile.load(data, "x")
+    assert (content.architecture, content.table, sorted(content.entries)) == ("x86_64", table, sorted(entries))
     assert data.count(b"\n") == len(entries) + 1
-    assert sumfile.dump(sumfile.load(data, "x")) == data
+    assert _dump(content.entries, table) == data
+    assert _dump(entries[::-1], table) == data, "the order in which entries are made is in the file"
 
 
 def _entry(**changes: object) -> Entry:
@@ -51,16 +55,15 @@ def _entry(**changes: object) -> Entry:
 
 
 def test_the_form_that_people_read():
-    content = SumFile("x86_64", 1, [_entry(), _entry(name="g", lines="0a"), _entry(name="h", numbered="a.1 b.2")])
-    lines = sumfile.dump(content).decode().splitlines()
-    assert lines[0].startswith("# kbuild-klp 1 x86_64 table=1 digest=")
+    lines = _dump([_entry(), _entry(name="g", lines="0a"), _entry(name="h", numbered="a.1 b.2")]).decode().splitlines()
+    assert lines[0].startswith("# kbuild-klp 2 x86_64 table=1 digest=")
     # Fields that are empty at the end are not written.
     assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
     assert lines[2].endswith("\t0.1.2.-\t0a")
     assert lines[3].endswith("\t0.1.2.-\t\ta.1 b.2")
 
 
-DATA = sumfile.dump(SumFile("x86_64", 1, [_entry(), _entry(name="g")]))
+DATA = _dump([_entry(), _entry(name="g")])
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,15 +98,15 @@ def _signed(head: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (DATA.replace(b"klp 1 ", b"klp 2 "), "x: line 1: format version 2, this program reads 1"),
+        (DATA.replace(b"klp 2 ", b"klp 3 "), "x: line 1: format version 3, this program reads 2"),
         (_signed(b"# kbuild-klp 7 future table=1 ", b"other\n"), "x: line 1: format version 7"),
-        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 1 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 1 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 2 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
         (_signed(b"# kbuild-klp " + b"9" * 5000 + b" x86_64 table=1 ", b""), "x: line 1"),
-        (_signed(b"# kbuild-klp 1 \xff table=1 ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp 2 \xff table=1 ", b""), "x: line 1"),
         (b"", "x: line 1: not a checksum file, or a truncated one"),
         (DATA.replace(b"\tf\t", b"\tF\t"), "x: line 1: content does not match its digest"),
     ],
@@ -156,12 +159,12 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path):
 def test_a_file_is_current_by_its_first_line(tmp_path: Path):
     path = tmp_path / "x"
     table = sumfile.table_version()
-    path.write_bytes(sumfile.dump(SumFile("x86_64", table, [_entry()] * 100)))
+    path.write_bytes(_dump([_entry()] * 100, table))
     assert sumfile.is_current(str(path))
-    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 1 ", b"klp 2 ")):
+    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 2 ", b"klp 3 ")):
         path.write_bytes(content)
         assert not sumfile.is_current(str(path))
-    path.write_bytes(sumfile.dump(SumFile("x86_64", table + 1, [])))
+    path.write_bytes(_dump([], table + 1))
     assert not sumfile.is_current(str(path))
     assert not sumfile.is_current(str(tmp_path / "absent"))
     assert not sumfile.is_current(str(tmp_path))

@@ -84,7 +84,7 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     image = build_image(obj, arch, special_table(arch.name))
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
-    names = [obj.symbol_name(symbol) for symbol in chunks.symbols.tolist()]
+    names = obj.symbol_names_of(chunks.symbols.tolist())
     dotted = numbered_candidates(names)
     numbered = [(at, form) for at in dotted if (form := canonical_name(names[at])).numbered]
     kinds = chunk_kinds(image, chunks, numbered)

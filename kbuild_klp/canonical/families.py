@@ -85,21 +85,36 @@ def find_families(canonical: CanonicalObject) -> Families:
     split = [
         (at, match[1])
         for at in _split_candidates(canonical)
-        if at < in_code and (match := _COLD.match(names[at]) or _PREFIX.match(names[at]))
+        if at < in_code and (match := _PREFIX.match(names[at]) or _COLD.match(names[at]))
     ]
-    wanted = {name for _, name in split}
-    named: dict[tuple[int, str], int] = {}
-    if wanted:
-        for at, name in enumerate(names[:in_code]):
-            if name in wanted:
-                named[files.position(symbols[at]) if local[at] and files.many else 0, name] = int(chunk_of[at])
+
+    def is_same_file(one: int, other: int) -> bool:
+        return not files.many or not local[other] or files.position(symbols[one]) == files.position(symbols[other])
+
     parent: dict[int, int] = {}
-    children: dict[int, list[int]] = {}
-    for at, name in split:
+    chunk = chunk_of[[at for at, _ in split]] if split else chunk_of[:0]
+    own, behind = part_of[chunk].tolist(), part_of[np.minimum(chunk + 1, len(part_of) - 1)].tolist()
+    heads = chunks.first[chunk + 1].tolist()
+    rest = []
+    for (at, name), part, following, head in zip(split, own, behind, heads, strict=True):
+        # Padding stands right before its function; .cold is elsewhere.
+        if head < in_code and names[head] == name and is_same_file(at, head):
+            parent.setdefault(part, following)
+        else:
+            rest.append((at, name, part))
+    wanted = {name for _, name, _ in rest}
+    named: dict[tuple[int, str], int] = {}
+    for at in (at for at, name in enumerate(names[:in_code]) if name in wanted) if wanted else ():
+        named[files.position(symbols[at]) if local[at] and files.many else 0, names[at]] = int(part_of[chunk_of[at]])
+    for at, name, part in rest:
         file = files.position(symbols[at]) if files.many else 0
         owner = named.get((file, name), named.get((0, name)))
-        part = int(part_of[chunk_of[at]])
-        if owner is not None and owner != chunk_of[at] and part not in parent:
-            parent[part] = int(part_of[owner])
-            children.setdefault(parent[part], []).append(part)
+        if owner is not None and owner != part:
+            parent.setdefault(part, owner)
+    children: dict[int, list[int]] = {}
+    for part, owner in parent.items():
+        while owner in parent:  # the padding before a .cold
+            owner = parent[owner]
+        parent[part] = owner
+        children.setdefault(owner, []).append(part)
     return Families(parent, children, numbered, files)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tables whose entries belong to functions: alternatives, exception table, jump labels, bug table and so on.
 
-Each entry is given to the part into which its `owner` reference points. The entries of one owner keep their order,
-which is the order in which the kernel applies them.
+Each entry is given to the part into which its `owner` reference points. The entries of one owner stand behind each
+other, those of one table in their order, which is the order in which the kernel applies them.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,39 +21,39 @@ NOBODY = -1
 """The owner of entries that point to no part of the image."""
 
 
-class OwnerSlice(NamedTuple):
-    """The entries of one owner: rows ``start`` to ``end`` of the table, references ``low`` to ``high``."""
+class OwnedEntries(NamedTuple):
+    """The entries of all special sections that belong to others, sorted by owner, then by section name.
 
-    part: int
-    start: int
-    end: int
-    low: int
-    high: int
-
-
-class SortedTable(NamedTuple):
-    """One special section, its entries sorted by owner.
-
-    ``data`` their bytes with references and line fields cleared; ``lines`` the line fields, ``line_size`` bytes an
-    entry; ``references`` indices into References, ``places`` where each stands counted from its owner's first entry;
-    ``owner_references`` marks those that name the owner.
+    One row an entry: ``owner`` the part, ``table`` an index into ``tables``. Its bytes, references and line fields
+    cleared, are ``data[data_at[i] : data_at[i + 1]]``; its references the rows ``reference_at[i]`` to
+    ``reference_at[i + 1]`` of these: ``references`` indices into References, ``field`` the place in the entry,
+    ``is_owner`` marks those that name the owner.
+    ``lines`` are the line numbers taken out, by part; ``unused`` the references to content of which an entry uses
+    nothing (an alternative that replaces by nothing points at whatever lies there).
     """
 
-    section: int
-    table: OwnedTable
+    tables: list[OwnedTable]
+    owner: NDArray[np.int64]
+    table: NDArray[np.int64]
     data: bytes
-    lines: bytes
-    line_size: int
+    data_at: NDArray[np.int64]
     references: NDArray[np.int64]
-    places: NDArray[np.int64]
-    owner_references: NDArray[np.bool_]
-    owners: list[OwnerSlice]
+    reference_at: NDArray[np.int64]
+    field: NDArray[np.int64]
+    is_owner: NDArray[np.bool_]
+    lines: dict[int, bytes]
+    unused: list[int]
 
-    def special_bytes(self, name: bytes, owner: OwnerSlice, rows: memoryview) -> bytes:
-        """Return what is hashed of one owner's entries; ``rows`` are its reference rows."""
-        size = self.table.entry_size
-        data = self.data[owner.start * size : owner.end * size]
-        return b"".join((name, b"\0%d\0" % (owner.end - owner.start), data, rows))
+
+class _Table(NamedTuple):
+    """One section: a row an entry (``entries``, ``owner``, ``counts`` of references), a row a reference (the rest)."""
+
+    entries: NDArray[np.uint8]
+    owner: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    references: NDArray[np.int64]
+    field: NDArray[np.int64]
+    is_owner: NDArray[np.bool_]
 
 
 def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...]) -> NDArray[np.uint8]:
@@ -67,8 +68,7 @@ def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...]) -> NDA
     return taken
 
 
-def sort_by_owner(canonical: CanonicalObject, table: OwnedTable) -> SortedTable:
-    """Sort the entries of one table by the part that owns them."""
+def _read_table(canonical: CanonicalObject, table: OwnedTable) -> _Table:
     image, references, targets = canonical.image, canonical.references, canonical.targets
     base, size = int(image.base[table.section]), table.entry_size
     count = int(image.object.sections["size"][table.section]) // size
@@ -76,40 +76,88 @@ def sort_by_owner(canonical: CanonicalObject, table: OwnedTable) -> SortedTable:
     low, high = np.searchsorted(references.place, [base, base + count * size]).tolist()
     record, field = np.divmod(references.place[low:high] - base, size)
     is_owner = field == table.row.owner
-
     owner = np.full(count, NOBODY, np.int64)
     owner[record[is_owner]] = targets.part[low:high][is_owner]
-    order = np.argsort(owner, kind="stable")
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    entries = entries[order]
-    lines = take_lines(entries, table.row.lines)
-    place = rank[record] * size + field
-    by_place = np.argsort(place, kind="stable")
-    place = place[by_place]
+    return _Table(entries, owner, np.bincount(record, minlength=count), np.arange(low, high), field, is_owner)
 
+
+def _unused_content(table: OwnedTable, read: _Table) -> list[int]:
+    """Return the references of a table to content of no length."""
+    content = table.row.content
+    if content is None:
+        return []
+    is_empty = read.entries[:, content.length % table.entry_size] == 0
+    unused = np.repeat(is_empty, read.counts) & (read.field == content.reference)
+    found: list[int] = read.references[unused].tolist()
+    return found
+
+
+def _add_lines(lines: dict[int, bytes], owner: NDArray[np.int64], taken: NDArray[np.uint8]) -> None:
+    """Add the line numbers of a table's entries to those of their owners."""
+    order = np.argsort(owner, kind="stable")
     owner = owner[order]
-    first = np.concatenate([[0], (owner[1:] != owner[:-1]).nonzero()[0] + 1]) if count else np.empty(0, np.int64)
-    bounds = np.concatenate([first, [count]])
-    cuts = np.searchsorted(place, bounds * size)
-    owners = list(
-        map(
-            OwnerSlice,
-            owner[first].tolist(),
-            bounds[:-1].tolist(),
-            bounds[1:].tolist(),
-            cuts[:-1].tolist(),
-            cuts[1:].tolist(),
-        )
-    )
-    return SortedTable(
-        table.section,
-        table,
-        entries.tobytes(),
-        lines.tobytes(),
-        lines.shape[1],
-        np.arange(low, high)[by_place],
-        place - np.repeat(first * size, cuts[1:] - cuts[:-1]),
-        is_owner[by_place],
-        owners,
+    text = taken[order].tobytes()
+    bounds = [0, *((owner[1:] != owner[:-1]).nonzero()[0] + 1).tolist(), len(owner)]
+    size = taken.shape[1]
+    for start, end in itertools.pairwise(bounds):
+        part = int(owner[start])
+        lines[part] = lines.get(part, b"") + text[start * size : end * size]
+
+
+def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of several runs starts when they stand behind each other, and where the last one ends."""
+    starts = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def sort_by_owner(canonical: CanonicalObject) -> OwnedEntries:
+    """Read all special sections of an object and sort their entries by the part that owns them."""
+    image, names = canonical.image, canonical.object.section_names
+    # By name: their order in the object is that of first use, which any function may change.
+    tables = [image.owned[section] for section in sorted(image.owned, key=lambda index: (names[index], index))]
+    lines: dict[int, bytes] = {}
+    none = np.empty(0, np.int64)
+    if not tables:
+        zero = np.zeros(1, np.int64)
+        return OwnedEntries([], none, none, b"", zero, none, zero, none, none.astype(bool), lines, [])
+    read = []
+    unused = []
+    for table in tables:
+        found = _read_table(canonical, table)
+        unused += _unused_content(table, found)
+        if table.row.lines:
+            found = found._replace(entries=found.entries.copy())
+            _add_lines(lines, found.owner, take_lines(found.entries, table.row.lines))
+        read.append(found)
+
+    owner = np.concatenate([found.owner for found in read])
+    lengths = [len(found.owner) for found in read]
+    order = np.argsort(owner, kind="stable")
+    data_at = _starts(np.repeat([table.entry_size for table in tables], lengths)[order])
+    place = np.empty(len(order), np.int64)
+    place[order] = data_at[:-1]
+    data = np.empty(int(data_at[-1]), np.uint8)
+    start = 0
+    for found in read:
+        end = start + len(found.owner)
+        data[place[start:end, None] + np.arange(found.entries.shape[1])] = found.entries
+        start = end
+
+    counts = np.concatenate([found.counts for found in read])
+    first = _starts(counts)[:-1][order]
+    reference_at = _starts(counts[order])
+    rows = np.arange(reference_at[-1]) + np.repeat(first - reference_at[:-1], counts[order])
+    return OwnedEntries(
+        tables,
+        owner[order],
+        np.repeat(np.arange(len(tables)), lengths)[order],
+        data.tobytes(),
+        data_at,
+        np.concatenate([found.references for found in read])[rows],
+        reference_at,
+        np.concatenate([found.field for found in read])[rows],
+        np.concatenate([found.is_owner for found in read])[rows],
+        lines,
+        unused,
     )

@@ -225,32 +225,36 @@ class ObjectFile:
 
     def symbol_name(self, index: int) -> str:
         """Return the name of one symbol."""
-        name = self._symbol_names[index]
-        if name is None:
-            start = self._name_offsets[index]
-            strings = self._symbol_text
-            end = strings.find("\0", start)
-            if end < 0:
-                raise self.error(f"name of symbol {index} has no end", place="symbol table")
-            name = strings[start:end]
-            if not name.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
-                name = name.encode("latin-1").decode("utf-8", "surrogateescape")
-            self._symbol_names[index] = name
-        return name
+        return self._symbol_names[index]
+
+    def symbol_names_of(self, indices: list[int]) -> list[str]:
+        """Return the names of some symbols."""
+        return list(map(self._symbol_names.__getitem__, indices))
 
     @cached_property
-    def _symbol_text(self) -> str:
-        # One decoding for all names, in an encoding that keeps offsets.
-        return self.symbol_strings.decode("latin-1")
+    def _symbol_names(self) -> list[str]:
+        """The names of all symbols.
 
-    @cached_property
-    def _symbol_names(self) -> list[str | None]:
-        return [None] * len(self.symbols)
-
-    @cached_property
-    def _name_offsets(self) -> list[int]:
-        offsets: list[int] = self.symbols["name"].tolist()
-        return offsets
+        One decoding and one cutting for the whole string table: a kernel has 80,000 symbols. Linkers let names share
+        their ends, so a name may start in the middle of a piece.
+        """
+        strings = self.symbol_strings or b"\0"
+        offset = self.symbols["name"].astype(np.int64)
+        ends = (np.frombuffer(strings, np.uint8) == 0).nonzero()[0]
+        piece = np.searchsorted(ends, offset)
+        if bool(np.any(piece == len(ends))):
+            index = int((piece == len(ends)).nonzero()[0][0])
+            raise self.error(f"name of symbol {index} has no end", place="symbol table")
+        text = strings[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
+        pieces = text.split("\0")
+        skipped = offset.copy()
+        skipped[piece > 0] -= ends[piece[piece > 0] - 1] + 1
+        names = list(map(pieces.__getitem__, piece.tolist()))
+        for index in skipped.nonzero()[0].tolist():
+            names[index] = names[index][skipped[index] :]
+        if not text.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
+            names = [name.encode("latin-1").decode("utf-8", "surrogateescape") for name in names]
+        return names
 
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)

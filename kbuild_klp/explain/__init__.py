@@ -5,20 +5,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kbuild_klp.canonical.owned import OwnerSlice, SortedTable
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.explain.immediates import ImmediateChange, immediate_changes
 from kbuild_klp.explain.instructions import Hunk, Line, differing_hunks, function_lines
-from kbuild_klp.explain.view import ObjectView, Reference, quote
+from kbuild_klp.explain.view import ObjectView, Reference, SpecialEntries, quote
 
 _MOST_REASONS = 8
 PATIENCE = 1000
 """Changes that are explained in one comparison: nobody reads more, and two compilers differ in everything."""
-
-OwnedEntries = tuple[SortedTable, OwnerSlice]
 
 # What the entries of special sections are called.
 _SPECIAL_NAMES = {
@@ -204,35 +201,28 @@ class Explainer:
         reasons = []
         before, after = self.old.special(old_parts), self.new.special(new_parts)
         for name in sorted(before.keys() | after.keys()):
-            counts = [sum(owner.end - owner.start for _, owner in side.get(name, ())) for side in (before, after)]
+            counts = [sum(entries.number for entries in side.get(name, ())) for side in (before, after)]
             what = _SPECIAL_NAMES.get(name, name)
             if counts[0] != counts[1]:
                 reasons.append(f"{what}: {counts[0]} -> {counts[1]} entries")
             # Entries name places in the function, so when instructions come or go they differ by themselves.
             elif not code_differs:
-                contents = [
-                    b"".join(view.digests.special_bytes(table, owner) for table, owner in side.get(name, ()))
-                    for view, side in ((self.old, before), (self.new, after))
-                ]
+                contents = [b"".join(entries.meaning for entries in side.get(name, ())) for side in (before, after)]
                 if contents[0] != contents[1]:
                     reasons.append(f"{what}: {self._table_difference(before[name], after[name])}")
         return reasons
 
-    def _table_difference(self, before: list[OwnedEntries], after: list[OwnedEntries]) -> str:
+    def _table_difference(self, before: list[SpecialEntries], after: list[SpecialEntries]) -> str:
         """Say in which entry two tables of the same length differ first."""
-        for (old_table, old_owner), (new_table, new_owner) in zip(before, after, strict=False):
-            old_references = old_table.references[old_owner.low : old_owner.high].tolist()
-            new_references = new_table.references[new_owner.low : new_owner.high].tolist()
-            for x, y in zip(old_references, new_references, strict=False):
+        for old, new in zip(before, after, strict=False):
+            for x, y in zip(old.references, new.references, strict=False):
                 was, is_ = self.old.describe(x), self.new.describe(y)
                 if was != is_:
                     return f"{was} -> {is_}"
-            size = new_table.table.entry_size
-            old_data = old_table.data[old_owner.start * size : old_owner.end * size]
-            new_data = new_table.data[new_owner.start * size : new_owner.end * size]
-            for at in range(0, min(len(old_data), len(new_data)), size):
-                if old_data[at : at + size] != new_data[at : at + size]:
-                    was, is_ = old_data[at : at + size].hex(), new_data[at : at + size].hex()
+            size = new.entry_size
+            for at in range(0, min(len(old.data), len(new.data)), size):
+                if old.data[at : at + size] != new.data[at : at + size]:
+                    was, is_ = old.data[at : at + size].hex(), new.data[at : at + size].hex()
                     return f"entry {at // size}: {was} -> {is_}"
         return "content of what they refer to"
 

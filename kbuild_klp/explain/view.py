@@ -10,14 +10,12 @@ import numpy as np
 
 from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.canonical import CanonicalObject, PartKind, canonicalize
-from kbuild_klp.canonical.owned import OwnerSlice, SortedTable
-from kbuild_klp.digests import Digests
+from kbuild_klp.digests import KIND_SHIFT, Digests
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.entry import Entry
 
 _MOST_TEXT = 40
-_MEANING = ("kind", "ordinal", "offset", "high", "low")
 
 
 class Reference(NamedTuple):
@@ -29,6 +27,19 @@ class Reference(NamedTuple):
     place: int
     key: tuple[int, ...]
     row: int
+
+
+class SpecialEntries(NamedTuple):
+    """Entries of one special section that belong to one part.
+
+    ``data`` their bytes, ``entry_size`` each; ``references`` indices into References; ``meaning`` what is hashed.
+    """
+
+    number: int
+    entry_size: int
+    data: bytes
+    references: list[int]
+    meaning: bytes
 
 
 class ObjectView:
@@ -79,10 +90,12 @@ class ObjectView:
 
     def references(self, part: int) -> list[Reference]:
         """Return the references of a part, in order of place."""
-        rows = self.digests.rows
+        low, high = self._first[part], self._first[part + 1]
+        rows: list[list[int]] = self.digests.rows[low:high].tolist()
+        mask = (1 << KIND_SHIFT) - 1
         return [
-            Reference(int(rows[i]["place"]), tuple(int(rows[i][name]) for name in _MEANING), i)
-            for i in range(self._first[part], self._first[part + 1])
+            Reference(place & mask, (place >> KIND_SHIFT, *target), low + at)
+            for at, (place, *target) in enumerate(rows)
         ]
 
     def target_symbol(self, index: int) -> int:
@@ -126,12 +139,25 @@ class ObjectView:
             return f"{self.object.symbol_name(int(members[0]))}{suffix}"
         return f"unnamed data in {self.canonical.section_name(part)}"
 
-    def special(self, parts: list[int]) -> dict[str, list[tuple[SortedTable, OwnerSlice]]]:
+    def special(self, parts: list[int]) -> dict[str, list[SpecialEntries]]:
         """Return the special entries of some parts, by section name."""
-        found: dict[str, list[tuple[SortedTable, OwnerSlice]]] = defaultdict(list)
+        owned = self.digests.owned
+        found: dict[str, list[SpecialEntries]] = defaultdict(list)
         for part in parts:
-            for table, owner in self.digests.owned.get(part, ()):
-                found[self.object.section_names[table.section]].append((table, owner))
+            low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
+            for table in sorted(set(owned.table[low:high].tolist())):
+                start, end = (low + np.searchsorted(owned.table[low:high], [table, table + 1])).tolist()
+                first, last = owned.reference_at[[start, end]].tolist()
+                data = owned.data[owned.data_at[start] : owned.data_at[end]]
+                found[self.object.section_names[owned.tables[table].section]].append(
+                    SpecialEntries(
+                        end - start,
+                        owned.tables[table].entry_size,
+                        data,
+                        owned.references[first:last].tolist(),
+                        self.digests.special_bytes(start, end),
+                    )
+                )
         return found
 
 
