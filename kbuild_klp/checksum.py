@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from itertools import islice, starmap
+from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,14 +72,18 @@ def _as_bytes(rows: NDArray[np.uint64]) -> memoryview:
     return memoryview(rows.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
 
 
+def _digests_of(texts: Sequence[bytes | memoryview]) -> _Digests:
+    """Return the digest of each text."""
+    return np.frombuffer(b"".join(map(xxh3_128_digest, texts)), "<u8").reshape(-1, 2)
+
+
 def _slice_digests(data: memoryview, low: NDArray[np.int64], high: NDArray[np.int64]) -> _Digests:
     """Return the digest of each slice of ``data`` from ``low`` to ``high``, zero for empty ones."""
     result = np.zeros((len(low), 2), "<u8")
     filled = (high > low).nonzero()[0]
     if len(filled):
         slices = zip(low[filled].tolist(), high[filled].tolist(), strict=True)
-        digests = b"".join([xxh3_128_digest(data[start:end]) for start, end in slices])
-        result[filled] = np.frombuffer(digests, "<u8").reshape(-1, 2)
+        result[filled] = _digests_of([data[start:end] for start, end in slices])
     return result
 
 
@@ -108,47 +113,31 @@ class _Checksummer:
         packed = head["info"].astype(np.uint16) | head["other"].astype(np.uint16) << np.uint16(8)
         # The size of a symbol is that of its part, but for assembly that states none, or a wrong one.
         size = head["size"].astype(np.int64)
-        is_odd = (size != canonical.parts.end[parts] - canonical.parts.start[parts]) | (
-            chunks.first[chunk + 1] - chunks.first[chunk] > 1
-        )
+        is_odd = size != canonical.parts.end[parts] - canonical.parts.start[parts]
+        is_many = chunks.first[chunk + 1] - chunks.first[chunk] > 1
         kinds, inverse = np.unique(packed, return_inverse=True)
-        plain = b"".join([xxh3_128_digest(struct.pack("<H", kind)) for kind in kinds.tolist()])
-        result = np.frombuffer(plain, "<u8").reshape(-1, 2)[inverse]
-        odd = is_odd.nonzero()[0]
-        if len(odd):
-            odd_digests = b"".join(
-                map(
-                    xxh3_128_digest,
-                    starmap(
-                        self._attribute_text,
-                        zip(
-                            parts[odd].tolist(),
-                            chunk[odd].tolist(),
-                            packed[odd].tolist(),
-                            size[odd].tolist(),
-                            strict=True,
-                        ),
-                    ),
-                )
-            )
-            result[odd] = np.frombuffer(odd_digests, "<u8").reshape(-1, 2)
+        result = _digests_of([b"%d" % kind for kind in kinds.tolist()])[inverse]
+        odd = (is_odd & ~is_many).nonzero()[0]
+        pairs = zip(packed[odd].tolist(), size[odd].tolist(), strict=True)
+        result[odd] = _digests_of([b"%d %d" % pair for pair in pairs])
+        many = is_many.nonzero()[0]
+        result[many] = _digests_of(
+            [b"%d %d %b" % (packed[at], size[at], self._other_symbols(int(parts[at]))) for at in many.tolist()]
+        )
         return result
 
-    def _attribute_text(self, part: int, chunk: int, packed: int, size: int) -> bytes:
-        """Return the attributes of a part whose symbol has another size than it, or is not alone in it."""
+    def _other_symbols(self, part: int) -> bytes:
+        """Return the aliases of a part and the labels in it."""
         canonical = self.canonical
-        chunks, symbols, parts = canonical.chunks, canonical.object.symbols, canonical.parts
-        text = struct.pack("<H", packed)
-        if size != parts.end[part] - parts.start[part]:
-            text += b"%d\n" % size
+        symbols, parts = canonical.object.symbols, canonical.parts
         start = int(parts.start[part] - canonical.image.base[parts.section[part]])
         others = []
-        for symbol in chunks.symbols[chunks.first[chunk] + 1 : chunks.first[chunk + 1]].tolist():
+        for symbol in canonical.part_symbols(part)[1:].tolist():
             row = symbols[symbol]
             name = canonical_name(canonical.object.symbol_name(symbol)).text
             other = f"{int(row['value']) - start} {name} {row['info']} {row['other']} {row['size']}\n"
             others.append(other.encode("utf-8", "surrogateescape"))
-        return text + b"".join(sorted(others))
+        return b"".join(sorted(others))
 
     def _data(self, parts: NDArray[np.int64]) -> _Digests:
         """Return digests of parts' bytes; what has no bytes (.bss) has a size."""
@@ -169,11 +158,15 @@ class _Checksummer:
         owned = self.digests.owned
         low, high = np.searchsorted(owned.owner, parts, "left"), np.searchsorted(owned.owner, parts, "right")
         rows = self.digests.special_rows(0, len(owned.owner))
-        content = _slice_digests(memoryview(owned.data), owned.data_at[low], owned.data_at[high])
-        meaning = _slice_digests(
-            _as_bytes(rows), owned.reference_at[low] * ROW_SIZE, owned.reference_at[high] * ROW_SIZE
-        )
-        return content * _CHILD_FACTOR + meaning
+        data, meaning = owned.data, _as_bytes(rows)
+        result = np.zeros((len(parts), 2), "<u8")
+        some = (high > low).nonzero()[0]
+        low, high = low[some], high[some]
+        cuts = [owned.data_at[low], owned.data_at[high]]
+        cuts += [owned.reference_at[low] * ROW_SIZE, owned.reference_at[high] * ROW_SIZE]
+        slices = zip(*(cut.tolist() for cut in cuts), strict=True)
+        result[some] = _digests_of([b"".join((data[a:b], meaning[c:d])) for a, b, c, d in slices])
+        return result
 
     def _lines(self) -> dict[int, bytes]:
         """Return, by part, the line numbers in its special entries and in the records to which it refers."""
@@ -196,14 +189,12 @@ class _Checksummer:
         """Make the entries of parts, what was split off from them included."""
         if not len(parts):
             return Columns.empty()
-        children = self.families.children
-        everything = np.concatenate([parts, np.array([c for of in children.values() for c in of], np.int64)])
+        everything = np.concatenate([parts, np.array(list(self.families.parent), np.int64)])
         columns = [self._attributes(everything), self._data(everything)]
         columns += [self._references(everything), self._special(everything)]
         lines, numbered = self._lines(), dict(numbered_symbols(self.digests))
-        if children:
-            position = {part: at for at, part in enumerate(parts.tolist()) if part in children}
-            self._add_children(position, columns, len(parts))
+        if self.families.parent:
+            self._add_children(everything, columns)
             self._join_children(lines, numbered)
         count = len(parts)
         size = self.canonical.parts.end[parts] - self.canonical.parts.start[parts]
@@ -230,23 +221,20 @@ class _Checksummer:
             [" ".join(islice(used_names, len(numbered[part]))) if part in numbered else "" for part in listed],
         )
 
-    def _add_children(self, position: dict[int, int], columns: list[_Digests], first: int) -> None:
-        """Add the digests of split-off parts (rows ``first`` and behind) to those of their parents, in order."""
-        parents: list[list[int]] = []
-        rows: list[list[int]] = []
-        at = first
-        for parent, of in self.families.children.items():
-            for rank in range(len(of)):
-                if rank == len(parents):
-                    parents.append([])
-                    rows.append([])
-                if parent in position:
-                    parents[rank].append(position[parent])
-                    rows[rank].append(at)
-                at += 1
-        for parent_rows, child_rows in zip(parents, rows, strict=True):
+    def _add_children(self, parts: NDArray[np.int64], columns: list[_Digests]) -> None:
+        """Add the digests of split-off parts, the last rows of all, to those of their parents, in order."""
+        parents = np.array(list(self.families.parent.values()), np.int64)
+        row = np.zeros(len(self.canonical.parts.start), np.int64)
+        row[parts] = np.arange(len(parts))
+        order = np.argsort(parents, kind="stable")
+        parents = parents[order]
+        child_rows = len(parts) - len(parents) + order
+        rank = np.arange(len(parents)) - np.searchsorted(parents, parents)
+        for turn in range(int(rank.max()) + 1):
+            at = rank == turn
+            to, of = row[parents[at]], child_rows[at]
             for column in columns:
-                column[parent_rows] = column[parent_rows] * _CHILD_FACTOR + column[child_rows]
+                column[to] = column[to] * _CHILD_FACTOR + column[of]
 
     def _join_children(self, lines: dict[int, bytes], numbered: dict[int, list[int]]) -> None:
         """Add line numbers and numbered symbols of split-off parts to those of their parents."""
@@ -261,22 +249,19 @@ class _Checksummer:
         obj, files = self.canonical.object, self.families.files
         names = obj.symbol_names_of(symbols.tolist())
         if files.many:
-            local = (obj.symbols["info"][symbols] >> 4 == elf.STB_LOCAL).tolist()
-            indices = symbols.tolist()
-            return [
-                f"{name}@{files.name(symbol)}" if is_local else name
-                for name, symbol, is_local in zip(names, indices, local, strict=True)
-            ]
+            is_local = obj.symbols["info"][symbols] >> 4 == elf.STB_LOCAL
+            return list(map(str.__add__, names, files.labels(symbols, is_local, "@{}")))
         return names
 
     def entries(self) -> Columns:
         """Return all entries of the object."""
         kind = self.canonical.parts.kind
         used = used_content(self.digests)
-        parent = self.families.parent
-        parts = [part for part in (kind == NAMED).nonzero()[0].tolist() if part not in parent]
-        parts += [part for part in (kind == CONTENT).nonzero()[0].tolist() if part not in used]
-        result = self._part_entries(np.array(parts, np.int64))
+        is_listed = kind == NAMED
+        is_listed[list(self.families.parent)] = False
+        is_unused = kind == CONTENT
+        is_unused[list(used)] = False
+        result = self._part_entries(np.concatenate([is_listed.nonzero()[0], is_unused.nonzero()[0]]))
         result.extend(self._symbol_entries())
         result.extend(self._section_entries(used))
         return result

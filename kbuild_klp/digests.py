@@ -19,7 +19,7 @@ from kbuild_klp.canonical.families import find_families
 from kbuild_klp.canonical.owned import NOBODY, sort_by_owner, take_lines
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import canonical_name, has_numbers
+from kbuild_klp.names import canonical_name, maybe_numbered
 
 # A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
 # added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
@@ -41,6 +41,14 @@ def _times(factor: int, values: NDArray[np.int64]) -> NDArray[np.uint64]:
 def _as_words(digests: bytes) -> NDArray[np.uint64]:
     """Return digests behind each other as an array of shape (n, 2)."""
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
+
+
+def _text_digests(texts: list[str]) -> bytes:
+    """Return the digests of some names behind each other."""
+    try:
+        return b"".join(map(xxh3_128_digest, map(str.encode, texts)))
+    except UnicodeEncodeError:  # a name that is no UTF-8
+        return b"".join([xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts])
 
 
 class Digests:
@@ -65,7 +73,11 @@ class Digests:
         self.owner = np.zeros(len(canonical.references.place), np.int64)
         self.by_content: dict[int, int] = {}
         self.numbered: dict[int, list[int]] = {}
+        # Of parts without a name, which are looked at one by one.
         self._first: list[int] = canonical.first_reference.tolist()
+        self._start: list[int] = canonical.parts.start.tolist()
+        self._end: list[int] = canonical.parts.end.tolist()
+        self._kind: list[int] = canonical.parts.kind.tolist()
         self._content: dict[int, bytes] = {}
         if len(canonical.parts.start):
             self._fill_rows()
@@ -87,7 +99,7 @@ class Digests:
     def _fill_rows(self) -> None:
         parts, references, targets = self.canonical.parts, self.canonical.references, self.canonical.targets
         rows = self.rows
-        part_of = parts.at(references.place)
+        self.owner = part_of = np.repeat(np.arange(len(parts.start)), np.diff(self.canonical.first_reference))
         by_content = (targets.symbol < 0) & (targets.section < 0)
         strings = by_content & (parts.kind[targets.part] == STRINGS)
         targets.offset[strings] = 0  # a string is known by its text from there on
@@ -97,7 +109,6 @@ class Digests:
         rows[:, 0] = references.place - parts.start[part_of]
         rows[:, 0] += references.kind.astype(np.uint64) << np.uint64(KIND_SHIFT)
         rows[:, 1] += _times(_OFFSET_FACTOR, targets.offset)
-        self.owner = part_of
         self.owner[self.owned.references] = np.repeat(self.owned.owner, np.diff(self.owned.reference_at))
         self._number()
         content = (by_content & ~strings).nonzero()[0]
@@ -105,8 +116,8 @@ class Digests:
         for reference in self.owned.unused:
             if self.by_content.pop(reference, None) is not None:
                 rows[reference, 1:] = 0
-        for reference, part in self.by_content.items():
-            self._resolve(reference, part)
+        if self.by_content:
+            self._resolve_all()
 
     def _set_digests(
         self, which: NDArray[np.bool_], keys: NDArray[np.int64], digests: Callable[[NDArray[np.int64]], bytes]
@@ -126,19 +137,20 @@ class Digests:
 
     def _symbol_digests(self, symbols: NDArray[np.int64]) -> bytes:
         """Return the digests that stand for some symbols in references to them."""
-        obj = self.canonical.object
+        obj, files = self.canonical.object, self.families.files
         names = obj.symbol_names_of(symbols.tolist())
         info, section = obj.symbols["info"][symbols], obj.shndx[symbols]
-        files = self.families.files
-        # A name without anything to drop, of a symbol that is unique and defined, stands for itself: most of them.
-        odd = (section <= 0) | (info & 0xF == elf.STT_SECTION)
+        texts = names
         if files.many:
-            odd |= info >> 4 == elf.STB_LOCAL
-        texts = names.copy()
-        for at, is_odd in enumerate(odd.tolist()):
-            if is_odd or has_numbers(names[at]) or not names[at]:
+            texts = list(map(str.__add__, files.labels(symbols, info >> 4 == elf.STB_LOCAL, "{}\0"), names))
+        # A defined symbol whose name has nothing to drop is known by it: most of them are.
+        is_odd = (section <= 0) | (info & 0xF == elf.STT_SECTION)
+        odd = {*is_odd.nonzero()[0].tolist(), *maybe_numbered(names)}
+        if odd:
+            texts = texts.copy()
+            for at in odd:
                 texts[at] = self._symbol_text(int(symbols[at]), names[at])
-        return b"".join([xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts])
+        return _text_digests(texts)
 
     def _symbol_text(self, symbol: int, name: str) -> str:
         """Return what stands for a symbol in references to it."""
@@ -160,8 +172,7 @@ class Digests:
         return text
 
     def _section_digests(self, sections: NDArray[np.int64]) -> bytes:
-        names = [f"\0section {self.canonical.section_names[section]}" for section in sections.tolist()]
-        return b"".join([xxh3_128_digest(name.encode("utf-8", "surrogateescape")) for name in names])
+        return _text_digests([f"\0section {self.canonical.section_names[section]}" for section in sections.tolist()])
 
     def _string_digests(self, addresses: NDArray[np.int64]) -> bytes:
         return b"".join(map(self._string_digest, addresses.tolist()))
@@ -193,7 +204,15 @@ class Digests:
 
     # -- content --------------------------------------------------------------------------------------------------
 
+    def _resolve_all(self) -> None:
+        """Set the rows of all references to what is known by content."""
+        digests = b"".join(map(self.content_digest, self.by_content.values()))
+        references = list(self.by_content)
+        self.rows[references, 1:] = _as_words(digests)
+        self.rows[references, 1] += _times(_OFFSET_FACTOR, self.canonical.targets.offset[references])
+
     def _resolve(self, reference: int, part: int) -> None:
+        """Set the row of one reference, before the part in which it stands is hashed."""
         digest = self.content_digest(part)
         offset = int(self.canonical.targets.offset[reference])
         row = self.rows[reference]
@@ -232,6 +251,9 @@ class Digests:
         known = self._content.get(part)
         if known is not None:
             return known
+        if self._first[part] == self._first[part + 1] and part not in self._owned_by_nameless:
+            digest = self._content[part] = xxh3_128_digest(b"\0".join(self.content(part)))
+            return digest
         # Depth first with a stack of our own: a list in anonymous data may be longer than Python's.
         self._content[part] = _CYCLE  # a part that refers back to itself is known by everything else in it
         stack = [(part, -1, self._nested(part))]
@@ -252,24 +274,22 @@ class Digests:
 
     def content(self, part: int) -> tuple[bytes, bytes, bytes]:
         """Return bytes, reference rows and special entries of a part (anonymous data without trailing zeros)."""
-        parts = self.canonical.parts
-        low, high = self._first[part], self._first[part + 1]
+        low, high, kind = self._first[part], self._first[part + 1], self._kind[part]
         data = self.part_data(part)
-        if parts.kind[part] == PIECE:
+        if kind == PIECE:
             # The zeros behind anonymous data align what comes next; fields of references are zeros too.
-            keep = int(self.canonical.references.place[high - 1] - parts.start[part]) + 8 if high > low else 0
+            keep = int(self.canonical.references.place[high - 1]) - self._start[part] + 8 if high > low else 0
             data = data[:keep] + data[keep:].rstrip(b"\0")
         entries = self._owned_by_nameless.get(part)
         special = self.special_bytes(*entries) if entries is not None else b""
-        if parts.kind[part] == CONTENT:
+        if kind == CONTENT:
             symbol = self.canonical.object.symbols[int(self.canonical.part_symbols(part)[0])]
             special += b"%d %d %d" % (symbol["info"], symbol["other"], symbol["size"])
         return data, self.rows[low:high].tobytes(), special
 
     def part_data(self, part: int) -> bytes:
         """Return the bytes of a part with references cleared (empty for .bss)."""
-        start, end = int(self.canonical.parts.start[part]), int(self.canonical.parts.end[part])
-        return self.data[start:end]
+        return self.data[self._start[part] : self._end[part]]
 
     # -- special entries ------------------------------------------------------------------------------------------
 
@@ -278,7 +298,7 @@ class Digests:
         """What stands for each table in the rows of its entries: name and entry size."""
         names = self.canonical.object.section_names
         texts = [f"\0table {names[table.section]} {table.entry_size}" for table in self.owned.tables]
-        return _as_words(b"".join(xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts))
+        return _as_words(_text_digests(texts))
 
     def special_rows(self, low: int, high: int) -> NDArray[np.uint64]:
         """Return the rows of the references of the special entries ``low`` to ``high``.
@@ -292,14 +312,16 @@ class Digests:
         rows = self.rows[which]
         rows[:, 0] = owned.field[first:last]
         rows[:, 0] += references.kind[which].astype(np.uint64) << np.uint64(KIND_SHIFT)
+        entry = np.repeat(np.arange(low, high), np.diff(owned.reference_at[low : high + 1]))
         at = owned.is_owner[first:last].nonzero()[0]
-        entry = low + np.searchsorted(owned.reference_at[low : high + 1], first + at, "right") - 1
-        table = self._table_digests[owned.table[entry]]
-        owner = owned.owner[entry]
+        entry = entry[at]
+        table, owner = self._table_digests[owned.table[entry]], owned.owner[entry]
         offset = references.target[which[at]] - parts.start[owner]
-        in_part = (owner != NOBODY)[:, None]
-        placed = np.stack([_times(_OFFSET_FACTOR, offset), np.zeros(len(at), np.uint64)], axis=1)
-        rows[at, 1:] = np.where(in_part, placed, rows[at, 1:]) + table
+        foreign = at[owner == NOBODY]
+        named = rows[foreign, 1:]
+        rows[at, 1:] = table
+        rows[at, 1] += _times(_OFFSET_FACTOR, offset)
+        rows[foreign, 1:] += named
         return rows
 
     def special_bytes(self, low: int, high: int) -> bytes:

@@ -57,14 +57,18 @@ def _canonicalize(name: str) -> CanonicalName:
     return CanonicalName(without, without != text)
 
 
-def has_numbers(name: str) -> bool:
-    """Say whether there may be anything in a name that its canonical form has not: quick, and true of few."""
-    return "." in name or (name[:1] == "_" and name.startswith(_NUMBERED_PREFIXES))
+def maybe_numbered(names: list[str]) -> list[int]:
+    """Return the positions of the few names whose canonical form may be another one: quick."""
+    return [
+        at for at, name in enumerate(names) if "." in name or (name[:1] == "_" and name.startswith(_NUMBERED_PREFIXES))
+    ]
 
 
 def numbered_candidates(names: list[str]) -> list[int]:
     """Return the positions of the few names in which there may be a number to drop."""
-    return [at for at, name in enumerate(names) if "." in name or name.startswith("__UNIQUE_ID_")]
+    return [
+        at for at, name in enumerate(names) if "." in name or (name[:3] == "__U" and name.startswith("__UNIQUE_ID_"))
+    ]
 
 
 def canonical_name(name: str) -> CanonicalName:

@@ -52,38 +52,38 @@ def _unescape(text: str) -> str:
     return _UNESCAPED.sub(lambda match: _UNESCAPES[match[0]], text)
 
 
-def _lines(columns: Columns) -> list[str]:
-    """Return the lines of some entries, sorted, without what ends them; names stand in them as they are."""
+def _text(columns: Columns) -> str:
+    """Return the lines of some entries, sorted; names stand in them as they are."""
     tails = [
         "" if not (lines or numbered) else f"\t{lines}\t{numbered}" if numbered else f"\t{lines}"
         for lines, numbered in zip(columns.lines, columns.numbered, strict=True)
     ]
     lines = [
-        f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}{tail}"
+        f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}{tail}\n"
         for kind, name, section, size, checksum, components, tail in zip(*columns[:6], tails, strict=True)
     ]
     lines.sort()
-    return lines
+    return "".join(lines)
 
 
 def _is_plain(text: str, columns: Columns) -> bool:
     """Say whether lines are ready to be written: all tabs in them separate fields, and nothing needs an escape."""
     count = len(columns.kind)
-    tabs = 5 * count + sum(2 if numbered else 1 for numbered in columns.numbered if numbered)
-    tabs += sum(1 for lines, numbered in zip(columns.lines, columns.numbered, strict=True) if lines and not numbered)
-    breaks = max(count - 1, 0)
-    return "\\" not in text and "\r" not in text and text.count("\n") == breaks and text.count("\t") == tabs
+    numbered = count - columns.numbered.count("")
+    only_lines = sum(1 for lines, names in zip(columns.lines, columns.numbered, strict=True) if lines and not names)
+    tabs = 5 * count + 2 * numbered + only_lines
+    return "\\" not in text and "\r" not in text and text.count("\n") == count and text.count("\t") == tabs
 
 
 def dump(architecture: str, table: int, columns: Columns) -> bytes:
     """Return the bytes of a checksum file; ``table`` is the version of special.toml."""
-    text = "\n".join(_lines(columns))
+    text = _text(columns)
     if not _is_plain(text, columns):
         name, section, numbered = (
             [_escape(field) for field in column] for column in (columns.name, columns.section, columns.numbered)
         )
-        text = "\n".join(_lines(columns._replace(name=name, section=section, numbered=numbered)))
-    body = (text + "\n").encode("utf-8", "surrogateescape") if text else b""
+        text = _text(columns._replace(name=name, section=section, numbered=numbered))
+    body = text.encode("utf-8", "surrogateescape")
     head = f"# kbuild-klp {FORMAT_VERSION} {architecture} table={table} ".encode()
     return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
 

@@ -145,7 +145,7 @@ def test_resolved_branches_go_where_objdump_says(objects: list[Path], binutils: 
             continue
         section = names.index(".text")
         base, end = int(image.base[section]), image.end(section)
-        relocations = canonical.object.relocations(np.arange(len(names)) == section)
+        relocations = canonical.object.relocations(np.array([section]))
         relocated = set((relocations.offset + base).tolist())
         resolved = {
             int(place): row

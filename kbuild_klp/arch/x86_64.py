@@ -43,6 +43,7 @@ _FILLER = re.compile(
     rb"(?:\xcc+|\x90+|[\x66\x2e]+\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))*",
     re.DOTALL,
 )
+_BLOCK = 1 << 16
 _filler_cache: dict[bytes, bool] = {}
 
 
@@ -64,8 +65,16 @@ def pc_relative_fields(code: NDArray[np.uint8], starts: NDArray[np.int64], ends:
     """
     lengths = instruction_lengths(code)
     swept = sweep(lengths, starts, ends)
-    fields = relative_fields(code, lengths, swept.starts)
-    return PcRelativeFields(fields.field, fields.width, fields.end)
+    # In blocks, so that the scratch arrays of one are there for the next.
+    cuts = range(0, max(len(swept.starts), 1), _BLOCK)
+    blocks = [relative_fields(code, lengths, swept.starts[at : at + _BLOCK]) for at in cuts]
+    if len(blocks) == 1:
+        return PcRelativeFields(blocks[0].field, blocks[0].width, blocks[0].end)
+    return PcRelativeFields(
+        np.concatenate([block.field for block in blocks]),
+        np.concatenate([block.width for block in blocks]),
+        np.concatenate([block.end for block in blocks]),
+    )
 
 
 def function_starts(code: bytes) -> list[int]:

@@ -189,12 +189,19 @@ def sweep(lengths: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) ->
     row = (stopped < ends).nonzero()[0]
     at, end = stopped[row], np.asarray(ends, np.int64)[row]
     while row.size > _FEW_RANGES:
-        behind = at + length[at]
-        whole = (behind != at) & (behind <= end)
-        begins[at[whole]] = True
-        stopped[row] = np.where(whole, behind, at)
-        go_on = (whole & (behind < end)).nonzero()[0]
-        row, at, end = row[go_on], behind[go_on], end[go_on]
+        step = length[at]
+        behind = at + step
+        begins[at] = True
+        goes_on = behind < end
+        goes_on &= step != 0
+        done = (~goes_on).nonzero()[0]
+        if done.size:
+            whole = (step[done] != 0) & (behind[done] <= end[done])
+            stopped[row[done]] = np.where(whole, behind[done], at[done])
+            begins[at[done[~whole]]] = False
+            rest = goes_on.nonzero()[0]
+            row, behind, end = row[rest], behind[rest], end[rest]
+        at = behind
     for number, first, last in zip(row.tolist(), at.tolist(), end.tolist(), strict=True):
         found, stopped[number] = instruction_starts(lengths, first, last)
         begins[found] = True

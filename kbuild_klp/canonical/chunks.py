@@ -68,6 +68,18 @@ def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
     return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.object.symbol_name(symbol))
 
 
+def _by_start_and_size(start: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order of symbols by address, of those at one address (few) the largest first."""
+    order = np.argsort(start, kind="stable")
+    is_tie = np.zeros(len(order) + 1, bool)
+    is_tie[1:-1] = start[order[1:]] == start[order[:-1]]
+    ties = (is_tie[1:] | is_tie[:-1]).nonzero()[0]
+    if len(ties):
+        tied = order[ties]
+        order[ties] = tied[np.lexsort((-size[tied], start[tied]))]
+    return order
+
+
 def find_chunks(image: Image) -> Chunks:
     """Cut the address line by the symbols of the object."""
     obj = image.object
@@ -82,7 +94,7 @@ def find_chunks(image: Image) -> Chunks:
     start = image.base[shndx] + value
     # A size that runs over the end of the section (assembly) covers what there is; the size itself is compared too.
     end = start + np.minimum(np.where(size < 0, section_size, size), section_size - value)
-    order = np.lexsort((-size, start))
+    order = _by_start_and_size(start, size)
     index, start, end, shndx = index[order], start[order], end[order], shndx[order]
 
     reach = np.maximum.accumulate(end) if len(end) else end

@@ -126,8 +126,6 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     derived = _derived_sections(obj, counts.nonzero()[0].tolist(), table)
     counts[derived] = False
     allocated = counts.nonzero()[0]
-    relocations = obj.relocations(counts)
-    owned, records, warnings = _classify(obj, allocated.tolist(), relocations, table)
     rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))
     order = allocated[np.argsort(rank, kind="stable")]
     rank = np.sort(rank, kind="stable")
@@ -140,6 +138,8 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     base = np.full(len(headers), -1, np.int64)
     base[order] = starts
 
+    relocations = obj.relocations(order)
+    owned, records, warnings = _classify(obj, allocated.tolist(), relocations, table)
     count_code = int(np.searchsorted(rank, 0, "right"))
     count_content = int(np.searchsorted(rank, 1, "right"))
     total = int(starts[count_content - 1] + sizes[count_content - 1]) if count_content else 0
@@ -157,7 +157,9 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
     _clear_build_ids(data)
     code_end = int(starts[count_code - 1] + sizes[count_code - 1]) if count_code else 0
     place = base[relocations.section] + relocations.offset
-    by_place = np.argsort(place, kind="stable")
+    if bool(np.any(place[1:] < place[:-1])):  # compilers write them in order
+        by_place = np.argsort(place, kind="stable")
+        relocations, place = relocations.take(by_place), place[by_place]
     return Image(
         obj,
         architecture,
@@ -167,8 +169,8 @@ def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable
         sizes,
         data,
         code_end,
-        relocations.take(by_place),
-        place[by_place],
+        relocations,
+        place,
         owned,
         records,
         derived,

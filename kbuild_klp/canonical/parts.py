@@ -67,18 +67,17 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
     kinds = np.full(len(chunks.start), NAMED, np.int8)
     flags = image.object.sections["flags"]
     info = image.object.symbols["info"]
-    chunk_of = dict(zip(chunks.first[:-1].tolist(), range(len(chunks.start)), strict=True)) if numbered else {}
-    for at, name in numbered:
-        i = chunk_of.get(at)
-        if i is None:  # an alias or an inner label: it does not name the chunk
-            continue
-        section = int(chunks.section[i])
-        section_flags = int(flags[section])
-        if info[chunks.symbols[chunks.first[i]]] >> 4 != elf.STB_LOCAL or section_flags & elf.SHF_EXECINSTR:
-            continue
-        read_only = not section_flags & elf.SHF_WRITE
-        if read_only or section in image.records or name.text in _WRITABLE_CONTENT:
-            kinds[i] = CONTENT
+    if not numbered:
+        return kinds
+    at = np.array([at for at, _ in numbered])
+    chunk = np.searchsorted(chunks.first, at, "right") - 1
+    section = chunks.section[chunk]
+    is_local = info[chunks.symbols[at]] >> 4 == elf.STB_LOCAL
+    is_record = np.isin(section, list(image.records))
+    is_bare = np.array([name.text in _WRITABLE_CONTENT for _, name in numbered])
+    read_only, is_code = flags[section] & elf.SHF_WRITE == 0, flags[section] & elf.SHF_EXECINSTR != 0
+    names_chunk = chunks.first[chunk] == at  # else it is an alias or an inner label
+    kinds[chunk[names_chunk & is_local & ~is_code & (read_only | is_record | is_bare)]] = CONTENT
     return kinds
 
 
@@ -115,9 +114,10 @@ def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray
     at_head = gaps.start == image.base[gaps.section]
     quiet = (gaps.start >= image.code_end) & ~has_target & ~has_relocation & ~mergeable & ~at_head & short
     result[quiet & no_content] = True
-    content = image.data
-    for i in (quiet & ~no_content).nonzero()[0].tolist():
-        result[i] = not content[gaps.start[i] : gaps.end[i]].any()
+    content = image.data.data
+    maybe = (quiet & ~no_content).nonzero()[0]
+    starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
+    result[maybe] = [not any(content[start:end]) for start, end in zip(starts, ends, strict=True)]
     return result
 
 

@@ -90,26 +90,25 @@ def _resolved_branches(
     free = (~covered).nonzero()[0]
     offset, width, end = fields.offset[free], fields.width[free], fields.end[free]
     target = end + _displacements(image.data, offset, width)
-    section_index = np.searchsorted(image.starts, offset, "right") - 1
-    section_start = image.starts[section_index]
-    in_section = (target >= section_start) & (target <= section_start + image.sizes[section_index])
-
-    def inside(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
-        if not len(start):
-            return np.zeros(len(offset), bool)
-        owner = np.maximum(np.searchsorted(start, offset, "right") - 1, 0)
-        holds = (start[owner] <= offset) & (offset < stop[owner])
-        return holds & (start[owner] <= target) & (target < stop[owner])
-
-    leaves = in_section & ~inside(chunks.start, chunks.end) & ~inside(gaps.start, gaps.end)
+    for bounds in (chunks, gaps):
+        if len(bounds.start):
+            owner = np.maximum(np.searchsorted(bounds.start, offset, "right") - 1, 0)
+            start, stop = bounds.start[owner], bounds.end[owner]
+            is_inside = (start <= offset) & (offset < stop) & (start <= target) & (target < stop)
+            rest = (~is_inside).nonzero()[0]
+            offset, width, target = offset[rest], width[rest], target[rest]
+    section = np.searchsorted(image.starts, offset, "right") - 1
+    section_start = image.starts[section]
+    leaves = (target >= section_start) & (target <= section_start + image.sizes[section])
     return offset[leaves], width[leaves], target[leaves]
 
 
 def clear_fields(data: NDArray[np.uint8], place: NDArray[np.int64], width: NDArray[np.int64]) -> None:
     """Set the bytes of all fields to zero."""
-    for byte in range(int(width.max()) if len(width) else 0):
-        at = (place if byte == 0 else place + byte)[width > byte]
-        data[at[at < len(data)]] = 0
+    for bytes_wide in np.bincount(width).nonzero()[0].tolist() if len(width) else ():
+        at = place[width == bytes_wide]
+        for byte in range(bytes_wide):
+            data[at + byte] = 0  # a field that runs over the last section ends in the guard
 
 
 def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> References:
@@ -128,16 +127,15 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
 
     code = image.data[: image.code_end + GUARD]
     fields = image.architecture.pc_relative_fields(code, *_code_ranges(image, chunks, gaps, filler))
-    bias = np.zeros(len(place), np.int64)
-    covered = np.zeros(len(fields.offset), bool)
     in_code = int(np.searchsorted(place, image.code_end))
-    if len(fields.offset) and in_code:
-        at = np.minimum(np.searchsorted(fields.offset, place[:in_code]), len(fields.offset) - 1)
-        match = fields.offset[at] == place[:in_code]
-        covered[at[match]] = True
-        biased = (match & pc_relative[:in_code]).nonzero()[0]
-        bias[biased] = (fields.end - fields.offset)[at[biased]]
-    addend = addend + bias
+    # By address: how far the end of the instruction is from its field, and whether a relocation applies.
+    distance = np.zeros(len(code), np.uint8)
+    distance[fields.offset] = fields.end - fields.offset
+    is_relocated = np.zeros(len(code), bool)
+    is_relocated[place[:in_code]] = True
+    addend = addend.copy()
+    addend[:in_code] += np.where(pc_relative[:in_code], distance[place[:in_code]], 0)
+    covered = is_relocated[fields.offset]
 
     shndx = image.object.shndx[symbol]
     internal = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
@@ -153,12 +151,10 @@ def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np
     zeros = np.zeros(len(branch_place), np.int64)
     target = np.concatenate([target, branch_target])
     branch_section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1]
-    order = np.argsort(place, kind="stable")
-    return References(
-        place[order],
-        kind[order],
-        np.concatenate([symbol, zeros])[order],
-        np.concatenate([addend, zeros])[order],
-        target[order],
-        np.concatenate([section, branch_section])[order],
-    )
+    symbol, addend = np.concatenate([symbol, zeros]), np.concatenate([addend, zeros])
+    section = np.concatenate([section, branch_section])
+    if len(branch_place):
+        order = np.argsort(place, kind="stable")
+        place, kind, symbol, addend = place[order], kind[order], symbol[order], addend[order]
+        target, section = target[order], section[order]
+    return References(place, kind, symbol, addend, target, section)

@@ -41,6 +41,14 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
     return np.asarray((kind != elf.STT_SECTION) & ~label & ~nameless)
 
 
+def _sorted_unique(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Do what np.unique does, which builds a hash table first."""
+    values = np.sort(values)
+    is_first = np.ones(len(values), bool)
+    is_first[1:] = values[1:] != values[:-1]
+    return values[is_first]
+
+
 def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
     """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own.
 
@@ -60,10 +68,18 @@ def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
     # Sorting by counting, unless .bss makes the address line much longer than there are targets.
     size = int(image.starts[-1] + image.sizes[-1]) + 1 if len(image.starts) else 0
     if size > 64 * len(target):
-        return np.unique(target)
+        return _sorted_unique(target)
     seen = np.zeros(size, bool)
     seen[target] = True
     return seen.nonzero()[0]
+
+
+def _parts_of_symbols(image: Image, parts: Parts) -> NDArray[np.int64]:
+    """Return the part in which each symbol lies, 0 for those outside of the image: they are fewer than references."""
+    shndx = image.object.shndx
+    base = image.base[np.maximum(shndx, 0)]
+    address = np.where((shndx > 0) & (base >= 0), base + image.object.symbols["value"].astype(np.int64), 0)
+    return np.clip(parts.at(address), 0, None)
 
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
@@ -81,7 +97,9 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     # A named target lies where its symbol lies, however far the addend goes.
     named = internal & proper
     address = np.where(named, references.target - references.addend, references.target)
-    at = np.clip(parts.at(address), 0, None)
+    at = _parts_of_symbols(image, parts)[references.symbol]
+    nameless = (internal & ~proper).nonzero()[0]
+    at[nameless] = np.clip(parts.at(address[nameless]), 0, None)
     start = image.base[references.section]
     end = start + image.object.sections["size"][references.section].astype(np.int64)
     outside = internal & ((address < start) | (address > end) | (parts.section[at] != references.section))
@@ -97,8 +115,11 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
 
     kind = parts.kind[at]
     by_name = known & (kind == NAMED)
-    first = chunks.symbols[chunks.first[np.maximum(parts.chunk[at], 0)]] if len(chunks.start) else at
-    symbol[by_name] = np.where(named, references.symbol, first)[by_name]
+    symbol[by_name] = references.symbol[by_name]
+    if len(chunks.start):
+        first = chunks.symbols[chunks.first[np.maximum(parts.chunk, 0)]]
+        bare = (by_name & ~named).nonzero()[0]
+        symbol[bare] = first[at[bare]]
     own = by_name & named
     offset[own] = references.addend[own]
     owned = known & ((kind == OWNED) | (kind == FILLER))

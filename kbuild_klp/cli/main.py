@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import sys
@@ -91,8 +92,13 @@ def _drop_output() -> None:
 
 def run() -> NoReturn:
     """Entry point of the command."""
+    # numpy brings a library that starts a thread for each processor when it is imported. We multiply no matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # File and symbol names are bytes; the terminal's encoding may have no characters for them.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    gc.disable()  # one command and the end: there is no garbage in cycles worth walking over all objects for
+    status = main(sys.argv[1:])
+    gc.freeze()  # nor at exit
+    sys.exit(status)

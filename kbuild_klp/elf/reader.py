@@ -43,7 +43,7 @@ _REBUILD = "rebuild the object"
 
 
 class Relocations(NamedTuple):
-    """The relocations that apply to the sections asked for, in file order, one array per column.
+    """The relocations that apply to the sections asked for, one array per column, those of a section in file order.
 
     ``section`` is the index of the section they apply to, ``offset`` the place in it in bytes.
     """
@@ -279,13 +279,17 @@ class ObjectFile:
         shndx[~real] -= 0x10000
         return shndx
 
-    def relocations(self, wanted: NDArray[np.bool_]) -> Relocations:
-        """Return the relocations of all sections for which ``wanted[section]`` is true."""
+    def relocations(self, sections: NDArray[np.int64]) -> Relocations:
+        """Return the relocations that apply to ``sections``, in the order of these."""
+        position = np.full(len(self.sections), -1, np.int64)
+        position[sections] = np.arange(len(sections))
         pieces: list[NDArray[np.uint8]] = []
         targets: list[int] = []
         counts: list[int] = []
         types = self.sections["type"]
         chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
+        applies_to = np.minimum(self.sections["info"][chosen], len(position) - 1)
+        chosen = chosen[np.argsort(position[applies_to], kind="stable")]
         headers = self.sections[chosen]
         for index, kind, target, size, entry_size in zip(
             chosen.tolist(),
@@ -297,7 +301,7 @@ class ObjectFile:
         ):
             if target >= len(self.sections):
                 raise self.error(f"applies to section {target}, which does not exist", self._place(index))
-            if not wanted[target]:
+            if position[target] < 0:
                 continue
             if kind == elf.SHT_REL:
                 raise self.error("SHT_REL relocations", self._place(index), "this architecture is not supported")
