@@ -129,7 +129,7 @@ def build_parts(
     filler: NDArray[np.bool_],
     targets: NDArray[np.int64],
 ) -> Parts:
-    """Put chunks, gaps (cut at the sorted ``targets``) and owned tables into one sorted table."""
+    """Put chunks, gaps (cut at ``targets``, sorted, each once) and owned tables into one sorted table."""
     headers = image.object.sections
     gap_flags = headers["flags"][gaps.section]
     strings = ((gap_flags & elf.SHF_STRINGS) != 0) & (headers["entsize"][gaps.section] == 1)
@@ -138,7 +138,7 @@ def build_parts(
     piece = (kind == PIECE).nonzero()[0]
     low = np.searchsorted(targets, gaps.start[piece], "right")
     high = np.searchsorted(targets, gaps.end[piece], "left")
-    cuts = [np.unique(targets[a:b]) for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
+    cuts = [targets[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
     cut = np.concatenate(cuts) if cuts else np.empty(0, np.int64)
     origin = np.searchsorted(gaps.start, cut, "right") - 1
 

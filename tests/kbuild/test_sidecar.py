@@ -209,7 +209,8 @@ def test_many_objects_few_interpreters_and_none_lost(objtree: Objtree) -> None:
         time.sleep(0.45 + wave * 0.1)
     wait_for(lambda: len(set(objtree.collected())) == len(paths))
     assert sorted(objtree.collected()) == sorted(map(str, paths))
-    assert len(objtree.processes()) < 20
+    # Four waves, and now and then a collector that ran out of patience on a busy machine.
+    assert len(objtree.processes()) <= len(paths) // 4
 
 
 def test_killed_collector_is_replaced_and_nothing_lost(objtree: Objtree) -> None:
