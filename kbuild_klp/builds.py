@@ -122,6 +122,11 @@ class TreeBuild(Build):
         """The object tree, without symbolic links."""
         return self._tree.root
 
+    @property
+    def directories(self) -> list[Path]:
+        """The object tree and the source tree."""
+        return list(dict.fromkeys((self._tree.root, self._tree.source)))
+
     def objects(self) -> list[str]:
         """Return all objects, each once."""
         return list(dict.fromkeys(name for unit in self.units() for name in unit.objects))

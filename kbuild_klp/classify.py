@@ -22,7 +22,10 @@ class ChangeType(enum.Enum):
 
 @dataclass
 class Change:
-    """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``reasons`` say why."""
+    """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``reasons`` say why.
+
+    ``ignored`` is the rule by which the user does not want to hear of it, None when he does.
+    """
 
     symbol: str
     kind: str
@@ -30,6 +33,7 @@ class Change:
     old: Entry | None
     new: Entry | None
     reasons: list[str] = field(default_factory=list)
+    ignored: str | None = None
 
 
 def _component_reasons(old: Entry, new: Entry) -> list[str]:

@@ -4,20 +4,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
-from kbuild_klp.classify import Change, ChangeType, classify
+from kbuild_klp.classify import Change, classify
 from kbuild_klp.correlate import correlate
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
 from kbuild_klp.report.model import ObjectChanges, Report
+from kbuild_klp.selection import Selection, first_rule
 
 _MOST_SETTINGS = 8
 
 
 def compare(
-    old: Build, new: Build, jobs: int | None = None, progress: Progress | None = None, explain: bool = True
+    old: Build,
+    new: Build,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    explain: bool = True,
+    selections: Sequence[Selection] = (),
 ) -> Report:
     """Compare two builds; raises KlpError when that makes no sense at all."""
     if isinstance(old, ObjectBuild) != isinstance(new, ObjectBuild):
@@ -33,6 +40,8 @@ def compare(
     for side in (old, new):
         side.prepare(jobs, progress)
     names = _all_objects(old, new)
+    for selection in selections:
+        selection.check(names, {unit for units in names.values() for unit in units})
     for name, units in names.items():
         changes = _compare_object(old, new, name, report)
         if changes is None:
@@ -40,21 +49,19 @@ def compare(
         report.summary.objects_compared += 1
         if not changes:
             continue
+        for change in changes:
+            change.ignored = first_rule(selections, name, units, change)
         # The objects are read only now, and only those that differ.
         if explain:
             try:
-                changes = explain_object(old, new, name, changes, report.summary.changed)
+                explain_object(old, new, name, [c for c in changes if c.ignored is None], report.summary.changed)
             except Exception as error:
                 # A fault of ours costs the words, not the answer.
                 if os.environ.get("KLP_DEBUG"):
                     raise
                 reason = f"internal error: {type(error).__name__}: {error}"
                 report.warnings.append(f"{name}: the reasons could not be told ({reason}); please report it")
-        if not changes:
-            continue
-        report.summary.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in changes)
-        for change in changes:
-            report.summary.count(change.change)
+        report.summary.add(changes)
         label = new.label if name == SINGLE_OBJECT else name
         report.objects += [ObjectChanges(label, unit, changes) for unit in units]
     order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}

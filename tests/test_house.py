@@ -42,7 +42,7 @@ LAYERS = (
     ("builds",),
     ("correlate",),
     ("classify",),
-    ("lineproof",),
+    ("lineproof", "selection"),
     ("explain",),
     ("report",),
     ("diff",),

@@ -13,6 +13,7 @@ from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.diff import compare
 from kbuild_klp.errors import KlpError
 from kbuild_klp.report import json, text
+from kbuild_klp.selection import Selection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="print every reason, and line-only changes")
     parser.add_argument("--lines", action="store_true", help="list what differs in line numbers only too")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+    for what in ("function", "object", "unit"):
+        text_of = f"only changes of {what}s that match PATTERN, as the shell does (may be repeated)"
+        parser.add_argument(f"--{what}", metavar="PATTERN", action="append", default=[], help=text_of)
+    parser.add_argument(
+        "--ignore",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave out symbols that match, or OBJECT:SYMBOL; they are counted, and in JSON",
+    )
     parser.add_argument("--no-explain", action="store_true", help="compare checksums only, do not read objects")
 
 
@@ -46,12 +57,23 @@ def text_style(verbose: bool, lines: bool) -> text.TextStyle:
     return text.TextStyle(max(width, 60), color, verbose, lines)
 
 
+def _selections(arguments: argparse.Namespace, new: Build) -> list[Selection]:
+    """Return the filters of the command line and those of the tree; raises KlpError."""
+    lists = (arguments.function, arguments.object, arguments.unit, arguments.ignore)
+    functions, objects, units, ignores = map(tuple, lists)
+    wanted = Selection(functions, objects, units, ignores)
+    if not isinstance(new, TreeBuild):
+        return [wanted]
+    return [wanted, Selection.read(new.directories)]
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     old, new = open_sides(arguments.builds, arguments.kept)
     progress = ProgressLine("checksums")
     try:
-        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain)
+        selections = _selections(arguments, new)
+        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain, selections)
     finally:
         progress.close()
     if arguments.json:

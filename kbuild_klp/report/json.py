@@ -26,6 +26,7 @@ def render(report: Report) -> str:
                         "kind": change.kind,
                         "change": change.change.value,
                         "reasons": change.reasons,
+                        **({"ignored": change.ignored} if change.ignored is not None else {}),
                     }
                     for change in changes.changes
                 ],

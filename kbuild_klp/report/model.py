@@ -28,6 +28,15 @@ class Summary:
     moved: int = 0
     objects_compared: int = 0
     objects_changed: int = 0
+    ignored: int = 0
+
+    def add(self, changes: list[Change]) -> None:
+        """Add the changes of one object."""
+        heard = [change for change in changes if change.ignored is None]
+        self.ignored += len(changes) - len(heard)
+        self.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in heard)
+        for change in heard:
+            self.count(change.change)
 
     def count(self, change: ChangeType) -> None:
         """Add one change."""

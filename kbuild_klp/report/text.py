@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from kbuild_klp.classify import Change, ChangeType
@@ -41,7 +42,11 @@ def render(report: Report, style: TextStyle) -> str:
 def _lines(report: Report, style: TextStyle) -> Iterator[str]:
     unit = None
     for changes in report.objects:
-        shown = [change for change in changes.changes if style.lines or change.change is not ChangeType.LINE_ONLY]
+        shown = [
+            change
+            for change in changes.changes
+            if change.ignored is None and (style.lines or change.change is not ChangeType.LINE_ONLY)
+        ]
         if not shown:
             continue
         if changes.unit != unit:
@@ -82,6 +87,12 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
     yield style.paint(summary_line(summary), _BOLD)
     if summary.line_only and not style.lines:
         yield f"{summary.line_only} more differ in line numbers only (--lines lists them)"
+    if summary.ignored:
+        # An object may be in several units.
+        ignored = {id(change): change.ignored for changes in report.objects for change in changes.changes}
+        rules = Counter(rule for rule in ignored.values() if rule is not None)
+        for rule, count in sorted(rules.items()):
+            yield f"{count} more left out by {rule}"
 
 
 def summary_line(summary: Summary) -> str:
