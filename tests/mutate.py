@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kbuild_klp.arch.x86_64 import is_filler
@@ -27,10 +27,11 @@ _CALL_TYPES = {2, 4}
 
 
 class Mutation(NamedTuple):
-    """One change: ``what`` says it to people, ``data`` is the object with it."""
+    """One change: ``what`` says it to people, ``data`` is the object with it, ``place`` its section and offset."""
 
     what: str
     data: bytes
+    place: tuple[int, int] | None = None
 
 
 def entries(data: bytes) -> list[Entry]:
@@ -46,10 +47,14 @@ def changes(old: list[Entry], data: bytes) -> list[Change] | str:
 
 
 class Mutator:
-    """All mutations of one object that must not stay unnoticed."""
+    """All mutations of one object that must not stay unnoticed.
 
-    def __init__(self, data: bytes) -> None:
+    ``wants`` is asked before the mutations of each byte, relocation, symbol and section are made.
+    """
+
+    def __init__(self, data: bytes, wants: Callable[[], bool] = lambda: True) -> None:
         self.data = data
+        self.wants = wants
         self.object = ObjectFile(data, "unit.o")
         self.table_offset = struct.unpack_from("<Q", data, 40)[0]
         flags = self.object.sections["flags"]
@@ -85,14 +90,14 @@ class Mutator:
                 continue
             start = int(header["offset"])
             for at in range(int(header["size"])):
-                if (index, at) in fields:
-                    continue  # the linker writes over it
+                if (index, at) in fields or not self.wants():  # the linker writes over fields
+                    continue
                 old = self.data[start + at]
                 for new in (old ^ 0xFF, old ^ 0x01):
                     data = self._with(start + at, bytes([new]))
                     if not self._is_padding(index, at, data):
                         name = self.object.section_names[index]
-                        yield Mutation(f"{name}+{at:#x}: {old:#x} -> {new:#x}", data)
+                        yield Mutation(f"{name}+{at:#x}: {old:#x} -> {new:#x}", data, (index, at))
 
     def _is_padding(self, section: int, at: int, data: bytes) -> bool:
         """Say whether a byte is in NOPs between functions, and what it becomes is NOPs still: they never run."""
@@ -115,19 +120,21 @@ class Mutator:
     def relocation_mutations(self) -> Iterator[Mutation]:
         """Change type, target, addend and place of each relocation."""
         for at, section, place, kind, symbol, addend in self.relocations:
-            if kind == 0:
+            if kind == 0 or not self.wants():
                 continue
+            where = (section, place)
             what = f"relocation at {self.object.section_names[section]}+{place:#x}"
             for step in (1, -1, 4096):
-                yield Mutation(f"{what}: addend {step:+}", self._with(at + 16, struct.pack("<q", addend + step)))
+                yield Mutation(f"{what}: addend {step:+}", self._with(at + 16, struct.pack("<q", addend + step)), where)
             for other in (1, 2, 10, 11, 24, 77):
                 if other != kind and {other, kind} != _CALL_TYPES:
-                    yield Mutation(f"{what}: type {kind} -> {other}", self._with(at + 8, struct.pack("<I", other)))
+                    data = self._with(at + 8, struct.pack("<I", other))
+                    yield Mutation(f"{what}: type {kind} -> {other}", data, where)
             for other in {0, 1, symbol - 1, (symbol + 1) % len(self.object.symbols)} - {symbol, -1}:
                 if not self._same_meaning(symbol, other, addend):
                     data = self._with(at + 12, struct.pack("<I", other))
-                    yield Mutation(f"{what}: symbol {symbol} -> {other}", data)
-            yield Mutation(f"{what}: place + 1", self._with(at, struct.pack("<Q", place + 1)))
+                    yield Mutation(f"{what}: symbol {symbol} -> {other}", data, where)
+            yield Mutation(f"{what}: place + 1", self._with(at, struct.pack("<Q", place + 1)), where)
 
     def _same_meaning(self, a: int, b: int, addend: int) -> bool:
         """Say whether two symbols are the same address, or addresses of no meaning at all."""
@@ -145,6 +152,8 @@ class Mutator:
             section, kind = int(self.object.shndx[index]), int(symbol["info"]) & 0xF
             name = self.object.symbol_name(index)
             if section <= 0 or not self.wanted[section] or kind > elf.STT_FUNC or not name or name.startswith(".L"):
+                continue
+            if not self.wants():
                 continue
             if canonical_name(name).numbered and places[section, int(symbol["value"])] > 1:
                 continue  # equal tables of two functions in one place (-fipa-icf): who else has it means nothing
@@ -167,7 +176,7 @@ class Mutator:
     def section_mutations(self) -> Iterator[Mutation]:
         """Change type, flags, alignment and entry size of each section that counts."""
         for index, header in enumerate(self.object.sections):
-            if not self.wanted[index]:
+            if not self.wanted[index] or not self.wants():
                 continue
             at, name = self.table_offset + 64 * index, self.object.section_names[index]
             for flag in (elf.SHF_WRITE, elf.SHF_EXECINSTR, elf.SHF_MERGE, elf.SHF_STRINGS, elf.SHF_ALLOC):
