@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from kbuild_klp.correlate import Correlation, Pair
 from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.reasons import Reason, ReasonKind, changed, unexplained
 
 
 class ChangeType(enum.Enum):
@@ -22,7 +23,7 @@ class ChangeType(enum.Enum):
 
 @dataclass
 class Change:
-    """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``reasons`` say why.
+    """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
 
     ``ignored`` is the rule by which the user does not want to hear of it, None when he does.
     """
@@ -32,22 +33,41 @@ class Change:
     change: ChangeType
     old: Entry | None
     new: Entry | None
-    reasons: list[str] = field(default_factory=list)
+    why: list[Reason] = field(default_factory=list)
     ignored: str | None = None
 
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons in words."""
+        return [reason.text for reason in self.why]
 
-def _component_reasons(old: Entry, new: Entry) -> list[str]:
+
+def component_reasons(old: Entry, new: Entry) -> list[Reason]:
     """Say which components differ: all that can be said without the objects."""
     before, after = old.split_components(), new.split_components()
+    in_code = new.kind == KIND_FUNCTION
+    words = (
+        (ReasonKind.ATTRIBUTE, "symbol attributes"),
+        (ReasonKind.INSTRUCTION, "instructions") if in_code else (ReasonKind.CONTENT, "content"),
+        (ReasonKind.REFERENCE, "references"),
+        (ReasonKind.SPECIAL_SECTION, "special sections (alternatives, exceptions, jump labels, bugs)"),
+    )
+    return [
+        unexplained(kind, was, is_, text)
+        for (kind, text), was, is_ in zip(words, before, after, strict=True)
+        if was != is_
+    ]
+
+
+def place_reasons(old: Entry, new: Entry) -> list[Reason]:
+    """Say whether an entry has another size or lies in another section."""
     reasons = []
-    if before.attributes != after.attributes:
-        reasons.append("symbol attributes")
-    if before.data != after.data:
-        reasons.append("instructions" if new.kind == KIND_FUNCTION else "content")
-    if before.references != after.references:
-        reasons.append("references")
-    if before.special != after.special:
-        reasons.append("special sections (alternatives, exceptions, jump labels, bugs)")
+    if old.size != new.size:
+        text = f"size {old.size} -> {new.size}"
+        reasons.append(Reason(ReasonKind.SIZE, f"{old.size} bytes", f"{new.size} bytes", text))
+    if old.section != new.section:
+        text = f"moved from {old.section} to {new.section}"
+        reasons.append(Reason(ReasonKind.SECTION, old.section, new.section, text))
     return reasons
 
 
@@ -59,16 +79,13 @@ def _classify_pair(pair: Pair) -> Change | None:
     if new is None:
         return Change(old.name, old.kind, ChangeType.REMOVED, old, None)
     if old.checksum != new.checksum:
-        change = Change(new.name, new.kind, ChangeType.CHANGED, old, new, _component_reasons(old, new))
-        if old.size != new.size:
-            change.reasons.append(f"size {old.size} -> {new.size}")
-        if old.section != new.section:
-            change.reasons.append(f"moved from {old.section} to {new.section}")
-        return change
+        reasons = component_reasons(old, new) + place_reasons(old, new)
+        return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons)
     if old.section != new.section:
-        return Change(new.name, new.kind, ChangeType.MOVED, old, new, [f"from {old.section} to {new.section}"])
+        reason = Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
+        return Change(new.name, new.kind, ChangeType.MOVED, old, new, [reason])
     if old.lines != new.lines:
-        reason = "line numbers in special sections only"
+        reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
         return Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason])
     return None
 
@@ -85,6 +102,22 @@ def _moves_alignment(change: Change) -> bool:
     return (change.old.size, change.old.section) != (change.new.size, change.new.section)
 
 
+def _content_reasons(old: Entry, new: Entry) -> list[Reason]:
+    """Say which components of a section entry differ."""
+    before, after = old.split_components(), new.split_components()
+    reasons = []
+    if before.attributes != after.attributes:
+        text = "type or flags of the section"
+        reasons.append(unexplained(ReasonKind.FLAGS, before.attributes, after.attributes, text))
+    was, is_ = (f"{side.data}.{side.references}" for side in (before, after))
+    if was != is_:
+        reasons.append(unexplained(ReasonKind.CONTENT, was, is_, "content that no symbol covers"))
+    if before.special != after.special:
+        text = "entries that belong to no symbol"
+        reasons.append(unexplained(ReasonKind.SPECIAL_SECTION, before.special, after.special, text))
+    return reasons
+
+
 def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned: set[str]) -> Change | None:
     """Say what became of a section itself, beyond the symbols in it.
 
@@ -99,25 +132,21 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
         if not only.size:
             return None
         change = ChangeType.ADDED if old is None else ChangeType.REMOVED
-        return Change(only.name, only.kind, change, old, new, [f"{only.size} bytes without a symbol"])
-    reasons = []
-    before, after = old.split_components(), new.split_components()
-    if before.attributes != after.attributes:
-        reasons.append("type or flags of the section")
-    if (before.data, before.references) != (after.data, after.references):
-        reasons.append("content that no symbol covers")
-    if before.special != after.special:
-        reasons.append("entries that belong to no symbol")
+        was, is_ = (f"{entry.size} bytes" if entry else "" for entry in pair)
+        reason = Reason(ReasonKind.CONTENT, was, is_, f"{only.size} bytes without a symbol")
+        return Change(only.name, only.kind, change, old, new, [reason])
+    reasons = _content_reasons(old, new)
     old_place, new_place = _place(old), _place(new)
     if old_place.get("order") != new_place.get("order") and not (
         touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
     ):
-        reasons.append("order of the symbols")
+        was, is_ = (place.get("order", "") for place in (old_place, new_place))
+        reasons.append(unexplained(ReasonKind.ORDER, was, is_, "order of the symbols"))
     # Alignment follows from what lies in a section, which may have no entry of its own (strings, rate limits): then
     # it belongs to who uses it.
     excused = old.name in realigned or ("anonymous" in {**old_place, **new_place} and touched)
     if old_place.get("align") != new_place.get("align") and not excused:
-        reasons.append(f"alignment {old_place.get('align')} -> {new_place.get('align')}")
+        reasons.append(changed(ReasonKind.ALIGNMENT, old_place.get("align"), new_place.get("align")))
     return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
 
 
@@ -134,7 +163,8 @@ def classify(correlation: Correlation) -> list[Change]:
         change = _classify_pair(pair)
         if change is None and pair.new is not None and pair.new.name in correlation.regrouped:
             shared = correlation.regrouped[pair.new.name]
-            reason = f"no longer shares {shared} with the same functions"
+            text = f"no longer shares {shared} with the same functions"
+            reason = Reason(ReasonKind.SHARING, f"{shared} with some functions", f"{shared} with others", text)
             change = Change(pair.new.name, pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, [reason])
         if change is not None:
             changes.append(change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
@@ -12,6 +13,7 @@ from kbuild_klp.classify import Change, classify
 from kbuild_klp.correlate import correlate
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
+from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.report.model import ObjectChanges, Report
 from kbuild_klp.selection import Selection, first_rule
 
@@ -124,11 +126,27 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
 
 def explain_object(old: Build, new: Build, name: str, changes: list[Change], explained: int = 0) -> list[Change]:
     """Find the reasons of changes of one object, of which ``explained`` were already in other objects."""
-    old_file = old.object_file(name) if _listed(old, name) else None
-    new_file = new.object_file(name) if _listed(new, name) else None
+    old_file, new_file = object_files(old, new, name)
     if old_file is None or new_file is None:
         return changes
     from kbuild_klp.explain import PATIENCE, explain_changes
     from kbuild_klp.lineproof import LineProof
 
-    return explain_changes(old_file, new_file, changes, LineProof(old, new, name), PATIENCE - explained)
+    proof = LineProof(old, new, name)
+    return explain_changes(
+        old_file, new_file, changes, proof, PATIENCE - explained, partial(source_files, old, new, name)
+    )
+
+
+def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:
+    """Return the paths of one object on both sides, None where it is not linked or not at hand."""
+    before, after = (side.object_file(name) if _listed(side, name) else None for side in (old, new))
+    return before, after
+
+
+def source_files(old: Build, new: Build, name: str) -> tuple[SourceFiles | None, SourceFiles | None]:
+    """Return the source files of one object on both sides, None where they are not those that were compiled."""
+    try:
+        return old.sources(name, new), new.sources(name, old)
+    except (KlpError, OSError):
+        return None, None

@@ -60,6 +60,7 @@ class SpecialSection:
     lines: tuple[LineField, ...]
     content: ContentField | None
     reason: str
+    names: Mapping[int, str]
 
     def entry_size(self, size: int, relocation_offsets: NDArray[np.int64]) -> int:
         """Return the bytes of an entry in a section of ``size`` bytes, or 0 when this row does not fit it.
@@ -91,6 +92,7 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             lines=tuple(LineField(line["offset"], line["bits"]) for line in row.get("lines", ())),
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
+            names={int(offset): name for offset, name in dict(row.get("names", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise KlpError(

@@ -16,7 +16,19 @@ from kbuild_klp.special import SectionClass, SpecialSection, special_table, toml
 FILE = Path(kbuild_klp.special.__file__).with_name("special.toml")
 DOCUMENT = tomllib.loads(FILE.read_text("utf-8"))
 ROWS = DOCUMENT["section"]
-_KEYS = {"name", "architectures", "class", "sizes", "references", "owner", "lines", "content", "reason", "checked"}
+_KEYS = {
+    "name",
+    "architectures",
+    "class",
+    "sizes",
+    "references",
+    "owner",
+    "lines",
+    "content",
+    "reason",
+    "checked",
+    "names",
+}
 ARCHITECTURES = {found.name for machine in _MODULES if (found := architecture(machine))}
 
 
@@ -39,6 +51,10 @@ def test_row(row: dict):
     if kind is SectionClass.RECORDS:
         return
     assert row.get("owner", 0) in row["references"]
+    names = {int(offset): name for offset, name in row.get("names", {}).items()}
+    # A reference without a name would run into the field behind it.
+    assert not names or set(row["references"]) - {row["owner"]} <= set(names)
+    assert all(0 < offset < min(sizes) for offset in names) and len(set(names.values())) == len(names)
     assert len(set(row["references"])) == len(row["references"])
     assert all(0 <= place < min(sizes) for place in row["references"])
     content = row.get("content")

@@ -1,34 +1,78 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kbuild-klp explain``: show where a function or variable differs, instruction by instruction."""
+"""``kbuild-klp explain``: show where functions and variables differ, instruction by instruction."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.cli.diff import open_sides, text_style
+from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.diff import compare, explain_object
-from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.diff import compare, object_files, source_files
 from kbuild_klp.errors import KlpError
+from kbuild_klp.lineproof import LineProof
 from kbuild_klp.names import canonical_name, source_name
 from kbuild_klp.report.model import Report
-from kbuild_klp.report.text import TextStyle
 
-_MARKS = {"@": "36", "-": "31", "+": "32"}
+if TYPE_CHECKING:
+    from kbuild_klp.explain import Explainer
+    from kbuild_klp.explain.listing import Listing
+
+_ENDLESS = 1 << 30  # patience: who asks for an explanation gets it
+
+
+class Explained(NamedTuple):
+    """What there is to say about changes of one object.
+
+    ``listings`` is None where the objects are not at hand; ``inlined`` maps inlined functions without code of their
+    own, in words, to the functions that differ because of them.
+    """
+
+    object: str
+    units: list[str]
+    changes: list[Change]
+    listings: list[Listing] | None
+    inlined: dict[str, list[str]]
+
+
+class Inlined(NamedTuple):
+    """A function that was inlined: in words, and the objects and functions in which it differs.
+
+    ``is_only`` says that it has no code of its own.
+    """
+
+    function: str
+    into: list[tuple[str, str]]
+    is_only: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "names", metavar="OLD NEW SYMBOL", nargs="+", help="two builds as for diff, and what to explain"
+        "names",
+        metavar="OLD NEW [SYMBOL...]",
+        nargs="+",
+        help="two builds as for diff, and what to explain (default: all)",
     )
-    parser.add_argument("--kept", action="store_true", help="give TREE SYMBOL: compare with what `make klp-base` kept")
+    parser.add_argument(
+        "--kept", action="store_true", help="give TREE [SYMBOL...]: compare with what `make klp-base` kept"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("-y", "--side-by-side", action="store_true", help="two columns (default on a wide terminal)")
+    form.add_argument("-u", "--unified", action="store_true", help="old below new, as diff -u (default elsewhere)")
+    parser.add_argument("-W", "--width", type=int, metavar="N", help="columns to use")
+    parser.add_argument("-U", "--context", type=int, metavar="N", default=3, help="unchanged instructions to show (3)")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+
+
+# -- which symbols ----------------------------------------------------------------------------------------------------
 
 
 def _key(name: str) -> str:
@@ -53,20 +97,28 @@ def _names(build: Build) -> Iterator[tuple[str, str]]:
         yield from ((name, entry.name) for entry in entries)
 
 
+def _mentions(symbol: str, file: str) -> bool:
+    """Say whether a name stands in an object, as that of a symbol or in debug information."""
+    try:
+        return b"\0%s\0" % symbol.encode("utf-8", "surrogateescape") in Path(file).read_bytes()
+    except OSError:
+        return False  # named among what was not compared
+
+
 def _other_name(symbol: str, build: Build) -> str | None:
     """Return the name under which checksums list ``symbol``: that of the function it is an alias of, or a label in."""
-    needle = b"\0%s\0" % symbol.encode("utf-8", "surrogateescape")
     for name in sorted(build.names):
         file = build.object_file(name)
-        try:
-            if file is not None and needle in Path(file).read_bytes():
-                from kbuild_klp.explain.view import ObjectView
+        if file is None or not _mentions(symbol, file):
+            continue
+        from kbuild_klp.explain.view import ObjectView
 
-                found = ObjectView(file).alias_of(symbol)
-                if found is not None and not _matches(symbol, found):
-                    return found
-        except (OSError, KlpError):
-            continue  # named among what was not compared
+        try:
+            found = ObjectView(file).alias_of(symbol)
+        except KlpError:
+            continue
+        if found is not None and not _matches(symbol, found):
+            return found
     return None
 
 
@@ -84,87 +136,195 @@ def _find_unchanged(symbol: str, old: Build, new: Build) -> list[str]:
     raise KlpError(f"no function or variable {symbol} in either build", file=new.label, hint=hint)
 
 
-def _print_object(old: Build, new: Build, name: str, changes: list[Change], unit: str, style: TextStyle) -> None:
-    """Print all that there is to say about some changes of one object."""
-    files = [side.object_file(name) if name in side.names else None for side in (old, new)]
-    at_hand = all(file is not None or name not in side.names for file, side in zip(files, (old, new), strict=True))
-    label = new.label if name == SINGLE_OBJECT else f"{name} ({unit})"
-    print(style.paint(label, "1"))
-    lister = None
-    if at_hand:
-        # Not at the top: an unchanged symbol is answered without capstone and numpy.
+# -- what there is to say ---------------------------------------------------------------------------------------------
+
+
+class _Group(NamedTuple):
+    """The changes of one object: ``name`` is what the builds call it, ``label`` what people do."""
+
+    name: str
+    label: str
+    units: list[str]
+    changes: list[Change]
+
+
+def _groups(report: Report, new: Build) -> list[_Group]:
+    """Return what differs, by object; an object that is linked into several units comes once."""
+    groups: dict[str, _Group] = {}
+    for row in report.objects:
+        name = SINGLE_OBJECT if SINGLE_OBJECT in new.names else row.object
+        groups.setdefault(name, _Group(name, row.object, [], row.changes)).units.append(row.unit)
+    return list(groups.values())
+
+
+class _Explanation:
+    """Explains what differs between two builds, object by object."""
+
+    def __init__(self, old: Build, new: Build, report: Report, context: int) -> None:
+        self._old = old
+        self._new = new
+        self._groups = _groups(report, new)
+        self._context = context
+
+    def has(self, symbol: str) -> bool:
+        """Say whether anything differs that is called ``symbol``."""
+        return any(_matches(symbol, change.symbol) for group in self._groups for change in group.changes)
+
+    def of(self, symbols: list[str]) -> Iterator[Explained]:
+        """Yield what there is to say about everything that is called one of ``symbols``."""
+        for group in self._groups:
+            wanted = [change for change in group.changes if any(_matches(name, change.symbol) for name in symbols)]
+            if wanted:
+                yield self._explained(group, wanted, True)
+
+    def all(self, progress: ProgressLine) -> Iterator[Explained]:
+        """Yield what there is to say about everything but line numbers."""
+        for number, group in enumerate(self._groups):
+            progress(number, len(self._groups))
+            wanted = [change for change in group.changes if change.change is not ChangeType.LINE_ONLY]
+            found = self._explained(group, wanted, False) if wanted else None
+            if found is not None and found.changes:
+                progress.close()
+                yield found
+        progress.close()
+
+    def inlined(self, symbol: str) -> Inlined | None:
+        """Say where an inlined function differs, None where it does not or no debug information knows it."""
+        found: Inlined | None = None
+        for group in self._groups:
+            files = object_files(self._old, self._new, group.name)
+            if not any(file is not None and _mentions(symbol, file) for file in files):
+                continue
+            explainer = self._explainer(group.name)
+            for change in group.changes if explainer else ():
+                into = explainer.inlined_into(change, symbol) if explainer else None
+                if into is not None:
+                    found = found or Inlined(str(into.function), [], False)
+                    if into.differs:
+                        found.into.append((group.label, change.symbol))
+        return found if found and found.into else None
+
+    def inlined_unchanged(self, symbol: str) -> Inlined | None:
+        """Return an inlined function of which nothing differs, None where no debug information knows it."""
+        for name in sorted(self._new.names):
+            file = self._new.object_file(name)
+            if file is None or not _mentions(symbol, file):
+                continue
+            from kbuild_klp.elf.reader import ObjectFile
+            from kbuild_klp.explain.origins import DebugSide
+
+            try:
+                function = DebugSide(ObjectFile.open(file)).inlined.find(symbol)
+            except KlpError:
+                continue
+            if function is not None:
+                return Inlined(str(function), [], True)
+        return None
+
+    def _explainer(self, name: str) -> Explainer | None:
+        """Return what explains one object, None where it is not on both sides."""
+        old_file, new_file = object_files(self._old, self._new, name)
+        if old_file is None or new_file is None:
+            return None
+        from kbuild_klp.explain import Explainer
+        from kbuild_klp.explain.view import ObjectView
+
+        sources = partial(source_files, self._old, self._new, name)
+        proof = LineProof(self._old, self._new, name)
+        return Explainer(ObjectView(old_file), ObjectView(new_file), proof, _ENDLESS, sources)
+
+    def _explained(self, group: _Group, wanted: list[Change], named: bool) -> Explained:
+        files = object_files(self._old, self._new, group.name)
+        for file, side in zip(files, (self._old, self._new), strict=True):
+            if file is None and group.name in side.names:
+                return Explained(group.label, group.units, wanted, None, {})
         from kbuild_klp.explain.listing import Lister
         from kbuild_klp.explain.view import ObjectView
 
-        lister = Lister(*(ObjectView(file) if file else None for file in files))
-    for change in changes:
-        kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-        print(f"  {change.change.value:<9} {change.symbol}{kind}")
-        for reason in change.reasons:
-            print(f"    {reason}")
-        for row in lister.rows(change) if lister else ():
-            mark = row.kind.value
-            line = f"@@ {row.text} @@" if mark == "@" else f"{mark} {row.text}"
-            print("    " + (style.paint(line, _MARKS[mark]) if mark in _MARKS else line))
-    if not at_hand:
-        print("  the objects are not at hand (an archive holds checksums only), so no instructions are shown")
+        explainer = self._explainer(group.name)
+        if explainer is None:
+            old, new = (ObjectView(file) if file else None for file in files)
+            lister = Lister(old, new, context=self._context)
+        else:
+            debug = explainer.origins.old, explainer.origins.new
+            lister = Lister(explainer.old, explainer.new, debug, self._context)
+            for change in wanted:
+                explainer.explain(change)
+        if not named:
+            wanted = [change for change in wanted if change.change is not ChangeType.LINE_ONLY]
+        listings = [lister.listing(change, named) for change in wanted]
+        return Explained(group.label, group.units, wanted, listings, explainer.inlined if explainer else {})
 
 
-def _print_changes(symbol: str, old: Build, new: Build, report: Report, style: TextStyle) -> list[Change]:
-    """Print what differs in everything that is called ``symbol``, and return it."""
-    found: list[Change] = []
-    for changes in report.objects:
-        wanted = [change for change in changes.changes if _matches(symbol, change.symbol)]
-        if wanted:
-            name = SINGLE_OBJECT if SINGLE_OBJECT in new.names else changes.object
-            wanted = explain_object(old, new, name, wanted)
-            _print_object(old, new, name, wanted, changes.unit, style)
-            found += wanted
-    return found
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+class _Answer(NamedTuple):
+    """What is to be said about the symbols that were named."""
+
+    wanted: list[str]
+    aliases: list[tuple[str, str]]
+    inlined: list[Inlined]
+    unchanged: list[tuple[str, list[str]]]
+
+
+def _answer(symbols: list[str], explanation: _Explanation, old: Build, new: Build) -> _Answer:
+    """Find out what each symbol is; raises KlpError for one that is nowhere."""
+    answer = _Answer([], [], [], [])
+    for symbol in dict.fromkeys(symbols):
+        if explanation.has(symbol):
+            answer.wanted.append(symbol)
+            continue
+        other = _other_name(symbol, new) or _other_name(symbol, old)
+        if other is not None:
+            answer.aliases.append((symbol, other))
+            if explanation.has(other):
+                answer.wanted.append(other)
+                continue
+        inlined = explanation.inlined(symbol) if other is None else None
+        if inlined is not None:
+            answer.inlined.append(inlined)
+        try:
+            objects = _find_unchanged(other or symbol, old, new)
+        except KlpError:
+            found = inlined or explanation.inlined_unchanged(symbol)
+            if found is None:
+                raise
+            answer.inlined[:] = [*(one for one in answer.inlined if one is not found), found._replace(is_only=True)]
+            continue
+        names = [new.label if name == SINGLE_OBJECT else name for name in objects]
+        answer.unchanged.append((other or symbol, names))
+    return answer
 
 
 def _differs(changes: list[Change]) -> bool:
     return any(change.change is not ChangeType.LINE_ONLY for change in changes)
 
 
-def _sides(arguments: argparse.Namespace) -> tuple[Build, Build, list[str]]:
-    builds = 1 if arguments.kept else 2
-    symbols: list[str] = arguments.names[builds:]
-    if not symbols:
-        raise KlpError(
-            "names no symbol to explain", hint="give OLD NEW SYMBOL (or --kept TREE SYMBOL, or make SYM=...)"
-        )
-    return *open_sides(arguments.names[:builds], arguments.kept), symbols
-
-
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
-    old, new, symbols = _sides(arguments)
+    builds = 1 if arguments.kept else 2
+    old, new = open_sides(arguments.names[:builds], arguments.kept)
+    symbols: list[str] = arguments.names[builds:]
     progress = ProgressLine("checksums")
     try:
         report = compare(old, new, arguments.jobs, progress, explain=False)
     finally:
         progress.close()
-    for warning in report.warnings:
-        print(f"kbuild-klp: {warning}", file=sys.stderr)
-    style = text_style(True, True)
-    differs = False
-    unchanged: dict[str, list[str]] = {}
-    for symbol in symbols:
-        found = _print_changes(symbol, old, new, report, style)
-        differs |= _differs(found)
-        if found:
-            continue
-        other = _other_name(symbol, new) or _other_name(symbol, old)
-        if other is not None:
-            print(f"{symbol} is part of {other}")
-            found = _print_changes(other, old, new, report, style)
-            differs |= _differs(found)
-        if not found:
-            unchanged[symbol] = _find_unchanged(other or symbol, old, new)
-    for symbol, objects in unchanged.items():
-        where = ", ".join(new.label if name == SINGLE_OBJECT else name for name in objects)
-        print(f"{symbol}: no difference ({where})")
+    explanation = _Explanation(old, new, report, max(arguments.context, 0))
+    answer = _answer(symbols, explanation, old, new)
+    from kbuild_klp.cli.explain_output import JsonOutput, TextOutput
+
+    output = JsonOutput(report) if arguments.json else TextOutput(report, arguments)
+    output.aliases(answer.aliases)
+    found = explanation.of(answer.wanted) if symbols else explanation.all(ProgressLine("explained"))
+    differs = any(inlined.into for inlined in answer.inlined)
+    for explained in found:
+        output.explained(explained)
+        differs |= _differs(explained.changes)
+    output.inlined(answer.inlined)
+    output.unchanged(answer.unchanged)
+    output.end(not differs and not symbols)
     for line in report.failed:
         print(f"kbuild-klp: not compared: {line}", file=sys.stderr)
     return 2 if report.failed else int(differs)

@@ -3,27 +3,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from itertools import zip_longest
+from typing import NamedTuple, Protocol
 
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import KIND_FUNCTION, Entry
+from kbuild_klp.classify import Change, ChangeType, component_reasons, place_reasons
+from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.explain import tables
+from kbuild_klp.explain.attributes import number_reasons, part_reasons, section_in_words
+from kbuild_klp.explain.compare import Comparison
 from kbuild_klp.explain.immediates import ImmediateChange, immediate_changes
-from kbuild_klp.explain.instructions import Hunk, Line, differing_hunks, function_lines
-from kbuild_klp.explain.view import ObjectView, Reference, SpecialEntries, quote
+from kbuild_klp.explain.inlined import InlinedFunction
+from kbuild_klp.explain.origins import DebugSide, Origins, Sources
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.explain.words import Words
+from kbuild_klp.reasons import Reason, ReasonKind
 
 _MOST_REASONS = 8
+_MOST_INLINED = 64
+"""Changes of one comparison for which the debug information is read: it costs 20 ms an object and side."""
+_MOST_ORDER = 3  # symbols of which the order is told
 PATIENCE = 1000
 """Changes that are explained in one comparison: nobody reads more, and two compilers differ in everything."""
 
-# What the entries of special sections are called.
-_SPECIAL_NAMES = {
-    ".altinstructions": "alternatives",
-    "__ex_table": "exception table",
-    "__jump_table": "jump labels",
-    ".static_call_sites": "static calls",
-    "__bug_table": "bug table",
+# Which words explain a difference in a component of the checksum. What no word explains is not left out: the
+# component itself is named then.
+_EXPLAINS = {
+    ReasonKind.ATTRIBUTE: {
+        ReasonKind.BINDING,
+        ReasonKind.TYPE,
+        ReasonKind.VISIBILITY,
+        ReasonKind.ALIAS,
+        ReasonKind.SIZE,
+        ReasonKind.PART,
+        ReasonKind.VALUE,
+    },
+    ReasonKind.SPECIAL_SECTION: {kind for _, kind, _ in tables.NAMES} | {ReasonKind.SPECIAL_SECTION},
 }
 
 
@@ -36,68 +51,138 @@ class LineProver(Protocol):
 
 
 def explain_changes(
-    old_path: str, new_path: str, changes: list[Change], proof: LineProver, patience: int = PATIENCE
+    old_path: str,
+    new_path: str,
+    changes: list[Change],
+    proof: LineProver,
+    patience: int = PATIENCE,
+    sources: Sources | None = None,
 ) -> list[Change]:
-    """Replace the reasons of ``changes`` by exact ones where the objects tell them.
-
-    Changes that turn out to be of line numbers only become LINE_ONLY. The first ``patience`` other changes get
-    reasons, later ones keep those that the checksums told.
-    """
+    """Replace the reasons of ``changes`` by exact ones where the objects tell them: see Explainer."""
     try:
-        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), proof, patience)
+        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), proof, patience, sources)
     except KlpError:
         return changes  # the checksums stand; only the words are missing
     for change in changes:
-        if change.change is ChangeType.CHANGED and change.old is not None and change.new is not None:
-            explainer.explain(change, change.old, change.new)
+        explainer.explain(change)
     return changes
 
 
-class Explainer:
-    """Explains changes between two versions of one object."""
+class InlinedInto(NamedTuple):
+    """An inlined function, and whether it is another one in the function that was asked about."""
 
-    def __init__(self, old: ObjectView, new: ObjectView, proof: LineProver, patience: int = PATIENCE) -> None:
+    function: InlinedFunction
+    differs: bool
+
+
+class Explainer:
+    """Explains changes between two versions of one object.
+
+    Changes that turn out to be of line numbers only become LINE_ONLY. The first ``patience`` other changes get
+    reasons, later ones keep those that the checksums told. ``sources`` finds the source files of both objects.
+    ``inlined`` collects the inlined functions that changes come from and that have no code of their own, in words,
+    with the functions that differ because of them.
+    """
+
+    def __init__(
+        self,
+        old: ObjectView,
+        new: ObjectView,
+        proof: LineProver,
+        patience: int = PATIENCE,
+        sources: Sources | None = None,
+    ) -> None:
         self.old = old
         self.new = new
         self.proof = proof
-        self._open: list[tuple[int, int]] = []
         self.patience = patience
+        self.origins = Origins(DebugSide(old.object), DebugSide(new.object), sources)
+        self.inlined: dict[str, list[str]] = {}
+        self._words = Words(old, new)
 
-    def explain(self, change: Change, old: Entry, new: Entry) -> None:
+    def explain(self, change: Change) -> None:
         """Find the reasons of one change."""
+        old, new = change.old, change.new
+        if old is None or new is None:
+            return
+        if change.change is ChangeType.LINE_ONLY:
+            change.why = self._line_numbers(old, new) or change.why
+        if change.change is not ChangeType.CHANGED:
+            return
+        if change.kind == KIND_SECTION:
+            change.why = [self._section_reason(new.name, reason) for reason in change.why]
+            return
         old_parts, new_parts = self.old.parts_of(old), self.new.parts_of(new)
         if not old_parts or not new_parts:
+            change.why = number_reasons(self.old, self.new, new.name) or change.why
             return
         if change.kind == KIND_FUNCTION:
             lines = self._moved_lines(old, new, old_parts, new_parts)
             if lines:
                 change.change = ChangeType.LINE_ONLY
-                change.reasons = [f"line number at +{at:#x}: {was} -> {is_}" for at, was, is_ in lines[:_MOST_REASONS]]
+                change.why = [_line_reason(line) for line in lines[:_MOST_REASONS]]
                 return
         if self.patience <= 0:
             return
         self.patience -= 1
-        reasons = self._attribute_reasons(old_parts[0], new_parts[0])
-        hunks: list[Hunk] = []
+        # Where only who shares what with whom is another, there is nothing to be seen in the function itself.
+        change.why = self._reasons(change, old, new, old_parts, new_parts) or change.why
+
+    def _reasons(
+        self, change: Change, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]
+    ) -> list[Reason]:
+        reasons = part_reasons(self.old, self.new, old_parts, new_parts)
+        last = place_reasons(old, new)
+        inlined: list[Reason] = []
+        left = 0
+        code_differs = moves = False
         if change.kind == KIND_FUNCTION:
-            old_lines, new_lines = function_lines(self.old, old_parts), function_lines(self.new, new_parts)
-            hunks = differing_hunks(old_lines, new_lines)
-            for hunk in hunks:
-                reasons += self._hunk_reasons(hunk, old_lines, new_lines)
-            if not hunks and [line.target for line in old_lines] != [line.target for line in new_lines]:
-                reasons.append("branches inside the function go elsewhere")
+            comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
+            code_differs, moves = comparison.differs, comparison.moves
+            code, left = self._words.code(comparison, old_parts, new_parts, _MOST_REASONS)
+            reasons += code
+            if self.patience >= PATIENCE - _MOST_INLINED:
+                inlined = self._inlined_reasons(change, comparison, old_parts, new_parts)
         else:
-            reasons += self._data_reasons(old_parts[0], new_parts[0])
-        reasons += self._special_reasons(old_parts, new_parts, bool(hunks))
-        if reasons:
-            if old.section != new.section:
-                reasons.append(f"moved from {old.section} to {new.section}")
-            if old.size != new.size:
-                reasons.append(f"size {old.size} -> {new.size}")
-            if len(reasons) > _MOST_REASONS:
-                rest = len(reasons) - _MOST_REASONS + 1
-                reasons = [*reasons[: _MOST_REASONS - 1], f"and {rest} more differences"]
-            change.reasons = reasons
+            inner = self._words.data(old_parts[0], new_parts[0])
+            code_differs = bool(inner)
+            reasons += inner
+        for table in tables.differences(self.old, self.new, old_parts, new_parts, moves):
+            reasons += table.reasons((self.old, self.new), old_parts, new_parts)
+        reasons += _unexplained(old, new, reasons, code_differs, moves)
+        return _shortened(reasons + last, left, inlined)
+
+    def _line_numbers(self, old: Entry, new: Entry) -> list[Reason]:
+        """Return the line numbers in special sections that differ."""
+        before = self.old.line_numbers(self.old.parts_of(old))
+        after = self.new.line_numbers(self.new.parts_of(new))
+        pairs = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
+        reasons = [Reason(ReasonKind.LINE, str(was), str(is_), f"line {was} -> {is_}") for was, is_ in pairs]
+        return _shortened(reasons, 0, [])
+
+    def _inlined_reasons(
+        self, change: Change, comparison: Comparison, old_parts: list[int], new_parts: list[int]
+    ) -> list[Reason]:
+        """Say which inlined functions a change comes from."""
+        reasons = []
+        for function, reason in self.origins.of(comparison, old_parts, new_parts):
+            reasons.append(reason)
+            if not (self.old.has_symbol(function.name) or self.new.has_symbol(function.name)):
+                self.inlined.setdefault(str(function), []).append(change.symbol)
+        return reasons
+
+    def inlined_into(self, change: Change, name: str) -> InlinedInto | None:
+        """Say whether the function ``name`` was inlined into a function that changed, None when it was not."""
+        if change.kind != KIND_FUNCTION or change.old is None or change.new is None:
+            return None
+        old_parts, new_parts = self.old.parts_of(change.old), self.new.parts_of(change.new)
+        if not old_parts or not new_parts:
+            return None
+        function = self.origins.find(name, self.old, self.new, old_parts, new_parts)
+        if function is None:
+            return None
+        comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
+        return InlinedInto(function, self.origins.differs(name, comparison, old_parts, new_parts))
 
     def _moved_lines(self, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]) -> list[ImmediateChange]:
         """Return the immediates that differ when nothing else does and all are line numbers; empty otherwise."""
@@ -118,149 +203,55 @@ class Explainer:
             lines += changes
         return lines
 
-    # -- instructions ---------------------------------------------------------------------------------------------
+    # -- sections -------------------------------------------------------------------------------------------------
 
-    def _hunk_reasons(self, hunk: Hunk, old_lines: list[Line], new_lines: list[Line]) -> list[str]:
-        removed, added = old_lines[hunk.a0 : hunk.a1], new_lines[hunk.b0 : hunk.b1]
-        if len(removed) == len(added):
-            reasons = []
-            for a, b in zip(removed, added, strict=True):
-                if a.token != b.token:
-                    reasons += self._line_reason(a, b)
-            return reasons
-        at = (added or removed)[0].offset
-        parts = []
-        if removed:
-            parts.append(f"{len(removed)} instruction{'s' * (len(removed) > 1)} removed")
-        if added:
-            parts.append(f"{len(added)} instruction{'s' * (len(added) > 1)} added")
-        reasons = [f"{', '.join(parts)} at +{at:#x}"]
-        gone = {self.old.describe(r.row) for line in removed if line.is_branch for r in line.references}
-        come = {self.new.describe(r.row) for line in added if line.is_branch for r in line.references}
-        reasons += [f"now calls {name}" for name in sorted(come - gone)]
-        reasons += [f"no longer calls {name}" for name in sorted(gone - come)]
-        return reasons
-
-    def _line_reason(self, a: Line, b: Line) -> list[str]:
-        """Say how one instruction became another."""
-        if a.token[0] == b.token[0] and len(a.references) == len(b.references):
-            reasons = []
-            for x, y in zip(a.references, b.references, strict=True):
-                if (x.place - a.offset, x.key) != (y.place - b.offset, y.key):
-                    reasons += self._reference_reason(x, y, b.is_branch, f"+{b.offset:#x}")
-            if reasons:
-                return reasons
-        return [f"+{b.offset:#x}: {_plain(a.text)} -> {_plain(b.text)}"]
-
-    def _reference_reason(self, old: Reference, new: Reference, is_branch: bool, where: str) -> list[str]:
-        before, after = self.old.string(old.row), self.new.string(new.row)
-        if before is not None and after is not None and before != after:
-            return [f"{where}: string {_string_change(before, after)}"]
-        was, is_ = self.old.describe(old.row), self.new.describe(new.row)
-        old_part, new_part = self.old.content_part(old.row), self.new.content_part(new.row)
-        if old_part is not None and new_part is not None:
-            inner = []
-            if (old_part, new_part) not in self._open:  # nameless data may refer to itself
-                self._open.append((old_part, new_part))
-                inner = self._data_reasons(old_part, new_part)
-                self._open.pop()
-            return [f"{where}: {is_}: {reason}" for reason in inner] or [f"{where}: content of {is_}"]
-        if was == is_:
-            return [f"{where}: {is_} means something else (another symbol of that name)"]
-        return [f"{where}: {'calls' if is_branch else 'refers to'} {is_} instead of {was}"]
-
-    # -- data -----------------------------------------------------------------------------------------------------
-
-    def _data_reasons(self, old_part: int, new_part: int) -> list[str]:
-        reasons: list[str] = []
-        before, after = self.old.digests.part_data(old_part), self.new.digests.part_data(new_part)
-        if before != after:
-            both = min(len(before), len(after))
-            at = next((i for i in range(both) if before[i] != after[i]), both)
-            if at < both:
-                start = at & ~7
-                reasons.append(
-                    f"content at +{start:#x}: {before[start : start + 8].hex()} -> {after[start : start + 8].hex()}"
-                )
-        old_references = {reference.place: reference for reference in self.old.references(old_part)}
-        new_references = {reference.place: reference for reference in self.new.references(new_part)}
-        for place in sorted(old_references.keys() | new_references.keys()):
-            x, y = old_references.get(place), new_references.get(place)
-            where = f"+{place:#x}"
-            if x is None and y is not None:
-                reasons.append(f"{where}: now refers to {self.new.describe(y.row)}")
-            elif y is None and x is not None:
-                reasons.append(f"{where}: no longer refers to {self.old.describe(x.row)}")
-            elif x is not None and y is not None and x.key != y.key:
-                reasons += self._reference_reason(x, y, False, where)
-        return reasons
-
-    # -- special sections and symbols -----------------------------------------------------------------------------
-
-    def _special_reasons(self, old_parts: list[int], new_parts: list[int], code_differs: bool) -> list[str]:
-        reasons = []
-        before, after = self.old.special(old_parts), self.new.special(new_parts)
-        for name in sorted(before.keys() | after.keys()):
-            counts = [sum(entries.number for entries in side.get(name, ())) for side in (before, after)]
-            what = _SPECIAL_NAMES.get(name, name)
-            if counts[0] != counts[1]:
-                reasons.append(f"{what}: {counts[0]} -> {counts[1]} entries")
-            # Entries name places in the function, so when instructions come or go they differ by themselves.
-            elif not code_differs:
-                contents = [b"".join(entries.meaning for entries in side.get(name, ())) for side in (before, after)]
-                if contents[0] != contents[1]:
-                    reasons.append(f"{what}: {self._table_difference(before[name], after[name])}")
-        return reasons
-
-    def _table_difference(self, before: list[SpecialEntries], after: list[SpecialEntries]) -> str:
-        """Say in which entry two tables of the same length differ first."""
-        for old, new in zip(before, after, strict=False):
-            for x, y in zip(old.references, new.references, strict=False):
-                was, is_ = self.old.describe(x), self.new.describe(y)
-                if was != is_:
-                    return f"{was} -> {is_}"
-            size = new.entry_size
-            for at in range(0, min(len(old.data), len(new.data)), size):
-                if old.data[at : at + size] != new.data[at : at + size]:
-                    was, is_ = old.data[at : at + size].hex(), new.data[at : at + size].hex()
-                    return f"entry {at // size}: {was} -> {is_}"
-        return "content of what they refer to"
-
-    def _attribute_reasons(self, old_part: int, new_part: int) -> list[str]:
-        reasons = []
-        rows = []
-        for view, part in ((self.old, old_part), (self.new, new_part)):
-            rows.append(view.object.symbols[int(view.canonical.part_symbols(part)[0])])
-        old, new = rows
-        names = elf.BINDING_NAMES
-        if old["info"] >> 4 != new["info"] >> 4:
-            was, is_ = int(old["info"]) >> 4, int(new["info"]) >> 4
-            reasons.append(f"binding {names.get(was, was)} -> {names.get(is_, is_)}")
-        if old["info"] & 0xF != new["info"] & 0xF:
-            was, is_ = int(old["info"]) & 0xF, int(new["info"]) & 0xF
-            reasons.append(f"type {elf.TYPE_NAMES.get(was, was)} -> {elf.TYPE_NAMES.get(is_, is_)}")
-        if old["other"] != new["other"]:
-            was, is_ = int(old["other"]), int(new["other"])
-            reasons.append(f"visibility {elf.VISIBILITY_NAMES.get(was, was)} -> {elf.VISIBILITY_NAMES.get(is_, is_)}")
-        aliases = [
-            {view.object.symbol_name(symbol) for symbol in view.canonical.part_symbols(part)[1:].tolist()}
-            for view, part in ((self.old, old_part), (self.new, new_part))
-        ]
-        reasons += [f"no longer also named {name}" for name in sorted(aliases[0] - aliases[1])]
-        reasons += [f"now also named {name}" for name in sorted(aliases[1] - aliases[0])]
-        return reasons
+    def _section_reason(self, name: str, reason: Reason) -> Reason:
+        """Return a reason that the checksums told of a section in more words, where the objects have them."""
+        if reason.kind is ReasonKind.FLAGS:
+            was, is_ = section_in_words(self.old, name), section_in_words(self.new, name)
+            return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}") if was != is_ else reason
+        if reason.kind is ReasonKind.ORDER:
+            before, after = self.old.symbol_order(name), self.new.symbol_order(name)
+            pairs = enumerate(zip(before, after, strict=False))
+            at = next((i for i, (x, y) in pairs if x != y), None)
+            if at is not None:
+                was, is_ = (", ".join(side[at : at + _MOST_ORDER]) for side in (before, after))
+                return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}")
+        if reason.kind is ReasonKind.CONTENT:
+            old_parts, new_parts = self.old.nameless_parts(name), self.new.nameless_parts(name)
+            for old_part, new_part in zip_longest(old_parts, new_parts):
+                inner = self._words.pieces(old_part, new_part)
+                if inner:
+                    return inner[0]._replace(text=f"{reason.text}: {inner[0].text}")
+        return reason
 
 
-def _string_change(before: str, after: str) -> str:
-    """Return two strings with what they share at the start cut off, when they are long."""
-    at = 0
-    if max(len(before), len(after)) > 32:
-        while at < min(len(before), len(after)) and before[at] == after[at]:
-            at += 1
-        at = max(0, at - 8)
-    dots = "..." if at else ""
-    return f"{dots}{quote(before[at:])} -> {dots}{quote(after[at:])}"
+def _line_reason(line: ImmediateChange) -> Reason:
+    text = f"line number at +{line.offset:#x}: {line.old} -> {line.new}"
+    return Reason(ReasonKind.LINE, str(line.old), str(line.new), text)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bool, moves: bool) -> list[Reason]:
+    """Return the components of the checksum that differ for none of ``reasons``."""
+    kinds = {reason.kind for reason in reasons}
+    missing = []
+    for reason in component_reasons(old, new):
+        if reason.kind in _EXPLAINS:
+            # Entries of special sections name places in the function, so they differ when these move.
+            explained = kinds & _EXPLAINS[reason.kind] or (moves and reason.kind is ReasonKind.SPECIAL_SECTION)
+        else:
+            explained = code_differs or old.size != new.size
+        if not explained:
+            missing.append(reason)
+    return missing
+
+
+def _shortened(reasons: list[Reason], left: int, kept: list[Reason]) -> list[Reason]:
+    """Return the reasons, cut when there are too many, and ``kept``; ``left`` were not even made."""
+    count = len(reasons) + left
+    most = _MOST_REASONS - len(kept)
+    if count <= most:
+        return reasons + kept
+    rest = count - most + 1
+    more = Reason(ReasonKind.MORE, "", f"{rest} more", f"and {rest} more differences")
+    return [*reasons[: most - 1], *kept, more]

@@ -1,144 +1,275 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One changed entry in full: the instructions or bytes that differ, both sides, with what stands around them."""
+"""One changed entry in full, as data: what differs on both sides, with what stands around it."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.classify import Change
 from kbuild_klp.entry import KIND_FUNCTION, Entry
-from kbuild_klp.explain.instructions import Hunk, Line, differing_hunks, function_lines
-from kbuild_klp.explain.source_lines import SourceLine, SourceLines
+from kbuild_klp.explain import tables
+from kbuild_klp.explain.compare import Comparison, Hunk
+from kbuild_klp.explain.instructions import Line, function_lines
+from kbuild_klp.explain.origins import DebugSide
 from kbuild_klp.explain.view import ObjectView
 
-_CONTEXT = 3
-_ROW = 16
-_MOST_ROWS = 200
+_ROW = 16  # bytes of data in a line
+_MOST_PAIRED = 400  # instructions of a hunk for which a best match is looked for
 
 
-class RowKind(enum.Enum):
-    """What a row of a listing is."""
+class ListedLine(NamedTuple):
+    """One instruction, or a row of data.
 
-    PLACE = "@"
-    SAME = " "
-    OLD = "-"
-    NEW = "+"
+    ``place`` is where it stands, as text; ``offset`` the same in bytes, in the symbol ``part``; ``bytes`` are those
+    in the object; ``target`` is what it refers to and ``source`` its source line (empty: nothing, not known).
+    """
 
-
-class Row(NamedTuple):
-    """One row of a listing, without its mark."""
-
-    kind: RowKind
+    place: str
+    part: str
+    offset: int
+    bytes: bytes
     text: str
+    target: str = ""
+    source: str = ""
+
+
+class ListedRow(NamedTuple):
+    """A line of each side; None where one has no counterpart. ``differs`` is False for what stands around a change."""
+
+    old: ListedLine | None
+    new: ListedLine | None
+    differs: bool
+
+    @property
+    def sides(self) -> tuple[ListedLine | None, ListedLine | None]:
+        """Both lines, the old one first."""
+        return self.old, self.new
+
+
+class ListedHunk(NamedTuple):
+    """A stretch that differs, with its context.
+
+    ``what`` it is of (instructions, bytes, or entries of a special section); ``before`` counts the lines that are the
+    same since the last hunk and are not in ``rows``. One without rows counts those behind the last one.
+    """
+
+    what: str
+    before: int
+    rows: list[ListedRow]
+
+
+class Listing(NamedTuple):
+    """Everything about one change.
+
+    ``first`` are the first instructions that differ, or None; ``note`` says what is missing and why.
+    """
+
+    change: Change
+    hunks: list[ListedHunk]
+    first: ListedRow | None
+    note: str
 
 
 class Lister:
     """Lists changes between two versions of one object; a side that is None has no such object."""
 
-    def __init__(self, old: ObjectView | None, new: ObjectView | None) -> None:
-        self._sides = [(view, SourceLines(view.object)) if view else None for view in (old, new)]
+    def __init__(
+        self,
+        old: ObjectView | None,
+        new: ObjectView | None,
+        sides: Sequence[DebugSide | None] = (),
+        context: int = 3,
+    ) -> None:
+        self._views = (old, new)
+        self._debug = sides or [DebugSide(view.object) if view else None for view in (old, new)]
+        self._context = context
 
-    def rows(self, change: Change) -> list[Row]:
-        """Return what differs, empty when it is not in the entry's own bytes."""
-        entries = (change.old, change.new)
-        parts = [self._parts(side, entry) for side, entry in enumerate(entries)]
-        if change.kind == KIND_FUNCTION:
-            rows = list(self._instruction_rows(change.symbol, parts))
-        else:
-            rows = list(self._data_rows(parts))
-        if len(rows) > _MOST_ROWS:
-            rest = len(rows) - _MOST_ROWS
-            rows = [*rows[:_MOST_ROWS], Row(RowKind.PLACE, f"and {rest} more rows")]
-        return rows
+    def listing(self, change: Change, whole: bool = True) -> Listing:
+        """Return what differs; for a function that was added or removed, all of it if ``whole``."""
+        parts = [self._parts(side, entry) for side, entry in enumerate((change.old, change.new))]
+        if None in (change.old, change.new) and not whole:
+            return Listing(change, [], None, "")
+        if change.kind != KIND_FUNCTION:
+            return Listing(change, self._data(parts), None, "")
+        old, new = (
+            function_lines(view, own) if view and own else [] for view, own in zip(self._views, parts, strict=True)
+        )
+        comparison = Comparison(old, new)
+        hunks = self._code(comparison, parts)
+        hunks += self._jump_tables(comparison, parts)
+        hunks += self._tables(comparison, parts)
+        stretches = comparison.stretches if old and new else []
+        first = self._first(stretches[0], comparison, parts) if stretches else None
+        return Listing(change, hunks, first, self._note())
 
     def _parts(self, side: int, entry: Entry | None) -> list[int]:
-        opened = self._sides[side]
-        return opened[0].parts_of(entry) if opened and entry else []
+        view = self._views[side]
+        return view.parts_of(entry) if view and entry else []
+
+    def _note(self) -> str:
+        """Say why there are no source lines, where there might be some."""
+        for side in self._debug:
+            if side and side.info.is_too_large:
+                size = side.info.size >> 20
+                return f"no source lines: {size} MiB of debug information are more than this reads"
+        return ""
 
     # -- functions ------------------------------------------------------------------------------------------------
 
-    def _instruction_rows(self, symbol: str, parts: list[list[int]]) -> Iterator[Row]:
-        old, new = (self._lines(side, parts[side]) for side in (0, 1))
-        hunks = differing_hunks(old, new) or _branch_hunks(old, new)
-        for group in _joined(hunks):
+    def _code(self, comparison: Comparison, parts: list[list[int]]) -> list[ListedHunk]:
+        """Return the hunks of a function."""
+        context, hunks = self._context, []
+        done = 0  # new instructions that were listed or counted
+        for group in _joined(comparison.stretches, 2 * context):
             first, last = group[0], group[-1]
-            yield Row(RowKind.PLACE, self._place(symbol, first, old, new))
-            yield from (Row(RowKind.SAME, _text(line)) for line in new[max(first.b0 - _CONTEXT, 0) : first.b0])
-            at = first.b0
+            lead = min(context, first.b0 - done, first.a0)
+            rows = [self._same(comparison, first.a0 - i, first.b0 - i, parts) for i in range(lead, 0, -1)]
+            before = first.b0 - lead - done
+            a, b = first.a0, first.b0
             for hunk in group:
-                yield from (Row(RowKind.SAME, _text(line)) for line in new[at : hunk.b0])
-                yield from (Row(RowKind.OLD, _text(line)) for line in old[hunk.a0 : hunk.a1])
-                yield from (Row(RowKind.NEW, _text(line)) for line in new[hunk.b0 : hunk.b1])
-                at = hunk.b1
-            yield from (Row(RowKind.SAME, _text(line)) for line in new[last.b1 : last.b1 + _CONTEXT])
+                rows += [self._same(comparison, a + i, b + i, parts) for i in range(hunk.b0 - b)]
+                for x, y in _paired(comparison, hunk):
+                    rows.append(ListedRow(self._line(0, x, parts), self._line(1, y, parts), True))
+                a, b = hunk.a1, hunk.b1
+            tail = min(context, len(comparison.new) - b, len(comparison.old) - a)
+            rows += [self._same(comparison, a + i, b + i, parts) for i in range(tail)]
+            done = last.b1 + tail
+            hunks.append(ListedHunk("instructions", before, rows))
+        return _ended(hunks, "instructions", len(comparison.new) - done)
 
-    def _lines(self, side: int, parts: list[int]) -> list[Line]:
-        opened = self._sides[side]
-        return function_lines(opened[0], parts) if opened and parts else []
+    def _same(self, comparison: Comparison, a: int, b: int, parts: list[list[int]]) -> ListedRow:
+        return ListedRow(self._line(0, comparison.old[a], parts), self._line(1, comparison.new[b], parts), False)
 
-    def _place(self, symbol: str, hunk: Hunk, old: list[Line], new: list[Line]) -> str:
-        """Say where a hunk starts on both sides, with source lines where they are known."""
-        words = []
-        for side, lines, at in ((0, old, hunk.a0), (1, new, hunk.b0)):
-            if not lines:
-                continue
-            line = lines[min(at, len(lines) - 1)]
-            source = self._source(side, line)
-            words.append(f"{symbol}+{line.offset:#x}" + (f" ({source})" if source else ""))
-        return " -> ".join(dict.fromkeys(words))
-
-    def _source(self, side: int, line: Line) -> SourceLine | None:
-        opened = self._sides[side]
-        if opened is None:
+    def _line(self, side: int, line: Line | None, parts: list[list[int]]) -> ListedLine | None:
+        if line is None:
             return None
-        view, sources = opened
-        section = int(view.canonical.parts.section[line.part])
-        start = int(view.canonical.parts.start[line.part] - view.canonical.image.base[section])
-        return sources.at(section, start + line.offset)
+        debug = self._debug[side]
+        source = debug.source(line) if debug else None
+        return ListedLine(
+            line.where(parts[side]),
+            line.view.part_name(line.part),
+            line.offset,
+            line.bytes,
+            line.text,
+            line.target,
+            str(source or ""),
+        )
+
+    def _first(self, hunk: Hunk, comparison: Comparison, parts: list[list[int]]) -> ListedRow:
+        """Return the first instructions that differ."""
+        x, y = next((x, y) for x, y in _paired(comparison, hunk))
+        return ListedRow(self._line(0, x, parts), self._line(1, y, parts), True)
+
+    def _jump_tables(self, comparison: Comparison, parts: list[list[int]]) -> Iterator[ListedHunk]:
+        """Yield the entries of jump tables that go elsewhere."""
+        rows = []
+        for target in comparison.retargets:
+            if target.entry >= 0:
+                lines = [
+                    line._replace(text=f"entry {target.entry}: {line.text}")
+                    for line in (
+                        self._line(0, comparison.old[target.old], parts),
+                        self._line(1, comparison.new[target.new], parts),
+                    )
+                    if line
+                ]
+                rows.append(ListedRow(lines[0], lines[1], True))
+        if rows:
+            yield ListedHunk("jump table", 0, rows)
+
+    def _tables(self, comparison: Comparison, parts: list[list[int]]) -> Iterator[ListedHunk]:
+        """Yield the entries of special sections that differ."""
+        old, new = self._views
+        if old is None or new is None or not all(parts):
+            return
+        for table in tables.differences(old, new, parts[0], parts[1], comparison.moves):
+            rows = []
+            for pair in table.pairs(parts[0], parts[1]):
+                lines = [
+                    ListedLine(
+                        f"+{entry.place:#x}",
+                        view.part_name(entry.part),
+                        entry.place,
+                        b"",
+                        ", ".join([table.noun, *(tables.in_words(view, field) for field in entry.fields)]),
+                    )
+                    if entry
+                    else None
+                    for view, entry in zip((old, new), pair, strict=True)
+                ]
+                rows.append(ListedRow(lines[0], lines[1], True))
+            if rows:
+                yield ListedHunk(table.name, 0, rows)
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _data_rows(self, parts: list[list[int]]) -> Iterator[Row]:
-        old, new = (self._bytes(side, parts[side]) for side in (0, 1))
-        for at in range(0, max(len(old), len(new)), _ROW):
-            before, after = old[at : at + _ROW], new[at : at + _ROW]
-            if before != after:
-                if before:
-                    yield Row(RowKind.OLD, _hex_row(at, before))
-                if after:
-                    yield Row(RowKind.NEW, _hex_row(at, after))
+    def _data(self, parts: list[list[int]]) -> list[ListedHunk]:
+        old, new = (self._rows(side, own) for side, own in enumerate(parts))
+        hunks: list[ListedHunk] = []
+        before = 0
+        fresh = True
+        for (x, meant), (y, means) in zip_longest(old, new, fillvalue=(None, None)):
+            if meant == means:
+                before += 1
+                fresh = True
+                continue
+            row = ListedRow(x, y, True)
+            if fresh:
+                hunks.append(ListedHunk("bytes", before, []))
+            hunks[-1].rows.append(row)
+            before, fresh = 0, False
+        return _ended(hunks, "bytes", before)
 
-    def _bytes(self, side: int, parts: list[int]) -> bytes:
-        opened = self._sides[side]
-        return opened[0].digests.part_data(parts[0]) if opened and parts else b""
+    def _rows(self, side: int, parts: list[int]) -> list[tuple[ListedLine | None, object]]:
+        """Return the rows of a variable and what each of them means."""
+        view = self._views[side]
+        if view is None or not parts:
+            return []
+        data, references = view.data(parts[0]), view.references(parts[0])
+        rows: list[tuple[ListedLine | None, object]] = []
+        name = view.part_name(parts[0])
+        for at in range(0, len(data), _ROW):
+            own = [reference for reference in references if at <= reference.place < at + _ROW]
+            names = ", ".join(view.describe(reference.row) for reference in own)
+            piece = data[at : at + _ROW]
+            line = ListedLine(
+                f"+{at:#x}", name, at, view.raw_bytes(parts[0], at, len(piece)), _hex(piece, names), names
+            )
+            rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))
+        return rows
 
 
-def _text(line: Line) -> str:
-    return f"+{line.offset:<#6x} {' '.join(line.text.split())}"
+def _ended(hunks: list[ListedHunk], what: str, after: int) -> list[ListedHunk]:
+    """Return hunks with the number of lines behind the last one, if there is one."""
+    return [*hunks, ListedHunk(what, after, [])] if hunks and after else hunks
 
 
-def _hex_row(at: int, data: bytes) -> str:
+def _hex(data: bytes, names: str) -> str:
     text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
-    return f"+{at:<#6x} {data.hex(' '):<{3 * _ROW - 1}} {text}"
+    return f"{data.hex(' '):<{3 * _ROW - 1}} {text}" + (f" <{names}>" if names else "")
 
 
-def _branch_hunks(old: list[Line], new: list[Line]) -> list[Hunk]:
-    """Return the instructions that differ in nothing but where in the function they branch to."""
-    if len(old) != len(new):
-        return []
-    pairs = zip(old, new, strict=True)
-    return [Hunk(at, at + 1, at, at + 1) for at, (a, b) in enumerate(pairs) if a.target != b.target]
-
-
-def _joined(hunks: list[Hunk]) -> Iterator[list[Hunk]]:
-    """Group hunks whose contexts touch."""
+def _joined(hunks: list[Hunk], most: int) -> Iterator[list[Hunk]]:
+    """Group hunks with no more than ``most`` lines between them."""
     group: list[Hunk] = []
     for hunk in hunks:
-        if group and hunk.b0 - group[-1].b1 > 2 * _CONTEXT:
+        if group and hunk.b0 - group[-1].b1 > most:
             yield group
             group = []
         group.append(hunk)
     if group:
         yield group
+
+
+def _paired(comparison: Comparison, hunk: Hunk) -> Iterator[tuple[Line | None, Line | None]]:
+    """Yield the instructions of a hunk, those with the same mnemonic beside each other."""
+    removed, added = comparison.old[hunk.a0 : hunk.a1], comparison.new[hunk.b0 : hunk.b1]
+    if len(removed) == len(added) or not removed or not added or len(removed) + len(added) > _MOST_PAIRED:
+        yield from zip_longest(removed, added)
+        return
+    old, new = ([line.instruction.text.partition(" ")[0] for line in lines] for lines in (removed, added))
+    for _, a0, a1, b0, b1 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        yield from zip_longest(removed[a0:a1], added[b0:b1])

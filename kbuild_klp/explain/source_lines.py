@@ -3,21 +3,13 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 from bisect import bisect_right
-from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-
-_SECTION_SHIFT = 40
-"""Sections of an object all start at 0; shifted by their number they do not overlap."""
-_MOST_BYTES = 64 << 20  # pyelftools would need minutes for a whole vmlinux.o
+from kbuild_klp.explain.debuginfo import DebugInfo, address
+from kbuild_klp.explain.diescan import Unit
 
 
 class SourceLine(NamedTuple):
@@ -31,65 +23,72 @@ class SourceLine(NamedTuple):
 
 
 class SourceLines:
-    """The line table of one object; nothing is read before the first question."""
+    """The line tables of one object; nothing is read before the first question."""
 
-    def __init__(self, obj: ObjectFile) -> None:
-        self._object = obj
+    def __init__(self, obj: ObjectFile, info: DebugInfo | None = None) -> None:
+        self._info = info or DebugInfo(obj)
+        self._tables: dict[int, tuple[list[int], list[SourceLine | None]]] = {}
+        self._names: dict[int, list[str]] = {}
 
     def at(self, section: int, offset: int) -> SourceLine | None:
         """Return the source line of the code at ``offset`` bytes in section number ``section``, None if unknown."""
-        starts, lines = self._table
-        index = bisect_right(starts, (section << _SECTION_SHIFT) + offset) - 1
+        place = address(section, offset)
+        unit = self._info.unit_at(place)
+        if unit is None:
+            return None
+        starts, lines = self._table(unit)
+        index = bisect_right(starts, place) - 1
         return lines[index] if index >= 0 else None
 
-    @cached_property
-    def _table(self) -> tuple[list[int], list[SourceLine | None]]:
-        """Start addresses, sorted, and the line from each on (None: no line)."""
-        rows: list[tuple[int, bool, SourceLine | None]] = []
-        if ".debug_line" in self._object.section_names and self._object.size <= _MOST_BYTES:
+    def file_name(self, unit: Unit, number: int) -> str | None:
+        """Return the name of file ``number`` of a compilation unit, as the compiler gives it."""
+        names = self._names.get(unit.cu_offset)
+        if names is None:
             try:
-                rows = self._read()
+                names = _file_names(self._program(unit).header, _directory(unit))
+            except Exception:  # as in _table
+                names = []
+            self._names[unit.cu_offset] = names
+        return names[number] if 0 <= number < len(names) and names[number] else None
+
+    def _program(self, unit: Unit) -> Any:
+        return unit.dwarfinfo.line_program_for_CU(unit)
+
+    def _table(self, unit: Unit) -> tuple[list[int], list[SourceLine | None]]:
+        """Return start addresses, sorted, and the line from each on (None: no line)."""
+        table = self._tables.get(unit.cu_offset)
+        if table is None:
+            try:
+                rows = self._read(unit)
             except Exception:
-                # Line numbers are an extra, and pyelftools raises whatever it meets in debug information that
-                # it does not understand.
+                # Line numbers are an extra, and pyelftools raises whatever it meets in debug information that it
+                # does not understand.
                 rows = []
-        # Where one sequence ends and the next starts, the start counts.
-        rows.sort(key=lambda row: row[:2])
-        return [row[0] for row in rows], [row[2] for row in rows]
+            # Where one sequence ends and the next starts, the start counts.
+            rows.sort(key=lambda row: row[:2])
+            table = self._tables[unit.cu_offset] = [row[0] for row in rows], [row[2] for row in rows]
+        return table
 
-    def _read(self) -> list[tuple[int, bool, SourceLine | None]]:
-        from elftools.elf.elffile import ELFFile  # 60 ms to import, and only `explain` needs it
-
-        dwarf = ELFFile(io.BytesIO(self._shifted())).get_dwarf_info(relocate_dwarf_sections=True)
+    def _read(self, unit: Unit) -> list[tuple[int, bool, SourceLine | None]]:
         rows: list[tuple[int, bool, SourceLine | None]] = []
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is None:
+        program = self._program(unit)
+        if program is None:
+            return rows
+        names = _file_names(program.header, _directory(unit))
+        for entry in program.get_entries():
+            state = entry.state
+            if state is None:
                 continue
-            attributes = unit.get_top_DIE().attributes
-            directory = attributes["DW_AT_comp_dir"].value.decode() if "DW_AT_comp_dir" in attributes else ""
-            names = _file_names(program.header, directory)
-            for entry in program.get_entries():
-                state = entry.state
-                if state is None:
-                    continue
-                known = not state.end_sequence and state.line and 0 <= state.file < len(names)
-                line = SourceLine(names[state.file], state.line) if known else None
-                rows.append((state.address, not state.end_sequence, line))
+            known = not state.end_sequence and state.line and 0 <= state.file < len(names)
+            line = SourceLine(names[state.file], state.line) if known else None
+            rows.append((state.address, not state.end_sequence, line))
         return rows
 
-    def _shifted(self) -> bytes:
-        """Return the object with the symbols of each section moved to addresses of their own."""
-        obj = self._object
-        data = bytearray(Path(obj.path).read_bytes())
-        table = int(obj.sections["offset"][np.flatnonzero(obj.sections["type"] == elf.SHT_SYMTAB)[0]])
-        # Symbols of sections that are not allocated stand for offsets in debug information: those stay.
-        section = np.maximum(obj.shndx, 0)
-        allocated = (obj.sections["flags"][section] & elf.SHF_ALLOC) != 0
-        symbols = obj.symbols.copy()
-        symbols["value"] += np.where(allocated, section << _SECTION_SHIFT, 0).astype(np.uint64)
-        data[table : table + symbols.nbytes] = symbols.tobytes()
-        return bytes(data)
+
+def _directory(unit: Unit) -> str:
+    """Return the directory in which a unit was compiled."""
+    attributes = unit.get_top_DIE().attributes
+    return attributes["DW_AT_comp_dir"].value.decode() if "DW_AT_comp_dir" in attributes else ""
 
 
 def _file_names(header: Any, directory: str) -> list[str]:

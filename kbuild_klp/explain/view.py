@@ -4,24 +4,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.canonical import CanonicalObject, PartKind, canonicalize
+from kbuild_klp.canonical.image import OwnedTable
+from kbuild_klp.canonical.references import UNKNOWN_KIND
 from kbuild_klp.digests import KIND_SHIFT, Digests
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.entry import Entry
+from kbuild_klp.names import canonical_name
+from kbuild_klp.reach import used_content
+from kbuild_klp.special import SpecialSection
 
 _MOST_TEXT = 40
+_MOST_CONSTANT = 16
 
 
 class Reference(NamedTuple):
     """A reference of a part.
 
-    ``place`` in it; ``key`` equal for references that mean the same; ``row`` its index in References.
+    ``place`` in it; ``key`` equal for references that mean the same (its first element is the kind of relocation);
+    ``row`` its index in References.
     """
 
     place: int
@@ -29,17 +37,32 @@ class Reference(NamedTuple):
     row: int
 
 
-class SpecialEntries(NamedTuple):
-    """Entries of one special section that belong to one part.
+class Field(NamedTuple):
+    """A field of an entry of a special section.
 
-    ``data`` their bytes, ``entry_size`` each; ``references`` indices into References; ``meaning`` what is hashed.
+    ``text`` is its value in words, ``meaning`` equal for fields that mean the same; ``row`` is the index in
+    References (None: a number); ``inner`` says that it is a place in the function itself, which is another one when
+    instructions come or go before it.
     """
 
-    number: int
-    entry_size: int
-    data: bytes
-    references: list[int]
-    meaning: bytes
+    name: str
+    text: str
+    meaning: tuple[object, ...]
+    row: int | None
+    inner: bool
+
+
+class SpecialEntry(NamedTuple):
+    """One entry of a special section.
+
+    ``part`` is what it belongs to and ``place`` where in it (bytes); ``owner`` is the kind of relocation that says
+    so; ``fields`` are the others, in order.
+    """
+
+    part: int
+    place: int
+    owner: int
+    fields: tuple[Field, ...]
 
 
 class ObjectView:
@@ -91,12 +114,48 @@ class ObjectView:
     def references(self, part: int) -> list[Reference]:
         """Return the references of a part, in order of place."""
         low, high = self._first[part], self._first[part + 1]
+        return [Reference(place, key, index) for index, (place, key) in enumerate(self._rows(low, high), low)]
+
+    def _rows(self, low: int, high: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Return place and meaning of references: the kind, and what is equal for what means the same."""
         rows: list[list[int]] = self.digests.rows[low:high].tolist()
         mask = (1 << KIND_SHIFT) - 1
-        return [
-            Reference(place & mask, (place >> KIND_SHIFT, *target), low + at)
-            for at, (place, *target) in enumerate(rows)
-        ]
+        return [(first & mask, (first >> KIND_SHIFT, *target)) for first, *target in rows]
+
+    def target_offset(self, index: int) -> int:
+        """Return the place to which a reference goes, in bytes from what it is known by."""
+        return int(self.canonical.targets.offset[index])
+
+    def data(self, part: int) -> bytes:
+        """Return the bytes of a part with references cleared (empty for .bss)."""
+        return self.digests.part_data(part)
+
+    def raw_bytes(self, part: int, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``offset`` in a part as they stand in the object."""
+        section, start = self.place(part)
+        return bytes(self.object.section_array(section)[start + offset : start + offset + size])
+
+    def place(self, part: int) -> tuple[int, int]:
+        """Return where a part starts: number of the section, offset in it."""
+        section = int(self.canonical.parts.section[part])
+        return section, int(self.canonical.parts.start[part] - self.canonical.image.base[section])
+
+    def has_symbol(self, name: str) -> bool:
+        """Say whether a function or variable of that name has bytes of its own here."""
+        return name in self._parts
+
+    def size(self, part: int) -> int:
+        """Return the number of bytes of a part."""
+        return int(self.canonical.parts.end[part] - self.canonical.parts.start[part])
+
+    def part_name(self, part: int) -> str:
+        """Return the symbol that names a part, empty for one without a name."""
+        members = self.canonical.part_symbols(part)
+        return self.object.symbol_name(int(members[0])) if len(members) else ""
+
+    def is_code(self, part: int) -> bool:
+        """Say whether a part lies in a section of machine code."""
+        return bool(self.object.sections["flags"][int(self.canonical.parts.section[part])] & elf.SHF_EXECINSTR)
 
     def target_symbol(self, index: int) -> int:
         """Return the symbol that a reference is known by, -1 when by something else."""
@@ -105,6 +164,29 @@ class ObjectView:
     def content_part(self, index: int) -> int | None:
         """Return the part by whose content a reference is known, None when by something else."""
         return self.digests.by_content.get(index)
+
+    def inner_target(self, index: int, family: Sequence[int]) -> tuple[int, int] | None:
+        """Return part and offset to which a reference goes that stays in the code of ``family``; None for others.
+
+        A reference that names a global symbol is none of these: the linker may give that name to something else.
+        """
+        targets, references = self.canonical.targets, self.canonical.references
+        part = int(targets.part[index])
+        if part not in family or not self.is_code(part):
+            return None
+        symbol = int(references.symbol[index])
+        by_name = symbol and self.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
+        if by_name or targets.symbol[index] != self.canonical.part_symbols(part)[0]:
+            return None
+        return part, int(references.target[index] - self.canonical.parts.start[part])
+
+    def jump_table(self, part: int, family: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Return where the entries of a jump table go (part, offset), None for data that is no table of ``family``."""
+        references = range(self._first[part], self._first[part + 1])
+        if not references or any(self.data(part)):
+            return None
+        entries = [self.inner_target(index, family) for index in references]
+        return [entry for entry in entries if entry is not None] if all(entries) else None
 
     def string(self, index: int) -> str | None:
         """Return the text to which a reference points, None when it points to something else."""
@@ -134,35 +216,125 @@ class ObjectView:
         if section >= 0:
             return f"{self.object.section_names[section]}{suffix}"
         part = int(targets.part[index])
-        members = self.canonical.part_symbols(part)
-        if len(members):
-            return f"{self.object.symbol_name(int(members[0]))}{suffix}"
-        return f"unnamed data in {self.canonical.section_name(part)}"
+        return f"{self.part_name(part)}{suffix}" if self.part_name(part) else self._describe_nameless(part)
 
-    def special(self, parts: list[int]) -> dict[str, list[SpecialEntries]]:
+    def _describe_nameless(self, part: int) -> str:
+        references = range(self._first[part], self._first[part + 1])
+        flags = int(self.object.sections["flags"][int(self.canonical.parts.section[part])])
+        if flags & elf.SHF_MERGE and self.size(part) <= _MOST_CONSTANT and not references:
+            return f"constant {int.from_bytes(self.data(part), 'little'):#x}"
+        kinds = {self.is_code(target) for i in references if (target := int(self.canonical.targets.part[i])) >= 0}
+        what = "jump table" if kinds == {True} and not any(self.data(part)) else "unnamed data"
+        return f"{what} in {self.canonical.section_name(part)}"
+
+    def operand(self, index: int) -> str:
+        """Return a reference's target as it stands in an instruction: what has no name of its own in <>."""
+        words = self.describe(index)
+        return words if self.target_symbol(index) >= 0 else f"<{words}>"
+
+    def how(self, index: int) -> str:
+        """Return how a reference refers to its target: relocation type, and what an undefined symbol is known by."""
+        words = [self.relocation(int(self.canonical.references.kind[index]))]
+        symbol = self.target_symbol(index)
+        if symbol > 0:
+            row, shndx = self.object.symbols[symbol], int(self.object.shndx[symbol])
+            if shndx == elf.SHN_UNDEF:
+                weak = int(row["info"]) >> 4 == elf.STB_WEAK
+                words += ["undefined"] + ["weak"] * weak
+                if row["other"] & 3:
+                    words.append(elf.VISIBILITY_NAMES[int(row["other"]) & 3])
+            elif shndx == elf.SHN_ABS - 0x10000:
+                words.append(f"absolute {int(row['value']):#x}")
+        return " ".join(words)
+
+    def relocation(self, kind: int) -> str:
+        """Return the name of a kind of relocation."""
+        names = [row.name for row in self.architecture.relocation_types.values() if row.kind == kind]
+        return names[0] if names else f"relocation type {kind - UNKNOWN_KIND}"
+
+    # -- what has no part of its own ------------------------------------------------------------------------------
+
+    def bare_symbol(self, name: str) -> int | None:
+        """Return the symbol called ``name`` that has no bytes: an absolute or a common one."""
+        shndx = self.object.shndx
+        wanted = (shndx == elf.SHN_ABS - 0x10000) | (shndx == elf.SHN_COMMON - 0x10000)
+        found = [symbol for symbol in wanted.nonzero()[0].tolist() if self.object.symbol_name(symbol) == name]
+        return found[0] if found else None
+
+    def sections_called(self, name: str) -> list[int]:
+        """Return the sections that share the entry ``name``, in the order of the image."""
+        names = self.canonical.section_names
+        return [section for section in self.canonical.image.order.tolist() if names[section] == name]
+
+    def nameless_parts(self, name: str) -> list[int]:
+        """Return the parts of the sections called ``name`` that no symbol covers and nobody refers to."""
+        sections, used = self.sections_called(name), used_content(self.digests)
+        parts = self.canonical.parts
+        found = (np.isin(parts.section, sections) & (parts.kind == PartKind.PIECE)).nonzero()[0].tolist()
+        return [part for part in found if part not in used]
+
+    def symbol_order(self, name: str) -> list[str]:
+        """Return the names of what lies in the sections called ``name``, in order."""
+        chunks = self.canonical.chunks
+        found = np.isin(chunks.section, self.sections_called(name))
+        heads = chunks.symbols[chunks.first[:-1][found]].tolist()
+        return [canonical_name(self.object.symbol_name(symbol)).text for symbol in heads]
+
+    # -- special sections -----------------------------------------------------------------------------------------
+
+    def special(self, parts: Sequence[int]) -> dict[str, list[SpecialEntry]]:
         """Return the special entries of some parts, by section name."""
-        owned = self.digests.owned
-        found: dict[str, list[SpecialEntries]] = defaultdict(list)
+        found: dict[str, list[SpecialEntry]] = defaultdict(list)
         for part in parts:
-            low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
-            for table in sorted(set(owned.table[low:high].tolist())):
-                start, end = (low + np.searchsorted(owned.table[low:high], [table, table + 1])).tolist()
-                first, last = owned.reference_at[[start, end]].tolist()
-                data = owned.data[owned.data_at[start] : owned.data_at[end]]
-                found[self.object.section_names[owned.tables[table].section]].append(
-                    SpecialEntries(
-                        end - start,
-                        owned.tables[table].entry_size,
-                        data,
-                        owned.references[first:last].tolist(),
-                        self.digests.special_bytes(start, end),
-                    )
-                )
+            for table, data, references in self._owned_entries(part):
+                owner = references.pop(table.row.owner)  # or nobody would own it
+                place = int(self.canonical.references.target[owner] - self.canonical.parts.start[part])
+                kind = int(self.canonical.references.kind[owner])
+                fields = tuple(self._fields(table.row, data, references, parts))
+                found[self.object.section_names[table.section]].append(SpecialEntry(part, place, kind, fields))
         return found
 
+    def line_numbers(self, parts: Sequence[int]) -> list[int]:
+        """Return the line numbers in the special entries of some parts, in order."""
+        numbers: list[int] = []
+        for part in parts:
+            numbers += np.frombuffer(self.digests.owned.lines.get(part, b""), "<u4").tolist()
+        return numbers
 
-def quote(text: str) -> str:
-    """Return a string literal, cut when long."""
-    cut = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 3] + "..."
+    def _owned_entries(self, part: int) -> Iterator[tuple[OwnedTable, bytes, dict[int, int]]]:
+        """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
+        owned = self.digests.owned
+        low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
+        for entry in range(low, high):
+            first, last = owned.reference_at[entry : entry + 2].tolist()
+            fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
+            data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]
+            yield owned.tables[int(owned.table[entry])], data, dict(zip(fields, indices, strict=True))
+
+    def _fields(
+        self, row: SpecialSection, data: bytes, references: dict[int, int], family: Sequence[int]
+    ) -> Iterator[Field]:
+        lines = {field.offset for field in row.lines}
+        starts = sorted({*row.names, *references}) or [row.owner]
+        for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+            name = row.names.get(start, f"+{start:#x}")
+            index = references.get(start)
+            if index is not None:
+                ((_, key),) = self._rows(index, index + 1)
+                inner = self.inner_target(index, family)
+                text = f"+{inner[1]:#x}" if inner else self.describe(index)
+                # Digests knows an alternative that is replaced by nothing by no content.
+                if row.content and row.content.reference == start and self.content_part(index) is None:
+                    text = "nothing"
+                yield Field(name, text, key, index, inner is not None)
+            elif start not in lines and (start in row.names or any(data[start:end])):
+                value = data[start:end]
+                text = str(int.from_bytes(value, "little")) if start in row.names else value.hex()
+                yield Field(name, text, (value,), None, False)
+
+
+def quote(text: str, most: int = _MOST_TEXT) -> str:
+    """Return a string literal, cut when it has more than ``most`` characters."""
+    cut = text if len(text) <= most else text[: most - 3] + "..."
     printable = cut.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in printable) + '"'

@@ -6,9 +6,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from kbuild_klp.classify import Change
 from kbuild_klp.report.model import Report
 
 DOCUMENT_VERSION = 1
+
+
+def why(change: Change) -> list[dict[str, str]]:
+    """Return the reasons of a change as data, in the order of its `reasons`."""
+    return [{"kind": reason.kind.value, "old": reason.old, "new": reason.new} for reason in change.why]
 
 
 def render(report: Report) -> str:
@@ -26,6 +32,7 @@ def render(report: Report) -> str:
                         "kind": change.kind,
                         "change": change.change.value,
                         "reasons": change.reasons,
+                        "why": why(change),
                         **({"ignored": change.ignored} if change.ignored is not None else {}),
                     }
                     for change in changes.changes

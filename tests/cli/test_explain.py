@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import struct
 import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
-from fake_build import MAIN, FakeBuild, klp
+from fake_build import MAIN, FakeBuild, clean_environment, klp
 from samples import KERNEL_FLAGS, compile_object
 
+from kbuild_klp.cli import main as command_line
 from kbuild_klp.elf.reader import ObjectFile
 
 SOURCE = """\
@@ -84,6 +92,7 @@ def test_context_is_three_lines(pair: Path):
     rows = [line[4:] for line in _explain(pair, "start").out.splitlines() if line.startswith("    ")]
     rows = rows[next(i for i, row in enumerate(rows) if row.startswith("@@")) :]
     assert all(row[0] in "@-+ " for row in rows)
+    rows = [row for row in rows if not row.endswith(" unchanged ...")]
     first = next(i for i, row in enumerate(rows) if row.startswith("- "))
     last = max(i for i, row in enumerate(rows) if row.startswith("+ "))
     assert first - 1 <= 3 and len(rows) - 1 - last <= 3
@@ -139,11 +148,12 @@ def test_a_symbol_that_is_not_there(pair: Path, symbol: str, hint: str):
     assert f"no function or variable {symbol} in either build; {hint}" in line
 
 
-def test_no_symbol_at_all(pair: Path):
-    for arguments in (("old/a.o", "new/a.o"), ("--kept", "old")):
-        result = klp("explain", *arguments, cwd=pair)
-        assert (result.status, result.out) == (2, "")
-        assert "names no symbol to explain; give OLD NEW SYMBOL" in result.err
+def test_no_symbol_means_everything_that_differs(pair: Path):
+    result = klp("explain", "old/a.o", "new/a.o", cwd=pair)
+    assert (result.status, result.err) == (1, "")
+    heads = [line.split() for line in result.out.splitlines() if line.startswith("  changed")]
+    assert [head[1] for head in heads] == ["helper", "start", "strong", "pair", "table"]
+    assert klp("explain", "old/a.o", "old/a.o", cwd=pair) == (0, "no change in 1 object\n", "")
 
 
 def test_several_symbols(pair: Path):
@@ -189,3 +199,207 @@ def test_damaged_debug_information_costs_the_lines_only(pair: Path, tmp_path: Pa
     result = klp("explain", pair / "old/a.o", tmp_path / "a.o", "start")
     assert (result.status, result.err) == (1, "")
     assert "(a.c:8)" in result.out
+
+
+# -- everything that differs, forms and widths ------------------------------------------------------------------------
+
+
+def _terminal(root: Path, columns: int, *arguments: str, **environment: str) -> str:
+    """Run the program with a terminal of a width as its output; returns what arrives there."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kbuild_klp", *arguments],
+        stdout=slave,
+        stderr=slave,
+        cwd=root,
+        env={**clean_environment(), "TERM": "xterm", **environment},
+    )
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            block = os.read(master, 1 << 16)
+        except OSError:
+            break
+        if not block:
+            break
+        output += block
+    os.close(master)
+    process.wait(timeout=60)
+    return output.decode().replace("\r\n", "\n")
+
+
+ARGUMENTS = ("explain", "old/a.o", "new/a.o", "start")
+
+
+def test_a_wide_terminal_shows_both_sides(pair: Path):
+    wide = _terminal(pair, 100, *ARGUMENTS, NO_COLOR="1")
+    assert " | +0x" in wide and "\n    - " not in wide and "[-$7-]" in wide
+    assert max(map(len, wide.splitlines()[4:])) <= 100
+    assert "\x1b[7m" in _terminal(pair, 120, *ARGUMENTS)
+
+
+def test_a_narrow_terminal_and_a_pipe_show_one_below_the_other(pair: Path):
+    narrow = _terminal(pair, 99, *ARGUMENTS, NO_COLOR="1")
+    assert "\n    - +0x" in narrow and " | +0x" not in narrow
+    pipe = klp(*ARGUMENTS, cwd=pair).out
+    assert pipe == narrow
+    assert klp(*ARGUMENTS, cwd=pair, COLUMNS="150").out == pipe
+
+
+def test_the_form_can_be_chosen(pair: Path):
+    columns = klp(*ARGUMENTS, "-y", cwd=pair).out
+    assert " | +0x" in columns and "\n    - " not in columns
+    wider = klp(*ARGUMENTS, "--side-by-side", "--width", "200", cwd=pair).out
+    assert max(map(len, columns.splitlines())) <= 130 < max(map(len, wider.splitlines()))
+    assert _terminal(pair, 150, *ARGUMENTS, "-u", NO_COLOR="1") == klp(*ARGUMENTS, cwd=pair).out
+    assert klp(*ARGUMENTS, "-y", "-u", cwd=pair).status == 2
+
+
+@pytest.mark.parametrize(("context", "folded"), [("0", 4), ("1", 4), ("100", 0)])
+def test_how_much_is_folded_can_be_chosen(pair: Path, context: str, folded: int):
+    lines = klp(*ARGUMENTS, "-U", context, cwd=pair).out.splitlines()
+    assert sum(line.endswith(" unchanged ...") for line in lines) == (folded and 3)
+    assert sum(line.startswith("    @@") for line in lines) == (2 if folded else 1)
+
+
+def test_the_first_difference_comes_first(pair: Path):
+    lines = klp(*ARGUMENTS, cwd=pair).out.splitlines()
+    assert re.fullmatch(
+        r'    first difference at \+0x\w+ \(a\.c:8\): movq \$<"start %d\\n">, %rdi -> movq \$<"begin %d\\n">, %rdi',
+        lines[2],
+    )
+
+
+def test_what_was_added_is_shown_in_full_only_when_asked_for(pair: Path, tmp_path: Path):
+    path = _compile(tmp_path / "b.o", SOURCE + 'int fresh(int x) { return printk("fresh") * x; }\n', "-g")
+    everything = klp("explain", pair / "old/a.o", path).out
+    assert "added     fresh" in everything and "callq printk" not in everything
+    assert "callq printk" in klp("explain", pair / "old/a.o", path, "fresh").out
+
+
+def test_progress_is_wiped_before_anything_is_printed(pair: Path):
+    shown = _terminal(pair, 80, "explain", "old/a.o", "new/a.o")
+    for line in shown.splitlines():
+        assert "explained:" not in line.rpartition("\x1b[K")[2]
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def test_json(pair: Path):
+    result = klp(*ARGUMENTS, "table", "same", "--json", cwd=pair)
+    assert (result.status, result.err) == (1, "")
+    document = result.json
+    assert set(document) == {"version", "changes", "inlined", "unchanged", "aliases", "warnings"}
+    assert document["version"] == 1 and document["warnings"] == []
+    assert document["unchanged"] == [{"symbol": "same", "objects": ["new/a.o"]}]
+    change, table = document["changes"]
+    assert (change["symbol"], change["object"], change["unit"]) == ("start", "new/a.o", "object")
+    assert (change["kind"], change["change"]) == ("function", "changed")
+    assert [row["kind"] for row in change["why"]] == ["string", "constant"]
+    first = change["first_difference"]
+    assert set(first) == {"old", "new"}
+    assert set(first["old"]) == {"part", "offset", "bytes", "text", "target", "source"}
+    assert (first["old"]["source"], first["old"]["target"]) == ("a.c:8", '"start %d\\n"')
+    assert [(len(hunk["old"]), len(hunk["new"])) for hunk in change["hunks"]] == [(1, 1), (1, 1)]
+    assert all(set(hunk) == {"what", "same_before", "old", "new"} for hunk in change["hunks"])
+    assert change["hunks"][0]["old"][0] == first["old"]
+    bytes.fromhex(first["new"]["bytes"])
+    assert table["first_difference"] is None and table["hunks"][0]["what"] == "bytes"
+
+
+def test_json_of_everything_is_that_of_diff_and_more(pair: Path):
+    explained = klp("explain", "old/a.o", "new/a.o", "--json", cwd=pair).json["changes"]
+    ((group),) = klp("diff", "old/a.o", "new/a.o", "--json", cwd=pair).json["objects"]
+    for mine, theirs in zip(explained, group["changes"], strict=True):
+        assert {name: mine[name] for name in theirs} == theirs
+
+
+def test_json_without_a_difference(pair: Path):
+    document = klp("explain", "old/a.o", "old/a.o", "--json", cwd=pair).json
+    assert document == {"version": 1, "changes": [], "inlined": [], "unchanged": [], "aliases": [], "warnings": []}
+
+
+def test_json_of_trees_and_archives(tmp_path: Path):
+    FakeBuild(tmp_path / "old")
+    FakeBuild(tmp_path / "new", MAIN.replace("x + limit", "x - limit"), shared="int shared(int x) { return x * 5; }")
+    document = klp("explain", "old", "new", "--json", cwd=tmp_path).json
+    rows = {(row["object"], row["unit"], tuple(row["units"])) for row in document["changes"]}
+    assert rows == {("init/main.o", "vmlinux", ("vmlinux",)), ("drivers/shared.o", "one", ("one", "two"))}
+    assert klp("export", "old", "-o", "old.klp", cwd=tmp_path).status == 0
+    for row in klp("explain", "old.klp", "new", "--json", cwd=tmp_path).json["changes"]:
+        assert row["hunks"] == [] and row["note"] == "the objects are not at hand" and row["why"]
+    assert klp("explain", "--kept", "old", cwd=tmp_path).status == 2
+    assert klp("base", "old", cwd=tmp_path).status == 0
+    assert klp("explain", "--kept", "old", cwd=tmp_path).out == "no change in 3 objects\n"
+
+
+def test_an_unknown_symbol_is_an_error_and_no_half_document(pair: Path):
+    result = klp(*ARGUMENTS, "nonsense", "--json", cwd=pair)
+    assert (result.status, result.out) == (2, "") and "no function or variable nonsense" in result.err
+
+
+# -- what was inlined -------------------------------------------------------------------------------------------------
+
+INLINED = """\
+extern int printk(const char *, ...);
+static inline int tiny(int x) { return printk("tiny") ^ x; }
+static inline int other(int x) { return printk("other") ^ x; }
+int one(int x) { return tiny(x) * 3; }
+int two(int x) { return tiny(x) - tiny(-x); }
+int three(int x) { return x * 3; }
+int four(int x) { return other(x) * 4; }
+"""
+
+
+@pytest.fixture(scope="module")
+def inlined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("inlined")
+    compile_object("", root / "probe.o")
+    _compile(root / "old/a.o", INLINED, "-g")
+    _compile(root / "new/a.o", INLINED.replace('"tiny"', '"puny"'), "-g")
+    return root
+
+
+def test_an_inlined_function_and_where_it_went(inlined: Path):
+    result = _explain(inlined, "tiny")
+    assert (result.status, result.err) == (1, "")
+    assert result.out == (
+        "tiny() from a.c:2 has no code of its own; it was inlined, and differs in\n  one (new/a.o)\n  two (new/a.o)\n"
+    )
+    document = klp("explain", "old/a.o", "new/a.o", "tiny", "--json", cwd=inlined).json
+    into = [{"object": "new/a.o", "symbol": name} for name in ("one", "two")]
+    assert document["inlined"] == [{"function": "tiny() from a.c:2", "into": into}]
+
+
+def test_an_inlined_function_that_is_the_same(inlined: Path):
+    for new in ("new", "old"):
+        result = _explain(inlined, "other", "old", new)
+        assert (result.status, result.err) == (0, "")
+        assert (
+            result.out
+            == "other() from a.c:3 has no code of its own; it was inlined, and no instruction of it differs\n"
+        )
+
+
+def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path):
+    result = klp("explain", "old/a.o", "new/a.o", cwd=inlined)
+    assert "    in inlined tiny() from a.c:2\n" in result.out
+    assert result.out.endswith("  inlined   tiny() from a.c:2 has no code of its own, and differs in one, two\n")
+    document = klp("explain", "old/a.o", "new/a.o", "--json", cwd=inlined).json
+    assert [row["function"] for row in document["inlined"]] == ["tiny() from a.c:2"]
+    (group,) = klp("diff", "old/a.o", "new/a.o", "--json", cwd=inlined).json["objects"]
+    for change in group["changes"]:
+        assert {"kind": "inlined", "old": "tiny() from a.c:2", "new": "tiny() from a.c:2"} in change["why"]
+
+
+def test_too_much_debug_information_is_said(
+    inlined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("kbuild_klp.explain.debuginfo.MOST_BYTES", 100)
+    monkeypatch.chdir(inlined)
+    assert command_line.main(["explain", "old/a.o", "new/a.o", "one"]) == 1
+    out = capsys.readouterr().out
+    assert "(no source lines: 0 MiB of debug information are more than this reads)" in out and "a.c:" not in out

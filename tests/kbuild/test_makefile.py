@@ -200,6 +200,11 @@ def test_other_goals(kernel, run) -> None:
     assert run("klp-export", "KLP_ARCHIVE=a.klp").calls == [f"export {tree} -o a.klp"]
     assert run("klp-base-clean").calls == [f"base --clean {tree}"]
     assert run("klp-explain", "BASE=x", "SYM=vfs_read").calls == [f"explain x {tree} vfs_read"]
+    assert run("klp-explain", "BASE=x", "SYM=vfs_read vfs_write").calls == [f"explain x {tree} vfs_read vfs_write"]
+    assert run("klp-explain", "SYM=vfs_read", "KLP_FLAGS=--json -U 5").calls == [
+        f"explain --json -U 5 --kept {tree} vfs_read"
+    ]
+    assert run("klp-explain", "BASE=x").calls == [f"explain x {tree}"]
     assert run("klp-diff", "BASE=x", "KLP_FLAGS=--json").calls == [f"diff --json x {tree}"]
     result = run("klp-help")
     assert result.status == 0

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs in what the linker sees: symbols, split-off parts, sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.names import canonical_name
+from kbuild_klp.reasons import Reason, ReasonKind, changed
+
+
+class Symbol(NamedTuple):
+    """What the linker sees of one symbol; ``offset`` in the part that it belongs to, ``size`` in bytes."""
+
+    name: str
+    offset: int
+    binding: int
+    type: int
+    visibility: int
+    size: int
+
+    @classmethod
+    def of(cls, view: ObjectView, index: int, start: int) -> Symbol:
+        """Read symbol ``index``, whose part starts at ``start`` of its section."""
+        row = view.object.symbols[index]
+        name = canonical_name(view.object.symbol_name(index)).text
+        info, other = int(row["info"]), int(row["other"])
+        return cls(name, int(row["value"]) - start, info >> 4, info & 0xF, other, int(row["size"]))
+
+    def __str__(self) -> str:
+        words = [elf.BINDING_NAMES.get(self.binding, f"binding {self.binding}")]
+        words.append(elf.TYPE_NAMES.get(self.type, f"type {self.type}"))
+        if self.visibility:
+            words.append(elf.VISIBILITY_NAMES.get(self.visibility, f"other {self.visibility:#x}"))
+        return f"{self.name} at +{self.offset:#x}, {' '.join(words)}, {self.size} bytes"
+
+
+def _symbols(view: ObjectView, part: int) -> list[Symbol]:
+    """Return the symbols of a part, the one that names it first."""
+    _, start = view.place(part)
+    return [Symbol.of(view, index, start) for index in view.canonical.part_symbols(part).tolist()]
+
+
+def symbol_reasons(old: Symbol, new: Symbol, prefix: str = "") -> list[Reason]:
+    """Say how the attributes of a symbol differ."""
+    reasons = []
+    for kind, names, was, is_ in (
+        (ReasonKind.BINDING, elf.BINDING_NAMES, old.binding, new.binding),
+        (ReasonKind.TYPE, elf.TYPE_NAMES, old.type, new.type),
+        (ReasonKind.VISIBILITY, elf.VISIBILITY_NAMES, old.visibility, new.visibility),
+    ):
+        if was != is_:
+            words = names.get(was, str(was)), names.get(is_, str(is_))
+            reasons.append(changed(kind, *words, f"{prefix}{kind.value}"))
+    return reasons
+
+
+def part_reasons(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Reason]:
+    """Return what differs in the symbols of a function or variable, and which parts of it were split off."""
+    before, after = (
+        {canonical_name(view.part_name(part)).text: part for part in parts[1:]}
+        for view, parts in ((old, old_parts), (new, new_parts))
+    )
+    reasons = named_part_reasons(old, new, old_parts[0], new_parts[0])
+    for name in sorted(before.keys() | after.keys()):
+        sizes = [
+            f"{name}, {view.size(side[name])} bytes" if name in side else ""
+            for view, side in ((old, before), (new, after))
+        ]
+        if name not in before:
+            text = f"part {sizes[1]}, split off"
+        elif name not in after:
+            text = f"part {sizes[0]}, no longer split off"
+        else:
+            reasons += named_part_reasons(old, new, before[name], after[name], f"{name}: ")
+            if sizes[0] == sizes[1]:
+                continue
+            text = f"part {name}: {old.size(before[name])} -> {new.size(after[name])} bytes"
+        reasons.append(Reason(ReasonKind.PART, sizes[0], sizes[1], text))
+    return reasons
+
+
+def named_part_reasons(
+    old: ObjectView, new: ObjectView, old_part: int, new_part: int, prefix: str = ""
+) -> list[Reason]:
+    """Return what differs in the symbols of one part."""
+    before, after = _symbols(old, old_part), _symbols(new, new_part)
+    if not before or not after:
+        return []
+    reasons = symbol_reasons(before[0], after[0], prefix)
+    was, is_ = _stated(before[0], old.size(old_part)), _stated(after[0], new.size(new_part))
+    if " for " in was + is_ and was != is_:
+        reasons.append(changed(ReasonKind.SIZE, was, is_, f"{prefix}stated size"))
+    gone, come = set(before[1:]) - set(after[1:]), set(after[1:]) - set(before[1:])
+    others = {symbol.name: symbol for symbol in come}
+    for symbol in sorted(gone):
+        other = others.pop(symbol.name, None)
+        if other is None:
+            text = f"{prefix}no longer also named {symbol.name}"
+            reasons.append(Reason(ReasonKind.ALIAS, str(symbol), "", text))
+        else:
+            text = f"{prefix}other name or label: {symbol} -> {other}"
+            reasons.append(Reason(ReasonKind.ALIAS, str(symbol), str(other), text))
+    for symbol in sorted(others.values()):
+        reasons.append(Reason(ReasonKind.ALIAS, "", str(symbol), f"{prefix}now also named {symbol.name}"))
+    return reasons
+
+
+def _stated(symbol: Symbol, size: int) -> str:
+    """Return the size that a symbol states.
+
+    It is that of its part but for assembly, which may state none or another one.
+    """
+    return f"{symbol.size} bytes" if symbol.size == size else f"{symbol.size} bytes for {size}"
+
+
+def number_reasons(old: ObjectView, new: ObjectView, name: str) -> list[Reason]:
+    """Return what differs in a symbol that has no bytes: an absolute one, or a common one."""
+    found = [view.bare_symbol(name) for view in (old, new)]
+    if found[0] is None or found[1] is None:
+        return []
+    before, after = (Symbol.of(view, index, 0) for view, index in ((old, found[0]), (new, found[1])))
+    reasons = symbol_reasons(before, after)
+    if before.offset != after.offset:
+        reasons.insert(0, changed(ReasonKind.VALUE, f"{before.offset:#x}", f"{after.offset:#x}"))
+    return reasons
+
+
+_FLAGS = (
+    (elf.SHF_WRITE, "write"),
+    (elf.SHF_ALLOC, "alloc"),
+    (elf.SHF_EXECINSTR, "execute"),
+    (elf.SHF_MERGE, "merge"),
+    (elf.SHF_STRINGS, "strings"),
+    (elf.SHF_LINK_ORDER, "link order"),
+)
+_TYPES = {elf.SHT_PROGBITS: "progbits", elf.SHT_NOTE: "note", elf.SHT_NOBITS: "nobits"}
+
+
+def section_in_words(view: ObjectView, name: str) -> str:
+    """Return type, flags and entry size of the section (or sections) called ``name``."""
+    words = []
+    for index in view.sections_called(name):
+        header = view.object.sections[index]
+        flags = int(header["flags"]) & ~elf.SHF_GROUP
+        known = [word for bit, word in _FLAGS if flags & bit]
+        rest = flags & ~sum(bit for bit, _ in _FLAGS)
+        known += [f"{rest:#x}"] if rest else []
+        kind = int(header["type"])
+        text = f"{_TYPES.get(kind, f'type {kind:#x}')} {'+'.join(known) or 'no flags'}"
+        words.append(f"{text}, entries of {int(header['entsize'])} bytes" if header["entsize"] else text)
+    return "; ".join(words)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which inlined functions a change comes from.
+
+Where the sources are at hand, those count whose text differs; where only the text of the function itself does, none.
+Otherwise it is those in which instructions differ, which may be more: a new value in a register makes other
+instructions of the whole function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.explain.compare import Comparison
+from kbuild_klp.explain.debuginfo import DebugInfo
+from kbuild_klp.explain.inlined import InlinedCode, InlinedFunction
+from kbuild_klp.explain.instructions import Line
+from kbuild_klp.explain.source_lines import SourceLine, SourceLines
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.reasons import Reason, ReasonKind
+
+_MOST_LOOKED_UP = 200  # instructions of a function
+_MOST_NAMED = 3
+_MOST_LEVELS = 3
+
+Sources = Callable[[], "tuple[SourceFiles | None, SourceFiles | None]"]
+
+
+class DebugSide:
+    """The debug information of one object, and what is asked of it."""
+
+    def __init__(self, obj: ObjectFile) -> None:
+        self.info = DebugInfo(obj)
+        self.lines = SourceLines(obj, self.info)
+        self.inlined = InlinedCode(self.info, self.lines)
+
+    def source(self, line: Line) -> SourceLine | None:
+        """Return the source line of an instruction."""
+        section, start = line.view.place(line.part)
+        return self.lines.at(section, start + line.offset)
+
+    def chain(self, line: Line) -> tuple[InlinedFunction, ...]:
+        """Return the inlined functions that an instruction is of, the innermost first."""
+        section, start = line.view.place(line.part)
+        return self.inlined.at(section, start + line.offset)
+
+    def functions(self, view: ObjectView, parts: Sequence[int]) -> dict[str, InlinedFunction]:
+        """Return everything that was inlined into a function, by name."""
+        places = (view.place(part) for part in parts)
+        return {function.name: function for place in places for function in self.inlined.functions(*place)}
+
+
+class Origins:
+    """Tells for two versions of one object which inlined functions changes come from."""
+
+    def __init__(self, old: DebugSide, new: DebugSide, sources: Sources | None) -> None:
+        self.old = old
+        self.new = new
+        self._find_sources = sources
+        self._texts: dict[tuple[str, InlinedFunction], str | None] = {}
+        self._files: dict[str, list[str]] = {}
+
+    def of(
+        self, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]
+    ) -> list[tuple[InlinedFunction, Reason]]:
+        """Return the inlined functions that a change comes from, each with the reason that names it; three at most."""
+        if not (self.old.info.size or self.new.info.size) or not comparison.differs:
+            return []
+        found = []
+        if comparison.old and comparison.new:
+            old, new = comparison.old[0].view, comparison.new[0].view
+            before, after = self.old.functions(old, old_parts), self.new.functions(new, new_parts)
+            for name in sorted(before.keys() & after.keys()):
+                if self._text_differs(before[name], after[name]):
+                    was, is_ = str(before[name]), str(after[name])
+                    reason = Reason(ReasonKind.INLINED, was, is_, f"inlined {is_} differs in the source")
+                    found.append((after[name], reason))
+            own = self.old.inlined.around(*old.place(old_parts[0])), self.new.inlined.around(*new.place(new_parts[0]))
+            if not found and own[0] and own[1] and self._text_differs(own[0], own[1]):
+                return []
+        return found[:_MOST_NAMED] or self._by_instruction(comparison)
+
+    def _by_instruction(self, comparison: Comparison) -> list[tuple[InlinedFunction, Reason]]:
+        """Name the inlined functions in which instructions differ, those with the most of them first."""
+        old, new = _tally(self._chains(comparison, 0)), _tally(self._chains(comparison, 1))
+        counts = {name: sum(side[name].weight for side in (old, new) if name in side) for name in (*old, *new)}
+        found = []
+        for name in sorted(counts, key=lambda name: (-counts[name], name))[:_MOST_NAMED]:
+            was, is_ = (side[name].words if name in side else "" for side in (old, new))
+            reason = Reason(ReasonKind.INLINED, was, is_, f"in inlined {is_ or was}")
+            found.append(((new.get(name) or old[name]).function, reason))
+        return found
+
+    def _chains(self, comparison: Comparison, side: int) -> list[tuple[InlinedFunction, ...]]:
+        """Return the inlined functions of each instruction that differs."""
+        debug, lines = ((self.old, comparison.old), (self.new, comparison.new))[side]
+        ends = [(hunk.b0, hunk.b1) if side else (hunk.a0, hunk.a1) for hunk in comparison.stretches]
+        chosen = [line for start, end in ends for line in lines[start:end]][:_MOST_LOOKED_UP]
+        return [chain for line in chosen if (chain := debug.chain(line))]
+
+    # -- one function ---------------------------------------------------------------------------------------------
+
+    def find(
+        self, name: str, old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
+    ) -> InlinedFunction | None:
+        """Return the function ``name`` if it was inlined into a function on either side."""
+        return self.new.functions(new, new_parts).get(name) or self.old.functions(old, old_parts).get(name)
+
+    def differs(self, name: str, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+        """Say whether a change comes from the inlined function ``name``, or instructions of it differ."""
+        chains = [*self._chains(comparison, 0), *self._chains(comparison, 1)]
+        if any(function.name == name for chain in chains for function in chain):
+            return True
+        return any(function.name == name for function, _ in self.of(comparison, old_parts, new_parts))
+
+    # -- sources --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _sources(self) -> tuple[SourceFiles | None, SourceFiles | None]:
+        return self._find_sources() if self._find_sources else (None, None)
+
+    def _text_differs(self, old: InlinedFunction, new: InlinedFunction) -> bool:
+        """Say whether the source of a function is known on both sides and differs."""
+        if not (old.file and new.file):
+            return False
+        before, after = self._sources
+        paths = before.find(old.file) if before else None, after.find(new.file) if after else None
+        if paths[0] is None or paths[1] is None or paths[0] == paths[1]:
+            return False
+        texts = self._text(paths[0], old), self._text(paths[1], new)
+        return None not in texts and texts[0] != texts[1]
+
+    def _text(self, path: str, function: InlinedFunction) -> str | None:
+        key = (path, function)
+        if key not in self._texts:
+            self._texts[key] = function_text(self._lines(path), function.name, function.line)
+        return self._texts[key]
+
+    def _lines(self, path: str) -> list[str]:
+        if path not in self._files:
+            try:
+                self._files[path] = Path(path).read_text("utf-8", "surrogateescape").split("\n")
+            except OSError:
+                self._files[path] = []
+        return self._files[path]
+
+
+def function_text(lines: Sequence[str], name: str, line: int) -> str | None:
+    """Return the text of the function ``name`` that is declared in a line (from 1); None when it is not there.
+
+    It ends with the first line that has a closing brace in its first column, as the kernel's coding style has it, or
+    with the line of the declaration if that ends in one. A function that a macro makes is not there.
+    """
+    if not 0 < line <= len(lines) or not re.search(rf"\b{re.escape(name)}\s*\(", lines[line - 1]):
+        return None
+    if lines[line - 1].rstrip().endswith("}"):
+        return lines[line - 1]
+    end = next((at for at in range(line, len(lines)) if lines[at].startswith("}")), None)
+    return None if end is None else "\n".join(lines[line - 1 : end + 1])
+
+
+class _Tally(NamedTuple):
+    """How many instructions are of an inlined function, and where that was inlined (most often) in words."""
+
+    function: InlinedFunction
+    weight: int
+    words: str
+
+
+def _tally(chains: list[tuple[InlinedFunction, ...]]) -> dict[str, _Tally]:
+    """Count instructions by the name of the innermost inlined function that they are of."""
+    found: dict[str, Counter[tuple[InlinedFunction, ...]]] = {}
+    for chain in chains:
+        found.setdefault(chain[0].name, Counter())[chain] += 1
+    result = {}
+    for name, counter in found.items():
+        ((chain, _),) = counter.most_common(1)
+        result[name] = _Tally(chain[0], counter.total(), _in_words(chain))
+    return result
+
+
+def _in_words(chain: tuple[InlinedFunction, ...]) -> str:
+    """Return a chain of inlined functions, the innermost first."""
+    if len(chain) > _MOST_LEVELS:
+        chain = (*chain[: _MOST_LEVELS - 1], chain[-1])
+    return ", in ".join(map(str, chain))

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The reasons why a function or variable differs, told from the two objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kbuild_klp.explain.attributes import named_part_reasons
+from kbuild_klp.explain.compare import LENGTH, OPERAND, Comparison, Hunk, Retarget
+from kbuild_klp.explain.instructions import Line
+from kbuild_klp.explain.view import ObjectView, Reference, quote
+from kbuild_klp.reasons import Reason, ReasonKind
+
+_WORD = 8  # bytes of data that are shown as one
+_ALL = 1 << 20  # characters of a string, where it is not cut
+
+
+class Words:
+    """Puts differences between two versions of one object into words."""
+
+    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+        self.old = old
+        self.new = new
+        self._open: list[tuple[int, int]] = []
+
+    # -- instructions ---------------------------------------------------------------------------------------------
+
+    def code(
+        self, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int], most: int
+    ) -> tuple[list[Reason], int]:
+        """Return reasons for what differs in the instructions, ``most`` or some more, and how many were left out."""
+        reasons: list[Reason] = []
+        left = 0
+        retargets = {(target.a, target.b): target for target in reversed(comparison.retargets)}
+        hunks = set(comparison.hunks)
+        for hunk in comparison.stretches:
+            if len(reasons) >= most:
+                left += _weight(hunk)
+            elif hunk in hunks:
+                reasons += self._hunk(hunk, comparison, old_parts, new_parts)
+            else:
+                reasons.append(_retarget(retargets[hunk.a0, hunk.b0], comparison, new_parts))
+        return reasons, left
+
+    def _hunk(
+        self, hunk: Hunk, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]
+    ) -> list[Reason]:
+        removed, added = comparison.old[hunk.a0 : hunk.a1], comparison.new[hunk.b0 : hunk.b1]
+        if len(removed) == len(added):
+            pairs = zip(removed, added, strict=True)
+            return [reason for a, b in pairs if a.token != b.token for reason in self._line(a, b, new_parts)]
+        where = added[0].where(new_parts) if added else removed[0].where(old_parts)
+        words = [
+            f"{len(lines)} instruction{'s' * (len(lines) > 1)} {verb}"
+            for lines, verb in ((removed, "removed"), (added, "added"))
+            if lines
+        ]
+        old, new = (_summary(lines) for lines in (removed, added))
+        reasons = [Reason(ReasonKind.INSTRUCTION, old, new, f"{', '.join(words)} at {where}")]
+        gone, come = set(_mentions(removed)), set(_mentions(added))
+        for kind, name in _in_order(come - gone):
+            reasons.append(Reason(kind, "", name, f"now {_VERBS[kind]} {name}"))
+        for kind, name in _in_order(gone - come):
+            reasons.append(Reason(kind, name, "", f"no longer {_VERBS[kind]} {name}"))
+        return reasons
+
+    def _line(self, a: Line, b: Line, new_parts: Sequence[int]) -> list[Reason]:
+        """Say how one instruction became another."""
+        where = b.where(new_parts)
+        if a.token[0] == b.token[0] and len(a.references) == len(b.references):
+            reasons = []
+            for x, y, meant, means in zip(a.references, b.references, a.token[1], b.token[1], strict=True):
+                if meant != means:
+                    reasons += self._reference(x, y, b.is_branch, where)
+            if reasons:
+                return reasons
+        old, new = a.text, b.text
+        if old == new:
+            old, new = (f"{line.text} ({line.bytes.hex(' ')})" for line in (a, b))
+        if old == new and bool(a.targets) != bool(b.targets):
+            old, new = (line.text if line.targets else f"{line.text}, into an instruction" for line in (a, b))
+        return [Reason(_line_kind(a, b), old, new, f"{where}: {old} -> {new}")]
+
+    def _reference(self, old: Reference, new: Reference, is_branch: bool, where: str) -> list[Reason]:
+        if old.key[0] != new.key[0]:
+            was, is_ = (f"{side.how(x.row)} {side.describe(x.row)}" for side, x in ((self.old, old), (self.new, new)))
+            return [Reason(ReasonKind.RELOCATION, was, is_, f"{where}: {was} -> {is_}")]
+        before, after = self.old.string(old.row), self.new.string(new.row)
+        if before is not None and after is not None:
+            if before == after:  # the middle of a string means all of it
+                was, is_ = quote(after), f"{quote(after)} in another string"
+                return [Reason(ReasonKind.STRING, was, is_, f"{where}: {is_}")]
+            text = f"{where}: string {_string_change(before, after)}"
+            return [Reason(ReasonKind.STRING, quote(before, _ALL), quote(after, _ALL), text)]
+        was, is_ = self.old.describe(old.row), self.new.describe(new.row)
+        old_part, new_part = self.old.content_part(old.row), self.new.content_part(new.row)
+        if old_part is not None and new_part is not None:
+            return self._nameless(old_part, new_part, was, is_, where)
+        if was == is_:
+            was, is_ = (f"{side.how(x.row)} {was}" for side, x in ((self.old, old), (self.new, new)))
+            if was != is_:
+                return [Reason(ReasonKind.RELOCATION, was, is_, f"{where}: {was} -> {is_}")]
+            kind = ReasonKind.CALL_TARGET if is_branch else ReasonKind.DATA_REFERENCE
+            name = self.new.describe(new.row)
+            text = f"{where}: {name} means something else (another symbol of that name)"
+            return [Reason(kind, name, f"another {name}", text)]
+        if is_branch:
+            return [Reason(ReasonKind.CALL_TARGET, was, is_, f"{where}: calls {is_} instead of {was}")]
+        return [Reason(ReasonKind.DATA_REFERENCE, was, is_, f"{where}: refers to {is_} instead of {was}")]
+
+    def _nameless(self, old_part: int, new_part: int, was: str, is_: str, where: str) -> list[Reason]:
+        """Say how data without a name differs, to which ``where`` refers."""
+        inner: list[Reason] = []
+        if (old_part, new_part) not in self._open:  # nameless data may refer to itself
+            self._open.append((old_part, new_part))
+            inner = named_part_reasons(self.old, self.new, old_part, new_part) + self.data(old_part, new_part)
+            self._open.pop()
+        if was != is_ and is_.startswith("constant "):  # its content is its name
+            return [Reason(ReasonKind.CONSTANT, was, is_, f"{where}: {was} -> {is_}")]
+        is_table = is_.startswith("jump table")
+        reasons = []
+        for reason in inner:
+            kind = reason.kind
+            if is_table:
+                kind = ReasonKind.JUMP_TABLE
+            elif kind in (ReasonKind.CONTENT, ReasonKind.SIZE):
+                kind = ReasonKind.CONSTANT
+            reasons.append(reason._replace(kind=kind, text=f"{where}: {is_}: {reason.text}"))
+        kind = ReasonKind.JUMP_TABLE if is_table else ReasonKind.CONSTANT
+        if was == is_:
+            is_ = f"another {is_}"
+        return reasons or [Reason(kind, was, is_, f"{where}: content of {was}")]
+
+    def pieces(self, old_part: int | None, new_part: int | None) -> list[Reason]:
+        """Return how two pieces that no symbol covers differ, of which one may not be there."""
+        if old_part is not None and new_part is not None:
+            return self.data(old_part, new_part)
+        view, part = (self.new, new_part) if new_part is not None else (self.old, old_part)
+        if part is None:
+            return []
+        _, start = view.place(part)
+        data = view.data(part)[:_WORD].hex()
+        words = f"{view.size(part)} bytes at +{start:#x}: {data}"
+        if new_part is None:
+            return [Reason(ReasonKind.CONTENT, words, "", f"no longer {words}")]
+        return [Reason(ReasonKind.CONTENT, "", words, f"now {words}")]
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def data(self, old_part: int, new_part: int) -> list[Reason]:
+        """Return the reasons for what differs in the bytes and references of two parts."""
+        reasons: list[Reason] = []
+        before, after = self.old.data(old_part), self.new.data(new_part)
+        both = min(len(before), len(after))
+        at = next((i for i in range(both) if before[i] != after[i]), both) if before != after else both
+        if at < both:
+            start = at // _WORD * _WORD
+            was, is_ = before[start : start + _WORD].hex(), after[start : start + _WORD].hex()
+            reasons.append(Reason(ReasonKind.CONTENT, was, is_, f"content at +{start:#x}: {was} -> {is_}"))
+        elif len(before) != len(after):
+            longer = before if len(before) > both else after
+            rest = longer[both : both + _WORD].hex()
+            was, is_ = (rest if side is longer else "" for side in (before, after))
+            verb = "no longer" if was else "now"
+            reasons.append(Reason(ReasonKind.CONTENT, was, is_, f"{verb} has content at +{both:#x}: {rest}"))
+        old_references = {reference.place: reference for reference in self.old.references(old_part)}
+        new_references = {reference.place: reference for reference in self.new.references(new_part)}
+        for place in sorted(old_references.keys() | new_references.keys()):
+            x, y = old_references.get(place), new_references.get(place)
+            where = f"+{place:#x}"
+            if x is None and y is not None:
+                name = self.new.describe(y.row)
+                kind = ReasonKind.DATA_REFERENCE if self.new.string(y.row) is None else ReasonKind.STRING
+                reasons.append(Reason(kind, "", name, f"{where}: now refers to {name}"))
+            elif y is None and x is not None:
+                name = self.old.describe(x.row)
+                kind = ReasonKind.DATA_REFERENCE if self.old.string(x.row) is None else ReasonKind.STRING
+                reasons.append(Reason(kind, name, "", f"{where}: no longer refers to {name}"))
+            elif x is not None and y is not None and x.key != y.key:
+                reasons += self._reference(x, y, False, where)
+        return reasons
+
+
+_VERBS = {
+    ReasonKind.CALL_TARGET: "calls",
+    ReasonKind.DATA_REFERENCE: "refers to",
+    ReasonKind.STRING: "refers to",
+}
+
+
+def _mentions(lines: list[Line]) -> Iterator[tuple[ReasonKind, str]]:
+    """Yield what some instructions refer to outside of the function."""
+    for line in lines:
+        for reference in line.outer_references:
+            if line.is_branch:
+                yield ReasonKind.CALL_TARGET, line.view.describe(reference.row)
+            elif line.view.string(reference.row) is not None:
+                yield ReasonKind.STRING, line.view.describe(reference.row)
+            elif line.view.target_symbol(reference.row) >= 0:
+                yield ReasonKind.DATA_REFERENCE, line.view.describe(reference.row)
+
+
+def _in_order(mentions: set[tuple[ReasonKind, str]]) -> list[tuple[ReasonKind, str]]:
+    return sorted(mentions, key=lambda mention: (list(_VERBS).index(mention[0]), mention[1]))
+
+
+def _summary(lines: list[Line]) -> str:
+    """Return some instructions in short."""
+    if not lines:
+        return ""
+    return lines[0].text if len(lines) == 1 else f"{lines[0].text} and {len(lines) - 1} more"
+
+
+def _weight(hunk: Hunk) -> int:
+    """Return how many reasons a stretch is worth."""
+    return hunk.a1 - hunk.a0 if hunk.a1 - hunk.a0 == hunk.b1 - hunk.b0 else 1
+
+
+def _line_kind(a: Line, b: Line) -> ReasonKind:
+    """Say what about an instruction is another, where no reference is."""
+    if a.is_branch and b.is_branch and a.targets and b.targets:
+        return ReasonKind.BRANCH
+    immediate = b.view.architecture.immediate
+    x, y = a.bytes, b.bytes
+    if len(x) == len(y) and not (a.is_branch or b.is_branch):
+        was, is_ = immediate(x), immediate(y)
+        if was and len(was) == len(is_) and x[: -len(was)] == y[: -len(is_)]:
+            return ReasonKind.CONSTANT
+    return ReasonKind.INSTRUCTION
+
+
+def _retarget(target: Retarget, comparison: Comparison, new_parts: Sequence[int]) -> Reason:
+    """Say where in the function an instruction goes now."""
+    b = comparison.new[target.b]
+    where = b.where(new_parts)
+    if target.entry == LENGTH:
+        was, is_ = f"{target.old} entries", f"{target.new} entries"
+        return Reason(ReasonKind.JUMP_TABLE, was, is_, f"{where}: jump table of {target.old} -> {target.new} entries")
+    was, is_ = (_place(side[line]) for side, line in ((comparison.old, target.old), (comparison.new, target.new)))
+    if target.entry == OPERAND:
+        return Reason(ReasonKind.BRANCH, was, is_, f"{where}: goes to {is_} instead of {was}")
+    text = f"{where}: entry {target.entry} of the jump table goes to {is_} instead of {was}"
+    return Reason(ReasonKind.JUMP_TABLE, was, is_, text)
+
+
+def _place(line: Line) -> str:
+    return f"+{line.offset:#x} ({line.text})"
+
+
+def _string_change(before: str, after: str) -> str:
+    """Return two strings with what they share at the start cut off, when they are long."""
+    at = 0
+    if max(len(before), len(after)) > 32:
+        while at < min(len(before), len(after)) and before[at] == after[at]:
+            at += 1
+        at = max(0, at - 8)
+    dots = "..." if at else ""
+    return f"{dots}{quote(before[at:])} -> {dots}{quote(after[at:])}"

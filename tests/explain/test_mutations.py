@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whatever is changed in an object, there is a reason for it, with an old and a new value that differ."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from kernel_like import source
+from mutate import Mutator, changes, entries
+from snippets import Compiler
+from test_invariants import C_SOURCE, MUTATIONS
+
+from kbuild_klp.classify import ChangeType
+from kbuild_klp.entry import KIND_SECTION
+from kbuild_klp.explain import Explainer
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.reasons import Reason
+
+_TRIED = 150
+
+
+class _Never:
+    """No number is a line."""
+
+    def proves(self, old: int, new: int) -> bool:
+        del old, new
+        return False
+
+
+def _reasons(data: bytes, kind: str, place: Path) -> list[tuple[str, str, Reason | None]]:
+    """Mutate an object; returns mutation, kind of what changed, and each reason (None: there is none)."""
+    path, mutated = place / "old.o", place / "new.o"
+    path.write_bytes(data)
+    old, view = entries(data), ObjectView(str(path))
+    mutations = list(MUTATIONS[kind](Mutator(data)))
+    random.Random(kind).shuffle(mutations)
+    found: list[tuple[str, str, Reason | None]] = []
+    for mutation in mutations[:_TRIED]:
+        differing = changes(old, mutation.data)
+        if isinstance(differing, str):  # refused
+            continue
+        mutated.write_bytes(mutation.data)
+        explainer = Explainer(view, ObjectView(str(mutated)), _Never())
+        for change in differing:
+            explainer.explain(change)
+            if change.change is not ChangeType.CHANGED:
+                continue
+            found += [(mutation.what, change.kind, reason) for reason in change.why or (None,)]
+    return found
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+@pytest.mark.parametrize("make", ["special", "compiled"])
+def test_every_mutation_has_its_reasons(cc: Compiler, tmp_path: Path, make: str, kind: str):
+    if make == "special" and cc.command != "gcc":
+        pytest.skip("assembly is the same for all")
+    path = cc.assembly(source()) if make == "special" else cc.object(C_SOURCE)
+    found = _reasons(path.read_bytes(), kind, tmp_path)
+    assert len(found) > 80
+    assert [what for what, _, reason in found if reason is None] == []
+    assert [(what, reason) for what, _, reason in found if reason and reason.old == reason.new] == []
+    # What only the hashes of the checksum file tell is an exception, but for what is a section's own.
+    hashes = [(what, reason.text) for what, of, reason in found if reason and of != KIND_SECTION and _is_hash(reason)]
+    assert len(hashes) <= len(found) // 20, hashes
+
+
+def _is_hash(reason: Reason) -> bool:
+    return reason.old.startswith("hash ") or reason.new.startswith("hash ")
