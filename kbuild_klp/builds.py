@@ -108,6 +108,7 @@ class TreeBuild(Build):
         self._tree = tree or BuildTree.open(path)
         self._units: list[LinkUnit] | None = None
         self._memory: dict[str, bytes] = {}
+        self._source_times: dict[str, int] = {}
 
     def units(self) -> list[LinkUnit]:
         """Return the link units of the tree."""
@@ -187,7 +188,7 @@ class TreeBuild(Build):
         """Return the source files of an object, unless they changed since it was compiled."""
         del other
         sources = SourceFiles.of(self._tree, name)
-        if sources is None or sources.changed_since(os.stat(self._path(name)).st_mtime_ns):
+        if sources is None or sources.changed_since(os.stat(self._path(name)).st_mtime_ns, self._source_times):
             return None
         return sources
 

@@ -21,11 +21,23 @@ class ChangeType(enum.Enum):
     LINE_ONLY = "line-only"
 
 
+class Proof(enum.Enum):
+    """How it is known that what differs are line numbers: the values of `proof` in the JSON document."""
+
+    SOURCES = "sources"
+    """By the line map between both versions of the sources."""
+    RECORDS = "records"
+    """They stand in fields that are line numbers by definition (bug table, dynamic debug, UBSAN)."""
+    INFERRED = "inferred"
+    """Some stand in code, where the records and line tables of the objects let them be taken for lines."""
+
+
 @dataclass
 class Change:
     """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
 
-    ``ignored`` is the rule by which the user does not want to hear of it, None when he does.
+    ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
+    for LINE_ONLY.
     """
 
     symbol: str
@@ -35,6 +47,7 @@ class Change:
     new: Entry | None
     why: list[Reason] = field(default_factory=list)
     ignored: str | None = None
+    proof: Proof | None = None
 
     @property
     def reasons(self) -> list[str]:
@@ -86,7 +99,7 @@ def _classify_pair(pair: Pair) -> Change | None:
         return Change(new.name, new.kind, ChangeType.MOVED, old, new, [reason])
     if old.lines != new.lines:
         reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
-        return Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason])
+        return Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)
     return None
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from kbuild_klp.batch import Progress
@@ -44,16 +44,17 @@ def compare(
     names = _all_objects(old, new)
     for selection in selections:
         selection.check(names, {unit for units in names.values() for unit in units})
-    for name, units in names.items():
-        changes = _compare_object(old, new, name, report)
-        if changes is None:
-            continue
-        report.summary.objects_compared += 1
-        if not changes:
-            continue
+    found = _compare_objects(old, new, names, report)
+    # The objects are read only now, and only those that differ. First: what is nothing but line numbers?
+    if explain and found:
+        from kbuild_klp.lines.parallel import settle_all
+
+        settled = settle_all(old, new, found, jobs)
+        found = settled.changes
+        report.warnings += settled.warnings
+    for name, changes in found.items():
         for change in changes:
-            change.ignored = first_rule(selections, name, units, change)
-        # The objects are read only now, and only those that differ.
+            change.ignored = first_rule(selections, name, names[name], change)
         if explain:
             try:
                 explain_object(old, new, name, [c for c in changes if c.ignored is None], report.summary.changed)
@@ -65,7 +66,7 @@ def compare(
                 report.warnings.append(f"{name}: the reasons could not be told ({reason}); please report it")
         report.summary.add(changes)
         label = new.label if name == SINGLE_OBJECT else name
-        report.objects += [ObjectChanges(label, unit, changes) for unit in units]
+        report.objects += [ObjectChanges(label, unit, changes) for unit in names[name]]
     order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}
     report.objects.sort(key=lambda changes: -order[changes.unit])
     for side in (old, new):
@@ -101,6 +102,17 @@ def _listed(build: Build, name: str) -> bool:
     return name in build.names
 
 
+def _compare_objects(old: Build, new: Build, names: Iterable[str], report: Report) -> dict[str, list[Change]]:
+    """Return the differences of all objects that differ, from checksums alone."""
+    found: dict[str, list[Change]] = {}
+    for name in names:
+        changes = _compare_object(old, new, name, report)
+        report.summary.objects_compared += changes is not None
+        if changes:
+            found[name] = changes
+    return found
+
+
 def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[Change] | None:
     """Return the differences of one object, from checksums alone; None when it could not be compared."""
     before = old.sums(name) if _listed(old, name) else b""
@@ -124,18 +136,21 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
     return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
 
 
+def settle_lines(old: Build, new: Build, name: str, changes: list[Change]) -> list[Change]:
+    """Find which changes of one object are of line numbers only; `compare` does it for all, if it explains."""
+    from kbuild_klp.lines.parallel import settle_all
+
+    return settle_all(old, new, {name: changes}, 1).changes[name]
+
+
 def explain_object(old: Build, new: Build, name: str, changes: list[Change], explained: int = 0) -> list[Change]:
     """Find the reasons of changes of one object, of which ``explained`` were already in other objects."""
     old_file, new_file = object_files(old, new, name)
     if old_file is None or new_file is None:
         return changes
     from kbuild_klp.explain import PATIENCE, explain_changes
-    from kbuild_klp.lineproof import LineProof
 
-    proof = LineProof(old, new, name)
-    return explain_changes(
-        old_file, new_file, changes, proof, PATIENCE - explained, partial(source_files, old, new, name)
-    )
+    return explain_changes(old_file, new_file, changes, PATIENCE - explained, partial(source_files, old, new, name))
 
 
 def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:

@@ -57,7 +57,8 @@ class Digests:
     ``rows`` has shape (references, ROW_WORDS); ``data`` is the image with all references and line numbers cleared;
     ``owned`` are the special entries; ``owner`` says, by reference, to which part it belongs (that of a special entry
     to the owner of the entry); ``by_content`` gives the part for each reference that is known by content;
-    ``numbered`` lists, by part, the numbered symbols it refers to in the order of first use; ``record_lines`` holds
+    ``numbered`` lists, by part, the numbered symbols it refers to in the order of first use, and ``ordinals`` says
+    which of those of one name a reference means; ``record_lines`` holds
     what was cleared in sections of class records, by section: base, entry size and one row of line numbers an entry.
     """
 
@@ -73,6 +74,7 @@ class Digests:
         self.owner = np.zeros(len(canonical.references.place), np.int64)
         self.by_content: dict[int, int] = {}
         self.numbered: dict[int, list[int]] = {}
+        self.ordinals: dict[int, int] = {}
         # Of parts without a name, which are looked at one by one.
         self._first: list[int] = canonical.first_reference.tolist()
         self._start: list[int] = canonical.parts.start.tolist()
@@ -116,6 +118,7 @@ class Digests:
         for reference in self.owned.unused:
             if self.by_content.pop(reference, None) is not None:
                 rows[reference, 1:] = 0
+                targets.offset[reference] = 0
         if self.by_content:
             self._resolve_all()
 
@@ -199,8 +202,15 @@ class Digests:
             same_name = seen.setdefault(part, {}).setdefault(numbered[symbol], {})
             ordinals.append(same_name.setdefault(symbol, len(same_name)))
         self.rows[hits, 1] += _times(_ORDINAL_FACTOR, np.array(ordinals, np.int64))
+        self.ordinals = dict(zip(hits.tolist(), ordinals, strict=True))
         for part, names in seen.items():
             self.numbered[part] = [symbol for same in names.values() for symbol in same]
+
+    def target(self, reference: int) -> tuple[int, int, int, int]:
+        """Return what a reference goes to: offset, ordinal, and the two halves of the target's digest."""
+        offset, ordinal = int(self.canonical.targets.offset[reference]), self.ordinals.get(reference, 0)
+        _, high, low = self.rows[reference].tolist()
+        return offset, ordinal, (high - offset * _OFFSET_FACTOR - ordinal * _ORDINAL_FACTOR) & _WORD, low
 
     # -- content --------------------------------------------------------------------------------------------------
 

@@ -1,69 +1,327 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Proof that a number in the code is a source line that moved.
+"""Proof, from the sources, that numbers in an object are source lines that moved.
 
-It holds when line a of a source file of the old object is, by the line map of the two versions of that file, line b
-of the new one, and line a is one on which a macro stands that expands to `__LINE__`. Both versions have to be those
-that were compiled. No opcode and no callee is looked at: an errno that changed stays a change.
+Both versions of all sources of the object have to be those that were compiled. What is to be proved is always a
+pair of numbers, a before and b now, at a place where nothing else differs. There are two proofs.
+
+*Nothing but lines differs.* All files of the object have the same tokens in the same order, and the same command
+compiled them. Then line numbers are the only thing that can differ at all, and it is enough that line a of one of the
+files is its line b now; or that the numbers differ by a power of two times as much as a line of the function on
+which a line number can come into the code (``__LINE__ << 16 | 3``).
+
+*Something else differs too.* Somewhere in the object's sources there is a change, which may be such that a constant
+moves by as much as the lines do. Then, for each pair:
+
+- line a of a file is its line b now, and a macro stands on it that expands to ``__LINE__`` (kernel/macros.py);
+- that line lies in the function itself, or in one that can have been inlined because the function mentions it, in
+  several steps if need be; and the text of either is the same as before, lines apart. So a function that was
+  edited is never excused;
+- no more numbers go from a to b than there are such macros on the line. A constant that goes the same way is one too
+  many. Where the compiler copied code, the copies are one: they load the number in the same way and call the same
+  function next;
+- nowhere in the sources was a constant a replaced by a constant b.
+
+What that can miss: a line number that the compiler left out of both versions, while a constant that stands in a part of
+the sources that did change (a structure's size, an enumerator without a number) goes from the very number of that line
+to its new one. What it reports needlessly: a function that was edited without effect; a line number in a function that
+cannot be found in the source under its name, or that comes out of a function inlined by way of an unchanged header; and
+one that became longer, because line 128 needs more bytes than line 127 (that is seen through only where nothing but
+lines differs).
+
+Numbers in variables are treated alike, where the variable is declared in the source under its name. A variable that a
+macro makes (``_entry`` of printk) has the lines of that macro's invocations.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds import Build
 from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.linemap import LineMap
-from kbuild_klp.kernel.macros import MacroIndex, expanding_lines
-from kbuild_klp.kernel.sources import changed_files, configuration_symbols
+from kbuild_klp.kernel.ctext import Chunk
+from kbuild_klp.kernel.filepair import FilePair, read
+from kbuild_klp.kernel.macros import MacroIndex, line_sites
+from kbuild_klp.kernel.settings import compare_flags
+from kbuild_klp.kernel.sources import FileComparison, SourceFiles, configuration_symbols
+from kbuild_klp.names import canonical_name, source_name
 
-_MOST_LINES = 1 << 20  # the longest generated header of Linux has some 250,000
-_macro_indices: dict[str, MacroIndex] = {}
+MOST_LINES = 1 << 20
+"""The longest generated header of Linux has some 250,000."""
+_MOST_HEADERS = 64  # that are searched for a function which is not in the file that was compiled
+_MOST_SHIFT = 16  # bits by which a line number may have been shifted
 
 
-class _ChangedFile(NamedTuple):
-    lines: LineMap
-    expanding: frozenset[int]
+class NumberPair(NamedTuple):
+    """A number that changed. ``values`` are what it may have been and be: how wide its field is, is not known."""
+
+    values: tuple[tuple[int, int], ...]
 
 
-class LineProof:
-    """The line maps of one object's sources; nothing is read before the first question."""
+DistinctUses = Callable[[Sequence[int]], int]
+"""Counts the uses among some numbers (by their index): what the compiler copied is one use."""
 
-    def __init__(self, old: Build, new: Build, name: str) -> None:
+
+class LineProver:
+    """Proofs for the objects of two builds; what was read of a file is kept for the next object.
+
+    A file that changes while the prover lives is not read again.
+    """
+
+    def __init__(self, old: Build, new: Build) -> None:
+        self.old = old
+        self.new = new
+        self.comparison = FileComparison()
+        self._pairs: dict[tuple[str, str], FilePair] = {}
+        self._macros: dict[str, MacroIndex] = {}
+
+    def pair(self, old: str, new: str) -> FilePair:
+        """Return two versions of a file."""
+        known = self._pairs.get((old, new))
+        if known is None:
+            known = self._pairs[old, new] = FilePair(old, new)
+        return known
+
+    def macros(self, name: str) -> MacroIndex:
+        """Return the index of macros for the tree in which an object lies."""
+        tree = self.old.tree(name) or self.new.tree(name)
+        root = str(tree.root) if tree else ""
+        index = self._macros.get(root)
+        if index is None:
+            index = self._macros[root] = MacroIndex(configuration_symbols(tree) if tree else None)
+        return index
+
+    def of(self, name: str) -> ObjectProof | None:
+        """Return the proof for one object, None when its sources are not at hand."""
+        try:
+            old, new = self.old.sources(name, self.new), self.new.sources(name, self.old)
+        except (KlpError, OSError):
+            return None
+        if old is None or new is None:
+            return None
+        return ObjectProof(self, name, old, new)
+
+
+class ObjectProof:
+    """Proofs for one object, whose sources are ``old`` and ``new``."""
+
+    def __init__(self, prover: LineProver, name: str, old: SourceFiles, new: SourceFiles) -> None:
+        self._prover = prover
+        self._name = name
         self._old = old
         self._new = new
-        self._name = name
+
+    # -- what differs ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def _files(self) -> list[_ChangedFile]:
-        try:
-            old = self._old.sources(self._name, self._new)
-            new = self._new.sources(self._name, self._old)
-        except (KlpError, OSError):
-            return []
-        tree = self._old.tree(self._name) or self._new.tree(self._name)
-        if old is None or new is None or tree is None:
-            return []
-        index = _macro_indices.get(str(tree.root))
-        if index is None:
-            index = _macro_indices[str(tree.root)] = MacroIndex(configuration_symbols(tree))
-        macros = index.line_macros(old.files.values())
-        result = []
-        for change in changed_files(old, new):
-            if change.old is None or change.new is None:
-                continue
-            try:
-                before = Path(change.old).read_text("utf-8", "surrogateescape")
-                after = Path(change.new).read_text("utf-8", "surrogateescape")
-            except OSError:
-                continue
-            result.append(_ChangedFile(LineMap(before, after), expanding_lines(before, macros)))
-        return result
+    def _changed(self) -> dict[str, FilePair]:
+        """The files that differ and that both objects depend on, by name; the one that was compiled comes first."""
+        changes = self._prover.comparison.changed_files(self._old, self._new)
+        found = {
+            change.name: self._prover.pair(change.old, change.new)
+            for change in changes
+            if change.old is not None and change.new is not None
+        }
+        main = self._old.main
+        return {main: found.pop(main), **found} if main in found else found
 
-    def proves(self, old: int, new: int) -> bool:
-        """Return True when line ``old`` can have been compiled into the code and is line ``new`` now."""
-        # Before any source is read: what can be no line number needs no proof.
-        if not (0 < old <= _MOST_LINES and 0 < new <= _MOST_LINES):
+    @cached_property
+    def only_lines_differ(self) -> bool:
+        """Whether line numbers are the only thing that can differ between the two objects."""
+        old, new = self._old, self._new
+        if old.saved is None or new.saved is None or old.main != new.main or old.files.keys() != new.files.keys():
             return False
-        return any(old in file.expanding and file.lines.map(old) == new for file in self._files)
+        if old.saved.command != new.saved.command and compare_flags(old.saved, new.saved):
+            return False
+        return all(pair.only_lines_differ for pair in self._changed.values())
+
+    @cached_property
+    def _main(self) -> FilePair | None:
+        """The file that was compiled."""
+        old, new = self._old.files[self._old.main], self._new.files.get(self._old.main)
+        if new is None:
+            return None
+        return self._prover.pair(old, old if self._prover.comparison.same(old, new) else new)
+
+    def _was_replaced(self, old: int, new: int) -> bool:
+        """Say whether somewhere in the sources a constant ``old`` went and a constant ``new`` came."""
+        edited = [pair for pair in self._changed.values() if not pair.only_lines_differ]
+        return any(old in pair.replaced[0] for pair in edited) and any(new in pair.replaced[1] for pair in edited)
+
+    # -- proofs ---------------------------------------------------------------------------------------------------
+
+    def proves_record(self, file: str | None, old: int, new: int) -> bool:
+        """Return True when line ``old`` of ``file`` is line ``new`` now; both are known to be lines of that file.
+
+        ``file`` is what ``__FILE__`` says; None for any file of the object.
+        """
+        if old == new:
+            return True
+        pairs: Iterable[FilePair] = self._changed.values()
+        if file is not None:
+            path = self._old.find(file)
+            pairs = [pair for pair in pairs if pair.old == path]
+        return any(pair.lines.map(old) == new for pair in pairs)
+
+    def proves(
+        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses = len
+    ) -> bool:
+        """Return True when all ``numbers`` of one function or variable are lines that moved."""
+        possible = [NumberPair(tuple(filter(_can_be_lines, number.values))) for number in numbers]
+        if self.only_lines_differ:
+            return all(
+                any(self._is_line(old, new) for old, new in lines.values)
+                or any(self._follows_from_line(symbol, is_function, old, new) for old, new in number.values)
+                for number, lines in zip(numbers, possible, strict=True)
+            )
+        return self._proves_each(symbol, is_function, possible, distinct_uses)
+
+    def _is_line(self, old: int, new: int) -> bool:
+        return any(pair.lines.map(old) == new for pair in self._changed.values())
+
+    def _follows_from_line(self, symbol: str, is_function: bool, old: int, new: int) -> bool:
+        """Say whether two numbers can have been computed from the two numbers of a line in the function itself."""
+        main = self._main
+        if main is None or old == new:
+            return False
+        sites = self._sites(main)
+        for chunk in _own(main.old_chunks, symbol, is_function):
+            for line in range(chunk.first, chunk.last + 1):
+                moved = main.lines.map(line) if line in sites else None
+                if moved is not None and moved != line:
+                    factor, rest = divmod(abs(new - old), abs(moved - line))
+                    if not rest and factor & (factor - 1) == 0 and factor <= 1 << _MOST_SHIFT:
+                        return True
+        return False
+
+    def _proves_each(
+        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses
+    ) -> bool:
+        # What costs least first: of thousands of functions that differ, hardly any gets past the second question.
+        chosen: dict[tuple[int, int], list[int]] = {}
+        for index, number in enumerate(numbers):
+            pair = next((values for values in number.values if self._is_line(*values)), None)
+            if pair is None:
+                return False
+            chosen.setdefault(pair, []).append(index)
+        places = list(self._places(symbol, is_function))
+        if not places:
+            return False
+        for (old, new), uses in chosen.items():
+            known = 0
+            for file, chunks in places:
+                if file.lines.map(old) == new and any(chunk.first <= old <= chunk.last for chunk in chunks):
+                    known += self._sites(file).get(old, 0)
+            if not known or self._was_replaced(old, new):
+                return False
+            if len(uses) > known and distinct_uses(uses) > known:
+                return False
+        return True
+
+    def _sites(self, pair: FilePair) -> Mapping[int, int]:
+        return line_sites(read(pair.old), self._line_macros)
+
+    @cached_property
+    def _line_macros(self) -> frozenset[str]:
+        return self._prover.macros(self._name).line_macros(self._old.files.values())
+
+    # -- where a line number of a function can come from ----------------------------------------------------------
+
+    def _places(self, symbol: str, is_function: bool) -> Iterator[tuple[FilePair, list[Chunk]]]:
+        """Yield the files with the pieces in them that can be in the code of a function (the data of a variable).
+
+        Only pieces that did not change; nothing when the function itself did, or is not found.
+        """
+        main = self._main
+        if main is None:
+            return
+        files = [main, *(pair for pair in self._changed.values() if pair is not main)]
+        for home in files:
+            # Functions of headers and of C files that are included; where all headers changed, it would take too long.
+            if home is not main and not home.old.endswith(".c") and len(files) > _MOST_HEADERS:
+                continue
+            if home is not main and symbol_word(symbol) not in read(home.old):
+                continue
+            own = _own(home.old_chunks, symbol, is_function)
+            if own:
+                break
+        else:
+            if not is_function and self._is_made_by_macro(symbol):
+                yield main, _unchanged(main, main.old_chunks)
+            return
+        before = Counter(chunk.text for chunk in own)
+        if before != Counter(chunk.text for chunk in _own(home.new_chunks, symbol, is_function)):
+            return
+        if not is_function:
+            yield home, own
+            return
+        # What the function mentions, through the file that was compiled; then on, within each other file.
+        near = [home, main] if home is not main else [main]
+        reached = _closure(own, [chunk for pair in near for chunk in pair.old_chunks])
+        for pair in files:
+            inside = _closure(reached, pair.old_chunks) if pair not in near else reached
+            members = {id(chunk) for chunk in inside}
+            chunks = [chunk for chunk in pair.old_chunks if chunk.is_function and id(chunk) in members]
+            unchanged = _unchanged(pair, chunks)
+            if unchanged:
+                yield pair, unchanged
+
+    def _is_made_by_macro(self, symbol: str) -> bool:
+        """Say whether a variable of that name is in the body of a macro that can expand to a line number."""
+        return bool(self._prover.macros(self._name).users(symbol_word(symbol)) & self._line_macros)
+
+
+def _can_be_lines(values: tuple[int, int]) -> bool:
+    return all(0 < value <= MOST_LINES for value in values)
+
+
+def symbol_word(symbol: str) -> str:
+    """Return the word in the source that a symbol is named by: without its file, suffixes and numbers."""
+    return source_name(canonical_name(symbol.partition("@")[0]).text).partition(".")[0]
+
+
+def _own(chunks: list[Chunk], symbol: str, is_function: bool) -> list[Chunk]:
+    """Return the pieces of a file in which a function or variable is defined; several where #if chooses."""
+    word = symbol_word(symbol)
+    if not is_function:
+        named = [chunk for chunk in chunks if not chunk.is_directive and word in chunk.names]
+        # Else one in a function.
+        return named or [chunk for chunk in chunks if chunk.is_function and word in chunk.words]
+    own = [chunk for chunk in chunks if chunk.is_function and word in chunk.names]
+    if not own:
+        # SYSCALL_DEFINE3(read, ...) makes __do_sys_read, DEFINE_IDTENTRY(exc_overflow) exc_overflow.
+        own = [
+            chunk
+            for chunk in chunks
+            if chunk.is_function
+            and any(name.isupper() for name in chunk.names)
+            and any(f"_{word}".endswith(f"_{argument}") for argument in chunk.arguments)
+        ]
+    return own
+
+
+def _closure(own: list[Chunk], chunks: list[Chunk]) -> list[Chunk]:
+    """Return pieces and all functions and macros among ``chunks`` that they mention, in several steps."""
+    found = list(own)
+    by_name: dict[str, list[Chunk]] = {}
+    for chunk in chunks:
+        if chunk.is_function or chunk.is_directive:
+            for name in chunk.names:
+                by_name.setdefault(name, []).append(chunk)
+    seen = {id(chunk) for chunk in own}
+    waiting = list(own)
+    while waiting:
+        for name in waiting.pop().words & by_name.keys():
+            for chunk in by_name[name]:
+                if id(chunk) not in seen:
+                    seen.add(id(chunk))
+                    found.append(chunk)
+                    waiting.append(chunk)
+    return found
+
+
+def _unchanged(pair: FilePair, chunks: list[Chunk]) -> list[Chunk]:
+    removed = pair.change.removed if not pair.only_lines_differ else ()
+    return [chunk for chunk in chunks if chunk not in removed]

@@ -44,6 +44,7 @@ LAYERS = (
     ("classify",),
     ("lineproof", "selection"),
     ("explain",),
+    ("lines",),
     ("report",),
     ("diff",),
     ("kbuild",),

@@ -14,9 +14,8 @@ from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.diff import compare, object_files, source_files
+from kbuild_klp.diff import compare, object_files, settle_lines, source_files
 from kbuild_klp.errors import KlpError
-from kbuild_klp.lineproof import LineProof
 from kbuild_klp.names import canonical_name, source_name
 from kbuild_klp.report.model import Report
 
@@ -230,8 +229,7 @@ class _Explanation:
         from kbuild_klp.explain.view import ObjectView
 
         sources = partial(source_files, self._old, self._new, name)
-        proof = LineProof(self._old, self._new, name)
-        return Explainer(ObjectView(old_file), ObjectView(new_file), proof, _ENDLESS, sources)
+        return Explainer(ObjectView(old_file), ObjectView(new_file), _ENDLESS, sources)
 
     def _explained(self, group: _Group, wanted: list[Change], named: bool) -> Explained:
         files = object_files(self._old, self._new, group.name)
@@ -248,6 +246,7 @@ class _Explanation:
         else:
             debug = explainer.origins.old, explainer.origins.new
             lister = Lister(explainer.old, explainer.new, debug, self._context)
+            wanted = settle_lines(self._old, self._new, group.name, wanted)
             for change in wanted:
                 explainer.explain(change)
         if not named:

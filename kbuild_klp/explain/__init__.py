@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Why an entry differs, told from the two objects; and whether a difference is one of line numbers only."""
+"""Why an entry differs, told from the two objects."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kbuild_klp.classify import Change, ChangeType, component_reasons, place_reasons
 from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
@@ -12,7 +12,6 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.attributes import number_reasons, part_reasons, section_in_words
 from kbuild_klp.explain.compare import Comparison
-from kbuild_klp.explain.immediates import ImmediateChange, immediate_changes
 from kbuild_klp.explain.inlined import InlinedFunction
 from kbuild_klp.explain.origins import DebugSide, Origins, Sources
 from kbuild_klp.explain.view import ObjectView
@@ -42,25 +41,18 @@ _EXPLAINS = {
 }
 
 
-class LineProver(Protocol):
-    """Says whether a number that changed is a source line that moved."""
-
-    def proves(self, old: int, new: int) -> bool:
-        """Return True when line ``old`` of a source file is line ``new`` of its other version."""
-        ...
-
-
 def explain_changes(
     old_path: str,
     new_path: str,
     changes: list[Change],
-    proof: LineProver,
     patience: int = PATIENCE,
     sources: Sources | None = None,
 ) -> list[Change]:
     """Replace the reasons of ``changes`` by exact ones where the objects tell them: see Explainer."""
+    if patience <= 0:
+        return changes
     try:
-        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), proof, patience, sources)
+        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), patience, sources)
     except KlpError:
         return changes  # the checksums stand; only the words are missing
     for change in changes:
@@ -78,8 +70,8 @@ class InlinedInto(NamedTuple):
 class Explainer:
     """Explains changes between two versions of one object.
 
-    Changes that turn out to be of line numbers only become LINE_ONLY. The first ``patience`` other changes get
-    reasons, later ones keep those that the checksums told. ``sources`` finds the source files of both objects.
+    The first ``patience`` changes get reasons, later ones keep those that the checksums told.
+    ``sources`` finds the source files of both objects.
     ``inlined`` collects the inlined functions that changes come from and that have no code of their own, in words,
     with the functions that differ because of them.
     """
@@ -88,13 +80,11 @@ class Explainer:
         self,
         old: ObjectView,
         new: ObjectView,
-        proof: LineProver,
         patience: int = PATIENCE,
         sources: Sources | None = None,
     ) -> None:
         self.old = old
         self.new = new
-        self.proof = proof
         self.patience = patience
         self.origins = Origins(DebugSide(old.object), DebugSide(new.object), sources)
         self.inlined: dict[str, list[str]] = {}
@@ -106,7 +96,10 @@ class Explainer:
         if old is None or new is None:
             return
         if change.change is ChangeType.LINE_ONLY:
-            change.why = self._line_numbers(old, new) or change.why
+            # Line numbers in code were told when it was found that there is nothing else.
+            in_records = [reason for reason in change.why if reason.old and reason.old.startswith("hash ")]
+            if in_records == change.why:
+                change.why = self._line_numbers(old, new) or change.why
         if change.change is not ChangeType.CHANGED:
             return
         if change.kind == KIND_SECTION:
@@ -116,12 +109,6 @@ class Explainer:
         if not old_parts or not new_parts:
             change.why = number_reasons(self.old, self.new, new.name) or change.why
             return
-        if change.kind == KIND_FUNCTION:
-            lines = self._moved_lines(old, new, old_parts, new_parts)
-            if lines:
-                change.change = ChangeType.LINE_ONLY
-                change.why = [_line_reason(line) for line in lines[:_MOST_REASONS]]
-                return
         if self.patience <= 0:
             return
         self.patience -= 1
@@ -184,25 +171,6 @@ class Explainer:
         comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
         return InlinedInto(function, self.origins.differs(name, comparison, old_parts, new_parts))
 
-    def _moved_lines(self, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]) -> list[ImmediateChange]:
-        """Return the immediates that differ when nothing else does and all are line numbers; empty otherwise."""
-        before, after = old.split_components(), new.split_components()
-        if (before.attributes, before.references, before.special, old.size, old.section) != (
-            after.attributes,
-            after.references,
-            after.special,
-            new.size,
-            new.section,
-        ):
-            return []
-        lines: list[ImmediateChange] = []
-        for old_part, new_part in zip(old_parts, new_parts, strict=True):
-            changes = immediate_changes(self.old, self.new, old_part, new_part)
-            if changes is None or not all(self.proof.proves(change.old, change.new) for change in changes):
-                return []
-            lines += changes
-        return lines
-
     # -- sections -------------------------------------------------------------------------------------------------
 
     def _section_reason(self, name: str, reason: Reason) -> Reason:
@@ -224,11 +192,6 @@ class Explainer:
                 if inner:
                     return inner[0]._replace(text=f"{reason.text}: {inner[0].text}")
         return reason
-
-
-def _line_reason(line: ImmediateChange) -> Reason:
-    text = f"line number at +{line.offset:#x}: {line.old} -> {line.new}"
-    return Reason(ReasonKind.LINE, str(line.old), str(line.new), text)
 
 
 def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bool, moves: bool) -> list[Reason]:

@@ -65,6 +65,22 @@ class SpecialEntry(NamedTuple):
     fields: tuple[Field, ...]
 
 
+class SpecialTable(NamedTuple):
+    """The entries of one special section that belong to one part.
+
+    ``data`` are their bytes, ``entry_size`` each; ``references`` indices into References, ``places`` where each stands
+    counted from the first entry, ``is_owner`` whether it names the part; ``lines`` the line numbers of each entry.
+    """
+
+    section: str
+    entry_size: int
+    data: bytes
+    references: list[int]
+    places: list[int]
+    is_owner: list[bool]
+    lines: list[list[int]]
+
+
 class ObjectView:
     """An object, its parts by entry and its references in words."""
 
@@ -121,6 +137,10 @@ class ObjectView:
         rows: list[list[int]] = self.digests.rows[low:high].tolist()
         mask = (1 << KIND_SHIFT) - 1
         return [(first & mask, (first >> KIND_SHIFT, *target)) for first, *target in rows]
+
+    def reference_place(self, part: int, index: int) -> int:
+        """Return where in a part one of its references stands, in bytes."""
+        return int(self.canonical.references.place[index] - self.canonical.parts.start[part])
 
     def target_offset(self, index: int) -> int:
         """Return the place to which a reference goes, in bytes from what it is known by."""
@@ -292,6 +312,35 @@ class ObjectView:
                 kind = int(self.canonical.references.kind[owner])
                 fields = tuple(self._fields(table.row, data, references, parts))
                 found[self.object.section_names[table.section]].append(SpecialEntry(part, place, kind, fields))
+        return found
+
+    def special_tables(self, part: int) -> list[SpecialTable]:
+        """Return the special entries of a part by table, without words."""
+        owned = self.digests.owned
+        low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
+        numbers = np.frombuffer(owned.lines.get(part, b""), "<u4").tolist()
+        found = []
+        while low < high:
+            index = int(owned.table[low])
+            table = owned.tables[index]
+            end = low + int(np.searchsorted(owned.table[low:high], index, "right"))
+            first, last = owned.reference_at[[low, end]].tolist()
+            record = np.repeat(np.arange(end - low), np.diff(owned.reference_at[low : end + 1]))
+            fields = len(table.row.lines)
+            lines = [numbers[at * fields : (at + 1) * fields] for at in range(end - low)]
+            numbers = numbers[fields * (end - low) :]
+            found.append(
+                SpecialTable(
+                    self.object.section_names[table.section],
+                    table.entry_size,
+                    owned.data[owned.data_at[low] : owned.data_at[end]],
+                    owned.references[first:last].tolist(),
+                    (record * table.entry_size + owned.field[first:last]).tolist(),
+                    owned.is_owner[first:last].tolist(),
+                    lines,
+                )
+            )
+            low = end
         return found
 
     def line_numbers(self, parts: Sequence[int]) -> list[int]:

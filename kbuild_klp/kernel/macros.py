@@ -14,9 +14,12 @@ The cost: a macro may be in the closure that the compiler never sees so defined.
 passed by name, or pasted together from parameters alone) only makes a proof fail, which reports a change that
 is none.
 
-Where in an invocation the number is taken, measured: GCC 12 takes the line of the macro's name, Clang 19
-that of the parenthesis that closes its arguments. For a macro among another macro's arguments it is the
-inner one's in both, and ``__LINE__`` written in the source has its own line.
+Where in an invocation the number is taken, measured with nested invocations over several lines: of a macro whose
+body names ``__LINE__`` GCC 12 takes the line of its name, Clang 19 that of the parenthesis that closes its
+arguments. Among the arguments of another macro, both may take that other one's, and do it for a ``__LINE__`` that
+is written there too (``ext4_msg(sb, "%s:%d", __func__, __LINE__)`` over three lines has one number, that of the
+name or of the last parenthesis); or the own line, when the parameter is not expanded behind ``##``. So each of
+these lines counts.
 """
 
 from __future__ import annotations
@@ -92,6 +95,10 @@ class MacroIndex:
                     pending.append(user)
         return frozenset(closure)
 
+    def users(self, word: str) -> set[str]:
+        """The macros in whose body ``word`` stands, of all files read so far."""
+        return {user for _, user in self._uses.get(word, ())}
+
     def _add(self, path: str) -> None:
         relevant = self._relevant[path] = set()
         for definition in _defines(path, self._condition):
@@ -124,48 +131,65 @@ class MacroIndex:
 def line_can_expand(text_lines: Sequence[str], line_number: int, macros: frozenset[str]) -> bool:
     """Whether the compiler can take ``line_number`` (from 1) for a ``__LINE__`` in this text.
 
-    It can where a word of ``macros`` stands (GCC), and where the parenthesis closes that opened behind such
-    a word (Clang). Words in comments, strings and preprocessor directives do not count.
+    It can where a word of ``macros`` stands, where the parenthesis closes that opened behind such a word, and where
+    an invocation begins or ends that has such a word among its arguments. Words in comments, strings and
+    preprocessor directives do not count.
     """
-    return line_number in expanding_lines("\n".join(text_lines), macros)
+    return line_number in line_sites("\n".join(text_lines), macros)
+
+
+def expanding_lines(text: str, macros: frozenset[str]) -> frozenset[int]:
+    """All line numbers of ``text`` for which ``line_can_expand`` holds."""
+    return frozenset(line_sites(text, macros))
 
 
 @lru_cache(maxsize=64)
-def expanding_lines(text: str, macros: frozenset[str]) -> frozenset[int]:
-    """All line numbers of ``text`` for which ``line_can_expand`` holds."""
-    bare = _without_noise(text)
-    bare = _ANY_DIRECTIVE.sub(_blank, bare)
-    found: set[int] = set()
-    starts = [0]
-    starts.extend(match.end() for match in re.finditer("\n", bare))
-    line = 0
-    for match in _WORD.finditer(bare):
-        while line + 1 < len(starts) and starts[line + 1] <= match.start():
-            line += 1
-        if match.group() in macros:
-            found.add(line + 1)
-            closing = _closing(bare, match.end())
-            if closing is not None:
-                found.add(line + 1 + bare.count("\n", match.end(), closing))
-    return frozenset(found)
+def line_sites(text: str, macros: frozenset[str]) -> Mapping[int, int]:
+    """Return how many words of ``text`` can expand to each line number, for all numbers to which one can."""
+    bare = _ANY_DIRECTIVE.sub(_blank, _without_noise(text))
+    # For each word the lines that it may expand to; with each open parenthesis the words that stand in it.
+    words: list[set[int]] = []
+    stack: list[tuple[int, list[set[int]]]] = []
+    line, counted = 1, 0
+    name: tuple[str, int] | None = None
+    for match in _WORD_OR_PARENTHESIS.finditer(bare):
+        line += bare.count("\n", counted, match.start())
+        counted = match.start()
+        token = match.group()
+        if token == "(":
+            before = name[1] if name else 0
+            stack.append((before, [words[-1]] if name and name[0] in macros else []))
+            name = None
+        elif token == ")":
+            _close(stack, line)
+            name = None
+        elif token == "}":
+            stack.clear()  # the end of a function, whatever #if made of its parentheses
+        elif token in macros:
+            words.append({line})
+            for _, inside in stack:
+                inside.append(words[-1])
+            name = token, line
+        else:
+            name = token, line
+    counts: dict[int, int] = {}
+    for lines in words:
+        for at in lines:
+            counts[at] = counts.get(at, 0) + 1
+    return counts
+
+
+def _close(stack: list[tuple[int, list[set[int]]]], line: int) -> None:
+    """Give the words in a pair of parentheses the lines at which their invocation begins and ends."""
+    if stack:
+        begin, inside = stack.pop()
+        if begin:
+            for lines in inside:
+                lines.update((begin, line))
 
 
 _ANY_DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\\\n]+|\\[\s\S])*", re.M)
-_OPENING = re.compile(r"(?:\s|\\\n)*\(")
-_PARENTHESIS = re.compile(r"[()]")
-
-
-def _closing(text: str, place: int) -> int | None:
-    """Where the parenthesis closes that opens at ``place``, None if none opens there."""
-    opening = _OPENING.match(text, place)
-    if opening is None:
-        return None
-    depth = 1
-    for match in _PARENTHESIS.finditer(text, opening.end()):
-        depth += 1 if match.group() == "(" else -1
-        if not depth:
-            return match.start()
-    return None
+_WORD_OR_PARENTHESIS = re.compile(r"[A-Za-z_]\w*|[()]|^\}", re.M)
 
 
 def _blank(match: re.Match[str]) -> str:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, read_saved_command
 from kbuild_klp.kernel.tree import BuildTree, configuration_text
 
 
@@ -18,11 +18,13 @@ class SourceFiles:
     """The files that one object was compiled from.
 
     ``files`` maps each file's name to its path. The name is relative to the source or object tree, absolute
-    for files outside (the compiler's own headers). ``main`` is the name of the file that was compiled.
+    for files outside (the compiler's own headers). ``main`` is the name of the file that was compiled. ``saved`` is
+    how; None when that is not known.
     """
 
     main: str
     files: Mapping[str, str]
+    saved: SavedCommand | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, tree: BuildTree, object_path: str) -> SourceFiles | None:
@@ -39,7 +41,7 @@ class SourceFiles:
         for dependency in saved.dependencies:
             name, path = resolve(dependency)
             files.setdefault(name, path)
-        return cls(main, files)
+        return cls(main, files, saved)
 
     def find(self, name: str) -> str | None:
         """The path of the file that ``__FILE__`` or a line table names, None if it is none of these."""
@@ -49,13 +51,22 @@ class SourceFiles:
             path = next((path for path in self.files.values() if path == name), None)
         return path
 
-    def changed_since(self, time_ns: int) -> list[str]:
+    def changed_since(self, time_ns: int, known: dict[str, int] | None = None) -> list[str]:
         """The names of the files that changed after ``time_ns`` (the object's mtime), or are gone.
 
         Nothing about the object may be proved from these: they are not what was compiled. A generated file
-        that is as old as the object counts as older.
+        that is as old as the object counts as older. ``known`` keeps times by path for the next object, which has
+        nearly the same headers.
         """
-        return [name for name, path in self.files.items() if not 0 <= _mtime(path) <= time_ns]
+        known = {} if known is None else known
+        result = []
+        for name, path in self.files.items():
+            time = known.get(path)
+            if time is None:
+                time = known[path] = _mtime(path)
+            if not 0 <= time <= time_ns:
+                result.append(name)
+        return result
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,14 @@ class FileComparison:
 
         A file that cannot be read differs from every other.
         """
+        known, theirs = self._same, new.files
         changes = []
-        for name in sorted(old.files.keys() | new.files.keys()):
-            before, after = old.files.get(name), new.files.get(name)
-            if before is None or after is None or not self.same(before, after):
+        for name, before in old.files.items():
+            after = theirs.get(name)
+            if after is None or not (known.get((before, after)) or self.same(before, after)):
                 changes.append(FileChange(name, before, after))
+        changes += [FileChange(name, None, after) for name, after in theirs.items() if name not in old.files]
+        changes.sort(key=lambda change: change.name)
         return changes
 
     def same(self, old: str, new: str) -> bool:

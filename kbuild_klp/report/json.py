@@ -34,6 +34,7 @@ def render(report: Report) -> str:
                         "reasons": change.reasons,
                         "why": why(change),
                         **({"ignored": change.ignored} if change.ignored is not None else {}),
+                        **({"proof": change.proof.value} if change.proof else {}),
                     }
                     for change in changes.changes
                 ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.classify import Change, ChangeType, Proof
 
 
 @dataclass
@@ -19,12 +19,18 @@ class ObjectChanges:
 
 @dataclass
 class Summary:
-    """Counts over all objects, each counted once however many units it is linked into."""
+    """Counts over all objects, each counted once however many units it is linked into.
+
+    Of ``line_only``, ``line_only_proved`` are proved from the sources and ``line_only_inferred`` inferred from the
+    objects; the rest are fields that are line numbers by definition.
+    """
 
     changed: int = 0
     added: int = 0
     removed: int = 0
     line_only: int = 0
+    line_only_proved: int = 0
+    line_only_inferred: int = 0
     moved: int = 0
     objects_compared: int = 0
     objects_changed: int = 0
@@ -36,12 +42,14 @@ class Summary:
         self.ignored += len(changes) - len(heard)
         self.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in heard)
         for change in heard:
-            self.count(change.change)
+            self.count(change.change, change.proof)
 
-    def count(self, change: ChangeType) -> None:
+    def count(self, change: ChangeType, proof: Proof | None = None) -> None:
         """Add one change."""
         name = change.value.replace("-", "_")
         setattr(self, name, getattr(self, name) + 1)
+        self.line_only_proved += proof is Proof.SOURCES
+        self.line_only_inferred += proof is Proof.INFERRED
 
     @property
     def differs(self) -> bool:

@@ -86,7 +86,8 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
     summary = report.summary
     yield style.paint(summary_line(summary), _BOLD)
     if summary.line_only and not style.lines:
-        yield f"{summary.line_only} more differ in line numbers only (--lines lists them)"
+        inferred = f", {summary.line_only_inferred} of them inferred" if summary.line_only_inferred else ""
+        yield f"{summary.line_only} more differ in line numbers only{inferred} (--lines lists them)"
     if summary.ignored:
         # An object may be in several units.
         ignored = {id(change): change.ignored for changes in report.objects for change in changes.changes}

@@ -30,6 +30,16 @@ class Answer:
     document: dict[str, Any]
 
 
+def diff_trees(old: Path, new: Path) -> Answer:
+    """Compare two trees; raises TroubleError if the program fails."""
+    command = [*klp_command(), "diff", "--json", str(old), str(new)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1) or done.stderr:
+        raise TroubleError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.rstrip()}")
+    text = done.stdout.replace(str(old), "OLD").replace(str(new), "NEW")
+    return Answer(done.returncode, json.loads(text))
+
+
 class Bench:
     """Where a test patches, builds and compares."""
 
@@ -59,12 +69,7 @@ class Bench:
 
     def diff(self) -> Answer:
         """Compare the two trees; raises TroubleError if the program fails."""
-        command = [*klp_command(), "diff", "--json", str(self.old), str(self.new)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 1) or done.stderr:
-            raise TroubleError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.rstrip()}")
-        text = done.stdout.replace(str(self.old), "OLD").replace(str(self.new), "NEW")
-        return Answer(done.returncode, json.loads(text))
+        return diff_trees(self.old, self.new)
 
     def count_objects(self) -> int:
         """Count the linked objects without the program under test: what is in vmlinux.a, and in each module."""

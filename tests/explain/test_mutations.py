@@ -21,14 +21,6 @@ from kbuild_klp.reasons import Reason
 _TRIED = 150
 
 
-class _Never:
-    """No number is a line."""
-
-    def proves(self, old: int, new: int) -> bool:
-        del old, new
-        return False
-
-
 def _reasons(data: bytes, kind: str, place: Path) -> list[tuple[str, str, Reason | None]]:
     """Mutate an object; returns mutation, kind of what changed, and each reason (None: there is none)."""
     path, mutated = place / "old.o", place / "new.o"
@@ -42,7 +34,7 @@ def _reasons(data: bytes, kind: str, place: Path) -> list[tuple[str, str, Reason
         if isinstance(differing, str):  # refused
             continue
         mutated.write_bytes(mutation.data)
-        explainer = Explainer(view, ObjectView(str(mutated)), _Never())
+        explainer = Explainer(view, ObjectView(str(mutated)))
         for change in differing:
             explainer.explain(change)
             if change.change is not ChangeType.CHANGED:

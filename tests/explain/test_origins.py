@@ -55,12 +55,6 @@ int caller(int x) { return alone(x); }
 """
 
 
-class _Never:
-    def proves(self, old: int, new: int) -> bool:
-        del old, new
-        return False
-
-
 def _object(gcc: Compiler, header: str, source: str = SOURCE, *flags: str) -> Path:
     """Compile unit.c with its header x.h beside it."""
     gcc._count += 1
@@ -85,7 +79,7 @@ def _explained(old: Path, new: Path, sources: bool = False) -> dict[str, Change]
 
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), explain=False)
     changes = [change for group in report.objects for change in group.changes]
-    explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)), _Never(), PATIENCE, find if sources else None)
+    explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)), PATIENCE, find if sources else None)
     for change in changes:
         explainer.explain(change)
     return {change.symbol: change for change in changes}
@@ -163,7 +157,7 @@ def test_a_static_function_without_code_of_its_own(gcc: Compiler):
 def test_explainer_collects_where_they_went(gcc: Compiler):
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), explain=False)
-    explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)), _Never())
+    explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)))
     for change in report.objects[0].changes:
         explainer.explain(change)
         found = explainer.inlined_into(change, "inner")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which of the changes that the checksums show are changes of line numbers only.
+
+This is a second look at the objects, between comparing checksums and telling reasons: only at objects and entries
+that differ, and in several processes where there are many. What differs is first reduced to numbers (numbers.py), or
+it is none of ours. Then the numbers are proved from the sources (kbuild_klp.lineproof), known by their records
+(records.py), or inferred from these (infer.py), in this order.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+
+from kbuild_klp.classify import Change, ChangeType, Proof
+from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, Entry
+from kbuild_klp.errors import KlpError
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.lineproof import LineProver, NumberPair, ObjectProof
+from kbuild_klp.lines.encoding import can_be_reencoded, reencoded_numbers
+from kbuild_klp.lines.infer import LineInference
+from kbuild_klp.lines.names import with_renamed
+from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
+from kbuild_klp.lines.records import LineMove, line_moves
+from kbuild_klp.reasons import Reason, ReasonKind
+
+_MOST_REASONS = 8
+
+
+def is_candidate(change: Change) -> bool:
+    """Say whether a change can be one of line numbers only, from checksums alone."""
+    if change.change is ChangeType.LINE_ONLY:
+        return True
+    old, new = change.old, change.new
+    if change.change is not ChangeType.CHANGED or old is None or new is None:
+        return False
+    if change.kind not in (KIND_FUNCTION, KIND_DATA):
+        return False
+    if old.section != new.section or old.split_components().attributes != new.split_components().attributes:
+        return False
+    return old.size == new.size or (change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size))
+
+
+def is_of_interest(change: Change) -> bool:
+    """Say whether a change can be one of line numbers, those in names included."""
+    if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
+        return any(map(str.isdigit, change.symbol))
+    return is_candidate(change)
+
+
+def settle(prover: LineProver, name: str, changes: list[Change]) -> list[Change]:
+    """Return the changes of one object with those marked LINE_ONLY that are of line numbers only."""
+    files = [side.object_file(name) if name in side.names else None for side in (prover.old, prover.new)]
+    if files[0] is None or files[1] is None:
+        return changes
+    judge = _Judge(prover, name, files[0], files[1])
+    try:
+        return judge.settle(changes)
+    except KlpError:
+        return changes  # the checksums stand
+
+
+class _Judge:
+    """Settles the changes of one object. Objects and sources are read when they are first needed."""
+
+    def __init__(self, prover: LineProver, name: str, old: str, new: str) -> None:
+        self._prover = prover
+        self._name = name
+        self._files = old, new
+        self._may_be_only_lines = False
+
+    @cached_property
+    def _views(self) -> tuple[ObjectView, ObjectView]:
+        old, new = self._files
+        return ObjectView(old), ObjectView(new)
+
+    @cached_property
+    def _proof(self) -> ObjectProof | None:
+        return self._prover.of(self._name)
+
+    @property
+    def _only_lines_differ(self) -> bool:
+        return self._may_be_only_lines and self._proof is not None and self._proof.only_lines_differ
+
+    @cached_property
+    def _inference(self) -> LineInference:
+        return LineInference(*self._views)
+
+    def settle(self, changes: list[Change]) -> list[Change]:
+        """Return the changes with those marked that are of line numbers only; raises KlpError."""
+        # Where more differs than lines, instructions of other lengths are not looked at: do not read sources for that.
+        self._may_be_only_lines = all(map(is_of_interest, changes))
+        for change in changes:
+            if is_candidate(change):
+                assert change.old is not None and change.new is not None
+                self._settle(change, change.old, change.new)
+        if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in changes):
+            return with_renamed(changes, self._is_line_in_name)
+        return changes
+
+    def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
+        proof = self._proof
+        return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
+
+    def _settle(self, change: Change, old: Entry, new: Entry) -> None:
+        if old.size != new.size and not self._only_lines_differ:
+            return
+        before, after = self._views
+        old_parts, new_parts = before.parts_of(old), after.parts_of(new)
+        if not old_parts or not new_parts:
+            return
+        moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
+        if change.change is ChangeType.LINE_ONLY:
+            change.proof = self._records_proof(moves)
+            return
+        is_function = change.kind == KIND_FUNCTION
+        if is_function and old.size != new.size:
+            numbers = reencoded_numbers(before, after, old_parts, new_parts)
+        else:
+            numbers = differing_numbers(before, after, old_parts, new_parts, is_function)
+        proof = self._numbers_proof(new.name, is_function, numbers) if numbers else None
+        if numbers and proof is not None:
+            if old.lines != new.lines and proof is Proof.SOURCES:
+                proof = self._records_proof(moves)
+            change.change, change.proof = ChangeType.LINE_ONLY, proof
+            change.why = _reasons(numbers, proof)
+
+    def _records_proof(self, moves: list[LineMove]) -> Proof:
+        """Say how it is known of line records that they are lines that moved: they are lines in any case."""
+        proof = self._proof
+        if proof is not None and moves and all(proof.proves_record(*move) for move in moves):
+            return Proof.SOURCES
+        return Proof.RECORDS
+
+    def _numbers_proof(self, symbol: str, is_function: bool, numbers: list[Number]) -> Proof | None:
+        """Say how it is known of numbers that they are lines that moved, None when it is not."""
+        proof = self._proof
+        if proof is None:
+            if all(number.file is not None for number in numbers):
+                return Proof.RECORDS
+            inferred = is_function and self._inference.infers(symbol.partition("@")[0], numbers)
+            return Proof.INFERRED if inferred else None
+        known = [number for number in numbers if number.file is not None]
+        others = [number for number in numbers if number.file is None]
+        uses = partial(distinct_uses, self._views[0], others)
+        if others and not proof.proves(symbol, is_function, [number.pair for number in others], uses):
+            return None
+        moves = [LineMove(number.file, *number.pair.values[0]) for number in known]
+        return self._records_proof(moves) if moves else Proof.SOURCES
+
+
+def _reasons(numbers: list[Number], proof: Proof) -> list[Reason]:
+    note = " (inferred)" if proof is Proof.INFERRED else ""
+    reasons = []
+    for number in numbers[:_MOST_REASONS]:
+        # Of several readings the one without a sign.
+        was, is_ = next((values for values in number.pair.values if min(values) > 0), number.pair.values[0])
+        text = f"line number {number.place}: {was} -> {is_}{note}"
+        reasons.append(Reason(ReasonKind.LINE, str(was), str(is_), text))
+    return reasons

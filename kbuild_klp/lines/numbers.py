@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs between two versions of a function or variable, if that is nothing but numbers.
+
+A line number can be an immediate operand, a field of data that the function refers to and that has no name of its
+own (what UBSAN reports with), a field of a variable, or digits in a string. Everything else has to be equal: the
+instructions, what they refer to, the entries of special sections. This is asked of every function that differs,
+thousands after a change in a header, so the first difference of another kind ends it, and only the instructions that
+differ are decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.digests import KIND_SHIFT
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.lineproof import NumberPair
+
+_FIELD = 4  # bytes in data that are looked at as one number, or as two
+_DIGITS = re.compile(r"(\d+)")
+_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
+# struct source_location in lib/ubsan.h: file, line, column; it is the first member of all that UBSAN refers to.
+_UBSAN_CALL = "__ubsan_handle_"
+UBSAN_LINE = 8
+
+
+class Number(NamedTuple):
+    """A number that differs, and where: ``place`` in words, ``instruction`` the offset of an immediate's (part,
+    offset in it, on both sides), None for others. ``file`` is the source file when the field is known to hold a line.
+    """
+
+    pair: NumberPair
+    place: str
+    instruction: tuple[tuple[int, int], tuple[int, int]] | None = None
+    file: str | None = None
+
+
+class DifferentError(Exception):
+    """Something else than numbers differs."""
+
+
+def differing_numbers(
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool
+) -> list[Number] | None:
+    """Return the numbers that differ between the parts of two entries, None when anything else does."""
+    if len(old_parts) != len(new_parts):
+        return None
+    try:
+        return list(_Comparison(old, new).entries(old_parts, new_parts, is_function))
+    except DifferentError:
+        return None
+
+
+def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
+    """Return the first of the strings to which ``references`` point that can be the name of a source file."""
+    for reference in references:
+        text = view.string(reference)
+        if text and _IS_SOURCE.fullmatch(text):
+            return text
+    return None
+
+
+def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:
+    """Count the uses of some numbers in one version of a function; ``chosen`` are their indices in ``numbers``.
+
+    Compilers copy code, to the ends of several branches for instance. Immediate operands are one use when the rest of
+    the instruction is the same and the next that leaves the function goes to the same place.
+    """
+    uses: set[object] = set()
+    for index in chosen:
+        number = numbers[index]
+        uses.add(_use(view, *number.instruction[0]) if number.instruction else index)
+    return len(uses)
+
+
+def _use(view: ObjectView, part: int, offset: int) -> object:
+    """Return how an instruction with an immediate operand is used: see distinct_uses."""
+    data = view.digests.part_data(part)
+    arch = view.architecture
+    starts = arch.instruction_starts(data)
+    at = bisect_right(starts, offset)
+    end = starts[at] if at < len(starts) else len(data)
+    opcode = data[offset : end - len(arch.immediate(data[offset:end]))]
+    for reference in own_references(view, part):
+        place = view.reference_place(part, reference)
+        if place >= end:
+            start = starts[bisect_right(starts, place) - 1]
+            if next(iter(arch.disassemble(data[start : place + 4]))).is_branch:
+                return opcode, *view.digests.target(reference)[2:]
+    return opcode, offset
+
+
+def ubsan_file(view: ObjectView, part: int, users: Sequence[int]) -> str | None:
+    """Return the source file that UBSAN's data name, None for other data.
+
+    ``users`` are the references of the function that refers to them: one of them is a call of UBSAN.
+    """
+    references = own_references(view, part)
+    if not len(references) or view.reference_place(part, references[0]) != 0:
+        return None
+    symbols = (view.target_symbol(reference) for reference in users)
+    if not any(symbol >= 0 and view.object.symbol_name(symbol).startswith(_UBSAN_CALL) for symbol in symbols):
+        return None
+    return source_file(view, references[:1])
+
+
+def own_references(view: ObjectView, part: int) -> range:
+    """Return the indices of a part's references."""
+    first = view.canonical.first_reference
+    return range(int(first[part]), int(first[part + 1]))
+
+
+class _Comparison:
+    """One comparison; ``_seen`` are the nameless parts that were compared, for they may refer to each other."""
+
+    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+        self.old = old
+        self.new = new
+        self._seen: set[tuple[int, int]] = set()
+
+    def entries(self, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool) -> Iterator[Number]:
+        """Yield what differs; raises DifferentError."""
+        for old_part, new_part in zip(old_parts, new_parts, strict=True):
+            before, after = (view.digests.part_data(part) for view, part in self._sides(old_part, new_part))
+            old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
+            if len(before) != len(after) or len(old_rows) != len(new_rows):
+                raise DifferentError
+            found = list(self._references(old_rows, new_rows))
+            if is_function:
+                yield from self._immediates(old_part, new_part, before, after)
+            else:
+                yield from self._fields(before, after, "")
+            yield from found
+        yield from self._special(old_parts, new_parts)
+
+    def _sides(self, old_part: int, new_part: int) -> tuple[tuple[ObjectView, int], tuple[ObjectView, int]]:
+        return (self.old, old_part), (self.new, new_part)
+
+    # -- references -----------------------------------------------------------------------------------------------
+
+    def _references(self, old: Sequence[int], new: Sequence[int], is_owner: Sequence[bool] = ()) -> Iterator[Number]:
+        """Yield what differs in what references point to, when that is known by content."""
+        if not old:
+            return
+        before = self.old.digests.rows[np.asarray(old, np.int64)]
+        after = self.new.digests.rows[np.asarray(new, np.int64)]
+        # The first word is place and kind; the place of an entry of a special section is its field.
+        how = before[:, 0] ^ after[:, 0]
+        if (how >> np.uint64(KIND_SHIFT) if is_owner else how).any():
+            raise DifferentError
+        differs = (before[:, 1:] != after[:, 1:]).any(axis=1)
+        offsets = (view.canonical.targets.offset[list(rows)] for view, rows in ((self.old, old), (self.new, new)))
+        if (next(offsets) != next(offsets)).any():
+            raise DifferentError
+        for at in differs.nonzero()[0].tolist():
+            if self.old.digests.ordinals.get(old[at]) != self.new.digests.ordinals.get(new[at]):
+                raise DifferentError
+            if not (is_owner and is_owner[at]):
+                yield from self._content(old[at], new[at], old)
+
+    def _content(self, old: int, new: int, users: Sequence[int]) -> Iterator[Number]:
+        """Yield the numbers in which two strings or nameless parts differ."""
+        before, after = self.old.string(old), self.new.string(new)
+        if before is not None and after is not None:
+            yield from _digits(before, after)
+            return
+        old_part, new_part = self.old.content_part(old), self.new.content_part(new)
+        if old_part is None or new_part is None:
+            raise DifferentError
+        if (old_part, new_part) in self._seen:
+            return
+        self._seen.add((old_part, new_part))
+        sides = self._sides(old_part, new_part)
+        contents = [view.digests.content(part) for view, part in sides]
+        kinds = {int(view.canonical.parts.kind[part]) for view, part in sides}
+        # Code without a name is the replacement of an alternative: it holds no line.
+        if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
+            raise DifferentError
+        old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
+        if len(contents[0][0]) != len(contents[1][0]) or len(old_rows) != len(new_rows):
+            raise DifferentError
+        file = ubsan_file(self.old, old_part, users)
+        yield from self._fields(contents[0][0], contents[1][0], self.new.describe(new), file)
+        yield from self._references(old_rows, new_rows)
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    def _immediates(self, old_part: int, new_part: int, before: bytes, after: bytes) -> Iterator[Number]:
+        """Yield the immediate operands that have another value."""
+        differing = _differing(before, after)
+        if not differing:
+            return
+        arch = self.new.architecture
+        starts = arch.instruction_starts(before)
+        if starts != arch.instruction_starts(after):
+            raise DifferentError
+        places = {self.new.reference_place(new_part, index) for index in own_references(self.new, new_part)}
+        end = 0
+        for at in differing:
+            if at < end:
+                continue
+            index = bisect_right(starts, at) - 1
+            if index < 0:
+                raise DifferentError
+            start = starts[index]
+            end = starts[index + 1] if index + 1 < len(starts) else len(before)
+            was, is_ = arch.immediate(before[start:end]), arch.immediate(after[start:end])
+            field = end - len(is_)
+            if not is_ or len(was) != len(is_) or before[start:field] != after[start:field] or field in places:
+                raise DifferentError
+            yield Number(immediate_values(was, is_), f"at +{start:#x}", ((old_part, start), (new_part, start)))
+
+    def _fields(self, before: bytes, after: bytes, where: str, file: str | None = None) -> Iterator[Number]:
+        """Yield the fields of data in which two parts of one length differ."""
+        at = -_FIELD
+        for differing in _differing(before, after):
+            if differing < at + _FIELD:
+                continue
+            at = differing - differing % _FIELD
+            old, new = before[at : at + _FIELD], after[at : at + _FIELD]
+            values = [(int.from_bytes(old, "little"), int.from_bytes(new, "little"))]
+            for half in (slice(0, 2), slice(2, 4)):
+                other = slice(2, 4) if half.start == 0 else slice(0, 2)
+                if old[other] == new[other]:
+                    values.append((int.from_bytes(old[half], "little"), int.from_bytes(new[half], "little")))
+            known = file if at == UBSAN_LINE else None
+            if file is not None and known is None:
+                raise DifferentError  # the column, or the type that it is about
+            yield Number(NumberPair(tuple(values)), f"at +{at:#x}{f' of {where}' if where else ''}", file=known)
+
+    # -- special sections -----------------------------------------------------------------------------------------
+
+    def _special(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> Iterator[Number]:
+        """Yield what differs in what the special entries of a function refer to; the entries have to be equal."""
+        for old_part, new_part in zip(old_parts, new_parts, strict=True):
+            before, after = self.old.special_tables(old_part), self.new.special_tables(new_part)
+            if [table.section for table in before] != [table.section for table in after]:
+                raise DifferentError
+            for x, y in zip(before, after, strict=True):
+                if (x.entry_size, x.data, x.places) != (y.entry_size, y.data, y.places):
+                    raise DifferentError
+                yield from self._references(x.references, y.references, x.is_owner)
+
+
+def _is_code(view: ObjectView, part: int) -> bool:
+    return int(view.canonical.parts.start[part]) < view.canonical.image.code_end
+
+
+def _differing(before: bytes, after: bytes) -> list[int]:
+    """Return the places at which two strings of bytes of one length differ."""
+    if before == after:
+        return []
+    places: list[int] = (np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).nonzero()[0].tolist()
+    return places
+
+
+def immediate_values(was: bytes, is_: bytes) -> NumberPair:
+    """Return what two immediate operands of one width may be: with a sign, and without one."""
+    signed = tuple(int.from_bytes(value, "little", signed=True) for value in (was, is_))
+    plain = tuple(int.from_bytes(value, "little") for value in (was, is_))
+    return NumberPair(tuple(dict.fromkeys(((signed[0], signed[1]), (plain[0], plain[1])))))
+
+
+def _digits(before: str, after: str) -> Iterator[Number]:
+    """Yield the numbers in which two strings differ."""
+    old, new = _DIGITS.split(before), _DIGITS.split(after)
+    if len(old) != len(new) or old[::2] != new[::2]:
+        raise DifferentError
+    for x, y in zip(old[1::2], new[1::2], strict=True):
+        if x != y:
+            if max(len(x), len(y)) > 7 or x.startswith("0") or y.startswith("0"):
+                raise DifferentError
+            yield Number(NumberPair(((int(x), int(y)),)), "in a string")

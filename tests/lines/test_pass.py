@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The second look at many objects: in several processes as in one, and a fault costs nothing but itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_build import FakeBuild
+
+from kbuild_klp.builds import TreeBuild
+from kbuild_klp.classify import Change, Proof
+from kbuild_klp.diff import compare
+from kbuild_klp.lines import parallel
+from kbuild_klp.report import json, text
+
+SOURCE = """int pass(int, int);
+int f{0}(int x) {{ asm volatile("1: ud2\\n.pushsection __bug_table,\\"aw\\"\\n.long 1b - ., %c0 - .\\n.word %c1, 3\\n"
+	".popsection" :: "i"("file.c"), "i"(__LINE__)); return pass(x, 40) + {1}; }}
+"""
+OBJECTS = [f"lib/o{at}.o" for at in range(6)]
+
+
+@pytest.fixture
+def builds(tmp_path: Path) -> tuple[TreeBuild, TreeBuild]:
+    for side, head in (("old", ""), ("new", "\n")):
+        build = FakeBuild(tmp_path / side)
+        for at, name in enumerate(OBJECTS):
+            build.compile(name, head + SOURCE.format(at, at if side == "old" else at + (at == 2)))
+        build.link("init/main.o", *OBJECTS)
+    return TreeBuild(str(tmp_path / "old")), TreeBuild(str(tmp_path / "new"))
+
+
+def _answers(old: TreeBuild, new: TreeBuild, jobs: int) -> list[tuple[str, str, str, Proof | None]]:
+    report = compare(old, new, jobs)
+    assert not report.failed and not report.warnings
+    return [
+        (group.object, change.symbol, change.change.value, change.proof)
+        for group in report.objects
+        for change in group.changes
+    ]
+
+
+def test_several_processes_say_what_one_says(builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch):
+    alone = _answers(*builds, 1)
+    assert {answer[2:] for answer in alone} == {("line-only", Proof.RECORDS), ("changed", None)}
+    monkeypatch.setattr(parallel, "_WORTH_A_PROCESS", 1)
+    assert _answers(*builds, 3) == alone
+
+
+def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> list[Change]:
+        raise RuntimeError("broken")
+
+    monkeypatch.delenv("KLP_DEBUG", raising=False)
+    monkeypatch.setattr(parallel, "settle", fail)
+    report = compare(*builds, 1)
+    assert report.summary.changed == 1 and report.summary.line_only == len(OBJECTS) - 1
+    assert len(report.warnings) == len(OBJECTS)
+    assert all("broken" in line and "\n" not in line for line in report.warnings)
+
+
+def test_proof_is_in_the_document_of_line_only_changes_only(builds: tuple[TreeBuild, TreeBuild]):
+    import json as reader
+
+    report = compare(*builds, 1)
+    document = reader.loads(json.render(report))
+    changes = [change for part in document["objects"] for change in part["changes"]]
+    assert {(change["change"], change.get("proof")) for change in changes} == {
+        ("line-only", "records"),
+        ("changed", None),
+    }
+    report.summary.line_only_inferred = 3
+    assert "5 more differ in line numbers only, 3 of them inferred" in text.render(report, text.TextStyle())
