@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from kbuild_klp.correlate import Correlation, Pair
 from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.reasons import Reason, ReasonKind, changed, unexplained
+from kbuild_klp.verdict import NOT_JUDGED, Verdict
 
 
 class ChangeType(enum.Enum):
@@ -37,7 +38,7 @@ class Change:
     """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
 
     ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
-    for LINE_ONLY.
+    for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it.
     """
 
     symbol: str
@@ -48,6 +49,7 @@ class Change:
     why: list[Reason] = field(default_factory=list)
     ignored: str | None = None
     proof: Proof | None = None
+    livepatch: Verdict = NOT_JUDGED
 
     @property
     def reasons(self) -> list[str]:

@@ -4,20 +4,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
-from kbuild_klp.classify import Change, classify
+from kbuild_klp.classify import Change, ChangeType, classify
 from kbuild_klp.correlate import correlate
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
 from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.livepatch import Facts, judge
 from kbuild_klp.report.model import ObjectChanges, Report
 from kbuild_klp.selection import Selection, first_rule
 
+if TYPE_CHECKING:
+    from kbuild_klp.explain.view import ObjectView
+    from kbuild_klp.livepatch.survey import Survey
+
 _MOST_SETTINGS = 8
+_MOST_LINES = 200
 
 
 def compare(
@@ -44,6 +53,7 @@ def compare(
     names = _all_objects(old, new)
     for selection in selections:
         selection.check(names, {unit for units in names.values() for unit in units})
+    survey: Survey | None = None
     found = _compare_objects(old, new, names, report)
     # The objects are read only now, and only those that differ. First: what is nothing but line numbers?
     if explain and found:
@@ -55,24 +65,49 @@ def compare(
     for name, changes in found.items():
         for change in changes:
             change.ignored = first_rule(selections, name, names[name], change)
-        if explain:
-            try:
-                explain_object(old, new, name, [c for c in changes if c.ignored is None], report.summary.changed)
-            except Exception as error:
-                # A fault of ours costs the words, not the answer.
-                if os.environ.get("KLP_DEBUG"):
-                    raise
-                reason = f"internal error: {type(error).__name__}: {error}"
-                report.warnings.append(f"{name}: the reasons could not be told ({reason}); please report it")
+        is_of_lines = all(change.change is ChangeType.LINE_ONLY for change in changes)
+        # Who moved every line of a kernel does not read which.
+        if explain and not (is_of_lines and report.summary.line_only > _MOST_LINES):
+            views = NO_VIEWS
+            with _harmless(report, f"{name}: the reasons"):
+                views = open_views(old, new, name)
+                heard = [change for change in changes if change.ignored is None]
+                explain_object(old, new, name, heard, report.summary.changed, views)
+            with _harmless(report, f"{name}: whether a livepatch can carry its changes"):
+                survey = survey or _open_survey(old, new)
+                survey.look(name, names[name], changes, views.old, views.new)
         report.summary.add(changes)
+    # Whether a livepatch can carry a change depends on others of other objects.
+    judged: dict[tuple[str, str], list[Change]] = {}
+    if survey is not None:
+        with _harmless(report, "whether a livepatch can carry the changes"):
+            judged = survey.judged()
+            report.warnings += survey.warnings()
+    for name, changes in found.items():
         label = new.label if name == SINGLE_OBJECT else name
-        report.objects += [ObjectChanges(label, unit, changes) for unit in names[name]]
+        for unit in names[name]:
+            known = judged.get((name, unit))
+            if known is None:
+                known = [replace(change, livepatch=judge(change, Facts())) for change in changes]
+            report.objects.append(ObjectChanges(label, unit, known))
     order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}
     report.objects.sort(key=lambda changes: -order[changes.unit])
     for side in (old, new):
         report.warnings += side.warnings
         report.failed += side.failed.values()
     return report
+
+
+@contextmanager
+def _harmless(report: Report, what: str) -> Iterator[None]:
+    """Turn a fault of ours into a warning that ``what`` could not be told."""
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("KLP_DEBUG"):
+            raise
+        reason = f"internal error: {type(error).__name__}: {error}"
+        report.warnings.append(f"{what} could not be told ({reason}); please report it")
 
 
 def _settings_warnings(old: Build, new: Build) -> list[str]:
@@ -143,14 +178,40 @@ def settle_lines(old: Build, new: Build, name: str, changes: list[Change]) -> li
     return settle_all(old, new, {name: changes}, 1).changes[name]
 
 
-def explain_object(old: Build, new: Build, name: str, changes: list[Change], explained: int = 0) -> list[Change]:
+class Views(NamedTuple):
+    """The two versions of an object, None for one that is not at hand."""
+
+    old: ObjectView | None
+    new: ObjectView | None
+
+
+NO_VIEWS = Views(None, None)
+
+
+def open_views(old: Build, new: Build, name: str) -> Views:
+    """Open both versions of an object, as far as they are at hand and can be read."""
+    from kbuild_klp.explain.view import ObjectView
+
+    views = []
+    for side in (old, new):
+        path = side.object_file(name) if _listed(side, name) else None
+        try:
+            views.append(ObjectView(path) if path is not None else None)
+        except KlpError:
+            views.append(None)  # the checksums stand; only the words are missing
+    return Views(*views)
+
+
+def explain_object(
+    old: Build, new: Build, name: str, changes: list[Change], explained: int = 0, views: Views | None = None
+) -> list[Change]:
     """Find the reasons of changes of one object, of which ``explained`` were already in other objects."""
-    old_file, new_file = object_files(old, new, name)
-    if old_file is None or new_file is None:
+    views = views or open_views(old, new, name)
+    if views.old is None or views.new is None:
         return changes
     from kbuild_klp.explain import PATIENCE, explain_changes
 
-    return explain_changes(old_file, new_file, changes, PATIENCE - explained, partial(source_files, old, new, name))
+    return explain_changes(views.old, views.new, changes, PATIENCE - explained, partial(source_files, old, new, name))
 
 
 def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:
@@ -165,3 +226,9 @@ def source_files(old: Build, new: Build, name: str) -> tuple[SourceFiles | None,
         return old.sources(name, new), new.sources(name, old)
     except (KlpError, OSError):
         return None, None
+
+
+def _open_survey(old: Build, new: Build) -> Survey:
+    from kbuild_klp.livepatch.survey import Survey
+
+    return Survey(old, new)

@@ -77,6 +77,12 @@ class Architecture:
     """Decode all instructions of a function, for people. Bytes that are none come one by one."""
     immediate: Callable[[bytes], bytes]
     """Return the bytes of one instruction's immediate operand, which are its last (empty: it has none there)."""
+    trace_section: str
+    """The section that lists the places at which ftrace can take over a function."""
+    trace_call: str
+    """The function that is called at these places, for objects in which objtool has yet to list them."""
+    trace_fields: tuple[int, ...]
+    """Where in a function the field of that call may lie."""
 
 
 _MODULES = {elf.EM_X86_64: "x86_64"}

@@ -127,4 +127,9 @@ ARCHITECTURE = Architecture(
     instruction_starts=function_starts,
     disassemble=disassemble,
     immediate=immediate,
+    # Not __patchable_function_entries: on x86 that is padding, and the linker drops it (KEEP_PATCHABLE in
+    # include/asm-generic/vmlinux.lds.h, CONFIG_HAVE_DYNAMIC_FTRACE_NO_PATCHABLE).
+    trace_section="__mcount_loc",
+    trace_call="__fentry__",
+    trace_fields=(1, 5),  # first in the function, or behind endbr64
 )

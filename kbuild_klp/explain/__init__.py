@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from kbuild_klp.classify import Change, ChangeType, component_reasons, place_reasons
 from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
-from kbuild_klp.errors import KlpError
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.attributes import number_reasons, part_reasons, section_in_words
 from kbuild_klp.explain.compare import Comparison
@@ -42,19 +41,12 @@ _EXPLAINS = {
 
 
 def explain_changes(
-    old_path: str,
-    new_path: str,
-    changes: list[Change],
-    patience: int = PATIENCE,
-    sources: Sources | None = None,
+    old: ObjectView, new: ObjectView, changes: list[Change], patience: int = PATIENCE, sources: Sources | None = None
 ) -> list[Change]:
     """Replace the reasons of ``changes`` by exact ones where the objects tell them: see Explainer."""
     if patience <= 0:
         return changes
-    try:
-        explainer = Explainer(ObjectView(old_path), ObjectView(new_path), patience, sources)
-    except KlpError:
-        return changes  # the checksums stand; only the words are missing
+    explainer = Explainer(old, new, patience, sources)
     for change in changes:
         explainer.explain(change)
     return changes

@@ -198,6 +198,15 @@ class BuildTree:
         """The freshness of the checksum file of each object, in order."""
         return freshness(self.root, objects)
 
+    def image(self, unit: str) -> Path | None:
+        """The file that a unit was linked to: ``vmlinux``, or the module's ``.ko``; None if it is not there."""
+        if unit == "vmlinux":
+            names = ["vmlinux"]
+        else:
+            names = [f"{path}.ko" for path in self._module_paths() if posixpath.basename(path) == unit]
+        files = [self.root / name for name in names]
+        return files[0] if len(files) == 1 and files[0].is_file() else None
+
     # Modules
 
     @cached_property

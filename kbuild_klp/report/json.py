@@ -33,6 +33,10 @@ def render(report: Report) -> str:
                         "change": change.change.value,
                         "reasons": change.reasons,
                         "why": why(change),
+                        "livepatch": {
+                            "possible": change.livepatch.possible,
+                            "reasons": [reason.text for reason in change.livepatch.reasons],
+                        },
                         **({"ignored": change.ignored} if change.ignored is not None else {}),
                         **({"proof": change.proof.value} if change.proof else {}),
                     }

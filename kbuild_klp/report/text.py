@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_FUNCTION
-from kbuild_klp.report.model import Report, Summary
+from kbuild_klp.report.model import ObjectChanges, Report, Summary
+from kbuild_klp.verdict import NOTES, Obstacle, Verdict
 
 _COLORS = {
     ChangeType.CHANGED: "33",
@@ -18,6 +19,26 @@ _COLORS = {
     ChangeType.LINE_ONLY: "2",
 }
 _BOLD = "1"
+
+# One sign in front of a change that a livepatch cannot carry, or not as it is, and the line of the legend about it.
+# What has none here is only in the JSON document and with -v.
+_KEY = ("K", "no livepatch: uses a static key or static call of a module")
+_MARKS = {
+    Obstacle.INIT: ("I", "no livepatch: init or exit code"),
+    Obstacle.NOT_TRACEABLE: ("T", "no livepatch: not traceable"),
+    Obstacle.NO_SYMBOL: ("N", "no livepatch: not found by name in vmlinux or the module"),
+    Obstacle.DATA: ("D", "no livepatch: data"),
+    Obstacle.TABLE: ("L", "no livepatch: in a table read when the kernel is linked or started"),
+    Obstacle.VDSO: ("V", "no livepatch: vdso"),
+    Obstacle.STATIC_KEY: _KEY,
+    Obstacle.STATIC_CALL: _KEY,
+    Obstacle.CRC: ("C", "no livepatch: the CRC of an export changed"),
+    Obstacle.REFERENCED: ("R", "no livepatch: removed, but still referenced"),
+    Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
+    Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),
+    Obstacle.TRACEPOINT: ("P", "a livepatch makes a tracepoint in it silent"),
+}
+_MARK_COLORS = {False: "31", True: "33"}
 
 
 class TextStyle:
@@ -39,14 +60,19 @@ def render(report: Report, style: TextStyle) -> str:
     return "".join(f"{line}\n" for line in _lines(report, style))
 
 
+def shown_changes(changes: ObjectChanges, style: TextStyle) -> list[Change]:
+    """Return the changes of an object that are to be listed."""
+    return [
+        change
+        for change in changes.changes
+        if change.ignored is None and (style.lines or change.change is not ChangeType.LINE_ONLY)
+    ]
+
+
 def _lines(report: Report, style: TextStyle) -> Iterator[str]:
     unit = None
     for changes in report.objects:
-        shown = [
-            change
-            for change in changes.changes
-            if change.ignored is None and (style.lines or change.change is not ChangeType.LINE_ONLY)
-        ]
+        shown = shown_changes(changes, style)
         if not shown:
             continue
         if changes.unit != unit:
@@ -59,17 +85,43 @@ def _lines(report: Report, style: TextStyle) -> Iterator[str]:
             yield from _change_lines(change, style)
     if unit is not None:
         yield ""
+    yield from _legend_lines(report, style)
     yield from _summary_lines(report, style)
+
+
+def _mark(verdict: Verdict) -> Obstacle | None:
+    """Return what the sign in front of a change is about: what forbids a livepatch, or else what to know."""
+    marked = [reason.obstacle for reason in verdict.reasons if reason.obstacle in _MARKS]
+    return next((obstacle for obstacle in marked if obstacle not in NOTES), marked[0] if marked else None)
+
+
+def _legend_lines(report: Report, style: TextStyle) -> Iterator[str]:
+    """Say what the signs mean that were used, and why there are none in a kernel without livepatch."""
+    verdicts = {change.livepatch for changes in report.objects for change in shown_changes(changes, style)}
+    marks = {mark for mark in map(_mark, verdicts) if mark is not None}
+    lines = dict.fromkeys((_MARKS[mark], mark in NOTES) for mark in _MARKS if mark in marks)
+    for (sign, meaning), is_note in lines:
+        yield f"  {style.paint(sign, _MARK_COLORS[is_note])} {meaning}"
+    reasons = {reason for verdict in verdicts for reason in verdict.reasons}
+    for reason in reasons:
+        if reason.obstacle is Obstacle.NO_LIVEPATCH:
+            yield f"  {reason.text}"
 
 
 def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
     kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-    head = f"    {change.change.value:<9} {change.symbol}{kind}"
-    painted = f"    {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {change.symbol}{kind}"
+    mark = _mark(change.livepatch)
+    sign = _MARKS[mark][0] if mark is not None else " "
+    head = f"  {sign} {change.change.value:<9} {change.symbol}{kind}"
+    if mark is not None:
+        sign = style.paint(sign, _MARK_COLORS[mark in NOTES])
+    painted = f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {change.symbol}{kind}"
     if style.verbose:
         yield painted
-        for reason in change.reasons:
-            yield f"              {reason}"
+        for text in change.reasons:
+            yield f"              {text}"
+        for obstacle in change.livepatch.reasons:
+            yield f"              livepatch: {obstacle.text}"
         return
     room = style.width - len(head) - 2
     if not change.reasons or room < 12:
@@ -90,7 +142,11 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
         yield f"{summary.line_only} more differ in line numbers only{inferred} (--lines lists them)"
     if summary.ignored:
         # An object may be in several units.
-        ignored = {id(change): change.ignored for changes in report.objects for change in changes.changes}
+        ignored = {
+            (changes.object, change.kind, change.symbol, change.change): change.ignored
+            for changes in report.objects
+            for change in changes.changes
+        }
         rules = Counter(rule for rule in ignored.values() if rule is not None)
         for rule, count in sorted(rules.items()):
             yield f"{count} more left out by {rule}"

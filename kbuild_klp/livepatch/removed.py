@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which removed functions the patched kernel goes on using.
+
+A livepatch removes nothing: what the new build no longer has stays in memory, with everything that refers to it.
+Whoever is replaced does not refer to it any more; whoever is unchanged, or cannot be replaced, does; and what was
+removed does so as long as something refers to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kbuild_klp.classify import ChangeType
+from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.livepatch.seen import SeenObject
+from kbuild_klp.verdict import Verdict
+
+
+class _Entry(NamedTuple):
+    """An entry of an old object."""
+
+    object: str
+    name: str
+
+
+def still_used(
+    objects: Mapping[str, SeenObject], verdicts: Mapping[str, list[list[Verdict]]]
+) -> dict[tuple[str, int], tuple[str, ...]]:
+    """Return the removed functions (object, index of the change) that are still in use, and by whom.
+
+    ``verdicts`` are those of all other changes: for each object, and each of its units, one a change.
+    """
+    users = _users_of_removed(objects)
+    if not users:
+        return {}
+    replaced = {
+        _Entry(name, change.old.name)
+        for name, seen in objects.items()
+        for at, change in enumerate(seen.changes)
+        if change.kind == KIND_FUNCTION
+        and change.old is not None
+        and change.change is ChangeType.CHANGED
+        and all(row[at].possible for row in verdicts[name])
+    }
+    stays = {entry: own - replaced - users.keys() for entry, own in users.items()}
+    used = {entry for entry, own in stays.items() if own}
+    waiting = set(used)
+    while waiting:
+        waiting = {entry for entry, own in users.items() if entry not in used and not waiting.isdisjoint(own)}
+        used |= waiting
+    result = {}
+    for name, seen in objects.items():
+        for at, symbol in seen.removed_functions():
+            entry = _Entry(name, symbol)
+            if entry in used:
+                by = stays[entry] or (users[entry] & used) - {entry}
+                result[name, at] = tuple(sorted(user.name.partition("@")[0] for user in by))
+    return result
+
+
+def _users_of_removed(objects: Mapping[str, SeenObject]) -> dict[_Entry, set[_Entry]]:
+    """Return everything that was removed, with the old entries that refer to it."""
+    elsewhere: dict[str, list[tuple[str, SeenObject]]] = defaultdict(list)
+    for name, seen in objects.items():
+        for symbol in seen.gone:
+            elsewhere[symbol].append((name, seen))
+    users: dict[_Entry, set[_Entry]] = {}
+    for name, seen in objects.items():
+        if not any(seen.removed_functions()):
+            continue
+        for change in seen.changes:
+            if change.change is ChangeType.REMOVED:
+                own = (seen.users or {}).get(change.symbol, set())
+                users[_Entry(name, change.symbol)] = {_Entry(name, user) for user in own}
+        for at, symbol in seen.removed_functions():
+            old = seen.functions[at].old
+            for other_name, other in elsewhere.get(symbol, ()) if old is not None and not old.is_local else ():
+                if not set(other.units).isdisjoint(seen.units):
+                    users[_Entry(name, symbol)] |= {_Entry(other_name, user) for user in other.gone[symbol]}
+    return users

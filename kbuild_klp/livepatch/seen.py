@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What was seen of objects and functions that differ, kept until all of them have been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.livepatch.sides import FunctionSymbol, Key
+
+
+@dataclass(slots=True)
+class SeenFunction:
+    """What was seen of one changed function, old symbol or, if it was added, new one; None where nothing could be."""
+
+    untraced: str | None = None
+    old: FunctionSymbol | None = None
+    new: FunctionSymbol | None = None
+    keys: list[Key] | None = None
+    crcs: tuple[str, ...] = ()
+
+
+@dataclass
+class SeenObject:
+    """What was seen of one object that differs.
+
+    ``name`` is its place in the tree, ``shown_units`` what the report calls its ``units``; ``functions`` is by the
+    index of the change. ``users`` says who in the old object refers to what was removed from it, by name; ``gone`` the
+    same for what other objects defined, and nothing in the new object mentions any more. ``time`` is that of the old
+    object (ns, 0: there is none).
+    """
+
+    name: str
+    units: list[str]
+    shown_units: list[str]
+    changes: list[Change]
+    no_old: str
+    no_new: str
+    time: int
+    functions: dict[int, SeenFunction] = field(default_factory=dict)
+    users: dict[str, set[str]] | None = None
+    gone: dict[str, set[str]] = field(default_factory=dict)
+
+    def removed_functions(self) -> Iterator[tuple[int, str]]:
+        """Yield index and name of the removed functions that were looked at."""
+        for at in self.functions:
+            if self.changes[at].change is ChangeType.REMOVED:
+                yield at, self.changes[at].symbol

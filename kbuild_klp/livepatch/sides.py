@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What one object says about its functions that matters to a livepatch; each table is made once, when first asked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.canonical import PartKind
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.entry import Entry
+from kbuild_klp.explain.view import ObjectView
+
+# Where in an entry of __jump_table the key stands: struct jump_entry, include/linux/jump_label.h.
+_JUMP_TABLE, _JUMP_KEY = "__jump_table", 8
+# static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
+# (include/linux/static_call.h).
+TRAMPOLINE = "__SCT__"
+_NOINSTR = (".noinstr.text", ".entry.text")
+
+
+class Key(NamedTuple):
+    """A static key, or the trampoline of a static call, that a function uses; ``is_defined``: in the same object."""
+
+    symbol: str
+    is_call: bool
+    is_defined: bool
+
+
+class FunctionSymbol(NamedTuple):
+    """The symbol of a function, by which it is found again in the linked image.
+
+    ``file`` is the STT_FILE symbol of a local one, empty in assembly.
+    """
+
+    name: str
+    size: int
+    is_local: bool
+    is_weak: bool
+    file: str
+
+
+class ObjectSide:
+    """The object of one build."""
+
+    def __init__(self, view: ObjectView) -> None:
+        self.view = view
+        self._canonical = view.canonical
+        self._object = view.object
+
+    def _tables(self, name: str) -> list[int]:
+        """Return which of the object's special tables lie in sections of a name."""
+        tables = self.view.digests.owned.tables
+        return [at for at, table in enumerate(tables) if self._object.section_names[table.section] == name]
+
+    # -- functions ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _traced(self) -> frozenset[int]:
+        """The parts in which ftrace has a place, as ftrace_location() in kernel/trace/ftrace.c finds it."""
+        arch = self.view.architecture
+        listed = self._tables(arch.trace_section)
+        if listed:
+            owned = self.view.digests.owned
+            return frozenset(owned.owner[np.isin(owned.table, listed)].tolist())
+        # objtool makes the list when it sees the linked kernel: the calls are what it will find.
+        undefined = np.flatnonzero(self._object.shndx == elf.SHN_UNDEF).tolist()
+        symbols = [symbol for symbol in undefined if self._object.symbol_name(symbol) == arch.trace_call]
+        calls = np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols))
+        parts, places = self._parts_at(calls), self._canonical.references.place[calls]
+        at = places - self._canonical.parts.start[parts]
+        return frozenset(parts[np.isin(at, arch.trace_fields)].tolist())
+
+    def untraced(self, entry: Entry) -> str | None:
+        """Return why ftrace cannot take over a function, empty if it can, None when its code is not there."""
+        parts = self.view.parts_of(entry)
+        if not parts:
+            return None
+        if parts[0] in self._traced:
+            return ""
+        if entry.section.startswith(_NOINSTR):
+            return f"no fentry (in {entry.section})"
+        if not self._file(int(self._canonical.part_symbols(parts[0])[0])):
+            return "no fentry (assembly)"
+        return "no fentry (notrace)" if self._traced else "no fentry (its object is compiled without)"
+
+    def symbol(self, entry: Entry) -> FunctionSymbol | None:
+        """Return the symbol of a function, None when its code is not there."""
+        parts = self.view.parts_of(entry)
+        if not parts:
+            return None
+        index = int(self._canonical.part_symbols(parts[0])[0])
+        row = self._object.symbols[index]
+        binding = int(row["info"]) >> 4
+        return FunctionSymbol(
+            self._object.symbol_name(index),
+            int(row["size"]),
+            binding == elf.STB_LOCAL,
+            binding == elf.STB_WEAK,
+            self._file(index),
+        )
+
+    @cached_property
+    def _files(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self._object.symbols["info"] & 0xF == elf.STT_FILE)
+
+    def _file(self, symbol: int) -> str:
+        """Return the STT_FILE symbol before a symbol; of a global one, the object's first. Assembly has none."""
+        if not len(self._files):
+            return ""
+        before = max(int(np.searchsorted(self._files, symbol)) - 1, 0)
+        is_global = self._object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
+        return self._object.symbol_name(int(self._files[0 if is_global else before]))
+
+    # -- static keys ----------------------------------------------------------------------------------------------
+
+    def keys(self, entry: Entry) -> list[Key]:
+        """Return the static keys and calls that a function uses, but for those that it brings along."""
+        return [key for part in self.view.parts_of(entry) for key in self._keys.get(part, ())]
+
+    @cached_property
+    def _keys(self) -> dict[int, list[Key]]:
+        """The keys by part: from its jump labels, and from its calls of static calls' trampolines."""
+        found: dict[int, dict[Key, None]] = defaultdict(dict)
+        targets, owned = self._canonical.targets, self.view.digests.owned
+        counts = np.diff(owned.reference_at)
+        is_key = np.repeat(np.isin(owned.table, self._tables(_JUMP_TABLE)), counts) & (owned.field == _JUMP_KEY)
+        owners = np.repeat(owned.owner, counts)[is_key]
+        for part, reference in zip(owners.tolist(), owned.references[is_key].tolist(), strict=True):
+            key = self._key(reference, is_call=False)
+            if key is not None:
+                found[part][key] = None
+        used = np.unique(targets.symbol[targets.symbol >= 0]).tolist()
+        trampolines = [symbol for symbol in used if self._object.symbol_name(symbol).startswith(TRAMPOLINE)]
+        calls = np.flatnonzero(np.isin(targets.symbol, trampolines))
+        for part, reference in zip(self._parts_at(calls).tolist(), calls.tolist(), strict=True):
+            key = self._key(reference, is_call=True)
+            if key is not None:
+                found[part][key] = None
+        return {part: list(keys) for part, keys in found.items()}
+
+    def _key(self, reference: int, *, is_call: bool) -> Key | None:
+        """Return the key to which a reference points; None for one that is part of its user (pr_debug's descriptor)."""
+        targets, parts = self._canonical.targets, self._canonical.parts
+        part, symbol = int(targets.part[reference]), int(targets.symbol[reference])
+        if part >= 0 and parts.kind[part] == PartKind.CONTENT:
+            return None
+        if symbol >= 0:
+            return Key(self._object.symbol_name(symbol), is_call, part >= 0)
+        return Key(self.view.describe(reference), is_call, True)
+
+    # -- who refers to what ---------------------------------------------------------------------------------------
+
+    def _parts_at(self, references: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._canonical.parts.at(self._canonical.references.place[references])
+
+    @cached_property
+    def _outer(self) -> dict[str, int]:
+        """All global and undefined symbols, by name."""
+        symbols = np.flatnonzero(self._object.symbols["info"] >> 4 != elf.STB_LOCAL).tolist()
+        return {self._object.symbol_name(symbol): symbol for symbol in symbols}
+
+    def users_of_gone(self, new: ObjectSide) -> dict[str, set[str]]:
+        """Return, by name, the entries that refer to what other objects define and ``new`` mentions no more."""
+        undefined = self._object.shndx == elf.SHN_UNDEF
+        gone = {symbol: name for name, symbol in self._outer.items() if undefined[symbol] and name not in new._outer}
+        return {gone[symbol]: users for symbol, users in self.users_of_symbols(list(gone)).items()}
+
+    def users_of_symbols(self, symbols: list[int]) -> dict[int, set[str]]:
+        """Return, by symbol, the entries that refer to it."""
+        rows = np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols))
+        return self._users(rows, self._canonical.targets.symbol[rows])
+
+    def users_of_entries(self, entries: list[Entry]) -> dict[str, set[str]]:
+        """Return, by name of the entry, the entries that refer to it, itself among them."""
+        wanted = {part: entry.name for entry in entries for part in self.view.parts_of(entry)}
+        rows = np.flatnonzero(np.isin(self._canonical.targets.part, list(wanted)))
+        by_part = self._users(rows, self._canonical.targets.part[rows])
+        users: dict[str, set[str]] = defaultdict(set)
+        for part, names in by_part.items():
+            users[wanted[part]] |= names
+        return users
+
+    def references_to(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Return, by entry, those of the global symbols ``names`` to which it refers."""
+        symbols = {self._outer[name]: name for name in names if name in self._outer}
+        result: dict[str, set[str]] = defaultdict(set)
+        for symbol, users in self.users_of_symbols(list(symbols)).items():
+            for user in users:
+                result[user].add(symbols[symbol])
+        return result
+
+    def _users(self, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, set[str]]:
+        """Return the entries in which references stand, by what these refer to."""
+        result: dict[int, set[str]] = defaultdict(set)
+        for part, target in set(zip(self._parts_at(rows).tolist(), targets.tolist(), strict=True)):
+            result[target] |= self._entries_of(part)
+        return result
+
+    def _entries_of(self, part: int) -> set[str]:
+        """Return the names of the entries to which a part belongs: through whom it is used, if it has no name."""
+        kinds = self._canonical.parts.kind
+        found: set[str] = set()
+        waiting, seen = [part], {part}
+        while waiting:
+            current = waiting.pop()
+            if kinds[current] == PartKind.NAMED:
+                symbol = int(self._canonical.part_symbols(self.view.digests.families.parent.get(current, current))[0])
+                found.add(self._entry_name(symbol))
+            elif kinds[current] != PartKind.OWNED:  # what a special section says is about its owner
+                users = self._users_of_content.get(current, set())
+                if not users:  # nobody's: it is an entry of its own, or in that of its section
+                    found.add(self._nobodys_name(current))
+                waiting += users - seen
+                seen |= users
+        return found
+
+    def _nobodys_name(self, part: int) -> str:
+        symbols = self._canonical.part_symbols(part)
+        return self._entry_name(int(symbols[0])) if len(symbols) else self._canonical.section_name(part)
+
+    @cached_property
+    def _users_of_content(self) -> dict[int, set[int]]:
+        """Who refers to each part that is known by its content."""
+        users: dict[int, set[int]] = defaultdict(set)
+        by_content = self.view.digests.by_content
+        rows = np.fromiter(by_content, np.int64, len(by_content))
+        for user, part in zip(self._parts_at(rows).tolist(), by_content.values(), strict=True):
+            users[part].add(user)
+        return users
+
+    def _entry_name(self, symbol: int) -> str:
+        """Return the name of the entry of a symbol, as kbuild_klp.checksum makes it."""
+        name = self._object.symbol_name(symbol)
+        files = self.view.digests.families.files
+        if files.many and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL:
+            return f"{name}@{files.name(symbol)}"
+        return name

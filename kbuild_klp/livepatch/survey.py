@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Gathers what the verdicts need: from each pair of objects while it is open, from the trees when all are known.
+
+Whether a removed function is still in use, or a static key comes along, is told by changes of other objects; so
+nothing is judged before all objects have been compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from kbuild_klp.builds import SINGLE_OBJECT, Build
+from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.errors import KlpError
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
+from kbuild_klp.livepatch import Facts, Position, join_names, judge, needs_nothing
+from kbuild_klp.livepatch.image import Image
+from kbuild_klp.livepatch.removed import still_used
+from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
+from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
+from kbuild_klp.verdict import Obstacle, Reason, Verdict
+
+_VMLINUX = "vmlinux"
+_UNKNOWN_UNIT = ""
+_TRACEPOINT_KEY, _TRACEPOINT_CALL = "__tracepoint_", "__SCT__tp_func_"
+# The objects that hold the vdso's image: vdso-image-64.o on x86, vdso-wrap.o, vdso64_wrapper.o and so on elsewhere.
+_VDSO_IMAGE = ("-image-64.o", "-image-32.o", "-image-x32.o", "wrap.o", "wrapper.o")
+
+
+class _OpenImage(NamedTuple):
+    """What a unit was linked to, and when (ns)."""
+
+    image: Image
+    time: int
+
+
+class Survey:
+    """All that is known of the changes between two builds."""
+
+    def __init__(self, old: Build, new: Build) -> None:
+        self.old = old
+        self.new = new
+        self._objects: dict[str, SeenObject] = {}
+        self._images: dict[str, _OpenImage | None] = {}
+
+    # -- what the trees say ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def _livepatch(self) -> bool:
+        """Whether the old kernel can load livepatches; True when that is not known."""
+        settings = self.old.settings()
+        if settings is not None and settings.configuration:
+            return "\nCONFIG_LIVEPATCH=y\n" in f"\n{settings.configuration}\n"
+        tree = self.old.tree(SINGLE_OBJECT)
+        return tree is None or tree.kernel is None or tree.setting("LIVEPATCH") == "y"
+
+    @cached_property
+    def _exports(self) -> tuple[dict[str, Export] | None, dict[str, Export] | None]:
+        """What the two trees export, None where no file says."""
+        old, new = (side.tree(SINGLE_OBJECT) for side in (self.old, self.new))
+        return read_exports(old) if old else None, read_exports(new) if new else None
+
+    @cached_property
+    def crcs(self) -> dict[str, str]:
+        """The exports whose CRC changed, each with the change in words."""
+        old, new = self._exports
+        changed = changed_crcs(old, new) if old and new else {}
+        return {name: f"{name} {before:#010x} -> {after:#010x}" for name, (before, after) in changed.items()}
+
+    def warnings(self) -> list[str]:
+        """Return what is to be said of the two builds as a whole."""
+        if not self.crcs:
+            return []
+        symbols = f"{len(self.crcs)} exported symbol{'s' * (len(self.crcs) > 1)}"
+        return [f"CRC of {symbols} differs: {join_names(tuple(sorted(self.crcs)))}"]
+
+    # -- looking at objects ---------------------------------------------------------------------------------------
+
+    def look(
+        self, name: str, units: list[str], changes: list[Change], old: ObjectView | None, new: ObjectView | None
+    ) -> None:
+        """Gather what the two versions of one object say of its changes; None for one that cannot be looked at."""
+        place, real = (name, units) if name != SINGLE_OBJECT else self._place_of_object()
+        no_old = "" if old else "the old object is not at hand"
+        no_new = "" if new else "the new object is not at hand"
+        found = self._objects[name] = SeenObject(place, real, units, changes, no_old, no_new, _time(old))
+        if not self._livepatch:
+            return
+        before, after = ObjectSide(old) if old else None, ObjectSide(new) if new else None
+        refers = after.references_to(self.crcs) if after and self.crcs else {}
+        in_module = any(unit != _VMLINUX for unit in real)
+        for at, change in enumerate(changes):
+            if change.kind != KIND_FUNCTION or needs_nothing(change):
+                continue
+            seen = found.functions[at] = SeenFunction()
+            if change.old is not None and before is not None:
+                seen.untraced, seen.old = before.untraced(change.old), before.symbol(change.old)
+            if change.new is not None:
+                seen.crcs = self._crcs_of(change.new.name, refers)
+                if after is not None and change.old is None:
+                    seen.new = after.symbol(change.new)
+                if not in_module:
+                    seen.keys = []
+                elif after is not None:
+                    seen.keys = after.keys(change.new)
+        if before is not None:
+            removed = [change.old for change in changes if change.old is not None and change.new is None]
+            found.users = before.users_of_entries(removed) if any(found.removed_functions()) else {}
+            found.gone = before.users_of_gone(after) if after is not None else {}
+
+    def _crcs_of(self, name: str, refers: dict[str, set[str]]) -> tuple[str, ...]:
+        if not self.crcs:
+            return ()
+        names = refers.get(name, set()) | ({name} & self.crcs.keys())
+        return tuple(self.crcs[name] for name in sorted(names))
+
+    def _place_of_object(self) -> tuple[str, list[str]]:
+        """Return where an object that was given by itself lies in its tree, and the units that it is linked into."""
+        tree, path = self.old.tree(SINGLE_OBJECT), self.old.object_file(SINGLE_OBJECT)
+        if tree is None or path is None:
+            return SINGLE_OBJECT, [_UNKNOWN_UNIT]
+        place = os.path.relpath(Path(path).resolve(), tree.root)
+        return place, [unit.name for unit in tree.units() if place in unit.objects] or [_UNKNOWN_UNIT]
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def judged(self) -> dict[tuple[str, str], list[Change]]:
+        """Return the changes with their verdicts, by object and unit as they were given; when all has been seen."""
+        verdicts = self._judge_all()
+        same: dict[Verdict, Verdict] = {}
+        result = {}
+        for name, found in self._objects.items():
+            for unit, row in zip(found.shown_units, verdicts[name], strict=False):
+                # Copies only where an object is in several units, which few are.
+                changes = found.changes if unit == found.shown_units[0] else list(map(copy, found.changes))
+                for change, verdict in zip(changes, row, strict=True):
+                    change.livepatch = same.setdefault(verdict, verdict)
+                result[name, unit] = changes
+        return result
+
+    def _judge_all(self) -> dict[str, list[list[Verdict]]]:
+        """Return the verdicts of each object: for each of its units, one a change."""
+        verdicts = {
+            name: [
+                [judge(change, self._facts(found, unit, at)) for at, change in enumerate(found.changes)]
+                for unit in found.units
+            ]
+            for name, found in self._objects.items()
+        }
+        # What keeps a removed function in use is known only now.
+        for (name, at), users in still_used(self._objects, verdicts).items():
+            found = self._objects[name]
+            for unit, row in zip(found.units, verdicts[name], strict=True):
+                row[at] = judge(found.changes[at], self._facts(found, unit, at, users))
+        return verdicts
+
+    def _facts(self, found: SeenObject, unit: str, at: int, users: tuple[str, ...] = ()) -> Facts:
+        """Put together what is known of one change in one unit."""
+        place = found.name.rpartition("/")[2]
+        is_vdso = place.startswith("vdso") and place.endswith(_VDSO_IMAGE)
+        seen = found.functions.get(at)
+        if seen is None:
+            return Facts(self._livepatch, is_vdso)
+        change = found.changes[at]
+        moved = ""
+        if change.change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
+            moved = self._new_homes.get((unit, seen.old.name), "")
+        return Facts(
+            self._livepatch,
+            is_vdso,
+            found.no_old,
+            found.no_new,
+            seen.untraced,
+            self._position(found, unit, seen.old) if seen.old else None,
+            None if seen.keys is None else tuple(self._key_reasons(unit, seen.keys)),
+            seen.crcs,
+            None if found.users is None else users,
+            moved,
+        )
+
+    @cached_property
+    def _added(self) -> dict[str, set[str]]:
+        """The names of what was added, by unit."""
+        added: dict[str, set[str]] = defaultdict(set)
+        for found in self._objects.values():
+            names = {change.symbol.partition("@")[0] for change in found.changes if change.change is ChangeType.ADDED}
+            for unit in found.units:
+                added[unit] |= names
+        return added
+
+    @cached_property
+    def _new_homes(self) -> dict[tuple[str, str], str]:
+        """The object to which each global function was added, by unit and name."""
+        return {
+            (unit, seen.new.name): found.name
+            for found in self._objects.values()
+            for at, seen in found.functions.items()
+            if found.changes[at].change is ChangeType.ADDED and seen.new is not None and not seen.new.is_local
+            for unit in found.units
+        }
+
+    # -- static keys and calls ------------------------------------------------------------------------------------
+
+    def _key_reasons(self, unit: str, keys: list[Key]) -> Iterator[Reason]:
+        """Yield what the static keys and calls of a function mean for a livepatch.
+
+        Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,
+        which may be later than the kernel goes through the livepatch's __jump_table and .static_call_sites
+        (validate_special_section_klp_reloc in tools/objtool/klp-diff.c). A tracepoint is left out of the new function.
+        """
+        silent: dict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            home = self._home(unit, key)
+            if home == _VMLINUX:
+                continue
+            tracepoint = key.symbol.removeprefix(_TRACEPOINT_CALL if key.is_call else _TRACEPOINT_KEY)
+            if tracepoint != key.symbol:
+                silent[home].add(tracepoint)
+                continue
+            obstacle = Obstacle.STATIC_CALL if key.is_call else Obstacle.STATIC_KEY
+            name = key.symbol.removeprefix(TRAMPOLINE) if key.is_call else key.symbol
+            if home == _UNKNOWN_UNIT:
+                yield Reason(Obstacle.UNKNOWN, f"not known: whether {obstacle.value} {name} is that of a module")
+            else:
+                yield Reason(obstacle, f"{obstacle.value}: {name} of module {home}")
+        for home, names in silent.items():
+            where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
+            text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"
+            yield Reason(Obstacle.TRACEPOINT, text)
+
+    def _home(self, unit: str, key: Key) -> str:
+        """Return the unit in which a key lives; vmlinux also for one that the livepatch brings along."""
+        if unit == _VMLINUX or key.symbol in self._added[unit]:
+            return _VMLINUX
+        if key.is_defined:
+            return unit
+        known = [exports for exports in self._exports if exports is not None]
+        export = next((exports[key.symbol] for exports in known if key.symbol in exports), None)
+        # What nobody exports is defined by another object of the same module.
+        return export.unit if export else unit if known else _UNKNOWN_UNIT
+
+    # -- the linked images ----------------------------------------------------------------------------------------
+
+    def _position(self, found: SeenObject, unit: str, symbol: FunctionSymbol) -> Position | None:
+        """Find an old function in what it was linked into; None if that is not at hand, or older than the object."""
+        opened = self._image(unit)
+        if opened is None or opened.time < found.time:
+            return None
+        place = found.name.rpartition("/")[2]
+        file = symbol.file or place
+        # Objects of one name have sources of one name, unless one is assembly or of several sources.
+        rank, count = self._ranks.get((unit, found.name), (0, 0))
+        is_known = file.rpartition(".")[0] == place.rpartition(".")[0] and opened.image.file_counts.get(file) == count
+        return opened.image.position(symbol, file, rank if is_known else None)
+
+    def _image(self, unit: str) -> _OpenImage | None:
+        if unit not in self._images:
+            self._images[unit] = self._open_image(unit)
+        return self._images[unit]
+
+    def _open_image(self, unit: str) -> _OpenImage | None:
+        tree = self.old.tree(SINGLE_OBJECT)
+        path = tree.image(unit) if tree is not None and unit != _UNKNOWN_UNIT else None
+        if path is None:
+            return None
+        mine = [found for found in self._objects.values() if unit in found.units]
+        names = {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
+        try:
+            return _OpenImage(Image(path, unit, names), path.stat().st_mtime_ns)
+        except (KlpError, OSError):
+            return None  # as good as none
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """For each object of a unit: which of those of its file name it is, in link order, and how many there are."""
+        tree = self.old.tree(SINGLE_OBJECT)
+        units = self.old.units() if SINGLE_OBJECT not in self.old.names else tree.units() if tree is not None else []
+        ranks = {}
+        for unit in units:
+            same: dict[str, list[str]] = defaultdict(list)
+            for name in unit.objects:
+                same[name.rpartition("/")[2]].append(name)
+            for names in same.values():
+                ranks.update({(unit.name, name): (rank, len(names)) for rank, name in enumerate(names)})
+        return ranks
+
+
+def _time(view: ObjectView | None) -> int:
+    try:
+        return 0 if view is None else Path(view.object.path).stat().st_mtime_ns
+    except OSError:
+        return 0

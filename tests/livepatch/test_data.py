@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A livepatch replaces no data: what changed in it, and what comes and goes with functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+ONLY = "a livepatch replaces functions only"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("int limit = 5;", "int limit = 6;", "content"),
+        ("char buffer[64];", "char buffer[128];", "size 64 -> 128"),
+        ("int table[2] = {1, 2};", "int table[3] = {1, 2, 3};", "size 8 -> 12"),
+        ("int a, b; int *p = &a;", "int a, b; int *p = &b;", "what it points to"),
+        ('const char *name = "one";', 'const char *name = "two";', "what it points to"),
+        ("const int modes[2] = {1, 2};", "const int modes[2] = {1, 3};", "content"),
+    ],
+)
+def test_changed_data(kernels: Any, old: str, new: str, what: str) -> None:
+    (reasons,) = kernels.of(old, new).values()
+    assert reasons == [f"data: {what}; {ONLY}"]
+
+
+def test_a_key_that_starts_with_another_value(kernels: Any) -> None:
+    source = "struct static_key { int enabled; void *type; } key = { %d, 0 };"
+    assert kernels.of(source % 0, source % 1) == {"key": [f"data: content; {ONLY}"]}
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+@pytest.mark.parametrize(
+    "source", ["int limit = 5;", "static int calls; int *p = &calls;", "const int table[] = {1, 2, 3};"]
+)
+def test_data_that_came_or_went(kernels: Any, change: str, source: str) -> None:
+    sources = ["int other;", "int other; " + source]
+    if change == "removed":
+        sources.reverse()
+    verdicts = kernels.of(*sources)
+    assert verdicts and not any(verdicts.values())
+
+
+def test_only_others_may_use_it_now(kernels: Any) -> None:
+    source = "%s int limit = 5; int *p = &limit;"
+    assert kernels.of(source % "static", source % "") == {"limit": []}
+
+
+def test_an_absolute_symbol(kernels: Any) -> None:
+    """All that there is to it is its value, which the linker puts into who uses it."""
+    source = "#asm\n.globl limit\nlimit = %d\n"
+    assert kernels.of(source % 5, source % 6) == {"limit": [f"data: content; {ONLY}"]}
+
+
+@pytest.mark.parametrize("section", [".data..ro_after_init", ".data..read_mostly"])
+def test_data_that_moved(kernels: Any, section: str) -> None:
+    source = "%s int limit = 5;"
+    assert kernels.of(source % "", source % f'__attribute__((section("{section}")))') == {"limit": []}
+
+
+def test_data_that_moved_out_of_init(kernels: Any) -> None:
+    source = '__attribute__((section("%s"))) int limit = 5;'
+    verdicts = kernels.of(source % ".init.data", source % ".data")
+    assert verdicts == {"limit": ["init or exit code: in .init.data"]}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_data_that_became_per_cpu(kernels: Any, back: bool) -> None:
+    """Patched functions would add the offset of a CPU to the address of one variable."""
+    sections = [".data", ".data..percpu"]
+    if back:
+        sections.reverse()
+    sources = [f'__attribute__((section("{section}"))) int limit = 5;' for section in sections]
+    assert kernels.of(*sources) == {"limit": [f"data: from {sections[0]} to {sections[1]}; {ONLY}"]}
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed"])
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        (".init.data", "init or exit code: in .init.data"),
+        (".initcall6.init", "init or exit code: in .initcall6.init"),
+        (".init.setup", "init or exit code: in .init.setup"),
+        (".modinfo", "table: .modinfo is read from the module's file"),
+        (".export_symbol", "table: .export_symbol is made into exports by the linker"),
+        ("___ksymtab_gpl+foo", "table: ___ksymtab_gpl+foo is what the kernel exports, fixed when it is linked"),
+        ("__ksymtab_strings", "table: __ksymtab_strings is what the kernel exports, fixed when it is linked"),
+        ("__param", "table: __param is read at boot, or when the module is loaded"),
+    ],
+)
+def test_data_that_is_read_once(kernels: Any, section: str, reason: str, change: str) -> None:
+    source = 'int other; __attribute__((section("%s"))) long entry = %d;'
+    old = "int other;" if change == "added" else source % (section, 5)
+    new = "int other;" if change == "removed" else source % (section, 6)
+    assert kernels.of(old, new)["entry"] == [reason]
+
+
+def test_tracepoints_come_with_the_livepatch(kernels: Any) -> None:
+    source = 'int other; __attribute__((section("__tracepoints"))) long entry = 5;'
+    assert kernels.of("int other;", source)["entry"] == []
+
+
+def test_content_without_a_symbol(kernels: Any) -> None:
+    source = "#asm\n.section .rodata\n.globl a\na: .quad 1\n.size a, 8\n.quad %d\n"
+    assert kernels.of(source % 5, source % 6) == {".rodata": [f"data: content without a symbol; {ONLY}"]}
+
+
+def test_flags_of_a_section(kernels: Any) -> None:
+    source = '#asm\n.section .extra, "%s"\n.globl a\na: .quad 1\n.size a, 8\n'
+    assert kernels.of(source % "a", source % "aw")[".extra"] == [f"data: type or flags of the section; {ONLY}"]
+
+
+def test_the_order_of_a_table(kernels: Any) -> None:
+    source = '#asm\n.section .table, "a"\n.globl a, b\n%s: .quad 1\n.size %s, 8\n%s: .quad 1\n.size %s, 8\n'
+    verdicts = kernels.of(source % ("a", "a", "b", "b"), source % ("b", "b", "a", "a"))
+    assert verdicts == {".table": [f"data: the order of its symbols; {ONLY}"]}
+
+
+def test_the_alignment_of_a_section(kernels: Any) -> None:
+    source = '#asm\n.section .extra, "a"\n.p2align %d\n.quad 1\n'
+    assert kernels.of(source % 3, source % 4) == {".extra": []}
+
+
+def test_the_vdso(kernels: Any) -> None:
+    """The image is an array in vmlinux; the functions beside it in the same directory are functions as others."""
+    image = "const unsigned char raw_data[4] = {1, 2, 3, %d};"
+    function = "int map_vdso(int x) { return x + %d; }"
+    old = {"arch/x86/entry/vdso/vdso-image-64.o": image % 1, "arch/x86/entry/vdso/vma.o": function % 1}
+    new = {"arch/x86/entry/vdso/vdso-image-64.o": image % 2, "arch/x86/entry/vdso/vma.o": function % 2}
+    kernels.build(old, new)
+    assert kernels.verdicts() == {"raw_data": ["vdso: its image is mapped into running programs"], "map_vdso": []}
