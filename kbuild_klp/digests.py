@@ -31,6 +31,7 @@ _OFFSET_FACTOR = 0x9E3779B97F4A7C15
 _ORDINAL_FACTOR = 0xC2B2AE3D27D4EB4F
 _WORD = (1 << 64) - 1
 _CYCLE = xxh3_128_digest(b"\0cycle")
+_NO_STRING = xxh3_128_digest(b"\0no string")
 
 
 def _times(factor: int, values: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -178,7 +179,12 @@ class Digests:
         return _text_digests([f"\0section {self.canonical.section_names[section]}" for section in sections.tolist()])
 
     def _string_digests(self, addresses: NDArray[np.int64]) -> bytes:
-        return b"".join(map(self._string_digest, addresses.tolist()))
+        image = self.canonical.image
+        section = np.searchsorted(image.starts, addresses, "right") - 1
+        is_outside = addresses >= image.starts[section] + image.sizes[section]
+        pairs = zip(addresses.tolist(), is_outside.tolist(), strict=True)
+        # One past the end of a section of strings is no string, and not the empty one.
+        return b"".join([_NO_STRING if outside else self._string_digest(address) for address, outside in pairs])
 
     def _string_digest(self, address: int) -> bytes:
         end = self.data.find(b"\0", address)

@@ -409,3 +409,24 @@ def test_debug_information_with_sections_for_functions_and_data(cc: Compiler) ->
     source = NAMED.format("", "ext", "name", 1, "target[2]") + STRINGS.replace("%%", "%").replace("%s", "")
     flags = ["-ffunction-sections", "-fdata-sections"]
     assert diff_objects(cc.object(source, *flags), cc.object(source, *flags, "-g")) == set()
+
+
+def test_place_inside_a_constant_is_another_than_its_start(gcc: Compiler) -> None:
+    """Where all bytes of a constant are the same, what stands from its middle on looks like all of it."""
+    text = """
+    .section .rodata.cst8, "aM", @progbits, 8
+    .LC0: .quad {value}\n .LC1: .quad 7
+    .text\n.globl f\n.type f, @function\nf: movzwl .LC{at}(%rip), %eax\n movq .LC1(%rip), %rdx\n ret\n.size f, . - f
+    """
+    old = text.format(value=0, at=0)
+    assert gcc.diff_assembly(old, text.format(value=0, at="0+2")) == changed("f")
+    assert gcc.diff_assembly(old, text.format(value=1, at=0)) == changed("f")
+    assert gcc.diff_assembly(text.format(value=0, at="0+2"), text.format(value=0, at="0+4")) == changed("f")
+
+
+def test_one_past_the_last_string_is_not_the_empty_string(gcc: Compiler) -> None:
+    text = """
+    .section .rodata.str1.1, "aMS", @progbits, 1\n.LC0: .string "a"\n.LC1: .string ""\n
+    .text\n.globl f\n.type f, @function\nf: movq $.LC1+{at}, %rsi\n movq $.LC0, %rdi\n ret\n.size f, . - f
+    """
+    assert gcc.diff_assembly(text.format(at=0), text.format(at=1)) == changed("f")

@@ -121,6 +121,18 @@ def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray
     return result
 
 
+def _whole_constants(image: Image, gaps: Gaps, cut: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where to cut so that a constant (.rodata.cst*) stays whole: a place inside it is an offset in it."""
+    headers = image.object.sections
+    gap = np.searchsorted(gaps.start, cut, "right") - 1
+    section = gaps.section[gap]
+    size = np.where(headers["flags"][section] & elf.SHF_MERGE != 0, headers["entsize"][section].astype(np.int64), 1)
+    start = image.base[section]
+    whole = cut - (cut - start) % np.maximum(size, 1)
+    # The gap itself starts a piece already.
+    return np.unique(whole[whole > gaps.start[gap]])
+
+
 def build_parts(
     image: Image,
     chunks: Chunks,
@@ -139,7 +151,7 @@ def build_parts(
     low = np.searchsorted(targets, gaps.start[piece], "right")
     high = np.searchsorted(targets, gaps.end[piece], "left")
     cuts = [targets[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
-    cut = np.concatenate(cuts) if cuts else np.empty(0, np.int64)
+    cut = _whole_constants(image, gaps, np.concatenate(cuts)) if cuts else np.empty(0, np.int64)
     origin = np.searchsorted(gaps.start, cut, "right") - 1
 
     owned = np.array(sorted(image.owned), np.int64)
