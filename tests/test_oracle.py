@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The oracle: it has to find each sort of change, and nothing else, before it may judge anything."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from oracle import by_section, opinion
+from oracle.listing import Listing
+from snippets import Compiler
+
+SOURCE = r"""
+int printk(const char *, ...);
+int outside(int);
+extern int key, other_key;
+static int hidden = 3;
+int table[] = {1, 2, 3};
+static int (*const calls[])(int) = {outside, 0};
+static int __attribute__((noinline)) helper(int x) { static int count; return count += x + hidden; }
+void hide(int x) { hidden = x; }
+int text(int x) { return printk("text %d\n", x); }
+int call(int x) { return helper(x) + calls[x & 1](x) + 1; }
+int later(int x) { return outside(x) ? helper(x) + 2 : table[x]; }
+int name(int x) { return printk("%s", __func__) + x; }
+int alternative(int x)
+{
+    asm volatile("661: .byte 0x90,0x90,0x90\n.pushsection .altinstructions,\"a\"\n.long 661b - ., 6641f - .\n"
+                 ".word 5, 0\n.byte 3, 3\n.popsection\n"
+                 ".pushsection .altinstr_replacement,\"ax\"\n6641: stac\n.popsection");
+    return outside(x);
+}
+int warns(int x)
+{
+    asm volatile("1: ud2\n.pushsection __bug_table,\"aw\"\n.long 1b - ., %c0 - .\n.word %c1, %c2\n.popsection"
+                 :: "i"("file.c"), "i"(12), "i"(3));
+    return outside(x) + 2;
+}
+int guarded(int x)
+{
+    asm volatile("1: movl %0,%0\n2:\n.pushsection __ex_table,\"a\"\n.long 1b - ., 2b - ., 3\n.popsection" : "+r"(x));
+    return x;
+}
+int jumps(int x)
+{
+    asm volatile("1: .byte 0x0f,0x1f,0x44,0,0\n.pushsection __jump_table,\"aw\"\n.balign 8\n.long 1b - ., 1b - .\n"
+                 ".quad %c0 - .\n.popsection" :: "i"(&key));
+    return x + 9;
+}
+"""
+
+FUNCTIONS = [
+    ("text", '"text %d\\n"', '"text %u\\n"'),
+    ("text", 'printk("text', 'outside + printk("text'),
+    ("helper", "x + hidden", "x - hidden"),
+    ("call", "calls[x & 1](x) + 1", "calls[x & 1](x) + 2"),
+    ("call", "helper(x) + calls", "outside(x) + calls"),
+    ("later", "helper(x) + 2", "helper(x + 1)"),
+    ("alternative", ".word 5, 0", ".word 6, 0"),
+    ("alternative", "6641: stac", "6641: clac"),
+    ("warns", '"i"(3));', '"i"(2));'),
+    ("warns", '"file.c"', '"elif.c"'),
+    ("guarded", "2b - ., 3", "2b - ., 4"),
+    ("guarded", ".long 1b - ., 2b - ., 3", ".long 1b - ., 1b - ., 3"),
+    ("jumps", '"i"(&key)', '"i"(&other_key)'),
+]
+DATA = [
+    ("table", "table[] = {1, 2, 3}", "table[] = {1, 2, 4}"),
+    ("hidden", "hidden = 3", "hidden = 4"),
+    ("calls", "calls[])(int) = {outside, 0}", "calls[])(int) = {outside, outside}"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), FUNCTIONS, ids=[f"{row[0]}: {row[2]}" for row in FUNCTIONS])
+def test_a_changed_function(gcc: Compiler, name: str, old: str, new: str):
+    pair = gcc.object(SOURCE), gcc.object(SOURCE.replace(old, new))
+    assert opinion.differences(*pair) == {("function", name): "changed"}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), DATA, ids=[row[0] for row in DATA])
+def test_changed_data(gcc: Compiler, name: str, old: str, new: str):
+    pair = gcc.object(SOURCE), gcc.object(SOURCE.replace(old, new))
+    assert opinion.differences(*pair) == {("data", name): "changed"}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), FUNCTIONS + DATA, ids=lambda text: text[:12])
+def test_sections_say_the_same(gcc: Compiler, name: str, old: str, new: str):
+    flags = "-ffunction-sections", "-fdata-sections"
+    pair = gcc.object(SOURCE, *flags), gcc.object(SOURCE.replace(old, new), *flags)
+    answer, asked = by_section.differences(*pair)
+    kind = "data" if (name, old, new) in DATA else "function"
+    assert answer == {(kind, name): "changed"}
+    assert {("function", name) for name, _, _ in FUNCTIONS} <= asked
+
+
+def test_neighbours_stay_the_same(gcc: Compiler):
+    more = SOURCE.replace(
+        "int text(", "static int new_one[7] = {1}; int first(int x) { new_one[x]++; return 3; }\nint text("
+    )
+    answer = opinion.differences(gcc.object(SOURCE), gcc.object(more))
+    assert answer == {("function", "first"): "added", ("data", "new_one"): "added"}
+    assert opinion.differences(gcc.object(more), gcc.object(SOURCE)) == dict.fromkeys(answer, "removed")
+
+
+def test_attributes_and_sections(gcc: Compiler):
+    old = gcc.object(SOURCE)
+    weak = gcc.object(SOURCE.replace("int text(", "__attribute__((weak)) int text("))
+    assert opinion.differences(old, weak) == {("function", "text"): "changed"}
+    moved = gcc.object(SOURCE.replace("int text(", '__attribute__((section(".other.text"))) int text('))
+    assert opinion.differences(old, moved) == {("function", "text"): "moved"}
+    line = gcc.object(SOURCE.replace('"i"(12)', '"i"(13)'))
+    assert opinion.differences(old, line) == {("function", "warns"): "line-only"}
+
+
+def test_bytes_under_no_symbol(gcc: Compiler):
+    answer = opinion.differences(gcc.assembly(".data\n.long 1, 2\n"), gcc.assembly(".data\n.long 1, 3\n"))
+    assert answer == {("section", ".data"): "changed"}
+
+
+# LKGS %di, and what follows it in mm_release of Linux 6.12; binutils 2.40 makes a branch of "70 83" in it.
+LKGS = "f20f00f7 31c0 8ee0 488bbdf0040000 4885ff 7413 8b4370 83f801 7f64 c3"
+
+
+def test_an_instruction_that_objdump_does_not_know(gcc: Compiler, monkeypatch: pytest.MonkeyPatch):
+    """It gets out of step there, and a branch of that stretch goes to wherever the neighbours are."""
+    code = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(LKGS))
+    far = f"f: .byte {code}\n.type f,@function\n.size f,.-f\n"
+    near = ".zero 200\ng: nop\n{}ret\n.type g,@function\n.size g,.-g\n"
+    pair = [gcc.assembly(near.format(text) + far) for text in ("", "nop\n")]
+    assert opinion.differences(*pair) == {("function", "g"): "changed"}
+    if any("(bad)" in instruction.text for instruction in Listing(pair[0]).code[".text"]):
+        monkeypatch.setattr(opinion, "_ASTRAY", 0)
+        assert ("function", "f") in opinion.differences(*pair)
+
+
+def test_it_shares_no_code_with_what_it_judges():
+    for path in sorted(Path(opinion.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith("kbuild_klp")], path
