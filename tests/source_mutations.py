@@ -82,13 +82,14 @@ def disagreements(ours: Answer, theirs: Answer, asked: set[Key] | None = None) -
 
 
 class Question(NamedTuple):
-    """Something of which two say something else. ``answer`` is all that we say of ``pair``; "" is nothing."""
+    """Something of which two say something else; "" is nothing. ``answer`` and ``judgement`` are all that they say."""
 
     kind: str
     name: str
     ours: str
     theirs: str
     answer: Answer
+    judgement: Answer
     pair: Pair
     mutation: Mutation
 
@@ -114,8 +115,26 @@ def _aliases(question: Question) -> set[str]:
 
 
 def _is_alias(question: Question) -> bool:
-    is_told = any(("function", name) in question.answer for name in _aliases(question))
-    return question.kind == "function" and not question.ours and is_told
+    if question.kind != "function" or (question.ours and question.theirs):
+        return False
+    told = question.judgement if question.ours else question.answer
+    return any(("function", name) in told for name in _aliases(question))
+
+
+def _labels(section: str, pair: Pair) -> set[str]:
+    """Return the names of the labels of a section that have no size, which is how assembly marks a place."""
+    symbols = [symbol for path in pair for symbol in Listing(path).symbols if symbol.section == section]
+    return {plain(symbol.name) for symbol in symbols if symbol.kind == "NOTYPE" and not symbol.size}
+
+
+def _is_code_before_label(question: Question) -> bool:
+    if (question.kind, question.ours, question.theirs) == ("section", "", "changed"):
+        labels = _labels(question.name, question.pair)
+        return any(("function", name) in question.answer for name in labels)
+    if (question.kind, question.ours, question.theirs) != ("function", "changed", ""):
+        return False
+    sections = [name for kind, name in question.judgement if kind == "section"]
+    return any(question.name in _labels(section, question.pair) for section in sections)
 
 
 def _is_alignment(question: Question) -> bool:
@@ -131,7 +150,10 @@ def _is_line(question: Question) -> bool:
 
 
 CONVENTIONS = (
-    Convention("alias", "several names of one function are reported under the first of them", _is_alias),
+    Convention("alias", "several names of one function are reported under one of them", _is_alias),
+    Convention(
+        "label", "code under no name is given to the label behind it, not to the section", _is_code_before_label
+    ),
     Convention("alignment", "the alignment of a section belongs to no symbol; the oracle leaves it out", _is_alignment),
     Convention("line", "the oracle cannot know which numbers in the code are lines", _is_line),
 )
@@ -183,18 +205,19 @@ class Verdict(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _judge(mutation: Mutation, plainly: Pair, sectioned: Pair | None) -> Verdict:
+def judge_pair(mutation: Mutation, plainly: Pair, sectioned: Pair | None) -> Verdict:
+    """Hold our answer for a pair of objects against the others'."""
     ours, theirs = answer_of(plainly), opinion.differences(*plainly)
     explained, notes = [], []
-    questions = [("oracle", disagreements(ours, theirs), ours, plainly)]
+    questions = [("oracle", disagreements(ours, theirs), ours, theirs, plainly)]
     if sectioned is not None:
         sections, asked = by_section.differences(*sectioned)
         again = answer_of(sectioned)
-        questions += [("sections", disagreements(ours, sections, asked), ours, plainly)]
-        questions += [("sectioned", disagreements(again, sections, asked), again, sectioned)]
-    for judge, found, answer, pair in questions:
+        questions += [("sections", disagreements(ours, sections, asked), ours, sections, plainly)]
+        questions += [("sectioned", disagreements(again, sections, asked), again, sections, sectioned)]
+    for judge, found, answer, judgement, pair in questions:
         for key, words in found.items():
-            question = Question(*key, *words, answer, pair, mutation)
+            question = Question(*key, *words, answer, judgement, pair, mutation)
             rule = next((rule for rule in CONVENTIONS + FAULTS if rule.applies(question)), None)
             if rule:
                 explained.append(rule.name)
@@ -223,7 +246,7 @@ def judge_object(tree: Path, name: str, chosen: Iterable[Mutation], sections: bo
             except CompileError as error:
                 yield Verdict(mutation._replace(texts={}), "rejected", {}, (), (str(error),))
                 continue
-            verdict = _judge(mutation, pairs["plain"], pairs.get("sections"))
+            verdict = judge_pair(mutation, pairs["plain"], pairs.get("sections"))
             if not verdict.found and not verdict.notes and _same(pairs["plain"]):
                 verdict = verdict._replace(state="same")
             yield verdict

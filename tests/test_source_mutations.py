@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernel_replay import CompileError, Replay
-from source_mutations import SOURCES, Verdict, chosen_mutations, judge_all
-from source_mutator import Kind, mutations, rows
+import source_mutations
+from kernel_replay import SECTIONS, CompileError, Replay
+from oracle.opinion import Answer
+from snippets import Compiler
+from source_mutations import SOURCES, Pair, Verdict, chosen_mutations, judge_all, judge_pair
+from source_mutator import Kind, Mutation, mutations, rows
 
 # Assembly costs nothing; of C, small files, with what is recorded of them and two seeded changes.
 ASSEMBLY = ("arch/x86/entry/entry_64.o", "arch/x86/lib/copy_user_64.o", "arch/x86/lib/memmove_64.o")
@@ -78,6 +81,32 @@ def test_the_command_line_gives_the_same_answer(tree: Path, tmp_path: Path):
     assert done.returncode == 1, done.stderr
     (group,) = json.loads(done.stdout)["objects"]
     assert [(change["symbol"], change["change"]) for change in group["changes"]] == [("cmdline_proc_show", "changed")]
+
+
+SOURCE = "int outside(int);\nint first(int x) { return outside(x) + 1; }\nint second(int x) { return outside(x); }\n"
+
+
+@pytest.mark.parametrize("answer", [{}, {("function", "second"): "changed"}, {("function", "first"): "added"}])
+@pytest.mark.parametrize("asked", ["oracle", "sections"])
+def test_a_wrong_answer_would_be_seen(gcc: Compiler, monkeypatch: pytest.MonkeyPatch, answer: Answer, asked: str):
+    """A miss, a false report, and another word for it: no convention may excuse them."""
+    change = Mutation("unit.o", Kind.CONSTANT, "unit.c", 2, "+ 1", "+ 2", {})
+    texts = SOURCE, SOURCE.replace("+ 1", "+ 2")
+    plainly, sectioned = (Pair(*(gcc.object(text, *flags) for text in texts)) for flags in ((), SECTIONS))
+    assert judge_pair(change, plainly, sectioned).state == "found"
+    if asked == "sections":
+        monkeypatch.setattr(source_mutations.opinion, "differences", lambda *_: answer)
+    monkeypatch.setattr(source_mutations, "answer_of", lambda _: answer)
+    verdict = judge_pair(change, plainly, sectioned)
+    assert verdict.state == "wrong"
+    assert {note.partition(":")[0] for note in verdict.notes} >= {asked}
+
+
+def test_a_report_of_what_is_no_change_would_be_seen(gcc: Compiler):
+    nothing = Mutation("unit.o", Kind.NOTHING, "unit.c", 2, "+ 1", "+ 2", {})
+    pair = Pair(gcc.object(SOURCE), gcc.object(SOURCE.replace("+ 1", "+ 2")))
+    assert judge_pair(nothing, pair, None).state == "wrong"
+    assert judge_pair(nothing, Pair(pair.old, pair.old), None).state == "silent"
 
 
 def test_changes_are_the_same_each_time():
