@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Change sources of a built kernel, compile them, and hold what kbuild-klp says against two other opinions.
 
-    python tests/source_mutations.py TREE [--all] [--seed N] [--jobs N]
+    python tests/source_mutations.py TREE [--seed N] [--jobs N] [-v]
 
 TREE is not written to. Each change is compiled twice: as the kernel is, for `oracle.opinion`, and with a section for
 each function and object, for `oracle.by_section`. All three have to name the same functions and data. What they may
