@@ -44,12 +44,19 @@ def still_used(
         and change.change is ChangeType.CHANGED
         and all(row[at].possible for row in verdicts[name])
     }
-    stays = {entry: own - replaced - users.keys() for entry, own in users.items()}
+    gone = set(users)
+    stays = {entry: own - replaced - gone for entry, own in users.items()}
+    uses: dict[_Entry, list[_Entry]] = defaultdict(list)
+    for entry, own in users.items():
+        for user in own & gone:
+            uses[user].append(entry)
     used = {entry for entry, own in stays.items() if own}
-    waiting = set(used)
+    waiting = list(used)
     while waiting:
-        waiting = {entry for entry, own in users.items() if entry not in used and not waiting.isdisjoint(own)}
-        used |= waiting
+        for entry in uses[waiting.pop()]:
+            if entry not in used:
+                used.add(entry)
+                waiting.append(entry)
     result = {}
     for name, seen in objects.items():
         for at, symbol in seen.removed_functions():
