@@ -206,7 +206,8 @@ class ObjectProof:
             if pair is None:
                 return False
             chosen.setdefault(pair, []).append(index)
-        places = list(self._places(symbol, is_function))
+        moved = [pair for pair in self._changed.values() if any(pair.lines.map(a) == b for a, b in chosen)]
+        places = list(self._places(symbol, is_function, moved))
         if not places:
             return False
         for (old, new), uses in chosen.items():
@@ -229,8 +230,10 @@ class ObjectProof:
 
     # -- where a line number of a function can come from ----------------------------------------------------------
 
-    def _places(self, symbol: str, is_function: bool) -> Iterator[tuple[FilePair, list[Chunk]]]:
-        """Yield the files with the pieces in them that can be in the code of a function (the data of a variable).
+    def _places(
+        self, symbol: str, is_function: bool, wanted: Sequence[FilePair]
+    ) -> Iterator[tuple[FilePair, list[Chunk]]]:
+        """Yield those of the files ``wanted`` with pieces that can be in the code of a function (data of a variable).
 
         Only pieces that did not change; nothing when the function itself did, or is not found.
         """
@@ -260,7 +263,7 @@ class ObjectProof:
         # What the function mentions, through the file that was compiled; then on, within each other file.
         near = [home, main] if home is not main else [main]
         reached = _closure(own, [chunk for pair in near for chunk in pair.old_chunks])
-        for pair in files:
+        for pair in wanted:
             inside = _closure(reached, pair.old_chunks) if pair not in near else reached
             members = {id(chunk) for chunk in inside}
             chunks = [chunk for chunk in pair.old_chunks if chunk.is_function and id(chunk) in members]
