@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbuild_klp import sumfile
 from kbuild_klp.errors import BadObjectError, KlpError
-from kbuild_klp.jobs import job_slots
+from kbuild_klp.jobs import in_processes, job_slots
 from kbuild_klp.kernel.sumpath import sum_path
 
 _CHUNK = 48  # objects that a worker takes at a time
@@ -141,43 +139,21 @@ def _write_serially(names: list[str], progress: Progress | None) -> BatchResult:
 
 
 def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) -> BatchResult:
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
-
     # The largest first, so that no worker is left alone with one at the end.
     names = sorted(names, key=_size, reverse=True)
-    chunks = [
-        names[start :: (len(names) + _CHUNK - 1) // _CHUNK] for start in range((len(names) + _CHUNK - 1) // _CHUNK)
-    ]
+    count = (len(names) + _CHUNK - 1) // _CHUNK
+    chunks = [names[start::count] for start in range(count)]
     total = BatchResult()
     done = 0
     _import_workers_modules()
-    pool = ProcessPoolExecutor(slots, mp_context=get_context("fork"))
-    try:
-        with _interrupts_held():  # for good in the workers, which start here
-            futures = {pool.submit(_write_some, chunk): len(chunk) for chunk in chunks}
-        for future in as_completed(futures):
-            total.add(future.result())
-            done += futures[future]
-            if progress is not None:
-                progress(done, len(names))
-    except BrokenExecutor:
-        raise KlpError("a process that makes checksums was killed", hint="if memory is short, try --jobs 1") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for number, result in in_processes(_write_some, chunks, slots):
+        total.add(result)
+        done += len(chunks[number])
+        if progress is not None:
+            progress(done, len(names))
     total.errors.sort()
     total.warnings.sort()
     return total
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back. It goes to all processes, and only the parent is to speak."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _import_workers_modules() -> None:

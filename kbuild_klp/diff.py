@@ -3,30 +3,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kbuild_klp.batch import Progress
 from kbuild_klp.builds import SINGLE_OBJECT, Build, ObjectBuild, objects_by_name
-from kbuild_klp.classify import Change, ChangeType, classify
+from kbuild_klp.classify import Change, classify
 from kbuild_klp.correlate import correlate
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
-from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.livepatch import Facts, judge
 from kbuild_klp.report.model import ObjectChanges, Report
 from kbuild_klp.selection import Selection, first_rule
 
 if TYPE_CHECKING:
-    from kbuild_klp.explain.view import ObjectView
-    from kbuild_klp.livepatch.survey import Survey
+    from kbuild_klp.kernel.sources import SourceFiles
+    from kbuild_klp.secondlook import SecondLook
 
 _MOST_SETTINGS = 8
-_MOST_LINES = 200
 
 
 def compare(
@@ -36,8 +31,14 @@ def compare(
     progress: Progress | None = None,
     explain: bool = True,
     selections: Sequence[Selection] = (),
+    looking: Progress | None = None,
 ) -> Report:
-    """Compare two builds; raises KlpError when that makes no sense at all."""
+    """Compare two builds; raises KlpError when that makes no sense at all.
+
+    ``explain`` says whether the objects that differ are read, or checksums alone have to do. ``progress`` and
+    ``looking`` are called with the number of objects done and their total: while checksums are made that are missing,
+    and while objects that differ are read.
+    """
     if isinstance(old, ObjectBuild) != isinstance(new, ObjectBuild):
         raise KlpError(
             "one is an object, the other is not",
@@ -53,36 +54,23 @@ def compare(
     names = _all_objects(old, new)
     for selection in selections:
         selection.check(names, {unit for units in names.values() for unit in units})
-    survey: Survey | None = None
     found = _compare_objects(old, new, names, report)
-    # The objects are read only now, and only those that differ. First: what is nothing but line numbers?
+    second_look: SecondLook | None = None
     if explain and found:
-        from kbuild_klp.lines.parallel import settle_all
+        from kbuild_klp.secondlook import SecondLook
 
-        settled = settle_all(old, new, found, jobs)
-        found = settled.changes
-        report.warnings += settled.warnings
+        second_look = SecondLook(old, new, found, names, jobs, looking)
+        second_look.look()
     for name, changes in found.items():
         for change in changes:
             change.ignored = first_rule(selections, name, names[name], change)
-        is_of_lines = all(change.change is ChangeType.LINE_ONLY for change in changes)
-        # Who moved every line of a kernel does not read which.
-        if explain and not (is_of_lines and report.summary.line_only > _MOST_LINES):
-            views = NO_VIEWS
-            with _harmless(report, f"{name}: the reasons"):
-                views = open_views(old, new, name)
-                heard = [change for change in changes if change.ignored is None]
-                explain_object(old, new, name, heard, report.summary.changed, views)
-            with _harmless(report, f"{name}: whether a livepatch can carry its changes"):
-                survey = survey or _open_survey(old, new)
-                survey.look(name, names[name], changes, views.old, views.new)
         report.summary.add(changes)
     # Whether a livepatch can carry a change depends on others of other objects.
     judged: dict[tuple[str, str], list[Change]] = {}
-    if survey is not None:
-        with _harmless(report, "whether a livepatch can carry the changes"):
-            judged = survey.judged()
-            report.warnings += survey.warnings()
+    if second_look is not None:
+        second_look.explain()
+        judged = second_look.judged()
+        report.warnings += second_look.warnings
     for name, changes in found.items():
         label = new.label if name == SINGLE_OBJECT else name
         for unit in names[name]:
@@ -96,18 +84,6 @@ def compare(
         report.warnings += side.warnings
         report.failed += side.failed.values()
     return report
-
-
-@contextmanager
-def _harmless(report: Report, what: str) -> Iterator[None]:
-    """Turn a fault of ours into a warning that ``what`` could not be told."""
-    try:
-        yield
-    except Exception as error:
-        if os.environ.get("KLP_DEBUG"):
-            raise
-        reason = f"internal error: {type(error).__name__}: {error}"
-        report.warnings.append(f"{what} could not be told ({reason}); please report it")
 
 
 def _settings_warnings(old: Build, new: Build) -> list[str]:
@@ -173,62 +149,22 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
 
 def settle_lines(old: Build, new: Build, name: str, changes: list[Change]) -> list[Change]:
     """Find which changes of one object are of line numbers only; `compare` does it for all, if it explains."""
-    from kbuild_klp.lines.parallel import settle_all
+    from kbuild_klp.explain.pair import ObjectPair
+    from kbuild_klp.lineproof import LineProver
+    from kbuild_klp.lines import settle
 
-    return settle_all(old, new, {name: changes}, 1).changes[name]
-
-
-class Views(NamedTuple):
-    """The two versions of an object, None for one that is not at hand."""
-
-    old: ObjectView | None
-    new: ObjectView | None
-
-
-NO_VIEWS = Views(None, None)
-
-
-def open_views(old: Build, new: Build, name: str) -> Views:
-    """Open both versions of an object, as far as they are at hand and can be read."""
-    from kbuild_klp.explain.view import ObjectView
-
-    views = []
-    for side in (old, new):
-        path = side.object_file(name) if _listed(side, name) else None
-        try:
-            views.append(ObjectView(path) if path is not None else None)
-        except KlpError:
-            views.append(None)  # the checksums stand; only the words are missing
-    return Views(*views)
-
-
-def explain_object(
-    old: Build, new: Build, name: str, changes: list[Change], explained: int = 0, views: Views | None = None
-) -> list[Change]:
-    """Find the reasons of changes of one object, of which ``explained`` were already in other objects."""
-    views = views or open_views(old, new, name)
-    if views.old is None or views.new is None:
-        return changes
-    from kbuild_klp.explain import PATIENCE, explain_changes
-
-    return explain_changes(views.old, views.new, changes, PATIENCE - explained, partial(source_files, old, new, name))
+    return settle(LineProver(old, new), ObjectPair(old, new, name), changes)
 
 
 def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:
     """Return the paths of one object on both sides, None where it is not linked or not at hand."""
-    before, after = (side.object_file(name) if _listed(side, name) else None for side in (old, new))
-    return before, after
+    from kbuild_klp.explain.pair import ObjectPair
+
+    return ObjectPair(old, new, name).files
 
 
 def source_files(old: Build, new: Build, name: str) -> tuple[SourceFiles | None, SourceFiles | None]:
     """Return the source files of one object on both sides, None where they are not those that were compiled."""
-    try:
-        return old.sources(name, new), new.sources(name, old)
-    except (KlpError, OSError):
-        return None, None
+    from kbuild_klp.explain.pair import ObjectPair
 
-
-def _open_survey(old: Build, new: Build) -> Survey:
-    from kbuild_klp.livepatch.survey import Survey
-
-    return Survey(old, new)
+    return ObjectPair(old, new, name).sources()

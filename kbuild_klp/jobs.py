@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
+
+from kbuild_klp.errors import KlpError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
 
@@ -49,6 +56,51 @@ def job_slots(wanted: int | None, most: int) -> Iterator[int]:
         finally:
             if tokens and server:
                 os.write(server[1], tokens)
+
+
+def in_processes(work: Callable[[Task], Result], tasks: Sequence[Task], slots: int) -> Iterator[tuple[int, Result]]:
+    """Do tasks in ``slots`` processes; yields the number of each and its result, as they are done.
+
+    The processes are forked: they have what this one has, and only tasks and results are sent. Raises KlpError when
+    one of them is killed, and whatever ``work`` raises.
+    """
+    # Not at the top: most runs need one process.
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(slots, get_context("fork"), initializer=_inherit, initargs=(work,))
+    try:
+        with _interrupts_held():  # for good in the processes, which start here
+            numbers = {pool.submit(_work_on, task): number for number, task in enumerate(tasks)}
+        for future in as_completed(numbers):
+            yield numbers.pop(future), future.result()
+    except BrokenExecutor:
+        raise KlpError("a process that reads objects was killed", hint="if memory is short, try --jobs 1") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back. It goes to all processes, and only the parent is to speak."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+_inherited: Callable[[Any], Any] | None = None
+
+
+def _inherit(work: Callable[[Any], Any]) -> None:
+    global _inherited
+    _inherited = work
+
+
+def _work_on(task: Any) -> Any:
+    assert _inherited is not None
+    return _inherited(task)
 
 
 @contextmanager

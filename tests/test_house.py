@@ -46,6 +46,7 @@ LAYERS = (
     ("explain",),
     ("lines",),
     ("livepatch",),
+    ("secondlook",),
     ("report",),
     ("diff",),
     ("kbuild",),

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every reason, and line-only changes")
     parser.add_argument("--lines", action="store_true", help="list what differs in line numbers only too")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
     for what in ("function", "object", "unit"):
         text_of = f"only changes of {what}s that match PATTERN, as the shell does (may be repeated)"
         parser.add_argument(f"--{what}", metavar="PATTERN", action="append", default=[], help=text_of)
@@ -70,12 +70,13 @@ def _selections(arguments: argparse.Namespace, new: Build) -> list[Selection]:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     old, new = open_sides(arguments.builds, arguments.kept)
-    progress = ProgressLine("checksums")
+    progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
     try:
         selections = _selections(arguments, new)
-        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain, selections)
+        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain, selections, looking)
     finally:
         progress.close()
+        looking.close()
     if arguments.json:
         print(json.render(report))
     else:

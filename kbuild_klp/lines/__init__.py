@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from kbuild_klp.classify import Change, ChangeType, Proof
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.encoding import can_be_reencoded, reencoded_numbers
@@ -47,14 +48,12 @@ def is_of_interest(change: Change) -> bool:
     return is_candidate(change)
 
 
-def settle(prover: LineProver, name: str, changes: list[Change]) -> list[Change]:
+def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> list[Change]:
     """Return the changes of one object with those marked LINE_ONLY that are of line numbers only."""
-    files = [side.object_file(name) if name in side.names else None for side in (prover.old, prover.new)]
-    if files[0] is None or files[1] is None:
+    if None in pair.files or not any(map(is_of_interest, changes)):
         return changes
-    judge = _Judge(prover, name, files[0], files[1])
     try:
-        return judge.settle(changes)
+        return _Judge(prover, pair).settle(changes)
     except KlpError:
         return changes  # the checksums stand
 
@@ -62,20 +61,21 @@ def settle(prover: LineProver, name: str, changes: list[Change]) -> list[Change]
 class _Judge:
     """Settles the changes of one object. Objects and sources are read when they are first needed."""
 
-    def __init__(self, prover: LineProver, name: str, old: str, new: str) -> None:
+    def __init__(self, prover: LineProver, pair: ObjectPair) -> None:
         self._prover = prover
-        self._name = name
-        self._files = old, new
+        self._pair = pair
         self._may_be_only_lines = False
 
-    @cached_property
+    @property
     def _views(self) -> tuple[ObjectView, ObjectView]:
-        old, new = self._files
-        return ObjectView(old), ObjectView(new)
+        old, new = self._pair.old, self._pair.new
+        if old is None or new is None:
+            raise KlpError("cannot be read", file=self._pair.name)
+        return old, new
 
     @cached_property
     def _proof(self) -> ObjectProof | None:
-        return self._prover.of(self._name)
+        return self._prover.of(self._pair.name)
 
     @property
     def _only_lines_differ(self) -> bool:

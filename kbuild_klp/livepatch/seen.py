@@ -34,10 +34,10 @@ class SeenObject:
     name: str
     units: list[str]
     shown_units: list[str]
-    changes: list[Change]
-    no_old: str
-    no_new: str
-    time: int
+    changes: list[Change] = field(default_factory=list)
+    no_old: str = ""
+    no_new: str = ""
+    time: int = 0
     functions: dict[int, SeenFunction] = field(default_factory=dict)
     users: dict[str, set[str]] | None = None
     gone: dict[str, set[str]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_FUNCTION
 from kbuild_klp.errors import KlpError
+from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
 from kbuild_klp.livepatch import Facts, Position, join_names, judge, needs_nothing
@@ -84,22 +85,29 @@ class Survey:
 
     # -- looking at objects ---------------------------------------------------------------------------------------
 
-    def look(
-        self, name: str, units: list[str], changes: list[Change], old: ObjectView | None, new: ObjectView | None
-    ) -> None:
-        """Gather what the two versions of one object say of its changes; None for one that cannot be looked at."""
-        place, real = (name, units) if name != SINGLE_OBJECT else self._place_of_object()
-        no_old = "" if old else "the old object is not at hand"
-        no_new = "" if new else "the new object is not at hand"
-        found = self._objects[name] = SeenObject(place, real, units, changes, no_old, no_new, _time(old))
-        if not self._livepatch:
-            return
+    def prepare(self) -> None:
+        """Read what `look` needs of the trees; before processes are started, so that it is read once."""
+        _ = self._livepatch, self.crcs
+
+    def look(self, pair: ObjectPair, units: list[str], changes: list[Change]) -> SeenObject:
+        """Return what the two versions of one object say of its changes; nothing is kept here until `add`."""
+        place, real = (pair.name, units) if pair.name != SINGLE_OBJECT else self._place_of_object()
+        found = SeenObject(place, real, units)
+        asked = {
+            at: change
+            for at, change in enumerate(changes)
+            if change.kind == KIND_FUNCTION and not needs_nothing(change)
+        }
+        if not self._livepatch or all(change.change is ChangeType.LINE_ONLY for change in changes):
+            return found
+        old, new = pair.old, pair.new
+        found.no_old = "" if old else "the old object is not at hand"
+        found.no_new = "" if new else "the new object is not at hand"
+        found.time = _time(old)
         before, after = ObjectSide(old) if old else None, ObjectSide(new) if new else None
         refers = after.references_to(self.crcs) if after and self.crcs else {}
         in_module = any(unit != _VMLINUX for unit in real)
-        for at, change in enumerate(changes):
-            if change.kind != KIND_FUNCTION or needs_nothing(change):
-                continue
+        for at, change in asked.items():
             seen = found.functions[at] = SeenFunction()
             if change.old is not None and before is not None:
                 seen.untraced, seen.old = before.untraced(change.old), before.symbol(change.old)
@@ -113,8 +121,15 @@ class Survey:
                     seen.keys = after.keys(change.new)
         if before is not None:
             removed = [change.old for change in changes if change.old is not None and change.new is None]
-            found.users = before.users_of_entries(removed) if any(found.removed_functions()) else {}
+            is_function_gone = any(change.change is ChangeType.REMOVED for change in asked.values())
+            found.users = before.users_of_entries(removed) if is_function_gone else {}
             found.gone = before.users_of_gone(after) if after is not None else {}
+        return found
+
+    def add(self, name: str, found: SeenObject, changes: list[Change]) -> None:
+        """Take in what was seen of an object, and its changes."""
+        found.changes = changes
+        self._objects[name] = found
 
     def _crcs_of(self, name: str, refers: dict[str, set[str]]) -> tuple[str, ...]:
         if not self.crcs:

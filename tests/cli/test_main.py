@@ -189,7 +189,7 @@ def test_a_fault_in_explaining_costs_the_words_only(
     def fail(*_: object) -> None:
         raise IndexError("oh")
 
-    monkeypatch.setattr("kbuild_klp.explain.explain_changes", fail)
+    monkeypatch.setattr("kbuild_klp.secondlook.explain_changes", fail)
     monkeypatch.delenv("KLP_DEBUG", raising=False)
     monkeypatch.chdir(builds)
     assert command_line.main(["diff", "old", "new"]) == 1

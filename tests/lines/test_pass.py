@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import json as reader
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_build import FakeBuild
 
+from kbuild_klp import secondlook
 from kbuild_klp.builds import TreeBuild
-from kbuild_klp.classify import Change, Proof
+from kbuild_klp.classify import Change
 from kbuild_klp.diff import compare
-from kbuild_klp.lines import parallel
 from kbuild_klp.report import json, text
 
 SOURCE = """int pass(int, int);
@@ -31,21 +33,34 @@ def builds(tmp_path: Path) -> tuple[TreeBuild, TreeBuild]:
     return TreeBuild(str(tmp_path / "old")), TreeBuild(str(tmp_path / "new"))
 
 
-def _answers(old: TreeBuild, new: TreeBuild, jobs: int) -> list[tuple[str, str, str, Proof | None]]:
+def _answers(old: TreeBuild, new: TreeBuild, jobs: int) -> list[dict[str, Any]]:
     report = compare(old, new, jobs)
     assert not report.failed and not report.warnings
-    return [
-        (group.object, change.symbol, change.change.value, change.proof)
-        for group in report.objects
-        for change in group.changes
-    ]
+    document = reader.loads(json.render(report))
+    return [{"object": group["object"], **change} for group in document["objects"] for change in group["changes"]]
 
 
-def test_several_processes_say_what_one_says(builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("patience", [secondlook.PATIENCE, 0])
+def test_several_processes_say_what_one_says(
+    builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch, patience: int
+):
+    """Reasons and verdicts too, and when there is too much to explain."""
+    monkeypatch.setattr(secondlook, "PATIENCE", patience)
     alone = _answers(*builds, 1)
-    assert {answer[2:] for answer in alone} == {("line-only", Proof.RECORDS), ("changed", None)}
-    monkeypatch.setattr(parallel, "_WORTH_A_PROCESS", 1)
+    assert {(answer["change"], answer.get("proof")) for answer in alone} == {
+        ("line-only", "records"),
+        ("changed", None),
+    }
+    (changed,) = [answer["reasons"] for answer in alone if answer["change"] == "changed"]
+    assert any("addl" in reason for reason in changed) is bool(patience)
+    monkeypatch.setattr(secondlook, "_WORTH_A_PROCESS", 1)
     assert _answers(*builds, 3) == alone
+
+
+def test_progress_counts_the_objects_that_differ(builds: tuple[TreeBuild, TreeBuild]):
+    calls: list[tuple[int, int]] = []
+    compare(*builds, 1, looking=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, len(OBJECTS)) for done in range(1, len(OBJECTS) + 1)]
 
 
 def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch):
@@ -53,7 +68,7 @@ def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuil
         raise RuntimeError("broken")
 
     monkeypatch.delenv("KLP_DEBUG", raising=False)
-    monkeypatch.setattr(parallel, "settle", fail)
+    monkeypatch.setattr(secondlook, "settle", fail)
     report = compare(*builds, 1)
     assert report.summary.changed == 1 and report.summary.line_only == len(OBJECTS) - 1
     assert len(report.warnings) == len(OBJECTS)
@@ -61,8 +76,6 @@ def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuil
 
 
 def test_proof_is_in_the_document_of_line_only_changes_only(builds: tuple[TreeBuild, TreeBuild]):
-    import json as reader
-
     report = compare(*builds, 1)
     document = reader.loads(json.render(report))
     changes = [change for part in document["objects"] for change in part["changes"]]
