@@ -86,6 +86,11 @@ def place_reasons(old: Entry, new: Entry) -> list[Reason]:
     return reasons
 
 
+def moved_reason(old: Entry, new: Entry) -> Reason:
+    """Say from where to where something moved that is otherwise the same."""
+    return Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
+
+
 def _classify_pair(pair: Pair) -> Change | None:
     old, new = pair
     if old is None:
@@ -97,8 +102,7 @@ def _classify_pair(pair: Pair) -> Change | None:
         reasons = component_reasons(old, new) + place_reasons(old, new)
         return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons)
     if old.section != new.section:
-        reason = Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
-        return Change(new.name, new.kind, ChangeType.MOVED, old, new, [reason])
+        return Change(new.name, new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
     if old.lines != new.lines:
         reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
         return Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)

@@ -61,6 +61,7 @@ def compare(
 
         second_look = SecondLook(old, new, found, names, jobs, looking)
         second_look.look()
+        report.summary.reencoded = second_look.reencoded
     for name, changes in found.items():
         for change in changes:
             change.ignored = first_rule(selections, name, names[name], change)
@@ -153,7 +154,7 @@ def settle_lines(old: Build, new: Build, name: str, changes: list[Change]) -> li
     from kbuild_klp.lineproof import LineProver
     from kbuild_klp.lines import settle
 
-    return settle(LineProver(old, new), ObjectPair(old, new, name), changes)
+    return settle(LineProver(old, new), ObjectPair(old, new, name), changes).changes
 
 
 def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:

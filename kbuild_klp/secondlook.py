@@ -40,11 +40,13 @@ class _Seen:
     """What was seen of one object, as it is sent from process to process.
 
     ``changes`` are all changes if there are others now (line numbers in names), else ``lines`` those that are of
-    line numbers only, by index; ``object`` is what the verdicts need, without the changes.
+    line numbers only, and those that moved, by index; ``object`` is what the verdicts need, without the changes;
+    ``reencoded`` counts what turned out to be no change at all.
     """
 
     name: str
     changes: list[Change] | None = None
+    reencoded: int = 0
     lines: dict[int, Change] = field(default_factory=dict)
     object: SeenObject | None = None
     warnings: list[str] = field(default_factory=list)
@@ -85,6 +87,8 @@ class SecondLook:
     ) -> None:
         self.changes = changes
         self.warnings: list[str] = []
+        self.reencoded = 0
+        """How many functions turned out to have the same instructions, in other lengths."""
         self.survey = Survey(old, new)
         self._old = old
         self._new = new
@@ -106,14 +110,17 @@ class SecondLook:
             results[seen.name] = seen
             if self._progress is not None:
                 self._progress(done, total)
-        for name, before in self.changes.items():
+        for name, before in list(self.changes.items()):
             seen = results[name]
             if seen.changes is not None:
                 self.changes[name] = seen.changes
             for at, change in seen.lines.items():
                 before[at] = change
-            if seen.object is not None:
+            if not self.changes[name]:
+                del self.changes[name]
+            elif seen.object is not None:
                 self.survey.add(name, seen.object, self.changes[name])
+            self.reencoded += seen.reencoded
             self.warnings += seen.warnings
 
     def _look_at(self, name: str) -> _Seen:
@@ -122,14 +129,16 @@ class SecondLook:
         result = _Seen(name)
         changes = before
         with _harmless(result.warnings, f"{name}: what is of line numbers only"):
-            changes = settle(self._prover, pair, before)
+            changes, result.reencoded = settle(self._prover, pair, before)
         if len(changes) != len(before) or any(x is not y for x, y in zip(before, changes, strict=False)):
             result.changes = changes
-        lines = {at: change for at, change in enumerate(changes) if change.change is ChangeType.LINE_ONLY}
+        lines = [change for change in changes if change.change is ChangeType.LINE_ONLY]
         if lines:
             with _harmless(result.warnings, f"{name}: the reasons"):
-                self._explain(pair, list(lines.values()), len(lines))
-            result.lines = lines if result.changes is None else {}
+                self._explain(pair, lines, len(lines))
+        if result.changes is None:
+            kinds = (ChangeType.LINE_ONLY, ChangeType.MOVED)
+            result.lines = {at: change for at, change in enumerate(changes) if change.change in kinds}
         with _harmless(result.warnings, f"{name}: whether a livepatch can carry its changes"):
             result.object = self.survey.look(pair, self._units[name], changes)
         return result

@@ -7,7 +7,10 @@ Each test has two versions of a small source and the whole answer that is right 
 from __future__ import annotations
 
 import pytest
-from snippets import Compiler, changed, diff_objects
+from snippets import Compiler, changed, changes_of, diff_objects
+
+from kbuild_klp.builds import ObjectBuild
+from kbuild_klp.diff import compare
 
 # Three functions that call each other without relocations, with a loop, a tail call and a conditional branch.
 THREE = """
@@ -160,12 +163,39 @@ class TestResolvedBranches:
         assert gcc.diff_assembly(old, new) == changed("before", "callee2")
 
 
-@pytest.mark.xfail(strict=True, reason="jmp rel8 and jmp rel32 to the same function are compared as bytes")
+_ENTRIES = """
+    .section .text
+    .section __patchable_function_entries, "awo", @progbits, .text
+    .quad user - 16
+"""
+_JUMP_LABEL = '.pushsection __jump_table, "aw"; .long 1b - .; .long callee1 - .; .quad key - .; .popsection'
+
+
 @pytest.mark.parametrize("branch", ["jmp callee1", "jne callee1"])
 def test_branch_that_becomes_long_because_of_a_neighbour_is_the_same_instruction(gcc: Compiler, branch: str) -> None:
     """A tail call to a static function gets three more bytes when what lies between grows."""
-    source = BRANCHES.replace("mov $2, %%eax", ".skip %d, 0x90")
-    assert gcc.diff_assembly(source % ("", 8, branch), source % ("", 300, branch)) == changed("callee2")
+    source = BRANCHES.replace("mov $2, %%eax", ".skip %d, 0x90") + _ENTRIES
+    short, long = gcc.assembly(source % ("", 8, branch)), gcc.assembly(source % ("", 300, branch))
+    report = compare(ObjectBuild(str(short)), ObjectBuild(str(long)))
+    assert changes_of(report) == changed("callee2")
+    assert report.summary.reencoded == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("jmp callee1", "jmp before"),
+        ("jmp callee1; nop", "nop; jmp callee1"),
+        ("jne callee1", "je callee1"),
+        ("jmp callee1", "call callee1"),
+        ("1: jmp callee1; dec %ecx; jnz 1b", "jmp callee1; 1: dec %ecx; jnz 1b"),
+        ("1: jmp callee1; dec %ecx; " + _JUMP_LABEL, "jmp callee1; 1: dec %ecx; " + _JUMP_LABEL),
+        ("jmp callee1; mov 8(%rdi), %eax", "jmp callee1; mov 16(%rdi), %eax"),
+    ],
+)
+def test_longer_branch_hides_nothing(gcc: Compiler, old: str, new: str) -> None:
+    source = BRANCHES.replace("mov $2, %%eax", ".skip %d, 0x90") + _ENTRIES
+    assert gcc.diff_assembly(source % ("", 8, old), source % ("", 300, new)) == changed("callee2", "user")
 
 
 def test_branch_inside_the_function_is_found(gcc: Compiler) -> None:

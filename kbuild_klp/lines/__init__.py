@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which of the changes that the checksums show are changes of line numbers only.
+"""Which of the changes that the checksums show are changes of line numbers only, or no changes at all.
 
 This is a second look at the objects, between comparing checksums and telling reasons: only at objects and entries
 that differ, and in several processes where there are many. What differs is first reduced to numbers (numbers.py), or
 it is none of ours. Then the numbers are proved from the sources (kbuild_klp.lineproof), known by their records
-(records.py), or inferred from these (infer.py), in this order.
+(records.py), or inferred from these (infer.py), in this order. A function in which no number differs, but the length
+of a branch (encoding.py), is the same.
 """
 
 from __future__ import annotations
 
 from functools import cached_property, partial
+from typing import NamedTuple
 
-from kbuild_klp.classify import Change, ChangeType, Proof
+from kbuild_klp.classify import Change, ChangeType, Proof, moved_reason
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import LineProver, NumberPair, ObjectProof
-from kbuild_klp.lines.encoding import can_be_reencoded, reencoded_numbers
+from kbuild_klp.lines.encoding import can_be_reencoded, has_same_references, reencoded_numbers
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.names import with_renamed
 from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
@@ -36,9 +38,11 @@ def is_candidate(change: Change) -> bool:
         return False
     if change.kind not in (KIND_FUNCTION, KIND_DATA):
         return False
-    if old.section != new.section or old.split_components().attributes != new.split_components().attributes:
+    if old.split_components().attributes != new.split_components().attributes:
         return False
-    return old.size == new.size or (change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size))
+    if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
+        return True
+    return old.section == new.section and old.size == new.size
 
 
 def is_of_interest(change: Change) -> bool:
@@ -48,14 +52,24 @@ def is_of_interest(change: Change) -> bool:
     return is_candidate(change)
 
 
-def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> list[Change]:
-    """Return the changes of one object with those marked LINE_ONLY that are of line numbers only."""
+class Settled(NamedTuple):
+    """The changes of an object, those marked LINE_ONLY that are of line numbers only.
+
+    ``reencoded`` counts the functions that are not among them any more: the same instructions with other lengths.
+    """
+
+    changes: list[Change]
+    reencoded: int = 0
+
+
+def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settled:
+    """Say which changes of an object are of line numbers only, and which are none."""
     if None in pair.files or not any(map(is_of_interest, changes)):
-        return changes
+        return Settled(changes)
     try:
         return _Judge(prover, pair).settle(changes)
     except KlpError:
-        return changes  # the checksums stand
+        return Settled(changes)  # the checksums stand
 
 
 class _Judge:
@@ -85,44 +99,65 @@ class _Judge:
     def _inference(self) -> LineInference:
         return LineInference(*self._views)
 
-    def settle(self, changes: list[Change]) -> list[Change]:
+    def settle(self, changes: list[Change]) -> Settled:
         """Return the changes with those marked that are of line numbers only; raises KlpError."""
-        # Where more differs than lines, instructions of other lengths are not looked at: do not read sources for that.
+        # Where more differs than lines, do not read the sources for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
+        left = []
         for change in changes:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
-                self._settle(change, change.old, change.new)
-        if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in changes):
-            return with_renamed(changes, self._is_line_in_name)
-        return changes
+                if self._is_same(change, change.old, change.new):
+                    continue
+            left.append(change)
+        reencoded = len(changes) - len(left)
+        if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
+            left = with_renamed(left, self._is_line_in_name)
+        return Settled(left, reencoded)
 
     def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
         proof = self._proof
         return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
 
-    def _settle(self, change: Change, old: Entry, new: Entry) -> None:
-        if old.size != new.size and not self._only_lines_differ:
-            return
+    def _is_same(self, change: Change, old: Entry, new: Entry) -> bool:
+        """Mark a change if it is of lines only, or of the section; return True when it is none at all."""
         before, after = self._views
         old_parts, new_parts = before.parts_of(old), after.parts_of(new)
         if not old_parts or not new_parts:
-            return
+            return False
         moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
         if change.change is ChangeType.LINE_ONLY:
             change.proof = self._records_proof(moves)
-            return
+            return False
         is_function = change.kind == KIND_FUNCTION
-        if is_function and old.size != new.size:
-            numbers = reencoded_numbers(before, after, old_parts, new_parts)
-        else:
+        if old.size == new.size:
             numbers = differing_numbers(before, after, old_parts, new_parts, is_function)
+        elif has_same_references(before, after, old_parts, new_parts) or self._only_lines_differ:
+            numbers = reencoded_numbers(before, after, old_parts, new_parts)
+            if numbers == []:
+                return self._is_same_in_other_lengths(change, old, new, moves)
+            if not self._only_lines_differ:
+                return False
+        else:
+            return False
         proof = self._numbers_proof(new.name, is_function, numbers) if numbers else None
-        if numbers and proof is not None:
+        if numbers and proof is not None and old.section == new.section:
             if old.lines != new.lines and proof is Proof.SOURCES:
                 proof = self._records_proof(moves)
             change.change, change.proof = ChangeType.LINE_ONLY, proof
             change.why = _reasons(numbers, proof)
+        return False
+
+    def _is_same_in_other_lengths(self, change: Change, old: Entry, new: Entry, moves: list[LineMove]) -> bool:
+        """Say of a function that has the same instructions whether lines and section are the same too, or mark it."""
+        if old.section != new.section:
+            change.change, change.why = ChangeType.MOVED, [moved_reason(old, new)]
+        elif old.lines != new.lines:
+            change.change, change.proof = ChangeType.LINE_ONLY, self._records_proof(moves)
+            change.why = []
+        else:
+            return True
+        return False
 
     def _records_proof(self, moves: list[LineMove]) -> Proof:
         """Say how it is known of line records that they are lines that moved: they are lines in any case."""

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Numbers that differ between two versions of a function of which the instructions have other lengths.
+"""Two versions of a function of which the instructions are the same, and have other lengths.
 
 Line 128 does not fit where line 127 did: `push $127` has two bytes and `push $128` five, all that follows moves, and a
-short branch across it may become a long one. The two are compared instruction by instruction: the same operations
-with the same registers and displacements, the same references, branches to the same instructions, and entries of
-special sections about the same instructions. What is left are the values of immediate operands.
+short branch across it may become a long one. So may a tail call, when the function between grew. The two are compared
+instruction by instruction: the same operations with the same registers and displacements, the same references,
+branches to the same instructions, and entries of special sections about the same instructions. What is left are the
+values of immediate operands.
 
-This costs a thousand times as much as a look at the bytes, and is tried only where the sources say that nothing but
-lines can differ.
+This costs a thousand times as much as a look at the bytes. It is tried where the sources say that nothing but lines
+can differ, and where all references are the same but for their places.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kbuild_klp.arch.registry import Instruction
+from kbuild_klp.digests import KIND_SHIFT
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import NumberPair
 from kbuild_klp.lines.numbers import DifferentError, Number, own_references
@@ -28,6 +33,25 @@ _TARGET = re.compile(r"(?<![\w$(%])(?:0x[0-9a-f]+|\d+)$")
 def can_be_reencoded(old_size: int, new_size: int) -> bool:
     """Say whether functions of these sizes can be the same but for the lengths of some instructions."""
     return old_size != new_size and abs(old_size - new_size) <= _MOST_GROWTH
+
+
+def has_same_references(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    """Say whether two versions of a function refer to the same things in the same order, themselves apart."""
+    if len(old_parts) != len(new_parts):
+        return False
+    for old_part, new_part in zip(old_parts, new_parts, strict=True):
+        before, after = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
+        if not np.array_equal(before, after):
+            return False
+    return True
+
+
+def _outward(view: ObjectView, part: int, family: Sequence[int]) -> NDArray[np.uint64]:
+    """Return what the references of a part mean, without their places and those to the function itself."""
+    own = own_references(view, part)
+    rows = view.digests.rows[own.start : own.stop].copy()
+    rows[:, 0] >>= np.uint64(KIND_SHIFT)
+    return rows[~np.isin(view.canonical.targets.part[own.start : own.stop], list(family))]
 
 
 def reencoded_numbers(
@@ -103,7 +127,10 @@ class _Alignment:
         return f"{text[: match.start()]}#{number}"
 
     def _references(self, side: int, at: int) -> list[tuple[int, int, tuple[int, ...]]]:
-        """Return the references of a part: number of the instruction, place in it, and what they mean."""
+        """Return the references of a part: number of the instruction, place in it, and what they mean.
+
+        That of a branch stands in one place in its short form, in another in its long one.
+        """
         view, part = self._views[side], self._parts[side][at]
         code = self._code[side][at]
         result = []
@@ -112,7 +139,8 @@ class _Alignment:
             place = view.reference_place(part, reference)
             while index + 1 < len(code) and code[index + 1].offset <= place:
                 index += 1
-            result.append((index, place - code[index].offset, self._meaning(side, reference)))
+            field = -1 if code[index].is_branch else place - code[index].offset
+            result.append((index, field, self._meaning(side, reference)))
         return result
 
     def _meaning(self, side: int, reference: int, is_owner: bool = False) -> tuple[int, ...]:
@@ -125,7 +153,9 @@ class _Alignment:
         if part not in self._parts[side]:
             return *meaning, -1, offset, *name
         at = self._parts[side].index(part)
-        number = self._number[side][at].get(int(view.canonical.targets.offset[reference]))
+        place = int(view.canonical.targets.offset[reference])
+        # Before the function is its padding (__patchable_function_entries), which has no instructions of its own.
+        number = place if place < 0 else self._number[side][at].get(place)
         if number is None:
             raise DifferentError
         return *meaning, at, number, *name

@@ -140,6 +140,8 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
     if summary.line_only and not style.lines:
         inferred = f", {summary.line_only_inferred} of them inferred" if summary.line_only_inferred else ""
         yield f"{summary.line_only} more differ in line numbers only{inferred} (--lines lists them)"
+    if summary.reencoded:
+        yield f"{summary.reencoded} more have the same instructions, some branches of them in another length"
     if summary.ignored:
         # An object may be in several units.
         ignored = {
