@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What checksums and comparisons cost, measured side by side on a tree that is built.
 
-    tests/benchmarks/speed.py TREE [--against TREE] [--objtool PATH] [--build-cpu SECONDS] [--runs N]
+    tests/benchmarks/speed.py TREE [--against TREE] [--release TREE] [--objtool PATH] [--build-cpu SECONDS] [--runs N]
 
 CPU is user and system time of whole processes, interpreter start included, as the system accounts for it; of several
 runs the median counts. Peers run in turn with us, so that a machine that slows down slows both: look at the ratios.
-TREE's checksum files are written anew; nothing else in it changes.
+TREE's checksum files are written anew; nothing else in it changes. Memory is that of the largest process; of a
+comparison with another release, which runs in several, that of all of them together, looked at every 50 ms.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +42,56 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``bound`` is in seconds of CPU (0: none), ``memory`` in MB (0: none)."""
+    """One line of the table.
+
+    ``bound`` is in seconds, of CPU unless ``is_wall``, and ``memory`` in MB (0: none).
+    """
 
     what: str
     cost: Cost
     bound: float = 0
     memory: float = 0
     peer: Cost | None = None
+    is_wall: bool = False
+
+
+def memory_of_all(process: int) -> float:
+    """Return what a process and those that it started hold, shared pages counted once, in MiB."""
+    total = 0.0
+    waiting = [process]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split())
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return total
+
+
+def run_together(command: Sequence[str], expected: tuple[int, ...] = (0,)) -> Cost:
+    """Run one command as `run` does, with the memory of all its processes."""
+    peak = 0.0
+    ended = threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        while not ended.wait(0.05):
+            peak = max(peak, *(memory_of_all(child) for child in _children()), 0)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        cost = run(command, expected)
+    finally:
+        ended.set()
+        watcher.join()
+    return Cost(cost.cpu, cost.wall, peak)
+
+
+def _children() -> list[int]:
+    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text("ascii").split()]
 
 
 def run(command: Sequence[str], expected: tuple[int, ...] = (0,)) -> Cost:
@@ -115,11 +160,14 @@ def checksum_vmlinux(tree: Path, runs: int, objtool: str | None, scratch: Path) 
 
 def print_table(rows: list[Row]) -> None:
     """Print costs and their ratios to bound and peer."""
-    print(f"{'what':<34}{'CPU s':>8}{'wall s':>8}{'MiB':>7}{'bound':>8}{'of it':>7}{'peer CPU':>10}{'ratio':>7}")
+    head = f"{'what':<34}{'CPU s':>8}{'wall s':>8}{'MiB':>7}{'most':>7}{'bound':>8}{'of it':>7}"
+    print(f"{head}{'peer CPU':>10}{'ratio':>7}")
     for row in rows:
         cost = row.cost
         line = f"{row.what:<34}{cost.cpu:>8.2f}{cost.wall:>8.2f}{cost.peak:>7.0f}"
-        line += f"{row.bound:>8.2f}{cost.cpu / row.bound:>7.2f}" if row.bound else f"{'':>15}"
+        line += f"{row.memory / 1.048576:>7.0f}" if row.memory else f"{'':>7}"
+        taken = cost.wall if row.is_wall else cost.cpu
+        line += f"{row.bound:>8.2f}{taken / row.bound:>7.2f}" if row.bound else f"{'':>15}"
         if row.peer:
             line += f"{row.peer.cpu:>10.2f}{cost.cpu / row.peer.cpu:>7.2f}"
         print(line)
@@ -130,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tree", type=Path, help="a built tree")
     parser.add_argument("--against", type=Path, help="another one, to be compared with it")
+    parser.add_argument("--release", type=Path, help="one of another release")
     parser.add_argument("--objtool", help="objtool of a 7.x kernel, which has `klp checksum`")
     parser.add_argument("--build-cpu", type=float, help="CPU seconds that a full build of the tree takes")
     parser.add_argument("--runs", type=int, default=3)
@@ -150,6 +199,11 @@ def main() -> None:
         command = [*KLP, "diff", str(arguments.against), str(tree.root)]
         costs = [run(command, expected=(0, 1)) for _ in range(arguments.runs)]
         rows.append(Row("diff of two trees, with reasons", median(costs), 0.5))
+    if arguments.release:
+        run([*KLP, "checksum", str(arguments.release)])
+        command = [*KLP, "diff", "--json", str(arguments.release), str(tree.root)]
+        costs = [run_together(command, expected=(0, 1)) for _ in range(arguments.runs)]
+        rows.append(Row("diff with another release, JSON", median(costs), 10, 500, is_wall=True))
     print_table(rows)
     if arguments.build_cpu:
         share = 100 * everything.cost.cpu / arguments.build_cpu
