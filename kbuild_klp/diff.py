@@ -62,6 +62,7 @@ def compare(
         second_look = SecondLook(old, new, found, names, jobs, looking)
         second_look.look()
         report.summary.reencoded = second_look.reencoded
+        report.summary.identity_only = second_look.identity_only
     for name, changes in found.items():
         for change in changes:
             change.ignored = first_rule(selections, name, names[name], change)

@@ -39,10 +39,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from kbuild_klp.builds import Build
+from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.ctext import Chunk
 from kbuild_klp.kernel.filepair import FilePair, read
+from kbuild_klp.kernel.identity import identity
 from kbuild_klp.kernel.macros import MacroIndex, line_sites
 from kbuild_klp.kernel.settings import compare_flags
 from kbuild_klp.kernel.sources import FileComparison, SourceFiles, configuration_symbols
@@ -76,6 +77,17 @@ class LineProver:
         self.comparison = FileComparison()
         self._pairs: dict[tuple[str, str], FilePair] = {}
         self._macros: dict[str, MacroIndex] = {}
+
+    @cached_property
+    def identities(self) -> dict[str, str]:
+        """What the old build says of itself, each with what the new one says instead, as far as that is known."""
+        texts = []
+        for side in (self.old, self.new):
+            tree, settings = side.tree(SINGLE_OBJECT), side.settings()
+            known = {"release": settings.release} if settings and settings.release else {}
+            texts.append({**known, **(identity(tree) if tree else {})})
+        old, new = texts
+        return {text: new[name] for name, text in old.items() if new.get(name, text) != text}
 
     def pair(self, old: str, new: str) -> FilePair:
         """Return two versions of a file."""

@@ -41,12 +41,13 @@ class _Seen:
 
     ``changes`` are all changes if there are others now (line numbers in names), else ``lines`` those that are of
     line numbers only, and those that moved, by index; ``object`` is what the verdicts need, without the changes;
-    ``reencoded`` counts what turned out to be no change at all.
+    ``reencoded`` and ``identity_only`` count what turned out to be no change at all.
     """
 
     name: str
     changes: list[Change] | None = None
     reencoded: int = 0
+    identity_only: int = 0
     lines: dict[int, Change] = field(default_factory=dict)
     object: SeenObject | None = None
     warnings: list[str] = field(default_factory=list)
@@ -89,6 +90,8 @@ class SecondLook:
         self.warnings: list[str] = []
         self.reencoded = 0
         """How many functions turned out to have the same instructions, in other lengths."""
+        self.identity_only = 0
+        """How much turned out to differ only in what the builds say of themselves."""
         self.survey = Survey(old, new)
         self._old = old
         self._new = new
@@ -121,6 +124,7 @@ class SecondLook:
             elif seen.object is not None:
                 self.survey.add(name, seen.object, self.changes[name])
             self.reencoded += seen.reencoded
+            self.identity_only += seen.identity_only
             self.warnings += seen.warnings
 
     def _look_at(self, name: str) -> _Seen:
@@ -129,7 +133,7 @@ class SecondLook:
         result = _Seen(name)
         changes = before
         with _harmless(result.warnings, f"{name}: what is of line numbers only"):
-            changes, result.reencoded = settle(self._prover, pair, before)
+            changes, result.reencoded, result.identity_only = settle(self._prover, pair, before)
         if len(changes) != len(before) or any(x is not y for x, y in zip(before, changes, strict=False)):
             result.changes = changes
         lines = [change for change in changes if change.change is ChangeType.LINE_ONLY]

@@ -5,11 +5,14 @@ This is a second look at the objects, between comparing checksums and telling re
 that differ, and in several processes where there are many. What differs is first reduced to numbers (numbers.py), or
 it is none of ours. Then the numbers are proved from the sources (kbuild_klp.lineproof), known by their records
 (records.py), or inferred from these (infer.py), in this order. A function in which no number differs, but the length
-of a branch (encoding.py), is the same.
+of a branch (encoding.py), is the same; so is what differs only in what the two builds say of themselves (identity.py).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.encoding import can_be_reencoded, has_same_references, reencoded_numbers
+from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.names import with_renamed
 from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
@@ -29,8 +33,8 @@ from kbuild_klp.reasons import Reason, ReasonKind
 _MOST_REASONS = 8
 
 
-def is_candidate(change: Change) -> bool:
-    """Say whether a change can be one of line numbers only, from checksums alone."""
+def is_candidate(change: Change, identity_differs: bool = False) -> bool:
+    """Say, from checksums alone, whether a change can be one of lines, or of what builds say of themselves, only."""
     if change.change is ChangeType.LINE_ONLY:
         return True
     old, new = change.old, change.new
@@ -42,43 +46,55 @@ def is_candidate(change: Change) -> bool:
         return False
     if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
         return True
-    return old.section == new.section and old.size == new.size
+    is_text = identity_differs and change.kind == KIND_DATA
+    return old.section == new.section and (old.size == new.size or is_text)
 
 
-def is_of_interest(change: Change) -> bool:
-    """Say whether a change can be one of line numbers, those in names included."""
+def is_of_interest(change: Change, identity_differs: bool = False) -> bool:
+    """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
         return any(map(str.isdigit, change.symbol))
-    return is_candidate(change)
+    return is_candidate(change, identity_differs)
 
 
 class Settled(NamedTuple):
     """The changes of an object, those marked LINE_ONLY that are of line numbers only.
 
-    ``reencoded`` counts the functions that are not among them any more: the same instructions with other lengths.
+    Some are no changes at all, and not among them any more: ``reencoded`` counts the functions that have the same
+    instructions with other lengths, ``identity_only`` what differs only in what builds say of themselves.
     """
 
     changes: list[Change]
     reencoded: int = 0
+    identity_only: int = 0
 
 
 def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settled:
     """Say which changes of an object are of line numbers only, and which are none."""
-    if None in pair.files or not any(map(is_of_interest, changes)):
+    identities = Identities(prover.identities)
+    if None in pair.files or not any(is_of_interest(change, bool(identities)) for change in changes):
         return Settled(changes)
     try:
-        return _Judge(prover, pair).settle(changes)
+        return _Judge(prover, pair, identities).settle(changes)
     except KlpError:
         return Settled(changes)  # the checksums stand
+
+
+class _Same(Enum):
+    """Why something is no change although the checksums differ."""
+
+    ENCODING = "length of instructions"
+    IDENTITY = "what the builds say of themselves"
 
 
 class _Judge:
     """Settles the changes of one object. Objects and sources are read when they are first needed."""
 
-    def __init__(self, prover: LineProver, pair: ObjectPair) -> None:
+    def __init__(self, prover: LineProver, pair: ObjectPair, identities: Identities) -> None:
         self._prover = prover
         self._pair = pair
         self._may_be_only_lines = False
+        self._identities = identities
 
     @property
     def _views(self) -> tuple[ObjectView, ObjectView]:
@@ -104,60 +120,69 @@ class _Judge:
         # Where more differs than lines, do not read the sources for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
         left = []
+        same: Counter[_Same] = Counter()
         for change in changes:
-            if is_candidate(change):
+            if is_candidate(change, bool(self._identities)):
                 assert change.old is not None and change.new is not None
-                if self._is_same(change, change.old, change.new):
+                why = self._same(change, change.old, change.new)
+                if why is not None:
+                    same[why] += 1
                     continue
             left.append(change)
-        reencoded = len(changes) - len(left)
         if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
             left = with_renamed(left, self._is_line_in_name)
-        return Settled(left, reencoded)
+        return Settled(left, same[_Same.ENCODING], same[_Same.IDENTITY])
 
     def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
         proof = self._proof
         return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
 
-    def _is_same(self, change: Change, old: Entry, new: Entry) -> bool:
-        """Mark a change if it is of lines only, or of the section; return True when it is none at all."""
+    def _same(self, change: Change, old: Entry, new: Entry) -> _Same | None:
+        """Mark a change if it is of lines only, or of the section; return why it is none at all, None when it is."""
         before, after = self._views
         old_parts, new_parts = before.parts_of(old), after.parts_of(new)
         if not old_parts or not new_parts:
-            return False
+            return None
         moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
         if change.change is ChangeType.LINE_ONLY:
             change.proof = self._records_proof(moves)
-            return False
+            return None
         is_function = change.kind == KIND_FUNCTION
-        if old.size == new.size:
-            numbers = differing_numbers(before, after, old_parts, new_parts, is_function)
-        elif has_same_references(before, after, old_parts, new_parts) or self._only_lines_differ:
-            numbers = reencoded_numbers(before, after, old_parts, new_parts)
-            if numbers == []:
-                return self._is_same_in_other_lengths(change, old, new, moves)
-            if not self._only_lines_differ:
-                return False
+        if is_function and old.size != new.size:
+            numbers = self._reencoded_numbers(old_parts, new_parts)
+            why = _Same.ENCODING
         else:
-            return False
-        proof = self._numbers_proof(new.name, is_function, numbers) if numbers else None
-        if numbers and proof is not None and old.section == new.section:
-            if old.lines != new.lines and proof is Proof.SOURCES:
-                proof = self._records_proof(moves)
-            change.change, change.proof = ChangeType.LINE_ONLY, proof
-            change.why = _reasons(numbers, proof)
-        return False
-
-    def _is_same_in_other_lengths(self, change: Change, old: Entry, new: Entry, moves: list[LineMove]) -> bool:
-        """Say of a function that has the same instructions whether lines and section are the same too, or mark it."""
+            found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
+            # Where neither numbers nor what the builds say of themselves differ, it is not known what does.
+            numbers = found.numbers if found is not None and (found.numbers or found.identity) else None
+            why = _Same.IDENTITY
+        if numbers is None:
+            return None
+        if numbers:
+            proof = self._numbers_proof(new.name, is_function, numbers)
+            if proof is not None and old.section == new.section:
+                if old.lines != new.lines and proof is Proof.SOURCES:
+                    proof = self._records_proof(moves)
+                change.change, change.proof, change.why = ChangeType.LINE_ONLY, proof, _reasons(numbers, proof)
+            return None
         if old.section != new.section:
             change.change, change.why = ChangeType.MOVED, [moved_reason(old, new)]
         elif old.lines != new.lines:
-            change.change, change.proof = ChangeType.LINE_ONLY, self._records_proof(moves)
-            change.why = []
+            change.change, change.proof, change.why = ChangeType.LINE_ONLY, self._records_proof(moves), []
         else:
-            return True
-        return False
+            return why
+        return None
+
+    def _reencoded_numbers(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Number] | None:
+        """Return the numbers that differ between two functions of other sizes, None when anything else does.
+
+        Numbers that differ are believed only where nothing but lines can.
+        """
+        before, after = self._views
+        if self._only_lines_differ or has_same_references(before, after, old_parts, new_parts):
+            numbers = reencoded_numbers(before, after, old_parts, new_parts)
+            return numbers if not numbers or self._only_lines_differ else None
+        return None
 
     def _records_proof(self, moves: list[LineMove]) -> Proof:
         """Say how it is known of line records that they are lines that moved: they are lines in any case."""

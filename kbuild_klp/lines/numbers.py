@@ -20,6 +20,7 @@ import numpy as np
 from kbuild_klp.digests import KIND_SHIFT
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import NumberPair
+from kbuild_klp.lines.identity import Identities
 
 _FIELD = 4  # bytes in data that are looked at as one number, or as two
 _DIGITS = re.compile(r"(\d+)")
@@ -44,14 +45,27 @@ class DifferentError(Exception):
     """Something else than numbers differs."""
 
 
+class Differences(NamedTuple):
+    """The numbers in which two entries differ; ``identity``: what their builds say of themselves was seen to, too."""
+
+    numbers: list[Number]
+    identity: bool
+
+
 def differing_numbers(
-    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool
-) -> list[Number] | None:
+    old: ObjectView,
+    new: ObjectView,
+    old_parts: Sequence[int],
+    new_parts: Sequence[int],
+    is_function: bool,
+    identities: Identities,
+) -> Differences | None:
     """Return the numbers that differ between the parts of two entries, None when anything else does."""
     if len(old_parts) != len(new_parts):
         return None
+    comparison = _Comparison(old, new, identities)
     try:
-        return list(_Comparison(old, new).entries(old_parts, new_parts, is_function))
+        return Differences(list(comparison.entries(old_parts, new_parts, is_function)), comparison.identity_differs)
     except DifferentError:
         return None
 
@@ -118,9 +132,11 @@ def own_references(view: ObjectView, part: int) -> range:
 class _Comparison:
     """One comparison; ``_seen`` are the nameless parts that were compared, for they may refer to each other."""
 
-    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+    def __init__(self, old: ObjectView, new: ObjectView, identities: Identities) -> None:
         self.old = old
         self.new = new
+        self.identity_differs = False
+        self._identities = identities
         self._seen: set[tuple[int, int]] = set()
 
     def entries(self, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool) -> Iterator[Number]:
@@ -128,6 +144,9 @@ class _Comparison:
         for old_part, new_part in zip(old_parts, new_parts, strict=True):
             before, after = (view.digests.part_data(part) for view, part in self._sides(old_part, new_part))
             old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
+            is_in_place = len(before) == len(after) or not old_rows
+            if not is_function and is_in_place and self._is_identity(before, after):
+                before = after
             if len(before) != len(after) or len(old_rows) != len(new_rows):
                 raise DifferentError
             found = list(self._references(old_rows, new_rows))
@@ -140,6 +159,12 @@ class _Comparison:
 
     def _sides(self, old_part: int, new_part: int) -> tuple[tuple[ObjectView, int], tuple[ObjectView, int]]:
         return (self.old, old_part), (self.new, new_part)
+
+    def _is_identity(self, before: bytes, after: bytes) -> bool:
+        """Say whether nothing but what the builds say of themselves differs, and remember it."""
+        found = self._identities.are_all_that_differs(before, after)
+        self.identity_differs |= found
+        return found
 
     # -- references -----------------------------------------------------------------------------------------------
 
@@ -167,7 +192,9 @@ class _Comparison:
         """Yield the numbers in which two strings or nameless parts differ."""
         before, after = self.old.string(old), self.new.string(new)
         if before is not None and after is not None:
-            yield from _digits(before, after)
+            encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))
+            if not self._is_identity(*encoded):
+                yield from _digits(before, after)
             return
         old_part, new_part = self.old.content_part(old), self.new.content_part(new)
         if old_part is None or new_part is None:

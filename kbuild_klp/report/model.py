@@ -22,8 +22,9 @@ class Summary:
     """Counts over all objects, each counted once however many units it is linked into.
 
     Of ``line_only``, ``line_only_proved`` are proved from the sources and ``line_only_inferred`` inferred from the
-    objects; the rest are fields that are line numbers by definition. ``reencoded`` counts functions that are in no
-    list: their instructions are the same, only the length of some differs.
+    objects; the rest are fields that are line numbers by definition. What is in no list: ``reencoded`` counts
+    functions with the same instructions, some of them of another length, ``identity_only`` what differs only in what
+    builds say of themselves (release, builder, time).
     """
 
     changed: int = 0
@@ -37,6 +38,7 @@ class Summary:
     objects_changed: int = 0
     ignored: int = 0
     reencoded: int = 0
+    identity_only: int = 0
 
     def add(self, changes: list[Change]) -> None:
         """Add the changes of one object."""

@@ -142,6 +142,8 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
         yield f"{summary.line_only} more differ in line numbers only{inferred} (--lines lists them)"
     if summary.reencoded:
         yield f"{summary.reencoded} more have the same instructions, some branches of them in another length"
+    if summary.identity_only:
+        yield f"{summary.identity_only} more differ in what the builds say of themselves only (release, builder, time)"
     if summary.ignored:
         # An object may be in several units.
         ignored = {

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a build says of itself, as the headers have it that kbuild makes for it."""
+
+from __future__ import annotations
+
+import re
+
+from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.tree import BuildTree
+
+_DEFINE = re.compile(r'^#define (UTS_VERSION|LINUX_COMPILE_BY|LINUX_COMPILE_HOST|LINUX_COMPILER)[ \t]+"(.+)"$', re.M)
+# scripts/mkcompile_h; init/Makefile makes the other two, one for init/version.o and one when all is linked.
+_HEADERS = ("include/generated/compile.h", "include/generated/utsversion.h", "init/utsversion-tmp.h")
+_LEAST = 3  # characters: what is shorter may be a part of anything
+
+
+def identity(tree: BuildTree) -> dict[str, str]:
+    """Return the texts by which a build can be told from others of the same source, each by a name for it.
+
+    What is not recorded, and what is too short to be told from other text, is left out.
+    """
+    texts = {"release": tree.release or ""}
+    for header in _HEADERS if tree.kernel else ():
+        found = dict(_DEFINE.findall(read_text(f"{tree.kernel}/{header}") or ""))
+        by, host = found.pop("LINUX_COMPILE_BY", ""), found.pop("LINUX_COMPILE_HOST", "")
+        if by and host:
+            texts["builder"] = f"{by}@{host}"
+        texts.update((f"{name} of {header}", text) for name, text in found.items())
+    return {name: text for name, text in texts.items() if len(text) >= _LEAST}
