@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from kbuild_klp.arch.x86_64 import is_filler
 from kbuild_klp.canonical import canonicalize
@@ -26,12 +29,25 @@ _CALL_TYPES = {2, 4}
 """R_X86_64_PC32 and PLT32: the same in a kernel, which has no PLT."""
 
 
+class Excuse(enum.Enum):
+    """Why a change may go unnoticed: no build makes it without another one that is noticed."""
+
+    PLACE = (
+        "a variable of zeros moves by bytes that nobody has: where a variable lies is left out of its checksum, "
+        "for its neighbours move it, and what it holds and how long it is stays the same"
+    )
+
+
 class Mutation(NamedTuple):
-    """One change: ``what`` says it to people, ``data`` is the object with it, ``place`` its section and offset."""
+    """One change: ``what`` says it to people, ``data`` is the object with it, ``place`` its section and offset.
+
+    ``excuse`` is there for those that are made and counted, but need not be noticed.
+    """
 
     what: str
     data: bytes
     place: tuple[int, int] | None = None
+    excuse: Excuse | None = None
 
 
 def entries(data: bytes) -> list[Entry]:
@@ -169,7 +185,26 @@ class Mutator:
             for other in {size + 1, size - 1, 0} - {size, -1}:
                 yield Mutation(f"{name}: size {size} -> {other}", self._with(at + 16, struct.pack("<Q", other)))
             value = int(symbol["value"])
-            yield Mutation(f"{name}: value + 1", self._with(at + 8, struct.pack("<Q", value + 1)))
+            excuse = Excuse.PLACE if self._moves_over_zeros(index) else None
+            data = self._with(at + 8, struct.pack("<Q", value + 1))
+            yield Mutation(f"{name}: value + 1", data, excuse=excuse)
+
+    def _moves_over_zeros(self, index: int) -> bool:
+        """Say whether a variable is all zeros, and so is the byte behind it, which is no other symbol's."""
+        symbol, section = self.object.symbols[index], int(self.object.shndx[index])
+        start, end = int(symbol["value"]), int(symbol["value"] + symbol["size"])
+        header = self.object.sections[section]
+        if not symbol["size"] or header["flags"] & elf.SHF_EXECINSTR or end >= header["size"]:
+            return False
+        others = (self.object.shndx == section) & (self.object.symbols["info"] & 0xF <= elf.STT_FUNC)
+        values, sizes = self.object.symbols["value"][others], self.object.symbols["size"][others]
+        # Nobody else begins in it or behind it, and no longer symbol covers it.
+        if ((values <= end) & (values + np.maximum(sizes, 1) > start)).sum() != 1:
+            return False
+        if any(of == section and start - 8 < place <= end for _, of, place, _, _, _ in self.relocations):
+            return False
+        at = int(header["offset"])
+        return bool(header["type"] == elf.SHT_NOBITS) or not any(self.data[at + start : at + end + 1])
 
     # -- section headers ------------------------------------------------------------------------------------------
 

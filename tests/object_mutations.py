@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mutate import Mutation, Mutator, changes, entries
+from mutate import Excuse, Mutation, Mutator, changes, entries
 
 from kbuild_klp.classify import Change
 from kbuild_klp.elf import constants as elf
@@ -86,6 +86,7 @@ def main() -> int:
     chance = random.Random(arguments.seed)
     tried: Counter[str] = Counter()
     refused: Counter[str] = Counter()
+    excused: Counter[Excuse] = Counter()
     survivors: list[str] = []
     for name in chance.sample(names, min(arguments.objects, len(names))):
         data = (Path(tree.root) / name).read_bytes()
@@ -99,10 +100,14 @@ def main() -> int:
                 tried[kind] += 1
                 refused[kind] += isinstance(answer, str)
                 problem = survives(mutator, mutation, answer)
-                if problem:
+                if problem and mutation.excuse and not answer:
+                    excused[mutation.excuse] += 1
+                elif problem:
                     survivors.append(f"{name}: {mutation.what}: {problem}")
     for kind in KINDS:
         print(f"{kind:<11}{tried[kind]:>7} tried, {refused[kind]:>6} refused as broken, the rest compared")
+    for excuse, count in excused.items():
+        print(f"{count} excused: {excuse.value}")
     print(f"{len(survivors)} survivors of {sum(tried.values())}")
     for line in survivors:
         print(f"  {line}")
