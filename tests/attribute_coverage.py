@@ -40,6 +40,7 @@ NOTYPE, OBJECT, FUNC, SECTION, FILE = range(5)
 UNDEF, ABS, COMMON = 0, 0xFFF1, 0xFFF2
 RELOCATIONS, NOBITS, NOTE = 4, 8, 7
 ALLOC, LINK_ORDER = 2, 0x80
+PADDING = 64
 
 
 class Row(enum.Enum):
@@ -50,6 +51,7 @@ class Row(enum.Enum):
     LABEL = "a local label of the assembler: only its place counts, which is in the references to it"
     LOCAL_CONSTANT = "a local absolute symbol to which nothing refers: a constant of the assembler, in what it computed"
     UNDEFINED = "an undefined symbol has no type, size or place; they are zero"
+    DISCARDED = "an undefined symbol to which only sections refer that are derived (.discard.addressable)"
     PLACE = "where in its section a symbol lies: neighbours move it; the bytes there and their order are compared"
     NUMBER = "the name of data that is known by its content (CSWTCH.5, __func__.2): the compiler numbers it"
     EMPTY = "a section without content: nothing of it is loaded"
@@ -59,7 +61,17 @@ class Row(enum.Enum):
     TABLE_LABEL = "a local symbol in a table of special entries to which nothing refers"
 
 
-_NOT_LOADED = (".comment", ".debug", ".rela", ".symtab", ".strtab", ".shstrtab", ".note.GNU-stack", ".discard.")
+_NOT_LOADED = (
+    ".comment",
+    ".debug",
+    ".rela",
+    ".symtab",
+    ".strtab",
+    ".shstrtab",
+    ".note.GNU-stack",
+    ".discard.",
+    ".llvm_addrsig",
+)
 
 
 class Symbol(NamedTuple):
@@ -86,7 +98,7 @@ class Attribute(NamedTuple):
     owners: frozenset[str]
     touches: frozenset[str]
     alone: bool = False
-    is_known: bool = False
+    is_anonymous: bool = False
 
 
 @dataclass
@@ -151,10 +163,19 @@ class Reading:
         self.users: dict[int, set[str]] = defaultdict(set)
         self.targets: dict[int, set[int]] = defaultdict(set)
         self.section_users: dict[int, set[str]] = defaultdict(set)
+        self.discarded: set[int] = set()
         for index, header in enumerate(self.headers):
-            if header[1] == RELOCATIONS and self.wanted[header[7]]:
+            if header[1] == RELOCATIONS and not self.wanted[header[7]]:
+                self.discarded |= {relocation["r_info_sym"] for relocation in self.sections[index].iter_relocations()}
+            elif header[1] == RELOCATIONS:
                 for relocation in self.sections[index].iter_relocations():
                     self._read_relocation(header[7], relocation["r_offset"], relocation["r_info_sym"], relocation)
+
+        for index, targets in list(self.targets.items()):
+            # Replacement code belongs to the functions of the alternatives that refer to it.
+            for target in targets:
+                if self.owned[index] and not self.inside[target]:
+                    self.section_users[target] |= self.section_users[index]
 
     def _read_relocation(self, section: int, place: int, number: int, relocation: Mapping[str, int]) -> None:
         """Note who refers to what: the symbol that covers the place, and for a table what its entry is about."""
@@ -164,7 +185,7 @@ class Reading:
         if symbol.section < len(self.sections):
             self.section_users[symbol.section] |= users
             target = symbol.value + (relocation["r_addend"] if symbol.type == SECTION else 0)
-            self.section_users[section] |= self.around(symbol.section, target)
+            self.section_users[section] |= self.around(symbol.section, target) | self._behind(symbol.section, target)
 
     @staticmethod
     def _row_class(name: str) -> SectionClass | None:
@@ -193,6 +214,11 @@ class Reading:
             return set()
         start = min(s.value for s in found)
         return {_parent(s.name) for s in self.inside[section] if s.value == start}
+
+    def _behind(self, section: int, offset: int) -> set[str]:
+        """Return the names of the function behind padding that begins at a place (__patchable_function_entries)."""
+        behind = [s for s in self.inside[section] if offset <= s.value <= offset + PADDING and s.type == FUNC]
+        return {_parent(s.name) for s in behind if s.value == min(b.value for b in behind)}
 
     def is_head(self, symbol: Symbol) -> bool:
         """Say whether no other symbol begins before or at the place of ``symbol`` and covers it."""
@@ -253,6 +279,10 @@ class Attributes:
         return Attribute(what, f"symbol {kind}", symbol.at + at, new, known, known, not known)
 
     def _of_undefined(self, index: int, symbol: Symbol) -> Iterator[Attribute]:
+        if index in self.reading.discarded - self.reading.users.keys():
+            self._excuse(Row.DISCARDED, *(f"symbol {kind}" for kind in ("binding", "visibility", "name")))
+            self._excuse(Row.UNDEFINED, *(f"symbol {kind}" for kind in ("type", "size", "value", "section")))
+            return
         users = frozenset(self.reading.users.get(index, ()))
         if symbol.type or symbol.size or symbol.value:
             self.count.missed.append(f"{symbol.name}: undefined, and has a type, size or value")
@@ -279,6 +309,18 @@ class Attributes:
             yield self._attribute(symbol, "value", 8, struct.pack("<Q", symbol.value + 1), owners)
         else:
             self._excuse(Row.PLACE, "symbol value")
+
+    def _users_of(self, section: int) -> frozenset[str]:
+        """Return who refers to a section; for data without an entry, who refers to that."""
+        found, waiting = set[str](), [section]
+        seen = {section}
+        while waiting:
+            users = self.reading.section_users[waiting.pop()]
+            found |= users
+            homes = {s.section for s in self.reading.symbols if s.name in users - self.named}
+            waiting += homes - seen
+            seen |= homes
+        return frozenset(found)
 
     # -- sections -------------------------------------------------------------------------------------------------
 
@@ -308,10 +350,16 @@ class Attributes:
                 if not size and (field_name == "name" or field_name == f"flag {ALLOC:#x}"):
                     self._excuse(Row.EMPTY, f"section {label}")
                     continue
-                place, owners = self.reading.header_at(index) + at, frozenset({name, *self.reading.section_users[index]})
+                place, owners = (
+                    self.reading.header_at(index) + at,
+                    frozenset({name, *self.reading.section_users[index]}),
+                )
                 what = f"section {name}: {field_name}"
-                is_known = field_name == "name" and not self.reading.inside[index]
-                yield Attribute(what, f"section {label}", place, struct.pack(form, new), owners, owners, True, is_known)
+                # Known by its content: whoever is reported, it is because of this.
+                is_anonymous = not any(symbol.name in self.named for symbol in self.reading.inside[index])
+                yield Attribute(
+                    what, f"section {label}", place, struct.pack(form, new), owners, owners, True, is_anonymous
+                )
 
 
 def rounds(attributes: Iterable[Attribute]) -> Iterator[list[Attribute]]:
@@ -361,11 +409,11 @@ def cover(data: bytes, label: str) -> Count:
             waiting += [[one] for one in together]
             continue
         for one in together:
-            if names is None or (one.owners & names if one.owners else names):
+            if names is None or (one.owners & names if one.owners and not one.is_anonymous else names):
                 count.covered[one.kind] += 1
             elif len(together) > 1:
                 waiting.append([one])  # it may be that another one changed who it belongs to
-            elif one.is_known and not names:
+            elif one.is_anonymous and one.kind == "section name":
                 count.known[one.what] += 1
             else:
                 count.missed.append(f"{label}: {one.what}")

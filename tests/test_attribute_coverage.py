@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each attribute of each symbol and section belongs to an entry, or to a row that says why it need not.
+
+tests/attribute_coverage.py does the same to all objects of a kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from attribute_coverage import Count, Row, cover
+from kernel_like import source
+from numpy.typing import NDArray
+from snippets import Compiler
+from test_invariants import C_SOURCE
+
+from kbuild_klp import checksum
+from kbuild_klp.canonical import CanonicalObject
+from kbuild_klp.kernel.tree import BuildTree
+
+LARGEST = 40_000
+
+
+def test_every_attribute_of_a_compiled_object_is_covered(cc: Compiler) -> None:
+    count = cover(cc.object(C_SOURCE).read_bytes(), "unit.o")
+    assert count.missed == []
+    assert count.covered["symbol visibility"] >= 15 and count.covered["section flags"] >= 20
+
+
+def test_every_attribute_of_an_object_with_special_sections_is_covered(gcc: Compiler) -> None:
+    assert cover(gcc.assembly(source()).read_bytes(), "unit.o").missed == []
+
+
+def test_an_attribute_that_is_not_hashed_is_missed(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count can fail: without visibility in the checksums it does."""
+
+    def without_visibility(canonical: CanonicalObject) -> checksum.Columns:
+        symbols: NDArray = canonical.object.symbols.copy()
+        symbols["other"] = 0
+        canonical.object.symbols = symbols
+        return checksum.checksum_object(canonical)
+
+    monkeypatch.setattr("mutate.checksum_object", without_visibility)
+    missed = cover(gcc.object(C_SOURCE).read_bytes(), "unit.o").missed
+    assert len(missed) >= 15 and all(line.endswith(": visibility") for line in missed)
+
+
+def test_every_attribute_of_real_objects_is_covered() -> None:
+    tree = os.environ.get("KLP_TEST_TREE")
+    if not tree:
+        pytest.skip("KLP_TEST_TREE names no built kernel tree")
+    names = sorted({name for unit in BuildTree.open(tree).units() for name in unit.objects})
+    names = [name for name in names if (Path(tree) / name).stat().st_size <= LARGEST]
+    total = Count()
+    for name in random.Random(1).sample(names, 12):
+        total.add(cover((Path(tree) / name).read_bytes(), name))
+    print(*total.report(), sep="\n")
+    assert total.missed == []
+    assert total.total > 3000 and not {row for _, row in total.excused} - set(Row)
+
+
+@pytest.mark.xfail(strict=True, reason="what is known by its content is compared without the section in which it lies")
+def test_a_string_that_moves_to_init_memory_changes_who_uses_it(gcc: Compiler) -> None:
+    """Init memory is given back after boot: who uses the string later reads something else."""
+    text = "\t.text\n\t.globl f\n\t.type f, @function\nf:\tmov $1f, %rdi\n\tret\n\t.size f, .-f\n"
+    old, new = (f'{text}\t.section {name},"a"\n1:\t.string "text"\n' for name in (".rodata.text", ".init.rodata"))
+    assert gcc.diff_assembly(old, new) == {("f", "function", "changed")}
+
+
+@pytest.mark.xfail(strict=True, reason="an alignment that another variable of the section has too is not seen")
+def test_a_variable_that_loses_its_alignment_is_changed(gcc: Compiler) -> None:
+    text = "int first, a __attribute__((aligned({}))), b __attribute__((aligned(64)));"
+    assert gcc.diff(text.format(64), text.format(4)) == {("a", "data", "changed")}
