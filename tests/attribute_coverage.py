@@ -54,6 +54,7 @@ class Row(enum.Enum):
     DISCARDED = "an undefined symbol to which only sections refer that are derived (.discard.addressable)"
     PLACE = "where in its section a symbol lies: neighbours move it; the bytes there and their order are compared"
     NUMBER = "the name of data that is known by its content (CSWTCH.5, __func__.2): the compiler numbers it"
+    PADDING = "the name of padding (__pfx_foo): objtool makes it of that of the function, which is there"
     EMPTY = "a section without content: nothing of it is loaded"
     NOT_LOADED = "a section or symbol outside of memory (debug information, .comment, relocations, which are compared)"
     DERIVED = "special.toml says that the section is derived"
@@ -303,6 +304,8 @@ class Attributes:
         yield self._attribute(symbol, "section", 6, struct.pack("<H", UNDEF), owners)
         if symbol.binding == LOCAL and canonical_name(symbol.name).numbered and not owners & self.named:
             self._excuse(Row.NUMBER, "symbol name")
+        elif symbol.name.startswith("__pfx_") and any(s.name == symbol.name[6:] for s in self.reading.symbols):
+            self._excuse(Row.PADDING, "symbol name")
         else:
             yield self._attribute(symbol, "name", 0, struct.pack("<I", symbol.string + 1), owners)
         if symbol.section in (ABS, COMMON) or not self.reading.is_head(symbol):
