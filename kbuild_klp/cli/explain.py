@@ -14,10 +14,11 @@ from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.diff import compare, object_files, settle_lines, source_files
+from kbuild_klp.diff import compare, object_files, source_files
 from kbuild_klp.errors import KlpError
 from kbuild_klp.names import canonical_name, source_name
 from kbuild_klp.report.model import Report
+from kbuild_klp.verdict import Verdict
 
 if TYPE_CHECKING:
     from kbuild_klp.explain import Explainer
@@ -152,7 +153,15 @@ def _groups(report: Report, new: Build) -> list[_Group]:
     groups: dict[str, _Group] = {}
     for row in report.objects:
         name = SINGLE_OBJECT if SINGLE_OBJECT in new.names else row.object
-        groups.setdefault(name, _Group(name, row.object, [], row.changes)).units.append(row.unit)
+        group = groups.get(name)
+        if group is None:
+            groups[name] = _Group(name, row.object, [row.unit], row.changes)
+            continue
+        group.units.append(row.unit)
+        for change, other in zip(group.changes, row.changes, strict=True):
+            # A livepatch has to carry it into all units, so what stands in its way in any of them counts.
+            reasons = dict.fromkeys((*change.livepatch.reasons, *other.livepatch.reasons))
+            change.livepatch = Verdict(tuple(reasons))
     return list(groups.values())
 
 
@@ -246,7 +255,6 @@ class _Explanation:
         else:
             debug = explainer.origins.old, explainer.origins.new
             lister = Lister(explainer.old, explainer.new, debug, self._context)
-            wanted = settle_lines(self._old, self._new, group.name, wanted)
             for change in wanted:
                 explainer.explain(change)
         if not named:
@@ -305,11 +313,13 @@ def main(arguments: argparse.Namespace) -> int:
     builds = 1 if arguments.kept else 2
     old, new = open_sides(arguments.names[:builds], arguments.kept)
     symbols: list[str] = arguments.names[builds:]
-    progress = ProgressLine("checksums")
+    progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
     try:
-        report = compare(old, new, arguments.jobs, progress, explain=False)
+        # Whether a livepatch can carry a change depends on others, so all objects that differ are read.
+        report = compare(old, new, arguments.jobs, progress, looking=looking)
     finally:
         progress.close()
+        looking.close()
     explanation = _Explanation(old, new, report, max(arguments.context, 0))
     answer = _answer(symbols, explanation, old, new)
     from kbuild_klp.cli.explain_output import JsonOutput, TextOutput

@@ -11,8 +11,8 @@ from typing import Any
 from kbuild_klp.builds import SINGLE_OBJECT
 from kbuild_klp.cli.diff import text_style
 from kbuild_klp.cli.explain import Explained, Inlined
-from kbuild_klp.report.json import why
-from kbuild_klp.report.listing import WIDE, ListingStyle, as_data, change_line, text_lines
+from kbuild_klp.report.json import livepatch, why
+from kbuild_klp.report.listing import WIDE, ListingStyle, as_data, change_line, reason_lines, text_lines
 from kbuild_klp.report.model import Report
 from kbuild_klp.report.text import TextStyle, summary_line
 
@@ -44,8 +44,8 @@ class TextOutput:
         if found.listings is None:
             for change in found.changes:
                 print(change_line(change))
-                for reason in change.reasons:
-                    print(f"    {reason}")
+                for line in reason_lines(change, self._text):
+                    print(line)
             print("  the objects are not at hand (an archive holds checksums only), so no instructions are shown")
         for function, symbols in found.inlined.items():
             print(f"  inlined   {function} has no code of its own, and differs in {', '.join(symbols)}")
@@ -107,6 +107,7 @@ class JsonOutput:
                     "change": change.change.value,
                     "reasons": change.reasons,
                     "why": why(change),
+                    "livepatch": livepatch(change),
                     "first_difference": None,
                     "hunks": [],
                     "note": "the objects are not at hand",

@@ -12,6 +12,7 @@ from kbuild_klp.explain import tables
 from kbuild_klp.explain.attributes import number_reasons, part_reasons, section_in_words
 from kbuild_klp.explain.compare import Comparison
 from kbuild_klp.explain.inlined import InlinedFunction
+from kbuild_klp.explain.line_fields import line_reasons
 from kbuild_klp.explain.origins import DebugSide, Origins, Sources
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.explain.words import Words
@@ -89,8 +90,7 @@ class Explainer:
             return
         if change.change is ChangeType.LINE_ONLY:
             # Line numbers in code were told when it was found that there is nothing else.
-            in_records = [reason for reason in change.why if reason.old and reason.old.startswith("hash ")]
-            if in_records == change.why:
+            if all(_is_hash(reason) for reason in change.why):
                 change.why = self._line_numbers(old, new) or change.why
         if change.change is not ChangeType.CHANGED:
             return
@@ -132,12 +132,9 @@ class Explainer:
         return _shortened(reasons + last, left, inlined)
 
     def _line_numbers(self, old: Entry, new: Entry) -> list[Reason]:
-        """Return the line numbers in special sections that differ."""
-        before = self.old.line_numbers(self.old.parts_of(old))
-        after = self.new.line_numbers(self.new.parts_of(new))
-        pairs = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
-        reasons = [Reason(ReasonKind.LINE, str(was), str(is_), f"line {was} -> {is_}") for was, is_ in pairs]
-        return _shortened(reasons, 0, [])
+        """Return the line numbers outside of the instructions that differ."""
+        old_parts, new_parts = self.old.parts_of(old), self.new.parts_of(new)
+        return _shortened(list(line_reasons(self.old, self.new, old_parts, new_parts)), 0, [])
 
     def _inlined_reasons(
         self, change: Change, comparison: Comparison, old_parts: list[int], new_parts: list[int]
@@ -167,6 +164,8 @@ class Explainer:
 
     def _section_reason(self, name: str, reason: Reason) -> Reason:
         """Return a reason that the checksums told of a section in more words, where the objects have them."""
+        if not _is_hash(reason):
+            return reason  # has been told
         if reason.kind is ReasonKind.FLAGS:
             was, is_ = section_in_words(self.old, name), section_in_words(self.new, name)
             return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}") if was != is_ else reason
@@ -184,6 +183,11 @@ class Explainer:
                 if inner:
                     return inner[0]._replace(text=f"{reason.text}: {inner[0].text}")
         return reason
+
+
+def _is_hash(reason: Reason) -> bool:
+    """Say whether a reason is known from checksums alone (kbuild_klp.reasons.unexplained)."""
+    return (reason.old or reason.new).startswith("hash ")
 
 
 def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bool, moves: bool) -> list[Reason]:

@@ -343,13 +343,6 @@ class ObjectView:
             low = end
         return found
 
-    def line_numbers(self, parts: Sequence[int]) -> list[int]:
-        """Return the line numbers in the special entries of some parts, in order."""
-        numbers: list[int] = []
-        for part in parts:
-            numbers += np.frombuffer(self.digests.owned.lines.get(part, b""), "<u4").tolist()
-        return numbers
-
     def _owned_entries(self, part: int) -> Iterator[tuple[OwnedTable, bytes, dict[int, int]]]:
         """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
         owned = self.digests.owned

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from kbuild_klp.classify import Change
 from kbuild_klp.report.model import Report
@@ -15,6 +16,12 @@ DOCUMENT_VERSION = 1
 def why(change: Change) -> list[dict[str, str]]:
     """Return the reasons of a change as data, in the order of its `reasons`."""
     return [{"kind": reason.kind.value, "old": reason.old, "new": reason.new} for reason in change.why]
+
+
+def livepatch(change: Change) -> dict[str, Any]:
+    """Return as data whether a livepatch can carry a change."""
+    verdict = change.livepatch
+    return {"possible": verdict.possible, "reasons": [reason.text for reason in verdict.reasons]}
 
 
 def render(report: Report) -> str:
@@ -33,10 +40,7 @@ def render(report: Report) -> str:
                         "change": change.change.value,
                         "reasons": change.reasons,
                         "why": why(change),
-                        "livepatch": {
-                            "possible": change.livepatch.possible,
-                            "reasons": [reason.text for reason in change.livepatch.reasons],
-                        },
+                        "livepatch": livepatch(change),
                         **({"ignored": change.ignored} if change.ignored is not None else {}),
                         **({"proof": change.proof.value} if change.proof else {}),
                     }

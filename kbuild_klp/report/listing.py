@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from kbuild_klp.classify import Change
+from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_FUNCTION
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
-from kbuild_klp.report.json import why
+from kbuild_klp.report.json import livepatch, why
 from kbuild_klp.report.text import TextStyle
+from kbuild_klp.verdict import NOTES, Obstacle
 
 WIDE = 100
 """Columns from which on a terminal shows two versions side by side."""
@@ -39,14 +40,41 @@ def change_line(change: Change) -> str:
     return f"  {change.change.value:<9} {change.symbol}{kind}"
 
 
+def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = None) -> Iterator[str]:
+    """Yield the reasons of a change, ``first`` (the first instructions that differ) before all, and its verdict."""
+    difference = ""
+    if first is not None:
+        difference = _difference(first)
+        yield f"{_INDENT}first difference at {_place(first)}: {difference}"
+    for reason in change.reasons:
+        # Not twice the same: a reason about one instruction is its place and both versions of it.
+        if not difference or not reason.startswith("+") or reason.partition(": ")[2] != difference:
+            yield f"{_INDENT}{reason}"
+    yield from _verdict_lines(change, style)
+
+
+def _verdict_lines(change: Change, style: TextStyle) -> Iterator[str]:
+    """Say whether a livepatch can carry a change, and what its author has to know; nothing where nothing is to carry.
+
+    That the whole kernel has no livepatch is no news of one change.
+    """
+    reasons = change.livepatch.reasons
+    obstacles = {reason.obstacle for reason in reasons} - NOTES
+    if change.change is ChangeType.LINE_ONLY or Obstacle.NO_LIVEPATCH in obstacles:
+        return
+    words, code = ("not possible", "31") if obstacles else ("possible", "33" if reasons else "32")
+    if obstacles == {Obstacle.UNKNOWN}:
+        words, code = Obstacle.UNKNOWN.value, "31"
+    yield f"{_INDENT}livepatch: {style.paint(words, code)}"
+    for reason in sorted(reasons, key=lambda reason: reason.obstacle in NOTES):
+        yield f"{_INDENT}  {reason.text.removeprefix(f'{words}: ')}"
+
+
 def text_lines(listing: Listing, style: ListingStyle) -> Iterator[str]:
     """Yield the lines about one change."""
     change = listing.change
     yield change_line(change)
-    if listing.first is not None:
-        yield f"{_INDENT}first difference at {_place(listing.first)}: {_difference(listing.first)}"
-    for reason in change.reasons:
-        yield f"{_INDENT}{reason}"
+    yield from reason_lines(change, style.text, listing.first)
     if listing.note:
         yield f"{_INDENT}({listing.note})"
     left = _MOST_ROWS
@@ -251,6 +279,7 @@ def as_data(listing: Listing) -> dict[str, Any]:
         "change": change.change.value,
         "reasons": change.reasons,
         "why": why(change),
+        "livepatch": livepatch(change),
         "first_difference": {"old": _line(first.old), "new": _line(first.new)} if first else None,
         "hunks": list(_hunks(listing)),
     }

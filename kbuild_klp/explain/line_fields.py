@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Line numbers that a function carries outside of its instructions: in the bug table, dynamic debug descriptors etc.
+
+Which sections these are, and where in an entry the number stands, says special.toml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.reasons import Reason, ReasonKind
+
+_SOURCE = re.compile(r"[^\s%]+\.(?:[chS]|rs)")
+_LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
+
+
+class LineField(NamedTuple):
+    """One line number: the section that holds it, the place in the function that it is about, in words, and the
+    source file that stands beside it (empty: none).
+    """
+
+    section: str
+    place: str
+    file: str
+    line: int
+
+
+def line_reasons(
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
+) -> Iterator[Reason]:
+    """Yield the line numbers outside of the instructions that differ between two versions of a function."""
+    before, after = (
+        [field for part in parts for field in _fields(view, part, parts)]
+        for view, parts in ((old, old_parts), (new, new_parts))
+    )
+    for x, y in zip(before, after, strict=False):
+        if x.line == y.line:
+            continue
+        file = f"{y.file}:" if y.file else ""
+        text = f"line number in {y.section} for {y.place}: {file}{x.line} -> {y.line}"
+        yield Reason(ReasonKind.LINE, str(x.line), str(y.line), text)
+
+
+def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[LineField]:
+    name = "" if part == parts[0] else view.part_name(part)
+    start = int(view.canonical.parts.start[part])
+    users = [(reference.row, reference.place) for reference in view.references(part)]
+    for table in view.special_tables(part):
+        for at, lines in enumerate(table.lines):
+            rows = range(at * table.entry_size, (at + 1) * table.entry_size)
+            own = [index for index, place in enumerate(table.places) if place in rows]
+            owner = next((table.references[index] for index in own if table.is_owner[index]), None)
+            place = int(view.canonical.references.target[owner]) - start if owner is not None else 0
+            references = [table.references[index] for index in own]
+            users += [(reference, place) for reference in references if reference != owner]
+            for line in lines:
+                yield LineField(table.section, f"{name}+{place:#x}", _file(view, references), line)
+    # Records that have no owner are known by content; several instructions may refer to one.
+    seen = set()
+    for reference, place in users:
+        record = view.content_part(reference)
+        if record is not None and record not in seen:
+            seen.add(record)
+            yield from _record_fields(view, record, f"{name}+{place:#x}")
+
+
+def _record_fields(view: ObjectView, record: int, place: str) -> Iterator[LineField]:
+    section = int(view.canonical.parts.section[record])
+    taken = view.digests.record_lines.get(section)
+    if taken is None:
+        return
+    base, size, rows = taken
+    data = rows[(int(view.canonical.parts.start[record]) - base) // size].tobytes()
+    file = _file(view, [reference.row for reference in view.references(record)])
+    for at in range(0, len(data), _LINE_SIZE):
+        line = int.from_bytes(data[at : at + _LINE_SIZE], "little")
+        yield LineField(view.object.section_names[section], place, file, line)
+
+
+def _file(view: ObjectView, references: Sequence[int]) -> str:
+    """Return the first string among ``references`` that can be the name of a source file."""
+    strings = (view.string(reference) for reference in references)
+    return next((text for text in strings if text and _SOURCE.fullmatch(text)), "")
