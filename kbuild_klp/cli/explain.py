@@ -308,6 +308,12 @@ def _differs(changes: list[Change]) -> bool:
     return any(change.change is not ChangeType.LINE_ONLY for change in changes)
 
 
+def _among_many(progress: ProgressLine, done: int, total: int) -> None:
+    """Show progress where there is some: one object is read before a line about it can be."""
+    if total > 1:
+        progress(done, total)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     builds = 1 if arguments.kept else 2
@@ -316,7 +322,7 @@ def main(arguments: argparse.Namespace) -> int:
     progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
     try:
         # Whether a livepatch can carry a change depends on others, so all objects that differ are read.
-        report = compare(old, new, arguments.jobs, progress, looking=looking)
+        report = compare(old, new, arguments.jobs, progress, looking=partial(_among_many, looking))
     finally:
         progress.close()
         looking.close()

@@ -2,8 +2,9 @@
 """The debug information of one object, ready for pyelftools.
 
 pyelftools applies relocations one by one, which takes a second for an average object of a kernel. Here numpy applies
-them, to a copy of those sections that are asked for. In that copy, the sections of the object, which all start at 0,
-lie behind each other: address = section << SECTION_SHIFT | offset.
+them, to a copy of those sections that are asked for; where there is much (vmlinux.o), to those pieces that are read
+(see windows.py). In that copy, the sections of the object, which all start at 0, lie behind each other: address =
+section << SECTION_SHIFT | offset.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import RELA, SECTION_HEADER, ObjectFile
 from kbuild_klp.explain.diescan import DieScan, Unit
+from kbuild_klp.explain.windows import RelocatedStream, apply
 
 if TYPE_CHECKING:
     from elftools.dwarf.die import DIE
     from elftools.dwarf.dwarfinfo import DWARFInfo
 
 SECTION_SHIFT = 40
-MOST_BYTES = 64 << 20
+MOST_COPIED = 8 << 20
+"""Bytes of debug information that are copied as a whole. Of more, only what is read: that is slower per byte."""
+MOST_BYTES = 1 << 30
+"""Bytes of debug information of which anything is read: 32-bit DWARF ends at 4 GiB, vmlinux.o with all of
+allmodconfig is below this."""
+MOST_COMPRESSED = 64 << 20
+"""The same where it is compressed, and has to be unpacked from its start: 1 s and 300 MB."""
 _NAMES = "abbrev addr aranges info line line_str loclists ranges rnglists str str_offsets"
 _WANTED = frozenset(f".debug_{name}" for name in _NAMES.split())
 # What may contain functions, and what in a function may contain inlined code.
@@ -39,6 +46,8 @@ _NESTING = frozenset({"DW_TAG_lexical_block", "DW_TAG_inlined_subroutine", "DW_T
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _CHDR_SIZE = 24  # Elf64_Chdr, gABI chapter 4, "Section Compression"
 _ELFCOMPRESS_ZLIB = 1
+_LENGTH = 4
+_LONGEST = 0xFFFFFFF0
 
 
 _Index = tuple[list[int], list[tuple[int, Any]]]
@@ -52,17 +61,27 @@ class DebugInfo:
         self._object = obj
         self._functions: dict[int, _Index] = {}
         self._scans: dict[int, DieScan] = {}
-        self._info = b""
+        self._info: bytes | memoryview = b""
 
     @cached_property
     def size(self) -> int:
-        """Bytes of debug information that would be read."""
-        return int(self._object.sections["size"][self._wanted].sum())
+        """Bytes of debug information, unpacked."""
+        return sum(map(self._size_of, self._wanted.nonzero()[0].tolist()))
 
     @property
     def is_too_large(self) -> bool:
         """Whether there is so much of it that it is left alone."""
-        return self.size > MOST_BYTES
+        return self.size > (MOST_COMPRESSED if self._is_compressed else MOST_BYTES)
+
+    @cached_property
+    def _is_compressed(self) -> bool:
+        return bool((self._object.sections["flags"][self._wanted] & elf.SHF_COMPRESSED).any())
+
+    def _size_of(self, index: int) -> int:
+        """Return the size of a section, unpacked."""
+        if int(self._object.sections["flags"][index]) & elf.SHF_COMPRESSED:
+            return int.from_bytes(self._object.section_array(index)[8:16].tobytes(), "little")
+        return int(self._object.sections["size"][index])
 
     @cached_property
     def dwarf(self) -> DWARFInfo | None:
@@ -72,7 +91,9 @@ class DebugInfo:
         try:
             from elftools.elf.elffile import ELFFile  # 60 ms to import, and only changed functions need it
 
-            return ELFFile(io.BytesIO(self._copy())).get_dwarf_info(relocate_dwarf_sections=False)
+            if self.size <= MOST_COPIED or self._is_compressed:
+                return ELFFile(io.BytesIO(self._copy())).get_dwarf_info(relocate_dwarf_sections=False)
+            return self._in_windows(ELFFile)
         except Exception:
             # It is an extra, and pyelftools raises whatever it meets in debug information that it does not
             # understand.
@@ -80,8 +101,14 @@ class DebugInfo:
 
     def unit_at(self, place: int) -> Unit | None:
         """Return the compilation unit of the code at an address, None when it is unknown."""
-        found: Unit | None = _find(self._units, place)
-        return found
+        offset: int | None = _find(self._units, place)
+        return None if offset is None else self._unit(offset)
+
+    def _unit(self, offset: int) -> Unit | None:
+        try:
+            return self.dwarf.get_CU_at(offset) if self.dwarf is not None else None
+        except Exception:  # as in dwarf
+            return None
 
     def function_at(self, place: int) -> DIE | None:
         """Return the DIE of the function around an address, None when it is unknown."""
@@ -93,8 +120,10 @@ class DebugInfo:
 
     def functions(self) -> Iterator[DIE]:
         """Yield the DIE of every function."""
-        units = {unit.cu_offset: unit for _, unit in self._units[1]}
-        for unit in units.values():
+        for offset in dict.fromkeys(offset for _, offset in self._units[1]):
+            unit = self._unit(offset)
+            if unit is None:
+                continue
             yield from {die.offset: die for _, die in self._functions_of(unit)[1]}.values()
 
     def _functions_of(self, unit: Unit) -> _Index:
@@ -130,19 +159,31 @@ class DebugInfo:
     def _units(self) -> _Index:
         return _index(self._unit_ranges())
 
-    def _unit_ranges(self) -> Iterator[tuple[int, int, Unit]]:
+    def _unit_ranges(self) -> Iterator[tuple[int, int, int]]:
+        """Yield where the code of the units lies, and the offsets of these."""
         if self.dwarf is None:
             return
-        units = {unit.cu_offset: unit for unit in self.dwarf.iter_CUs()}
-        rest = set(units)
+        rest = set(self._unit_offsets())
+        known = frozenset(rest)
         table = self.dwarf.get_aranges()
         for entry in table.entries if table is not None else ():
-            if entry.info_offset in units:
+            if entry.info_offset in known:
                 rest.discard(entry.info_offset)
-                yield entry.begin_addr, entry.begin_addr + entry.length, units[entry.info_offset]
+                yield entry.begin_addr, entry.begin_addr + entry.length, entry.info_offset
         for offset in sorted(rest):
-            for low, high in ranges_of(units[offset].get_top_DIE()):
-                yield low, high, units[offset]
+            unit = self._unit(offset)
+            for low, high in ranges_of(unit.get_top_DIE()) if unit is not None else ():
+                yield low, high, offset
+
+    def _unit_offsets(self) -> Iterator[int]:
+        """Yield where the units start: each begins with its length (DWARF 5, section 7.5.1)."""
+        at = 0
+        while at + _LENGTH <= len(self._info):
+            length = int.from_bytes(self._info[at : at + _LENGTH], "little")
+            if length >= _LONGEST:
+                return  # 64-bit DWARF, which DieScan does not know either
+            yield at
+            at += _LENGTH + length
 
     @cached_property
     def _wanted(self) -> NDArray[np.bool_]:
@@ -152,10 +193,31 @@ class DebugInfo:
         """Return an ELF file with nothing but the debug information, relocated."""
         obj = self._object
         contents = {index: self._content(index) for index in self._wanted.nonzero()[0].tolist()}
-        self._relocate(contents)
-        pieces = [contents[index].tobytes() for index in contents]
+        for table, index in self._relocation_tables(contents):
+            apply(contents[index], 0, table, self._values, obj.machine)
         names = [obj.section_names[index] for index in contents]
+        pieces = [content.tobytes() for content in contents.values()]
         self._info = pieces[names.index(".debug_info")] if ".debug_info" in names else b""
+        return self._file(names, pieces)
+
+    def _in_windows(self, elf_file: Any) -> DWARFInfo:
+        """Return the debug information over streams that relocate what is read of them."""
+        obj = self._object
+        contents = {index: obj.section_array(index) for index in self._wanted.nonzero()[0].tolist()}
+        tables = {index: table for table, index in self._relocation_tables(contents)}
+        names = [obj.section_names[index] for index in contents]
+        # pyelftools finds the sections in a file in which they are empty, and gets them afterwards.
+        dwarf = elf_file(io.BytesIO(self._file(names, [b""] * len(names)))).get_dwarf_info(False)
+        for (index, content), name in zip(contents.items(), names, strict=True):
+            stream = RelocatedStream(content, tables.get(index), self._values, obj.machine)
+            field = f"{name[1:]}_sec"
+            setattr(dwarf, field, getattr(dwarf, field)._replace(stream=stream, size=len(content)))
+            if name == ".debug_info":
+                self._info = memoryview(content)  # DieScan reads nothing that is relocated
+        return dwarf
+
+    def _file(self, names: list[str], pieces: list[bytes]) -> bytes:
+        """Return an ELF file with some sections."""
         strings = b"".join(b"\0%s" % name.encode() for name in ("", *names, ".shstrtab")) + b"\0"
         headers = np.zeros(len(names) + 2, SECTION_HEADER)
         place = _EHDR.size + headers.nbytes
@@ -166,7 +228,7 @@ class DebugInfo:
             place += len(piece)
         count, size = len(headers), _EHDR.size
         ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, elf.ELFDATA2LSB, 1))
-        head = _EHDR.pack(ident, elf.ET_REL, obj.machine, 1, 0, 0, size, 0, size, 0, 0, 64, count, count - 1)
+        head = _EHDR.pack(ident, elf.ET_REL, self._object.machine, 1, 0, 0, size, 0, size, 0, 0, 64, count, count - 1)
         return b"".join((head, headers.tobytes(), *pieces, strings))
 
     def _content(self, index: int) -> NDArray[np.uint8]:
@@ -176,39 +238,28 @@ class DebugInfo:
             data = content.tobytes()
             if int.from_bytes(data[:4], "little") != _ELFCOMPRESS_ZLIB:
                 raise ValueError("compressed in a way that is not supported")
-            limit = int.from_bytes(data[8:16], "little")
-            if limit > MOST_BYTES:
-                raise ValueError("too large")
+            limit = self._size_of(index)
             return np.frombuffer(bytearray(zlib.decompressobj().decompress(data[_CHDR_SIZE:], limit)), np.uint8)
         return content.copy()
 
-    def _relocate(self, contents: dict[int, NDArray[np.uint8]]) -> None:
-        """Apply the relocations of the sections in ``contents``."""
+    @cached_property
+    def _values(self) -> NDArray[np.int64]:
+        """The value of each symbol. Those of sections that are not allocated stand for offsets in debug information."""
         obj = self._object
-        machine = architecture(obj.machine)
-        if machine is None:
-            return
-        # Symbols of sections that are not allocated stand for offsets in debug information: those stay.
         section = np.maximum(obj.shndx, 0)
         allocated = (obj.sections["flags"][section] & elf.SHF_ALLOC) != 0
-        value = obj.symbols["value"].astype(np.int64) + np.where(allocated, section << SECTION_SHIFT, 0)
+        values: NDArray[np.int64] = obj.symbols["value"].astype(np.int64)
+        return values + np.where(allocated, section << SECTION_SHIFT, 0)
+
+    def _relocation_tables(self, sections: Container[int]) -> Iterator[tuple[NDArray[np.void], int]]:
+        """Yield the relocations of those sections, and the section of each table."""
+        obj = self._object
         for table in (obj.sections["type"] == elf.SHT_RELA).nonzero()[0].tolist():
-            content = contents.get(int(obj.sections["info"][table]))
-            if content is None:
-                continue
-            # Not ObjectFile.relocations: the places are those in the section before it was compressed.
-            data = obj.section_array(table)
-            rows: NDArray[np.void] = data[: len(data) // RELA.itemsize * RELA.itemsize].view(RELA)
-            rows = rows[rows["symbol"] < len(value)]
-            own = value[rows["symbol"]] + rows["addend"]
-            for number in np.unique(rows["type"]).tolist():
-                row = machine.relocation_types.get(number)
-                if row is None or row.pc_relative:
-                    continue
-                chosen = (rows["type"] == number) & (rows["offset"] + row.size <= len(content))
-                places, words = rows["offset"][chosen].astype(np.int64), own[chosen]
-                for byte in range(row.size):
-                    content[places + byte] = (words >> (8 * byte)) & 0xFF
+            index = int(obj.sections["info"][table])
+            if index in sections:
+                # Not ObjectFile.relocations: the places are those in the section before it was compressed.
+                data = obj.section_array(table)
+                yield data[: len(data) // RELA.itemsize * RELA.itemsize].view(RELA), index
 
 
 def address(section: int, offset: int) -> int:

@@ -50,7 +50,7 @@ class _Abbreviation(NamedTuple):
 class DieScan:
     """Steps over the entries of one compilation unit (32-bit DWARF with addresses of 8 bytes)."""
 
-    def __init__(self, unit: Unit, info: bytes) -> None:
+    def __init__(self, unit: Unit, info: bytes | memoryview) -> None:
         if unit.structs.dwarf_format != 32 or unit.structs.address_size != 8 or unit.header.version < 3:
             raise UnknownFormError
         self._unit = unit
@@ -122,7 +122,9 @@ class DieScan:
                 length, at = self._uleb(at)
                 at += length
             elif form == "string":
-                at = self._info.index(b"\0", at) + 1
+                while self._info[at]:
+                    at += 1
+                at += 1
             elif form in _BLOCKS:
                 width = _BLOCKS[form]
                 at += width + int.from_bytes(self._info[at : at + width], "little")

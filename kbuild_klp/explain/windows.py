@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sections of debug information to which relocations are applied, as a whole or piece by piece as they are read.
+
+The debug information of vmlinux.o has hundreds of megabytes, and what a few functions need of it is a thousandth.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.arch.registry import architecture
+
+_SHIFT = 12
+_WINDOW = 1 << _SHIFT  # bytes that are relocated at a time
+_WIDEST = 8  # bytes of a field
+_SAMPLES = 256
+
+
+def apply(
+    content: NDArray[np.uint8], base: int, rows: NDArray[np.void], values: NDArray[np.int64], machine: int
+) -> None:
+    """Apply the relocations ``rows`` (Elf64_Rela) to ``content``, which starts at ``base`` in its section.
+
+    ``values`` are those of all symbols. What does not lie in it as a whole is left alone.
+    """
+    arch = architecture(machine)
+    if arch is None:
+        return
+    rows = rows[rows["symbol"] < len(values)]
+    own = values[rows["symbol"]] + rows["addend"]
+    place = rows["offset"].astype(np.int64) - base
+    for number in np.unique(rows["type"]).tolist():
+        row = arch.relocation_types.get(number)
+        if row is None or row.pc_relative:
+            continue
+        chosen = (rows["type"] == number) & (place >= 0) & (place + row.size <= len(content))
+        places, words = place[chosen], own[chosen]
+        for byte in range(row.size):
+            content[places + byte] = (words >> (8 * byte)) & 0xFF
+
+
+class RelocatedStream:
+    """A section as a binary stream; what is read is relocated then, and kept.
+
+    ``table`` are its relocations (Elf64_Rela; None: it has none) in order of place, as assemblers and linkers write
+    them. Raises ValueError where they are not.
+    """
+
+    def __init__(
+        self, content: NDArray[np.uint8], table: NDArray[np.void] | None, values: NDArray[np.int64], machine: int
+    ) -> None:
+        self._content = content
+        self._table = table
+        self._offsets = None if table is None else table["offset"]
+        self._values = values
+        self._machine = machine
+        self._windows: dict[int, bytes] = {}
+        self._at = 0
+        if self._offsets is not None:
+            self._check_order(self._offsets[:: len(self._offsets) // _SAMPLES + 1])
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, as io.IOBase.seek."""
+        self._at = max(0, offset + (0, self._at, len(self._content))[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Return the present place."""
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to ``size`` bytes, all that is left without it."""
+        start, length = self._at, len(self._content)
+        end = length if size is None or size < 0 else min(start + size, length)
+        if end <= start:
+            return b""
+        self._at = end
+        number = start >> _SHIFT
+        if (end - 1) >> _SHIFT == number:
+            first = number << _SHIFT
+            return self._window(number)[start - first : end - first]
+        numbers = range(number, ((end - 1) >> _SHIFT) + 1)
+        whole = b"".join(map(self._window, numbers))
+        return whole[start - (number << _SHIFT) : end - (number << _SHIFT)]
+
+    def _window(self, number: int) -> bytes:
+        window = self._windows.get(number)
+        if window is None:
+            window = self._windows[number] = self._relocated(number << _SHIFT)
+        return window
+
+    def _relocated(self, start: int) -> bytes:
+        """Return the window at ``start``; fields at its ends may be of its neighbours too."""
+        low = max(0, start - _WIDEST)
+        content = self._content[low : start + _WINDOW + _WIDEST].copy()
+        if self._table is not None and self._offsets is not None:
+            first, last = bisect_left(self._offsets, low), bisect_left(self._offsets, start + _WINDOW)
+            self._check_order(self._offsets[first:last])
+            apply(content, low, self._table[first:last], self._values, self._machine)
+        return content[start - low : start - low + _WINDOW].tobytes()
+
+    @staticmethod
+    def _check_order(offsets: NDArray[np.uint64]) -> None:
+        if (offsets[1:] < offsets[:-1]).any():
+            raise ValueError("relocations in no order")
