@@ -207,13 +207,13 @@ class DebugInfo:
         tables = {index: table for table, index in self._relocation_tables(contents)}
         names = [obj.section_names[index] for index in contents]
         # pyelftools finds the sections in a file in which they are empty, and gets them afterwards.
-        dwarf = elf_file(io.BytesIO(self._file(names, [b""] * len(names)))).get_dwarf_info(False)
+        dwarf: DWARFInfo = elf_file(io.BytesIO(self._file(names, [b""] * len(names)))).get_dwarf_info(False)
         for (index, content), name in zip(contents.items(), names, strict=True):
             stream = RelocatedStream(content, tables.get(index), self._values, obj.machine)
             field = f"{name[1:]}_sec"
             setattr(dwarf, field, getattr(dwarf, field)._replace(stream=stream, size=len(content)))
             if name == ".debug_info":
-                self._info = memoryview(content)  # DieScan reads nothing that is relocated
+                self._info = content.data  # DieScan reads nothing that is relocated
         return dwarf
 
     def _file(self, names: list[str], pieces: list[bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.classify import Change
@@ -14,9 +14,11 @@ from kbuild_klp.explain import tables
 from kbuild_klp.explain.compare import Comparison, Hunk
 from kbuild_klp.explain.instructions import Line, function_lines
 from kbuild_klp.explain.origins import DebugSide
-from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.explain.view import ObjectView, quote
 
 _ROW = 16  # bytes of data in a line
+_WORD = 8
+_LONG, _LEAD = 32, 8  # characters of a string, and of what is the same before a difference in it
 _MOST_PAIRED = 400  # instructions of a hunk for which a best match is looked for
 
 
@@ -132,7 +134,7 @@ class Lister:
             for hunk in group:
                 rows += [self._same(comparison, a + i, b + i, parts) for i in range(hunk.b0 - b)]
                 for x, y in _paired(comparison, hunk):
-                    rows.append(ListedRow(self._line(0, x, parts), self._line(1, y, parts), True))
+                    rows.append(self._differing(x, y, parts))
                 a, b = hunk.a1, hunk.b1
             tail = min(context, len(comparison.new) - b, len(comparison.old) - a)
             rows += [self._same(comparison, a + i, b + i, parts) for i in range(tail)]
@@ -142,6 +144,17 @@ class Lister:
 
     def _same(self, comparison: Comparison, a: int, b: int, parts: list[list[int]]) -> ListedRow:
         return ListedRow(self._line(0, comparison.old[a], parts), self._line(1, comparison.new[b], parts), False)
+
+    def _differing(self, x: Line | None, y: Line | None, parts: list[list[int]]) -> ListedRow:
+        """Return two instructions that differ; of long strings that are the same at the start, where they differ."""
+        old, new = self._line(0, x, parts), self._line(1, y, parts)
+        for a, b in zip(x.references, y.references, strict=False) if x and y else ():
+            before, after = x.view.string(a.row) if x else None, y.view.string(b.row) if y else None
+            if old and new and before is not None and after is not None and before != after:
+                texts = shown_strings(before, after)
+                old = old._replace(text=old.text.replace(quote(before), texts[0]))
+                new = new._replace(text=new.text.replace(quote(after), texts[1]))
+        return ListedRow(old, new, True)
 
     def _line(self, side: int, line: Line | None, parts: list[list[int]]) -> ListedLine | None:
         if line is None:
@@ -161,7 +174,7 @@ class Lister:
     def _first(self, hunk: Hunk, comparison: Comparison, parts: list[list[int]]) -> ListedRow:
         """Return the first instructions that differ."""
         x, y = next((x, y) for x, y in _paired(comparison, hunk))
-        return ListedRow(self._line(0, x, parts), self._line(1, y, parts), True)
+        return self._differing(x, y, parts)
 
     def _jump_tables(self, comparison: Comparison, parts: list[list[int]]) -> Iterator[ListedHunk]:
         """Yield the entries of jump tables that go elsewhere."""
@@ -231,15 +244,25 @@ class Lister:
         data, references = view.data(parts[0]), view.references(parts[0])
         rows: list[tuple[ListedLine | None, object]] = []
         name = view.part_name(parts[0])
+        widths = {row.kind: row.size for row in view.architecture.relocation_types.values()}
         for at in range(0, len(data), _ROW):
             own = [reference for reference in references if at <= reference.place < at + _ROW]
             names = ", ".join(view.describe(reference.row) for reference in own)
             piece = data[at : at + _ROW]
-            line = ListedLine(
-                f"+{at:#x}", name, at, view.raw_bytes(parts[0], at, len(piece)), _hex(piece, names), names
-            )
+            fields = [(reference.place - at, widths.get(reference.key[0], _WORD)) for reference in own]
+            text = _hex(piece, names, fields)
+            line = ListedLine(f"+{at:#x}", name, at, view.raw_bytes(parts[0], at, len(piece)), text, names)
             rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))
         return rows
+
+
+def shown_strings(before: str, after: str) -> tuple[str, str]:
+    """Return two strings as they are shown: what they share at the start left out where it hides the difference."""
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+    if max(len(before), len(after)) <= _LONG or shared < _LONG - _LEAD:
+        return quote(before), quote(after)
+    at = shared - _LEAD
+    return f"...{quote(before[at:])}", f"...{quote(after[at:])}"
 
 
 def _ended(hunks: list[ListedHunk], what: str, after: int) -> list[ListedHunk]:
@@ -247,9 +270,14 @@ def _ended(hunks: list[ListedHunk], what: str, after: int) -> list[ListedHunk]:
     return [*hunks, ListedHunk(what, after, [])] if hunks and after else hunks
 
 
-def _hex(data: bytes, names: str) -> str:
+def _hex(data: bytes, names: str, fields: Sequence[tuple[int, int]]) -> str:
+    """Return a row of data; ``fields`` (place, size) are filled in later, with the addresses of ``names``."""
     text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
-    return f"{data.hex(' '):<{3 * _ROW - 1}} {text}" + (f" <{names}>" if names else "")
+    words = [f"{byte:02x}" for byte in data]
+    for place, size in fields:
+        for at in range(place, min(place + size, len(words))):
+            words[at] = "--"
+    return f"{' '.join(words):<{3 * _ROW - 1}} {text}" + (f" <{names}>" if names else "")
 
 
 def _joined(hunks: list[Hunk], most: int) -> Iterator[list[Hunk]]:

@@ -152,6 +152,17 @@ def marked(old: str, new: str) -> tuple[_Pieces, _Pieces]:
     )
 
 
+def _marked_names(old: ListedLine, new: ListedLine) -> tuple[_Pieces, _Pieces]:
+    """Mark in two rows of data to what they refer; the bytes have a line below them that does."""
+    sides = []
+    for line in (old, new):
+        names = f"<{line.target}>"
+        cut = len(line.text) - len(names)
+        differs = old.target != new.target
+        sides.append([(line.text[:cut], False), (names, differs)] if line.target else [(line.text, False)])
+    return sides[0], sides[1]
+
+
 def _painted(pieces: _Pieces, ends: tuple[str, str], style: TextStyle) -> _Pieces:
     """Put marks around what differs: brackets, as in a word diff, where there is no colour."""
     return [(text if style.color or not differs else f"{ends[0]}{text}{ends[1]}", differs) for text, differs in pieces]
@@ -164,9 +175,14 @@ def _render(pieces: _Pieces, code: str, style: TextStyle) -> str:
 
 
 def _cut(pieces: _Pieces, width: int) -> _Pieces:
-    """Cut pieces at a number of columns."""
+    """Cut pieces at a number of columns; what differs is not cut off, but what stands between it and the first one."""
     if sum(len(text) for text, _ in pieces) <= width:
         return pieces
+    first = next((at for at, (_, differs) in enumerate(pieces) if differs), 0)
+    if first > 2 and sum(len(text) for text, _ in pieces[: first + 1]) > width - 3:
+        pieces = [pieces[0], ("...", False), *pieces[first:]]
+        if sum(len(text) for text, _ in pieces) <= width:
+            return pieces
     result: _Pieces = []
     left = width - 3
     for text, differs in pieces:
@@ -181,9 +197,9 @@ _ENDS = (("[-", "-]"), ("{+", "+}"))
 def _both(row: ListedRow, what: str, style: TextStyle) -> tuple[_Pieces, _Pieces]:
     """Return the texts of both sides of a row with marks."""
     old, new = (line.text if line else "" for line in row.sides)
-    if row.old is None or row.new is None or not row.differs or what == "bytes":
+    if row.old is None or row.new is None or not row.differs:
         return [(old, False)], [(new, False)]
-    before, after = marked(old, new)
+    before, after = _marked_names(row.old, row.new) if what == "bytes" else marked(old, new)
     return _painted(before, _ENDS[0], style), _painted(after, _ENDS[1], style)
 
 

@@ -13,7 +13,7 @@ from snippets import Compiler
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.explain import debuginfo
+from kbuild_klp.explain import debuginfo, windows
 from kbuild_klp.explain.debuginfo import DebugInfo
 from kbuild_klp.explain.diescan import DieScan, UnknownFormError
 from kbuild_klp.explain.inlined import InlinedCode, InlinedFunction
@@ -106,8 +106,18 @@ def _oracle(path: Path, section: str, offsets: list[int]) -> list[list[tuple[str
     ],
     ids=" ".join,
 )
-def test_every_instruction_is_what_addr2line_says(cc: Compiler, binutils: Callable[..., str], flags: tuple[str, ...]):
+@pytest.mark.parametrize("copied", [debuginfo.MOST_COPIED, 0], ids=["whole", "in pieces"])
+def test_every_instruction_is_what_addr2line_says(
+    cc: Compiler,
+    binutils: Callable[..., str],
+    flags: tuple[str, ...],
+    copied: int,
+    monkeypatch: pytest.MonkeyPatch,
+):
     assert binutils("addr2line", "--version")
+    monkeypatch.setattr(debuginfo, "MOST_COPIED", copied)
+    monkeypatch.setattr(windows, "_SHIFT", 5)  # fields stand across the ends of pieces
+    monkeypatch.setattr(windows, "_WINDOW", 1 << 5)
     path = cc.object(SOURCE, *flags)
     debug = Debug(path)
     by_section: dict[int, list[int]] = {}
@@ -146,8 +156,10 @@ def test_where_a_function_is_declared(cc: Compiler):
     assert str(InlinedFunction("inner", "", 0)) == "inner()"
 
 
-def test_several_units_in_one_object(gcc: Compiler, tmp_path: Path):
+@pytest.mark.parametrize("copied", [debuginfo.MOST_COPIED, 0], ids=["whole", "in pieces"])
+def test_several_units_in_one_object(gcc: Compiler, tmp_path: Path, copied: int, monkeypatch: pytest.MonkeyPatch):
     """As in vmlinux.o: units without a table of addresses are found too."""
+    monkeypatch.setattr(debuginfo, "MOST_COPIED", copied)
     other = "static inline int mine(int x)\n{\n\treturn x * x + 5;\n}\nint fifth(int x) { return mine(x) / 7; }\n"
     objects = [gcc.object(SOURCE, "-g"), gcc.object(other, "-g")]
     subprocess.run(["objcopy", "--remove-section", ".debug_aranges", objects[1]], check=True)

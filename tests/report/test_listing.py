@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from kernel_like import source, with_change
 from snippets import Compiler
 
 from kbuild_klp.builds import ObjectBuild
+from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.diff import compare
-from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.report.listing import ListingStyle, as_data, marked, text_lines
+from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing, shown_strings
+from kbuild_klp.explain.view import ObjectView, quote
+from kbuild_klp.report.listing import ListingStyle, as_data, marked, reason_lines, text_lines
 from kbuild_klp.report.text import TextStyle
+from kbuild_klp.verdict import Obstacle, Verdict
+from kbuild_klp.verdict import Reason as VerdictReason
 
 UNIFIED = ListingStyle(TextStyle(80), False)
 COLUMNS = ListingStyle(TextStyle(110), True)
@@ -79,10 +83,12 @@ def test_unified(gcc: Compiler):
     assert lines == [
         "  changed   f",
         "    first difference at +0x8: movl $1, %eax -> movl $2, %eax",
-        "    +0x8: movl $1, %eax -> movl $2, %eax",
         "    +0x15: calls two instead of one",
         "    1 instruction added at +0x1b",
         "    size 36 -> 37",
+        "    livepatch: not possible",
+        "      not traceable: no fentry (assembly)",
+        "      not checked: whether its name is unique (no linked image of the old build)",
         "      ... 5 unchanged ...",
         "    @@ f+0x8 @@",
         "      +0x5    cli",
@@ -110,7 +116,7 @@ def test_unified(gcc: Compiler):
 
 
 def test_side_by_side(gcc: Compiler):
-    lines = list(text_lines(listing(*_pair(gcc), "f", 1), COLUMNS))[6:]
+    lines = list(text_lines(listing(*_pair(gcc), "f", 1), COLUMNS))[8:]
     width = (110 - 4 - 3) // 2
     rows = [(line[4 : 4 + width].rstrip(), line[4 + width : 7 + width].strip(), line[7 + width :]) for line in lines]
     assert rows == [
@@ -199,12 +205,71 @@ def test_data(gcc: Compiler):
     old, new = (gcc.object(text.format(*values)) for values in (("one", 5, "abc"), ("two", 5, "abd")))
     lines = list(text_lines(listing(old, new, "v"), UNIFIED))[3:]
     assert lines == [
-        "    - +0x0    00 00 00 00 00 00 00 00 05 00 00 00 00 00 00 00 ................ <one>",
+        "    livepatch: not possible",
+        "      data: content; a livepatch replaces functions only",
+        "    - +0x0    -- -- -- -- -- -- -- -- 05 00 00 00 00 00 00 00 ................ [-<one>-]",
         "    - +0x10   61 62 63 00 00 00 00 00 00 00 00 00 00 00 00 00 abc.............",
-        "    + +0x0    00 00 00 00 00 00 00 00 05 00 00 00 00 00 00 00 ................ <two>",
+        "    + +0x0    -- -- -- -- -- -- -- -- 05 00 00 00 00 00 00 00 ................ {+<two>+}",
         "    + +0x10   61 62 64 00 00 00 00 00 00 00 00 00 00 00 00 00 abd.............",
         "      ... 2 unchanged ...",
     ]
+
+
+def test_long_strings_are_shown_where_they_differ(gcc: Compiler):
+    text = 'void take(const char *); void f(void) {{ take("{0} and so on, for more than a line {1}"); }}'
+    old, new = (gcc.object(text.format("the same at the start", word)) for word in ("old", "new"))
+    rows = [line for line in text_lines(listing(old, new, "f"), UNIFIED) if line.startswith(("    - ", "    + "))]
+    assert len(rows) == 2 and 'line old">' in rows[0] and 'line new">' in rows[1]
+    # Short ones, and those that differ early, are shown from the start.
+    assert shown_strings("a" * 30, "a" * 29) == (quote("a" * 30), quote("a" * 29))
+    assert shown_strings("b" * 100, "c" * 100) == (quote("b" * 100), quote("c" * 100))
+
+
+def test_columns_do_not_cut_off_what_differs():
+    long = "a_long_name_of_a_target_that_is_the_same"
+    sides = [_line(0, f"jump label, target {long}, key {key}", "") for key in ("this_key", "that_key")]
+    found = Listing(JUDGED, [ListedHunk("jump labels", 0, [ListedRow(*sides, True)])], None, "")
+    for color in (False, True):
+        style = ListingStyle(TextStyle(80, color), True)
+        *_, row = map(_bare, text_lines(found, style))
+        assert "this_key" in row and "that_key" in row and len(row) <= 80
+
+
+POSSIBLE = Verdict()
+SYMPOS = VerdictReason(Obstacle.SYMPOS, "sympos 2 of 3 in vmlinux")
+UNTRACED = VerdictReason(Obstacle.NOT_TRACEABLE, "not traceable: no fentry (notrace)")
+UNKNOWN = VerdictReason(Obstacle.UNKNOWN, "not known: nobody looked")
+NONE = VerdictReason(Obstacle.NO_LIVEPATCH, "no livepatch: the old kernel was built without CONFIG_LIVEPATCH")
+JUDGED = Change("f", "function", ChangeType.CHANGED, None, None, livepatch=POSSIBLE)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "lines"),
+    [
+        ((), ["livepatch: possible"]),
+        ((SYMPOS,), ["livepatch: possible", "  sympos 2 of 3 in vmlinux"]),
+        (
+            (SYMPOS, UNTRACED),
+            ["livepatch: not possible", "  not traceable: no fentry (notrace)", "  sympos 2 of 3 in vmlinux"],
+        ),
+        ((UNKNOWN,), ["livepatch: not known", "  nobody looked"]),
+        (
+            (UNKNOWN, UNTRACED),
+            ["livepatch: not possible", "  not known: nobody looked", "  not traceable: no fentry (notrace)"],
+        ),
+        ((NONE,), []),
+    ],
+)
+def test_the_verdict_in_words(reasons: tuple[VerdictReason, ...], lines: list[str]):
+    change = replace(JUDGED, livepatch=Verdict(reasons))
+    assert [line[4:] for line in reason_lines(change, TextStyle(80))] == lines
+    document = as_data(Listing(change, [], None, ""))
+    possible = lines[:1] == ["livepatch: possible"]
+    assert document["livepatch"] == {"possible": possible, "reasons": [reason.text for reason in reasons]}
+
+
+def test_line_numbers_have_no_verdict():
+    assert list(reason_lines(replace(JUDGED, change=ChangeType.LINE_ONLY), TextStyle(80))) == []
 
 
 def test_one_row_of_data_has_a_guide(gcc: Compiler):
@@ -275,12 +340,12 @@ def test_source_lines_in_columns():
         ListedRow(_line(2, "sti", "a.c:2"), _line(1, "hlt", "a.c:2"), True),
         ListedRow(_line(3, "ret", ""), _line(2, "ret", ""), False),
     ]
-    from kbuild_klp.classify import Change, ChangeType
-
     change = Change("f", "function", ChangeType.CHANGED, None, None)
     found = Listing(change, [ListedHunk("instructions", 0, rows)], None, "no more is known")
     columns = [re.sub(" +", " ", line).strip() for line in text_lines(found, COLUMNS)]
     assert columns[1:] == [
+        "livepatch: not known",
+        "nobody looked",
         "(no more is known)",
         "@@ f+0x1 (a.c:1) -> f+0x1 (a.c:2) @@",
         "a.c:1 a.c:2",
@@ -291,7 +356,7 @@ def test_source_lines_in_columns():
         "+0x3 ret +0x2 ret",
     ]
     unified = [re.sub(" +", " ", line).strip() for line in text_lines(found, UNIFIED)]
-    assert unified[3:] == [
+    assert unified[5:] == [
         "+0x0 nop a.c:1 -> a.c:2",
         "- +0x1 cli",
         "- +0x2 sti a.c:2",
