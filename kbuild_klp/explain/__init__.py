@@ -88,10 +88,9 @@ class Explainer:
         old, new = change.old, change.new
         if old is None or new is None:
             return
-        if change.change is ChangeType.LINE_ONLY:
-            # Line numbers in code were told when it was found that there is nothing else.
-            if all(_is_hash(reason) for reason in change.why):
-                change.why = self._line_numbers(old, new) or change.why
+        # Line numbers in code were told when it was found that there is nothing else.
+        if change.change is ChangeType.LINE_ONLY and all(_is_hash(reason) for reason in change.why):
+            change.why = self._line_numbers(old, new) or change.why
         if change.change is not ChangeType.CHANGED:
             return
         if change.kind == KIND_SECTION:
