@@ -34,8 +34,7 @@ SECTION_SHIFT = 40
 MOST_COPIED = 8 << 20
 """Bytes of debug information that are copied as a whole. Of more, only what is read: that is slower per byte."""
 MOST_BYTES = 1 << 30
-"""Bytes of debug information of which anything is read: 32-bit DWARF ends at 4 GiB, vmlinux.o with all of
-allmodconfig is below this."""
+"""Bytes of debug information of which anything is read: a third of a second and 100 MB for 300 MiB."""
 MOST_COMPRESSED = 64 << 20
 """The same where it is compressed, and has to be unpacked from its start: 1 s and 300 MB."""
 _NAMES = "abbrev addr aranges info line line_str loclists ranges rnglists str str_offsets"
