@@ -18,7 +18,6 @@ from kbuild_klp.report.model import ObjectChanges, Report
 from kbuild_klp.selection import Selection, first_rule
 
 if TYPE_CHECKING:
-    from kbuild_klp.kernel.sources import SourceFiles
     from kbuild_klp.secondlook import SecondLook
 
 _MOST_SETTINGS = 8
@@ -147,26 +146,3 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
         report.failed.append(f"{name}: checksums of another {what}; nothing of it can be compared")
         return None
     return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
-
-
-def settle_lines(old: Build, new: Build, name: str, changes: list[Change]) -> list[Change]:
-    """Find which changes of one object are of line numbers only; `compare` does it for all, if it explains."""
-    from kbuild_klp.explain.pair import ObjectPair
-    from kbuild_klp.lineproof import LineProver
-    from kbuild_klp.lines import settle
-
-    return settle(LineProver(old, new), ObjectPair(old, new, name), changes).changes
-
-
-def object_files(old: Build, new: Build, name: str) -> tuple[str | None, str | None]:
-    """Return the paths of one object on both sides, None where it is not linked or not at hand."""
-    from kbuild_klp.explain.pair import ObjectPair
-
-    return ObjectPair(old, new, name).files
-
-
-def source_files(old: Build, new: Build, name: str) -> tuple[SourceFiles | None, SourceFiles | None]:
-    """Return the source files of one object on both sides, None where they are not those that were compiled."""
-    from kbuild_klp.explain.pair import ObjectPair
-
-    return ObjectPair(old, new, name).sources()

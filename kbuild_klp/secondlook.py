@@ -74,7 +74,7 @@ class SecondLook:
 
     ``changes`` are those of each object, in the order of the report; they are replaced by what the objects tell.
     ``units`` are the link units of each object. ``jobs`` None takes what make's jobserver lends, or all processors;
-    ``progress`` is called with the number of objects done and their total.
+    ``progress`` is called with the number of objects done and their total, where there are several.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SecondLook:
         results: dict[str, _Seen] = {}
         for done, seen in enumerate(self._in_chunks(self._look_at, list(self.changes)), 1):
             results[seen.name] = seen
-            if self._progress is not None:
+            if self._progress is not None and total > 1:
                 self._progress(done, total)
         for name, before in list(self.changes.items()):
             seen = results[name]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,7 @@ from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.diff import compare, object_files, source_files
+from kbuild_klp.diff import compare
 from kbuild_klp.errors import KlpError
 from kbuild_klp.names import canonical_name, source_name
 from kbuild_klp.report.model import Report
@@ -23,6 +22,7 @@ from kbuild_klp.verdict import Verdict
 if TYPE_CHECKING:
     from kbuild_klp.explain import Explainer
     from kbuild_klp.explain.listing import Listing
+    from kbuild_klp.explain.pair import ObjectPair
 
 _ENDLESS = 1 << 30  # patience: who asks for an explanation gets it
 
@@ -200,7 +200,7 @@ class _Explanation:
         """Say where an inlined function differs, None where it does not or no debug information knows it."""
         found: Inlined | None = None
         for group in self._groups:
-            files = object_files(self._old, self._new, group.name)
+            files = self._pair(group.name).files
             if not any(file is not None and _mentions(symbol, file) for file in files):
                 continue
             explainer = self._explainer(group.name)
@@ -229,19 +229,24 @@ class _Explanation:
                 return Inlined(str(function), [], True)
         return None
 
+    def _pair(self, name: str) -> ObjectPair:
+        from kbuild_klp.explain.pair import ObjectPair
+
+        return ObjectPair(self._old, self._new, name)
+
     def _explainer(self, name: str) -> Explainer | None:
         """Return what explains one object, None where it is not on both sides."""
-        old_file, new_file = object_files(self._old, self._new, name)
+        pair = self._pair(name)
+        old_file, new_file = pair.files
         if old_file is None or new_file is None:
             return None
         from kbuild_klp.explain import Explainer
         from kbuild_klp.explain.view import ObjectView
 
-        sources = partial(source_files, self._old, self._new, name)
-        return Explainer(ObjectView(old_file), ObjectView(new_file), _ENDLESS, sources)
+        return Explainer(ObjectView(old_file), ObjectView(new_file), _ENDLESS, pair.sources)
 
     def _explained(self, group: _Group, wanted: list[Change], named: bool) -> Explained:
-        files = object_files(self._old, self._new, group.name)
+        files = self._pair(group.name).files
         for file, side in zip(files, (self._old, self._new), strict=True):
             if file is None and group.name in side.names:
                 return Explained(group.label, group.units, wanted, None, {})
@@ -308,12 +313,6 @@ def _differs(changes: list[Change]) -> bool:
     return any(change.change is not ChangeType.LINE_ONLY for change in changes)
 
 
-def _among_many(progress: ProgressLine, done: int, total: int) -> None:
-    """Show progress where there is some: one object is read before a line about it can be."""
-    if total > 1:
-        progress(done, total)
-
-
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     builds = 1 if arguments.kept else 2
@@ -322,7 +321,7 @@ def main(arguments: argparse.Namespace) -> int:
     progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
     try:
         # Whether a livepatch can carry a change depends on others, so all objects that differ are read.
-        report = compare(old, new, arguments.jobs, progress, looking=partial(_among_many, looking))
+        report = compare(old, new, arguments.jobs, progress, looking=looking)
     finally:
         progress.close()
         looking.close()
