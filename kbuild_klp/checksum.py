@@ -117,25 +117,31 @@ class _Checksummer:
         is_many = chunks.first[chunk + 1] - chunks.first[chunk] > 1
         kinds, inverse = np.unique(packed, return_inverse=True)
         result = _digests_of([b"%d" % kind for kind in kinds.tolist()])[inverse]
-        odd = (is_odd & ~is_many).nonzero()[0]
+        odd = is_odd.nonzero()[0]
         pairs = zip(packed[odd].tolist(), size[odd].tolist(), strict=True)
         result[odd] = _digests_of([b"%d %d" % pair for pair in pairs])
-        many = is_many.nonzero()[0]
-        result[many] = _digests_of(
-            [b"%d %d %b" % (packed[at], size[at], self._other_symbols(int(parts[at]))) for at in many.tolist()]
-        )
+        others = {at: self._other_symbols(int(parts[at])) for at in is_many.nonzero()[0].tolist()}
+        many = [at for at, text in others.items() if text]
+        result[many] = _digests_of([b"%d %d %b" % (packed[at], size[at], others[at]) for at in many])
         return result
 
     def _other_symbols(self, part: int) -> bytes:
-        """Return the aliases of a part and the labels in it."""
+        """Return the aliases of a part and the labels in it.
+
+        A static variable without bytes has its place by chance, and is no other name of what starts there: struct
+        lock_class_key without lockdep, include/linux/lockdep_types.h.
+        """
         canonical = self.canonical
         symbols, parts = canonical.object.symbols, canonical.parts
         start = int(parts.start[part] - canonical.image.base[parts.section[part]])
         others = []
         for symbol in canonical.part_symbols(part)[1:].tolist():
             row = symbols[symbol]
-            name = canonical_name(canonical.object.symbol_name(symbol)).text
-            other = f"{int(row['value']) - start} {name} {row['info']} {row['other']} {row['size']}\n"
+            name, numbered = canonical_name(canonical.object.symbol_name(symbol))
+            offset = int(row["value"]) - start
+            if numbered and not offset and (row["info"], row["other"], row["size"]) == (elf.STT_OBJECT, 0, 0):
+                continue  # local, or its binding would be in info
+            other = f"{offset} {name} {row['info']} {row['other']} {row['size']}\n"
             others.append(other.encode("utf-8", "surrogateescape"))
         return b"".join(sorted(others))
 
@@ -295,7 +301,8 @@ class _Checksummer:
             content[section].append((text, b"", b""))
         for section, special in digests.nobodys().items():
             content[section].append((b"", b"", special))
-        order = self._section_order()
+        order = self._section_order(used)
+        renumbered = self.canonical.renumbered_sections.keys()
         types, flags = obj.sections["type"].tolist(), obj.sections["flags"].tolist()
         entry_sizes, alignments = obj.sections["entsize"].tolist(), obj.sections["align"].tolist()
         by_name: dict[str, list[int]] = defaultdict(list)
@@ -304,14 +311,21 @@ class _Checksummer:
         result = []
         for name, sections in by_name.items():
             # SHF_GROUP says how the linker chooses among copies, and goes away in a linked object.
-            attributes = b"".join(
+            rows = [
                 _SECTION_ATTRIBUTES.pack(types[index], flags[index] & ~elf.SHF_GROUP, entry_sizes[index])
                 for index in sections
-            )
+            ]
+            align = str(max(alignments[index] for index in sections))
+            if not renumbered.isdisjoint(sections):
+                # How many there are is known by the symbols; where they are not all alike, which one is different.
+                rows = rows[:1] if len({*rows}) == 1 else rows
+                aligns = [str(alignments[index]) for index in sections]
+                align = aligns[0] if len({*aligns}) == 1 else ",".join(aligns)
+            attributes = b"".join(rows)
             pieces = [piece for index in sections for piece in content.get(index, ())]
             checksum, components, size = _section_checksum(attributes, pieces)
             position = _short(b"".join(order.get(index, b"") for index in sections))
-            place = f"align={max(alignments[index] for index in sections)} order={position}"
+            place = f"align={align} order={position}"
             result.append(Entry(KIND_SECTION, name, place, size, checksum, components, "", ""))
         return Columns.of(result)
 
@@ -339,15 +353,34 @@ class _Checksummer:
                 result.append((int(parts.section[part]), b"".join(strings)))
         return result
 
-    def _section_order(self) -> dict[int, bytes]:
-        """Return the order of symbols in sections that are arrays made by the linker."""
+    def _users_records(self, section: int, used: set[int]) -> list[int]:
+        """Return the chunks of records that are in their users' checksums, but for those equal to an earlier one."""
+        parts = self.canonical.parts
+        contents: set[bytes] = set()
+        chunks = []
+        for part in ((parts.section == section) & (parts.kind == CONTENT)).nonzero()[0].tolist():
+            content = self.digests.content_digest(part)
+            if part in used and content not in contents:
+                contents.add(content)
+                chunks.append(int(parts.chunk[part]))
+        return chunks
+
+    def _section_order(self, used: set[int]) -> dict[int, bytes]:
+        """Return the order of symbols in sections that are arrays made by the linker.
+
+        A record of special.toml that is in the checksum of who uses it does not count, so that it comes and goes with
+        its user. One that looks like another does: two users of one record are no users of one each.
+        """
         obj, chunks = self.canonical.object, self.canonical.chunks
         result: dict[int, bytes] = {}
         sections, counts = np.unique(chunks.section, return_counts=True)
         for section in sections[counts > 1].tolist():
             if self.is_code[section] or obj.section_names[section].startswith(_ORDINARY_SECTIONS):
                 continue
-            symbols = chunks.symbols[chunks.first[:-1][chunks.section == section]].tolist()
+            wanted = chunks.section == section
+            if section in self.canonical.image.records:
+                wanted[self._users_records(section, used)] = False
+            symbols = chunks.symbols[chunks.first[:-1][wanted]].tolist()
             names = "\0".join(canonical_name(obj.symbol_name(symbol)).text for symbol in symbols)
             result[section] = names.encode("utf-8", "surrogateescape")
         return result

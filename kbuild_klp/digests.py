@@ -161,7 +161,7 @@ class Digests:
         obj = self.canonical.object
         section, info = int(obj.shndx[symbol]), int(obj.symbols["info"][symbol])
         if info & 0xF == elf.STT_SECTION or (not name and section > 0):
-            return f"\0section {self.canonical.section_names[section] if section > 0 else section}"
+            return f"\0section {self.canonical.single_section_names[section] if section > 0 else section}"
         if section == elf.SHN_UNDEF:
             text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
             visibility = int(obj.symbols["other"][symbol]) & 3
@@ -176,7 +176,9 @@ class Digests:
         return text
 
     def _section_digests(self, sections: NDArray[np.int64]) -> bytes:
-        return _text_digests([f"\0section {self.canonical.section_names[section]}" for section in sections.tolist()])
+        return _text_digests(
+            [f"\0section {self.canonical.single_section_names[section]}" for section in sections.tolist()]
+        )
 
     def _string_digests(self, addresses: NDArray[np.int64]) -> bytes:
         image = self.canonical.image

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The checksum file beside each object: text, one line an entry, sorted, fields separated by tabs.
 
-    # kbuild-klp 2 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
+    # kbuild-klp 3 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
     function  cmdline_proc_show  .text  24  d96e50c0...  b32ecdad.fb38e39a.dfe71663.-
 
 The digest covers all other lines and the header up to itself. Nothing in the file says when, where or by whom it was
@@ -23,7 +23,7 @@ from xxhash import xxh3_128_hexdigest
 from kbuild_klp.entry import Columns, Entry
 from kbuild_klp.errors import BadSumFileError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")

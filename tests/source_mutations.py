@@ -159,40 +159,13 @@ CONVENTIONS = (
 )
 
 
-def _is_record_order(question: Question) -> bool:
-    return (question.kind, question.name, question.ours, question.theirs) == ("section", "__dyndbg", "changed", "")
-
-
 def _is_renamed_alias(question: Question) -> bool:
     changes = {question.answer.get(("function", name)) for name in {question.name, *_aliases(question)}}
     return question.kind == "function" and changes == {"added", "removed"}
 
 
-def _is_numbered_section(question: Question) -> bool:
-    places = [
-        {plain(symbol.section) for symbol in Listing(path).symbols if plain(symbol.name) == question.name}
-        for path in question.pair
-    ]
-    return (question.ours, question.theirs) == ("moved", "") and places[0] == places[1]
-
-
-def _is_empty_neighbour(question: Question) -> bool:
-    if (question.kind, question.ours, question.theirs) != ("data", "changed", ""):
-        return False
-    symbols = [symbol for path in question.pair for symbol in Listing(path).symbols if symbol.section]
-    places = {(symbol.section, symbol.value) for symbol in symbols if plain(symbol.name) == question.name}
-    return any((symbol.section, symbol.value) in places and not symbol.size for symbol in symbols)
-
-
 # Each has a test in test_known_faults.py, and goes with its fix.
-FAULTS = (
-    Convention("order of records", "a pr_debug comes or goes, and __dyndbg is reported too", _is_record_order),
-    Convention("name of an alias", "another binding gives the entry another of its names", _is_renamed_alias),
-    Convention("numbered section", "with -fdata-sections a static that is renumbered moves", _is_numbered_section),
-    Convention(
-        "empty neighbour", "a lock_class_key without bytes counts as a name of what follows", _is_empty_neighbour
-    ),
-)
+FAULTS = (Convention("name of an alias", "another binding gives the entry another of its names", _is_renamed_alias),)
 
 
 class Verdict(NamedTuple):

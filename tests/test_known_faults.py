@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from snippets import Compiler, changed
+from snippets import Compiler, changed, data_changed
 
 _RECORDS = r"""
 struct ddebug {
@@ -25,10 +25,39 @@ int third(int x) { PR(3, "three"); return x + 2; }
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the order of a section counts symbols that belong to who uses them")
 def test_a_pr_debug_that_went_is_no_change_of_its_section(gcc: Compiler):
     old, new = (_RECORDS.replace("MIDDLE", text) for text in ('PR(2, "two")', 'printk("two")'))
     assert gcc.diff(old, new) == changed("second")
+
+
+_RECORD = """
+.text
+.globl f
+.type f,@function
+f: movq $one.1, %rdi
+movq $SECOND, %rsi
+ret
+.size f,.-f
+.section __dyndbg,"aw"
+.type one.1,@object
+one.1: .fill 7,8,5
+.size one.1,56
+.type one.2,@object
+one.2: .fill 7,8,5
+.size one.2,56
+"""
+
+
+def test_two_records_that_look_the_same_are_two(gcc: Compiler):
+    """Each pr_debug is switched on by itself."""
+    before = _RECORD.replace("SECOND", "one.2")
+    after = _RECORD.replace("SECOND", "one.1").partition(".type one.2")[0]
+    assert gcc.diff_assembly(before, after) == {("__dyndbg", "section", "changed")}
+
+
+def test_a_record_that_nobody_uses_any_more_is_reported(gcc: Compiler):
+    before, after = (_RECORD.replace("SECOND", name) for name in ("one.2", "one.1"))
+    assert ("one", "data", "added") in gcc.diff_assembly(before, after)
 
 
 @pytest.mark.xfail(strict=True, reason="which of two names an entry gets depends on their binding")
@@ -47,11 +76,57 @@ void second(int x) { MORE; }
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the number is in the name of the section too")
 def test_a_renumbered_variable_did_not_move(gcc: Compiler):
     """With -fdata-sections a static variable of a function lies in .data.variable.0."""
     old, new = (_STATICS.replace("MORE", text) for text in ("use(&x)", "static int other = 1; use(&other)"))
     assert gcc.diff(old, new, "-fdata-sections") == changed("second") | {("other", "data", "added")}
+
+
+@pytest.mark.parametrize(
+    "place", ["static int variable __attribute__((aligned(64))) = 3", "static const int variable = 3"]
+)
+def test_a_numbered_variable_of_another_kind_did_not_stay(gcc: Compiler, place: str):
+    """What its section says of it counts whatever the number, and if others of its name stay as they are."""
+    source = _STATICS.replace("MORE", "static int variable = 4; use(&variable)")
+    assert gcc.diff(source, source.replace("static int variable = 3", place), "-fdata-sections")
+
+
+_NUMBERED = """
+.text
+.globl f
+.type f,@function
+f: movq $count.1, %rdi
+movq $count.2, %rsi
+ret
+.size f,.-f
+.section .data.count.1,"aw"
+.balign 8
+.type count.1,@object
+count.1: .long 1
+.size count.1,4
+.section .data.count.2,"aw"
+.balign 8
+.type count.2,@object
+count.2: .long 2
+.size count.2,4
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "change", [('"aw"\n.balign 8', '"aw"\n.balign 4'), ('"aw"', '"awx"'), ('"aw"', '"aw",@nobits')]
+)
+def test_the_section_of_each_numbered_variable_counts(gcc: Compiler, number: int, change: tuple[str, str]):
+    head, name, tail = _NUMBERED.partition(f".data.count.{number},")
+    old, new = change
+    if "nobits" in new:
+        head, tail = (text.replace(".long 1", ".zero 4").replace(".long 2", ".zero 4") for text in (head, tail))
+    assert gcc.diff_assembly(head + name + tail, head + name + tail.replace(old, new, 1))
+
+
+def test_numbered_variables_that_swap_numbers_are_the_same(gcc: Compiler):
+    swapped = _NUMBERED.replace("count.1", "count.x").replace("count.2", "count.1").replace("count.x", "count.2")
+    assert gcc.diff_assembly(_NUMBERED, swapped) == set()
 
 
 _KEYS = r"""
@@ -64,11 +139,37 @@ int third(int x) { return x + lock; }
 """
 
 
-@pytest.mark.xfail(strict=True, reason="what has no size is taken for another name of what lies behind it")
 def test_a_lock_class_key_without_lockdep_is_no_name_of_its_neighbour(gcc: Compiler):
     """struct lock_class_key has no bytes then, include/linux/lockdep_types.h."""
     old, new = (_KEYS.replace("MORE", text) for text in ("", "{ static struct key __key; init(&x, &__key); }"))
     assert gcc.diff(old, new) == changed("first")
+
+
+_LABEL = """
+.data
+.globl table
+.type table,@object
+LABELtable: .long 1, 2
+.size table,8
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("place", ".type place,@object\n"),
+        ("place.1", ""),
+        ("place.1", ".globl place.1\n.type place.1,@object\n"),
+        ("place.1", ".weak place.1\n.type place.1,@object\n"),
+        ("place.1", ".hidden place.1\n.type place.1,@object\n"),
+        ("place.1", ".type place.1,@object\n.size place.1,4\n"),
+        ("place.1", ".type place.1,@function\n"),
+    ],
+)
+def test_any_other_name_of_a_place_counts(gcc: Compiler, name: str, lines: str):
+    """A label of assembly, what the linker can see, and what has bytes: no variable of C without bytes."""
+    old, new = (_LABEL.replace("LABEL", label) for label in ("", f"{lines}{name}:\n"))
+    assert gcc.diff_assembly(old, new) == data_changed("table")
 
 
 _PLACE = r"""

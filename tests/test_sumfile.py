@@ -56,7 +56,7 @@ def _entry(**changes: object) -> Entry:
 
 def test_the_form_that_people_read():
     lines = _dump([_entry(), _entry(name="g", lines="0a"), _entry(name="h", numbered="a.1 b.2")]).decode().splitlines()
-    assert lines[0].startswith("# kbuild-klp 2 x86_64 table=1 digest=")
+    assert lines[0].startswith("# kbuild-klp 3 x86_64 table=1 digest=")
     # Fields that are empty at the end are not written.
     assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
     assert lines[2].endswith("\t0.1.2.-\t0a")
@@ -98,15 +98,15 @@ def _signed(head: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (DATA.replace(b"klp 2 ", b"klp 3 "), "x: line 1: format version 3, this program reads 2"),
+        (DATA.replace(b"klp 3 ", b"klp 2 "), "x: line 1: format version 2, this program reads 3"),
         (_signed(b"# kbuild-klp 7 future table=1 ", b"other\n"), "x: line 1: format version 7"),
-        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 2 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 2 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
         (_signed(b"# kbuild-klp " + b"9" * 5000 + b" x86_64 table=1 ", b""), "x: line 1"),
-        (_signed(b"# kbuild-klp 2 \xff table=1 ", b""), "x: line 1"),
+        (_signed(b"# kbuild-klp 3 \xff table=1 ", b""), "x: line 1"),
         (b"", "x: line 1: not a checksum file, or a truncated one"),
         (DATA.replace(b"\tf\t", b"\tF\t"), "x: line 1: content does not match its digest"),
     ],
@@ -161,7 +161,7 @@ def test_a_file_is_current_by_its_first_line(tmp_path: Path):
     table = sumfile.table_version()
     path.write_bytes(_dump([_entry()] * 100, table))
     assert sumfile.is_current(str(path))
-    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 2 ", b"klp 3 ")):
+    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 3 ", b"klp 2 ")):
         path.write_bytes(content)
         assert not sumfile.is_current(str(path))
     path.write_bytes(_dump([], table + 1))

@@ -61,8 +61,36 @@ class CanonicalObject:
 
     @cached_property
     def section_names(self) -> list[str]:
-        """The canonical name of each section."""
+        """The canonical name of each section: those of static variables of one name share theirs."""
+        names = self.single_section_names.copy()
+        for section, name in self.renumbered_sections.items():
+            names[section] = name
+        return names
+
+    @cached_property
+    def single_section_names(self) -> list[str]:
+        """The name of each section, with the compiler's number of a symbol that it is named after."""
         return list(map(canonical_section, self.object.section_names))
+
+    @cached_property
+    def renumbered_sections(self) -> dict[int, str]:
+        """The names, without the number, of sections named after a numbered symbol (-fdata-sections: .data.count.0)."""
+        names = self.single_section_names
+        maybe = {
+            section
+            for section, name in enumerate(names)
+            if name[-1:].isdigit() and not name.startswith((".rodata.str", ".rodata.cst"))
+        }
+        found: dict[int, str] = {}
+        if not maybe or not self.numbered:
+            return found
+        maybe.difference_update(self.parts.section[self.parts.kind == PartKind.CONTENT].tolist())
+        symbols = self.chunks.symbols[[at for at, _ in self.numbered]]
+        for (at, form), section in zip(self.numbered, self.object.shndx[symbols].tolist(), strict=True):
+            end = f".{self.names[at]}"
+            if section in maybe and names[section].endswith(end):
+                found[section] = names[section].removesuffix(end) + f".{form.text}"
+        return found
 
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""
