@@ -125,22 +125,28 @@ class _Checksummer:
         result[many] = _digests_of([b"%d %d %b" % (packed[at], size[at], others[at]) for at in many])
         return result
 
-    def _other_symbols(self, part: int) -> bytes:
-        """Return the aliases of a part and the labels in it.
+    def _has_no_bytes(self, symbol: int) -> bool:
+        """Say whether a symbol is a static variable without bytes, and so no other name of what starts at its place.
 
-        A static variable without bytes has its place by chance, and is no other name of what starts there: struct
-        lock_class_key without lockdep, include/linux/lockdep_types.h.
+        That is where it is by chance: struct lock_class_key without lockdep, include/linux/lockdep_types.h.
         """
+        row = self.canonical.object.symbols[symbol]
+        if row["size"] or row["other"] or row["info"] != elf.STB_LOCAL << 4 | elf.STT_OBJECT:
+            return False
+        return canonical_name(self.canonical.object.symbol_name(symbol)).numbered
+
+    def _other_symbols(self, part: int) -> bytes:
+        """Return the aliases of a part and the labels in it."""
         canonical = self.canonical
         symbols, parts = canonical.object.symbols, canonical.parts
         start = int(parts.start[part] - canonical.image.base[parts.section[part]])
         others = []
         for symbol in canonical.part_symbols(part)[1:].tolist():
             row = symbols[symbol]
-            name, numbered = canonical_name(canonical.object.symbol_name(symbol))
             offset = int(row["value"]) - start
-            if numbered and not offset and (row["info"], row["other"], row["size"]) == (elf.STT_OBJECT, 0, 0):
-                continue  # local, or its binding would be in info
+            if not offset and self._has_no_bytes(symbol):
+                continue
+            name = canonical_name(canonical.object.symbol_name(symbol)).text
             other = f"{offset} {name} {row['info']} {row['other']} {row['size']}\n"
             others.append(other.encode("utf-8", "surrogateescape"))
         return b"".join(sorted(others))
@@ -225,7 +231,20 @@ class _Checksummer:
             _components([column[:count] for column in columns]),
             [_short(lines[part]) if part in lines else "" for part in listed],
             [" ".join(islice(used_names, len(numbered[part]))) if part in numbered else "" for part in listed],
+            self._aliases(parts),
         )
+
+    def _aliases(self, parts: NDArray[np.int64]) -> list[str]:
+        """Return the other names of each part: any of them may name it when bindings change."""
+        canonical, chunks = self.canonical, self.canonical.chunks
+        value = canonical.object.symbols["value"]
+        chunk = canonical.parts.chunk[parts]
+        result = [""] * len(parts)
+        for at in (chunks.first[chunk + 1] - chunks.first[chunk] > 1).nonzero()[0].tolist():
+            head, *others = canonical.part_symbols(int(parts[at])).tolist()
+            same = [symbol for symbol in others if value[symbol] == value[head] and not self._has_no_bytes(symbol)]
+            result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
+        return result
 
     def _add_children(self, parts: NDArray[np.int64], columns: list[_Digests]) -> None:
         """Add the digests of split-off parts, the last rows of all, to those of their parents, in order."""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which entry of the old object is which entry of the new one.
 
-Names tell, where they are names. Where a compiler's number was in them, several symbols of one object can look
-alike; then who uses them tells: two functions that did not change refer to the same variables and clones, in the same
-order. Then equal checksums tell, and what is left over is paired in the order of the object. Last it is checked
-that who did not change still refers to the same things as others do.
+Names tell, where they are names. Where a compiler's number was in them, several symbols of one object can look alike;
+then who uses them tells: two functions that did not change refer to the same variables and clones, in the same order.
+Then equal checksums tell, and what is left over is paired in the order of the object. What has several names may go
+by another one of them, and a function by that of a clone. Last it is checked that who did not change still refers to
+the same things as others do.
 """
 
 from __future__ import annotations
@@ -111,6 +112,20 @@ def _regrouped(pairs: list[Pair]) -> dict[str, str]:
     return regrouped
 
 
+def _pair_by_alias(old: list[Entry], new: list[Entry], pairs: list[Pair]) -> None:
+    """Pair entries that have both names in both builds: which one is the first hangs on the symbols' bindings."""
+    by_name = {(entry.kind, entry.name): entry for entry in new}
+    for entry in list(old):
+        names = entry.aliases.split(" ") if entry.aliases else ()
+        partners = (by_name.get((entry.kind, name)) for name in names)
+        partner = next((found for found in partners if found and entry.name in found.aliases.split(" ")), None)
+        if partner is not None:
+            pairs.append(Pair(entry, partner))
+            old.remove(entry)
+            new.remove(partner)
+            del by_name[partner.kind, partner.name]
+
+
 def _pair_by_source(old: list[Entry], new: list[Entry], pairs: list[Pair]) -> None:
     """Pair functions of which the compiler made another variant: foo and foo.isra.0."""
     sources: dict[str, list[Entry]] = defaultdict(list)
@@ -159,6 +174,7 @@ def correlate(old: list[Entry], new: list[Entry]) -> Correlation:
         rest_new += after[both:]
     rest_old.sort()
     rest_new.sort()
+    _pair_by_alias(rest_old, rest_new, pairs)
     _pair_by_source(rest_old, rest_new, pairs)
     pairs += [Pair(entry, None) for entry in rest_old]
     pairs += [Pair(None, entry) for entry in rest_new]

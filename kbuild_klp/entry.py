@@ -27,7 +27,8 @@ class Entry(NamedTuple):
     of an object linked from several sources); ``section`` where it lies (for a section: its alignment and the order
     of its symbols); ``size`` in bytes; ``checksum`` 32 hexadecimal digits; ``components`` four short hashes joined
     by dots; ``lines`` a short hash of the line numbers in special sections (empty: none); ``numbered`` the symbols
-    with a compiler's number to which it refers, in the order of first use, separated by blanks.
+    with a compiler's number to which it refers, in the order of first use, separated by blanks; ``aliases`` its other
+    names, sorted, separated by blanks.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     components: str
     lines: str
     numbered: str
+    aliases: str = ""
 
     def split_components(self) -> Components:
         """Return the short hashes one by one."""
@@ -55,6 +57,7 @@ class Columns(NamedTuple):
     components: list[str]
     lines: list[str]
     numbered: list[str]
+    aliases: list[str]
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Columns:
@@ -64,7 +67,7 @@ class Columns(NamedTuple):
     @classmethod
     def empty(cls) -> Columns:
         """Return columns without a row."""
-        return cls([], [], [], [], [], [], [], [])
+        return cls([], [], [], [], [], [], [], [], [])
 
     def extend(self, other: Columns) -> None:
         """Add the rows of ``other``."""

@@ -55,8 +55,14 @@ def _unescape(text: str) -> str:
 def _text(columns: Columns) -> str:
     """Return the lines of some entries, sorted; names stand in them as they are."""
     tails = [
-        "" if not (lines or numbered) else f"\t{lines}\t{numbered}" if numbered else f"\t{lines}"
-        for lines, numbered in zip(columns.lines, columns.numbered, strict=True)
+        ""
+        if not (lines or numbered or aliases)
+        else f"\t{lines}\t{numbered}\t{aliases}"
+        if aliases
+        else f"\t{lines}\t{numbered}"
+        if numbered
+        else f"\t{lines}"
+        for lines, numbered, aliases in zip(columns.lines, columns.numbered, columns.aliases, strict=True)
     ]
     lines = [
         f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{components}{tail}\n"
@@ -69,9 +75,11 @@ def _text(columns: Columns) -> str:
 def _is_plain(text: str, columns: Columns) -> bool:
     """Say whether lines are ready to be written: all tabs in them separate fields, and nothing needs an escape."""
     count = len(columns.kind)
-    numbered = count - columns.numbered.count("")
-    only_lines = sum(1 for lines, names in zip(columns.lines, columns.numbered, strict=True) if lines and not names)
-    tabs = 5 * count + 2 * numbered + only_lines
+    tabs = 5 * count + sum(
+        3 if aliases else 2 if numbered else 1
+        for lines, numbered, aliases in zip(columns.lines, columns.numbered, columns.aliases, strict=True)
+        if lines or numbered or aliases
+    )
     return "\\" not in text and "\r" not in text and text.count("\n") == count and text.count("\t") == tabs
 
 
@@ -79,10 +87,11 @@ def dump(architecture: str, table: int, columns: Columns) -> bytes:
     """Return the bytes of a checksum file; ``table`` is the version of special.toml."""
     text = _text(columns)
     if not _is_plain(text, columns):
-        name, section, numbered = (
-            [_escape(field) for field in column] for column in (columns.name, columns.section, columns.numbered)
+        name, section, numbered, aliases = (
+            [_escape(field) for field in column]
+            for column in (columns.name, columns.section, columns.numbered, columns.aliases)
         )
-        text = _text(columns._replace(name=name, section=section, numbered=numbered))
+        text = _text(columns._replace(name=name, section=section, numbered=numbered, aliases=aliases))
     body = text.encode("utf-8", "surrogateescape")
     head = f"# kbuild-klp {FORMAT_VERSION} {architecture} table={table} ".encode()
     return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
@@ -114,10 +123,10 @@ def load(data: bytes, path: str) -> SumFile:
         fields = line.split("\t")
         if "\\" in line:
             fields = [_unescape(field) for field in fields]
-        fields += [""] * (8 - len(fields))
+        fields += [""] * (9 - len(fields))
         try:
-            kind, name, section, size, checksum, components, lines, numbered = fields
-            entries.append(Entry(kind, name, section, int(size), checksum, components, lines, numbered))
+            kind, name, section, size, checksum, components, lines, numbered, aliases = fields
+            entries.append(Entry(kind, name, section, int(size), checksum, components, lines, numbered, aliases))
         except ValueError:
             raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
     return SumFile(header[2].decode(), int(header[3]), entries)

@@ -159,13 +159,8 @@ CONVENTIONS = (
 )
 
 
-def _is_renamed_alias(question: Question) -> bool:
-    changes = {question.answer.get(("function", name)) for name in {question.name, *_aliases(question)}}
-    return question.kind == "function" and changes == {"added", "removed"}
-
-
 # Each has a test in test_known_faults.py, and goes with its fix.
-FAULTS = (Convention("name of an alias", "another binding gives the entry another of its names", _is_renamed_alias),)
+FAULTS: tuple[Convention, ...] = ()
 
 
 class Verdict(NamedTuple):

@@ -31,6 +31,7 @@ _ENTRIES = st.builds(
     st.just("00000000.-.-.-"),
     st.one_of(st.just(""), _HEX),
     st.one_of(st.just(""), _NAMES),
+    st.one_of(st.just(""), _NAMES),
 )
 
 
@@ -55,12 +56,24 @@ def _entry(**changes: object) -> Entry:
 
 
 def test_the_form_that_people_read():
-    lines = _dump([_entry(), _entry(name="g", lines="0a"), _entry(name="h", numbered="a.1 b.2")]).decode().splitlines()
+    lines = (
+        _dump(
+            [
+                _entry(),
+                _entry(name="g", lines="0a"),
+                _entry(name="h", numbered="a.1 b.2"),
+                _entry(name="i", aliases="j"),
+            ]
+        )
+        .decode()
+        .splitlines()
+    )
     assert lines[0].startswith("# kbuild-klp 3 x86_64 table=1 digest=")
     # Fields that are empty at the end are not written.
     assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
     assert lines[2].endswith("\t0.1.2.-\t0a")
     assert lines[3].endswith("\t0.1.2.-\t\ta.1 b.2")
+    assert lines[4].endswith("\t0.1.2.-\t\t\tj")
 
 
 DATA = _dump([_entry(), _entry(name="g")])
@@ -102,7 +115,7 @@ def _signed(head: bytes, body: bytes) -> bytes:
         (_signed(b"# kbuild-klp 7 future table=1 ", b"other\n"), "x: line 1: format version 7"),
         (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
         (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"\t".join([b"1"] * 9) + b"\n"), "x: line 2: not an entry"),
+        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"\t".join([b"1"] * 10) + b"\n"), "x: line 2: not an entry"),
         (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
         (_signed(b"# kbuild-klp 3 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
         (_signed(b"# kbuild-klp " + b"9" * 5000 + b" x86_64 table=1 ", b""), "x: line 1"),
