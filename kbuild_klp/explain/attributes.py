@@ -90,7 +90,11 @@ def named_part_reasons(
     before, after = _symbols(old, old_part), _symbols(new, new_part)
     if not before or not after:
         return []
-    reasons = symbol_reasons(before[0], after[0], prefix)
+    # Which of several names comes first hangs on their bindings: the same one on both sides is to be compared.
+    listed = after[0].name
+    after.sort(key=lambda symbol: (symbol.name, symbol.offset) != (before[0].name, 0))
+    named = prefix if after[0].name == listed else f"{prefix}{after[0].name}: "
+    reasons = symbol_reasons(before[0], after[0], named)
     was, is_ = _stated(before[0], old.size(old_part)), _stated(after[0], new.size(new_part))
     if " for " in was + is_ and was != is_:
         reasons.append(changed(ReasonKind.SIZE, was, is_, f"{prefix}stated size"))

@@ -218,6 +218,7 @@ CASES = [
         _c("@ int f(void) { return 3; }", "", '__attribute__((section(".init.text")))'),
     ),
     Case(K.BINDING, "f", "global", "weak", _c("@ int f(void) { return 3; }", "", "__attribute__((weak))")),
+    Case(K.BINDING, "g", "global", "weak", _asm("@@ f\n.globl g\n.set g, f\n" + _function("ret"), ".globl", ".weak")),
     Case(K.TYPE, "f", "function", "notype", _asm(_function("nop").replace("%function", "@@"), "%function", "%notype")),
     Case(K.VISIBILITY, "f", "default", "hidden", _asm(_function("nop") + "@@", "", ".hidden f\n")),
     Case(
