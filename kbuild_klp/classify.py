@@ -80,7 +80,7 @@ def place_reasons(old: Entry, new: Entry) -> list[Reason]:
     if old.size != new.size:
         text = f"size {old.size} -> {new.size}"
         reasons.append(Reason(ReasonKind.SIZE, f"{old.size} bytes", f"{new.size} bytes", text))
-    if old.section != new.section:
+    if old.home != new.home:
         text = f"moved from {old.section} to {new.section}"
         reasons.append(Reason(ReasonKind.SECTION, old.section, new.section, text))
     return reasons
@@ -101,7 +101,7 @@ def _classify_pair(pair: Pair) -> Change | None:
     if old.checksum != new.checksum:
         reasons = component_reasons(old, new) + place_reasons(old, new)
         return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons)
-    if old.section != new.section:
+    if old.home != new.home:
         return Change(new.name, new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
     if old.lines != new.lines:
         reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
@@ -180,6 +180,11 @@ def classify(correlation: Correlation) -> list[Change]:
             sections.append(pair)
             continue
         change = _classify_pair(pair)
+        homes = {entry.section for entry in pair if entry is not None}
+        if len(homes) > 1:  # which is no change where one of them is a section of its own
+            realigned |= homes
+            for name in homes:
+                touched.setdefault(name, set()).add(ChangeType.MOVED)
         if change is None and pair.new is not None and pair.new.name in correlation.regrouped:
             shared = correlation.regrouped[pair.new.name]
             text = f"no longer shares {shared} with the same functions"

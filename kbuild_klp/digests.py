@@ -19,7 +19,7 @@ from kbuild_klp.canonical.families import find_families
 from kbuild_klp.canonical.owned import NOBODY, sort_by_owner, take_lines
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import canonical_name, maybe_numbered
+from kbuild_klp.names import canonical_name, maybe_numbered, memory_of
 
 # A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
 # added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
@@ -81,6 +81,7 @@ class Digests:
         self._start: list[int] = canonical.parts.start.tolist()
         self._end: list[int] = canonical.parts.end.tolist()
         self._kind: list[int] = canonical.parts.kind.tolist()
+        self._section: list[int] = canonical.parts.section.tolist()
         self._content: dict[int, bytes] = {}
         if len(canonical.parts.start):
             self._fill_rows()
@@ -184,16 +185,24 @@ class Digests:
         image = self.canonical.image
         section = np.searchsorted(image.starts, addresses, "right") - 1
         is_outside = addresses >= image.starts[section] + image.sizes[section]
-        pairs = zip(addresses.tolist(), is_outside.tolist(), strict=True)
+        memories = [self.memories[index] for index in image.order[section].tolist()]
+        rows = zip(addresses.tolist(), is_outside.tolist(), memories, strict=True)
         # One past the end of a section of strings is no string, and not the empty one.
-        return b"".join([_NO_STRING if outside else self._string_digest(address) for address, outside in pairs])
+        return b"".join(
+            [_NO_STRING if outside else self._string_digest(address, memory) for address, outside, memory in rows]
+        )
 
-    def _string_digest(self, address: int) -> bytes:
+    def _string_digest(self, address: int, memory: bytes) -> bytes:
         end = self.data.find(b"\0", address)
         # The middle of a string means all of it: "0123456789abcdef"[i + 10] may reach what stands before.
         start = self.data.rfind(b"\0", 0, address) + 1
-        text = self.data[start : end + 1]
+        text = self.data[start : end + 1] + memory
         return xxh3_128_digest(text if start == address else b"%d\0%s" % (address - start, text))
+
+    @cached_property
+    def memories(self) -> list[bytes]:
+        """For each section what its memory is, where that is not the rule: init memory is given back after boot."""
+        return [memory_of(name).encode("utf-8", "surrogateescape") for name in self.canonical.single_section_names]
 
     def _number(self) -> None:
         """Tell numbered symbols of one name apart by the order in which a part first refers to them."""
@@ -270,8 +279,7 @@ class Digests:
         if known is not None:
             return known
         if self._first[part] == self._first[part + 1] and part not in self._owned_by_nameless:
-            digest = self._content[part] = xxh3_128_digest(b"\0".join(self.content(part)))
-            return digest
+            return self._hash(part)
         # Depth first with a stack of our own: a list in anonymous data may be longer than Python's.
         self._content[part] = _CYCLE  # a part that refers back to itself is known by everything else in it
         stack = [(part, -1, self._nested(part))]
@@ -284,11 +292,17 @@ class Digests:
                     break
                 self._resolve(reference, target)
             else:
-                self._content[current] = xxh3_128_digest(b"\0".join(self.content(current)))
+                self._hash(current)
                 stack.pop()
                 if user >= 0:
                     self._resolve(user, current)
         return self._content[part]
+
+    def _hash(self, part: int) -> bytes:
+        """Set the digest of a part whose references are resolved."""
+        digest = xxh3_128_digest(b"\0".join(self.content(part)) + self.memories[self._section[part]])
+        self._content[part] = digest
+        return digest
 
     def content(self, part: int) -> tuple[bytes, bytes, bytes]:
         """Return bytes, reference rows and special entries of a part (anonymous data without trailing zeros)."""

@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kbuild_klp.names import canonical_name
+
 KIND_FUNCTION = "function"
 KIND_DATA = "data"
 KIND_SECTION = "section"
+
+_OWN_SECTIONS = (".text.", ".data.", ".rodata.", ".bss.")
 
 
 class Components(NamedTuple):
@@ -40,6 +44,20 @@ class Entry(NamedTuple):
     lines: str
     numbered: str
     aliases: str = ""
+
+    @property
+    def home(self) -> str:
+        """The section, without the name of the symbol that -ffunction-sections and -fdata-sections append.
+
+        The linker puts .text.foo where it puts .text (TEXT_MAIN, DATA_MAIN and so on in
+        include/asm-generic/vmlinux.lds.h).
+        """
+        if self.kind != KIND_SECTION and self.section.startswith(_OWN_SECTIONS) and ".." not in self.section:
+            symbol = self.name.partition("@")[0]
+            for name in (symbol, canonical_name(symbol).text, *self.aliases.split(" ")):
+                if name and self.section.endswith(f".{name}"):
+                    return self.section.removesuffix(f".{name}")
+        return self.section
 
     def split_components(self) -> Components:
         """Return the short hashes one by one."""

@@ -89,6 +89,21 @@ def canonical_section(name: str) -> str:
     return _LLVM_HASH.sub("", name) if ".llvm." in name else name
 
 
+_ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.[^.].*)?")
+
+
+def memory_of(section: str) -> str:
+    """Return into which memory a section's content goes: empty for .rodata, .data for .data.foo, else its name.
+
+    The linker puts the content of .init.rodata, .data..ro_after_init or .data..percpu elsewhere than that of .rodata
+    (include/asm-generic/vmlinux.lds.h), and what is there is not the same later.
+    """
+    ordinary = _ORDINARY.fullmatch(section)
+    if ordinary is None:
+        return section
+    return "" if ordinary[1] == "rodata" else f".{ordinary[1]}"
+
+
 # Suffixes of functions that a compiler derived from another one of the same source.
 _CLONE = re.compile(r"\.(?:isra|constprop|part|lto_priv|localalias)(?=\.|$)")
 

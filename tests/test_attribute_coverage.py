@@ -62,7 +62,6 @@ def test_every_attribute_of_real_objects_is_covered() -> None:
     assert total.total > 3000 and not {row for _, row in total.excused} - set(Row)
 
 
-@pytest.mark.xfail(strict=True, reason="what is known by its content is compared without the section in which it lies")
 def test_a_string_that_moves_to_init_memory_changes_who_uses_it(gcc: Compiler) -> None:
     """Init memory is given back after boot: who uses the string later reads something else."""
     text = "\t.text\n\t.globl f\n\t.type f, @function\nf:\tmov $1f, %rdi\n\tret\n\t.size f, .-f\n"

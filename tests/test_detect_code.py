@@ -101,10 +101,17 @@ def test_debug_information_changes_nothing(cc: Compiler, debug: str) -> None:
     assert diff_objects(cc.object(THREE % ""), cc.object(THREE % "", debug)) == set()
 
 
-def test_function_sections_move_functions_and_change_none(cc: Compiler) -> None:
-    split = cc.object(THREE % "", "-ffunction-sections")
-    expected = {(name, "function", "moved") for name in ("first", "second", "third")}
-    assert diff_objects(cc.object(THREE % ""), split) == expected
+def test_function_and_data_sections_change_nothing(cc: Compiler) -> None:
+    """The linker puts .text.foo where it puts .text."""
+    source = THREE % "" + "static int count; int *where(void) { static long own = 3; own++; return &count; }\n"
+    split = cc.object(source, "-ffunction-sections", "-fdata-sections")
+    assert diff_objects(cc.object(source), split) == set()
+
+
+def test_function_in_the_section_of_another_one_moved(gcc: Compiler) -> None:
+    source = "{}\n.globl f\n.type f, @function\nf: nop\nret\n.size f, . - f\n"
+    old, new = source.format(".text"), source.format('.section .text.g, "ax"')
+    assert gcc.diff_assembly(old, new) == {("f", "function", "moved")}
 
 
 # -- branches that the assembler resolved -----------------------------------------------------------------------------

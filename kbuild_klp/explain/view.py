@@ -185,6 +185,20 @@ class ObjectView:
         """Return the part by whose content a reference is known, None when by something else."""
         return self.digests.by_content.get(index)
 
+    def memory(self, index: int) -> bytes | None:
+        """Return what is hashed of the memory to which a reference goes, None for one that is not known by content."""
+        targets = self.canonical.targets
+        part = int(targets.part[index])
+        if part < 0 or targets.symbol[index] >= 0 or targets.section[index] >= 0:
+            return None
+        return self.digests.memories[int(self.canonical.parts.section[part])]
+
+    def describe_with_section(self, index: int) -> str:
+        """Return a reference's target and the section in which it lies."""
+        section = self.canonical.section_name(int(self.canonical.targets.part[index]))
+        words = self.describe(index)
+        return words if words.endswith(f" in {section}") else f"{words} in {section}"
+
     def inner_target(self, index: int, family: Sequence[int]) -> tuple[int, int] | None:
         """Return part and offset to which a reference goes that stays in the code of ``family``; None for others.
 

@@ -85,6 +85,10 @@ class Words:
         if old.key[0] != new.key[0]:
             was, is_ = (f"{side.how(x.row)} {side.describe(x.row)}" for side, x in ((self.old, old), (self.new, new)))
             return [Reason(ReasonKind.RELOCATION, was, is_, f"{where}: {was} -> {is_}")]
+        memories = self.old.memory(old.row), self.new.memory(new.row)
+        if None not in memories and memories[0] != memories[1]:
+            was, is_ = self.old.describe_with_section(old.row), self.new.describe_with_section(new.row)
+            return [Reason(ReasonKind.SECTION, was, is_, f"{where}: refers to {is_} instead of {was}")]
         before, after = self.old.string(old.row), self.new.string(new.row)
         if before is not None and after is not None:
             if before == after:  # the middle of a string means all of it

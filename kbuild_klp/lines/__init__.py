@@ -47,7 +47,7 @@ def is_candidate(change: Change, identity_differs: bool = False) -> bool:
     if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
         return True
     is_text = identity_differs and change.kind == KIND_DATA
-    return old.section == new.section and (old.size == new.size or is_text)
+    return old.home == new.home and (old.size == new.size or is_text)
 
 
 def is_of_interest(change: Change, identity_differs: bool = False) -> bool:
@@ -160,12 +160,12 @@ class _Judge:
             return None
         if numbers:
             proof = self._numbers_proof(new.name, is_function, numbers)
-            if proof is not None and old.section == new.section:
+            if proof is not None and old.home == new.home:
                 if old.lines != new.lines and proof is Proof.SOURCES:
                     proof = self._records_proof(moves)
                 change.change, change.proof, change.why = ChangeType.LINE_ONLY, proof, _reasons(numbers, proof)
             return None
-        if old.section != new.section:
+        if old.home != new.home:
             change.change, change.why = ChangeType.MOVED, [moved_reason(old, new)]
         elif old.lines != new.lines:
             change.change, change.proof, change.why = ChangeType.LINE_ONLY, self._records_proof(moves), []

@@ -190,6 +190,8 @@ class _Comparison:
 
     def _content(self, old: int, new: int, users: Sequence[int]) -> Iterator[Number]:
         """Yield the numbers in which two strings or nameless parts differ."""
+        if self.old.memory(old) != self.new.memory(new):
+            raise DifferentError
         before, after = self.old.string(old), self.new.string(new)
         if before is not None and after is not None:
             encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))

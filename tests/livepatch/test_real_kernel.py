@@ -24,6 +24,7 @@ from kbuild_klp.diff import compare
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.entry import Entry
+from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.livepatch.image import _open_linked
 from kbuild_klp.livepatch.sides import ObjectSide
@@ -132,14 +133,12 @@ def test_positions_of_all_names_that_are_not_unique(build: TreeBuild, linked: Sy
     survey = Survey(build, build)
     expected = {}
     by_object: dict[str, list[Change]] = defaultdict(list)
-    sides: dict[str, ObjectSide] = {}
-    for name, side, entry, address in shared:
+    for name, _, entry, address in shared:
         addresses = linked.addresses[entry.name]
         expected[name, entry.name] = f"sympos {addresses.index(address) + 1} of {len(addresses)} in vmlinux"
         by_object[name].append(Change(entry.name, entry.kind, ChangeType.CHANGED, entry, entry))
-        sides[name] = side
     for name, changes in by_object.items():
-        survey.look(name, ["vmlinux"], changes, sides[name].view, sides[name].view)
+        survey.add(name, survey.look(ObjectPair(build, build, name), ["vmlinux"], changes), changes)
     found = {
         (name, change.symbol): [reason.text for reason in change.livepatch.reasons if reason.text.startswith("sympos")]
         for (name, _), changes in survey.judged().items()
@@ -168,8 +167,7 @@ def test_positions_in_modules(build: TreeBuild, binutils: Callable[..., str]) ->
                 if names.count(entry.name) > 1
             ]
             if changes:
-                view = ObjectView(str(build.root / name))
-                survey.look(name, [unit.name], changes, view, view)
+                survey.add(name, survey.look(ObjectPair(build, build, name), [unit.name], changes), changes)
         seen: dict[str, list[str]] = defaultdict(list)
         for name in unit.objects:  # in link order
             for change in survey.judged().get((name, unit.name), ()):
