@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from kernel_replay import SECTIONS, CompileError, Replay
 from oracle import by_section, opinion
-from oracle.listing import Listing
+from oracle.listing import Instruction, Listing
 from oracle.opinion import Answer, plain
 from source_mutator import Kind, Mutation, mutations, patches, rows
 
@@ -149,12 +149,32 @@ def _is_line(question: Question) -> bool:
     return is_patch and (question.ours, question.theirs) == ("line-only", "changed")
 
 
+def _code(name: str, path: Path) -> list[Instruction]:
+    """Return the instructions of a function."""
+    listing = Listing(path)
+    found = [symbol for symbol in listing.symbols if symbol.kind == "FUNC" and plain(symbol.name) == name]
+    places = [(symbol.section, range(symbol.value, symbol.value + symbol.size)) for symbol in found]
+    return [line for section, inside in places for line in listing.code[section] if line.place in inside]
+
+
+def _is_encoding(question: Question) -> bool:
+    if (question.kind, question.ours, question.theirs) != ("function", "", "changed"):
+        return False
+    old, new = (_code(question.name, path) for path in question.pair)
+    if len(old) != len(new) or [len(line.raw) for line in old] == [len(line.raw) for line in new]:
+        return False
+    pairs = [(x, y) for x, y in zip(old, new, strict=True) if not x.text.startswith(("j", "call"))]
+    names = ([line.text.partition(" ")[0] for line in side] for side in (old, new))
+    return next(names) == next(names) and all(x.raw == y.raw for x, y in pairs)
+
+
 CONVENTIONS = (
     Convention("alias", "several names of one function are reported under one of them", _is_alias),
     Convention(
         "label", "code under no name is given to the label behind it, not to the section", _is_code_before_label
     ),
     Convention("alignment", "the alignment of a section belongs to no symbol; the oracle leaves it out", _is_alignment),
+    Convention("encoding", "a branch in its long form instead of its short one is the same", _is_encoding),
     Convention("line", "the oracle cannot know which numbers in the code are lines", _is_line),
 )
 
