@@ -27,6 +27,7 @@ from kbuild_klp.reach import numbered_symbols, used_content
 
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
+_CODE_MEMORY = b".text"
 _CHILD_FACTOR = np.uint64(0x9FB21C651E98DF25)
 
 # Sections in which the order of symbols means nothing. In others (initcalls, parameters, ...) it is the order of an
@@ -255,6 +256,11 @@ class _Checksummer:
         parents = parents[order]
         child_rows = len(parts) - len(parents) + order
         rank = np.arange(len(parents)) - np.searchsorted(parents, parents)
+        # Where a part of its own lies, no entry says. That foo.cold is in .text.unlikely is the rule.
+        memories = [self.digests.memories[section] for section in self.canonical.parts.section[parts].tolist()]
+        for at in child_rows.tolist():
+            if memories[at] != _CODE_MEMORY:
+                columns[0][at] += _digests_of([memories[at]])[0]
         for turn in range(int(rank.max()) + 1):
             at = rank == turn
             to, of = row[parents[at]], child_rows[at]

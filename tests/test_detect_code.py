@@ -114,6 +114,24 @@ def test_function_in_the_section_of_another_one_moved(gcc: Compiler) -> None:
     assert gcc.diff_assembly(old, new) == {("f", "function", "moved")}
 
 
+def test_cold_part_in_memory_that_is_given_back_is_a_change(gcc: Compiler) -> None:
+    """It has no entry of its own that could have moved."""
+    source = """
+    .text
+    .globl f
+    .type f, @function
+    f: jmp f.cold
+    .size f, . - f
+    .section {}, "ax"
+    .type f.cold, @function
+    f.cold: ud2
+    .size f.cold, . - f.cold
+    """
+    old, new = source.format(".text.unlikely"), source.format(".init.text")
+    assert gcc.diff_assembly(old, new) == changed("f")
+    assert gcc.diff_assembly(old, source.format(".text.unlikely.f")) == set()
+
+
 # -- branches that the assembler resolved -----------------------------------------------------------------------------
 
 BRANCHES = """

@@ -33,7 +33,7 @@ class SectionReader(Reader):
         for section, spans in self.spans.items():
             if len(spans) == 1 and self.is_judged(section, spans[0]):
                 for thing in self.thing(section, spans[0]):
-                    yield thing._replace(section="")
+                    yield thing._replace(section=section.removesuffix(f".{spans[0].symbol.name}"))
 
     def shared(self) -> set[str]:
         """Return the names of what lies in sections with others."""
