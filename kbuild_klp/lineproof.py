@@ -45,13 +45,14 @@ from kbuild_klp.kernel.ctext import Chunk
 from kbuild_klp.kernel.filepair import FilePair, read
 from kbuild_klp.kernel.identity import identity
 from kbuild_klp.kernel.macros import MacroIndex, line_sites
-from kbuild_klp.kernel.settings import compare_flags
+from kbuild_klp.kernel.settings import Settings, compare_flags
 from kbuild_klp.kernel.sources import FileComparison, SourceFiles, configuration_symbols
 from kbuild_klp.names import canonical_name, source_name
 
 MOST_LINES = 1 << 20
 """The longest generated header of Linux has some 250,000."""
 _MOST_HEADERS = 64  # that are searched for a function which is not in the file that was compiled
+_RENAMES = frozenset(("asm", "__asm", "__asm__", "alias", "__alias", "__alias__", "weakref", "__weakref__"))
 _MOST_SHIFT = 16  # bits by which a line number may have been shifted
 
 
@@ -88,6 +89,16 @@ class LineProver:
             texts.append({**known, **(identity(tree) if tree else {})})
         old, new = texts
         return {text: new[name] for name, text in old.items() if new.get(name, text) != text}
+
+    @cached_property
+    def has_same_configuration(self) -> bool:
+        """Whether both builds are known to have the same configuration."""
+        texts = []
+        for side in (self.old, self.new):
+            tree = side.tree(SINGLE_OBJECT)
+            settings = side.settings() or (Settings.of(tree) if tree else None)
+            texts.append(settings.configuration if settings else "")
+        return bool(texts[0]) and texts[0] == texts[1]
 
     def pair(self, old: str, new: str) -> FilePair:
         """Return two versions of a file."""
@@ -252,29 +263,17 @@ class ObjectProof:
         main = self._main
         if main is None:
             return
-        files = [main, *(pair for pair in self._changed.values() if pair is not main)]
-        for home in files:
-            # Functions of headers and of C files that are included; where all headers changed, it would take too long.
-            if home is not main and not home.old.endswith(".c") and len(files) > _MOST_HEADERS:
-                continue
-            if home is not main and symbol_word(symbol) not in read(home.old):
-                continue
-            own = _own(home.old_chunks, symbol, is_function)
-            if own:
-                break
-        else:
+        home, own = self._home(symbol, is_function) or (main, [])
+        if not own:
             if not is_function and self._is_made_by_macro(symbol):
                 yield main, _unchanged(main, main.old_chunks)
             return
-        before = Counter(chunk.text for chunk in own)
-        if before != Counter(chunk.text for chunk in _own(home.new_chunks, symbol, is_function)):
+        if not _has_same_text(home, own, symbol, is_function):
             return
         if not is_function:
             yield home, own
             return
-        # What the function mentions, through the file that was compiled; then on, within each other file.
-        near = [home, main] if home is not main else [main]
-        reached = _closure(own, [chunk for pair in near for chunk in pair.old_chunks])
+        near, reached = self._reached(home, main, own)
         for pair in wanted:
             inside = _closure(reached, pair.old_chunks) if pair not in near else reached
             members = {id(chunk) for chunk in inside}
@@ -283,9 +282,73 @@ class ObjectProof:
             if unchanged:
                 yield pair, unchanged
 
+    def _home(self, symbol: str, is_function: bool) -> tuple[FilePair, list[Chunk]] | None:
+        """Return the file in which a function or variable is defined, and the pieces that do it; None: not found."""
+        main = self._main
+        files = [*([main] if main else ()), *(pair for pair in self._changed.values() if pair is not main)]
+        for home in files:
+            # Functions of headers and of C files that are included; where all headers changed, it would take too long.
+            if home is not main and not home.old.endswith(".c") and len(files) > _MOST_HEADERS:
+                continue
+            if home is not main and symbol_word(symbol) not in read(home.old):
+                continue
+            own = _own(home.old_chunks, symbol, is_function)
+            if own:
+                return home, own
+        return None
+
+    @staticmethod
+    def _reached(home: FilePair, main: FilePair, own: list[Chunk]) -> tuple[list[FilePair], list[Chunk]]:
+        """Return what a function mentions, in several steps, in its file and the one that was compiled, and these."""
+        near = [home, main] if home is not main else [main]
+        return near, _closure(own, [chunk for pair in near for chunk in pair.old_chunks])
+
+    def says_the_same(self, symbol: str) -> bool:
+        """Return True when a function means the same in both sources: its text, and all that it mentions.
+
+        None of the functions and macros that it mentions, in several steps, changed, came or went; the
+        configuration, the flags and the order of directives are the same too. Variables may come and go: those that
+        it mentions are known by name.
+        """
+        old, new, main = self._old, self._new, self._main
+        if main is None or old.saved is None or new.saved is None or not self._prover.has_same_configuration:
+            return False
+        if old.files.keys() != new.files.keys() or compare_flags(old.saved, new.saved):
+            return False
+        home, own = self._home(symbol, True) or (main, [])
+        if not own or not _has_same_text(home, own, symbol, True):
+            return False
+        near, reached = self._reached(home, main, own)
+        for pair in {id(pair): pair for pair in (*near, *self._changed.values())}.values():
+            if pair.only_lines_differ:
+                continue
+            change = pair.change
+            inside = reached if pair in near else _closure(reached, pair.old_chunks)
+            words = frozenset[str]().union(*(chunk.words for chunk in inside))
+            if change.reordered or any(chunk in change.removed for chunk in inside):
+                return False
+            if any(_may_give_another_meaning(chunk, words) for chunk in (*change.removed, *change.added)):
+                return False
+        return True
+
     def _is_made_by_macro(self, symbol: str) -> bool:
         """Say whether a variable of that name is in the body of a macro that can expand to a line number."""
         return bool(self._prover.macros(self._name).users(symbol_word(symbol)) & self._line_macros)
+
+
+def _has_same_text(home: FilePair, own: list[Chunk], symbol: str, is_function: bool) -> bool:
+    """Say whether the pieces of the old file that define something have the same text in the new one."""
+    after = Counter(chunk.text for chunk in _own(home.new_chunks, symbol, is_function))
+    return Counter(chunk.text for chunk in own) == after
+
+
+def _may_give_another_meaning(chunk: Chunk, words: frozenset[str]) -> bool:
+    """Say whether a piece that came or went can change what ``words`` elsewhere mean."""
+    if chunk.is_directive and not chunk.names:
+        return True  # #if, #undef
+    if chunk.is_directive or chunk.is_function:
+        return not words.isdisjoint(chunk.names)
+    return not _RENAMES.isdisjoint(chunk.words)
 
 
 def _can_be_lines(values: tuple[int, int]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -192,6 +193,32 @@ class ObjectView:
         if part < 0 or targets.symbol[index] >= 0 or targets.section[index] >= 0:
             return None
         return self.digests.memories[int(self.canonical.parts.section[part])]
+
+    @cached_property
+    def _empty_variables(self) -> dict[int, str]:
+        """The names, without number, of static variables without bytes, by address; empty where there are several."""
+        info, shndx, size = self.object.symbols["info"], self.object.shndx, self.object.symbols["size"]
+        is_empty = (info == elf.STB_LOCAL << 4 | elf.STT_OBJECT) & (size == 0) & (shndx > 0)
+        found: dict[int, str] = {}
+        for symbol in is_empty.nonzero()[0].tolist():
+            base = int(self.canonical.image.base[shndx[symbol]])
+            name = canonical_name(self.object.symbol_name(symbol))
+            if base >= 0 and name.numbered:
+                address = base + int(self.object.symbols["value"][symbol])
+                found[address] = name.text if found.get(address, name.text) == name.text else ""
+        return found
+
+    def empty_variable(self, index: int) -> str:
+        """Return the name, without number, of a static variable without bytes to which a reference may go.
+
+        Something else may begin at the same place, as it does in .bss behind a struct lock_class_key without lockdep:
+        then no object says which of the two is meant. Empty: it goes to no such place, or names another symbol.
+        """
+        references = self.canonical.references
+        info = int(self.object.symbols["info"][int(references.symbol[index])])
+        if references.symbol[index] and info & 0xF != elf.STT_SECTION and info >> 4 != elf.STB_LOCAL:
+            return ""
+        return self._empty_variables.get(int(references.target[index]), "")
 
     def describe_with_section(self, index: int) -> str:
         """Return a reference's target and the section in which it lies."""

@@ -60,8 +60,9 @@ def is_of_interest(change: Change, identity_differs: bool = False) -> bool:
 class Settled(NamedTuple):
     """The changes of an object, those marked LINE_ONLY that are of line numbers only.
 
-    Some are no changes at all, and not among them any more: ``reencoded`` counts the functions that have the same
-    instructions with other lengths, ``identity_only`` what differs only in what builds say of themselves.
+    Some are no changes at all, and not among them any more. ``reencoded`` counts the functions with the same
+    instructions, of other lengths, or that refer to variables without bytes beside which something else lies now;
+    ``identity_only`` what differs only in what builds say of themselves.
     """
 
     changes: list[Change]
@@ -83,7 +84,7 @@ def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settl
 class _Same(Enum):
     """Why something is no change although the checksums differ."""
 
-    ENCODING = "length of instructions"
+    FORM = "length of instructions, or what lies beside"
     IDENTITY = "what the builds say of themselves"
 
 
@@ -131,7 +132,7 @@ class _Judge:
             left.append(change)
         if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
             left = with_renamed(left, self._is_line_in_name)
-        return Settled(left, same[_Same.ENCODING], same[_Same.IDENTITY])
+        return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
 
     def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
         proof = self._proof
@@ -150,12 +151,14 @@ class _Judge:
         is_function = change.kind == KIND_FUNCTION
         if is_function and old.size != new.size:
             numbers = self._reencoded_numbers(old_parts, new_parts)
-            why = _Same.ENCODING
+            why = _Same.FORM
         else:
             found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
-            # Where neither numbers nor what the builds say of themselves differ, it is not known what does.
-            numbers = found.numbers if found is not None and (found.numbers or found.identity) else None
-            why = _Same.IDENTITY
+            # Where nothing of this differs, it is not known what does.
+            numbers = found.numbers if found is not None and any(found) else None
+            if found is not None and found.empty and not self._says_the_same(new.name, is_function):
+                return None
+            why = _Same.IDENTITY if found is not None and found.identity else _Same.FORM
         if numbers is None:
             return None
         if numbers:
@@ -172,6 +175,10 @@ class _Judge:
         else:
             return why
         return None
+
+    def _says_the_same(self, symbol: str, is_function: bool) -> bool:
+        proof = self._proof
+        return is_function and proof is not None and proof.says_the_same(symbol)
 
     def _reencoded_numbers(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Number] | None:
         """Return the numbers that differ between two functions of other sizes, None when anything else does.

@@ -46,10 +46,15 @@ class DifferentError(Exception):
 
 
 class Differences(NamedTuple):
-    """The numbers in which two entries differ; ``identity``: what their builds say of themselves was seen to, too."""
+    """The numbers in which two entries differ, and what was seen to differ besides.
+
+    ``identity``: what their builds say of themselves. ``empty``: what else lies at the places of variables without
+    bytes to which they can refer; only the source tells whether it is these that are meant.
+    """
 
     numbers: list[Number]
     identity: bool
+    empty: bool
 
 
 def differing_numbers(
@@ -65,7 +70,8 @@ def differing_numbers(
         return None
     comparison = _Comparison(old, new, identities)
     try:
-        return Differences(list(comparison.entries(old_parts, new_parts, is_function)), comparison.identity_differs)
+        numbers = list(comparison.entries(old_parts, new_parts, is_function))
+        return Differences(numbers, comparison.identity_differs, comparison.empty_differs)
     except DifferentError:
         return None
 
@@ -135,7 +141,7 @@ class _Comparison:
     def __init__(self, old: ObjectView, new: ObjectView, identities: Identities) -> None:
         self.old = old
         self.new = new
-        self.identity_differs = False
+        self.identity_differs = self.empty_differs = False
         self._identities = identities
         self._seen: set[tuple[int, int]] = set()
 
@@ -179,8 +185,13 @@ class _Comparison:
         if (how >> np.uint64(KIND_SHIFT) if is_owner else how).any():
             raise DifferentError
         differs = (before[:, 1:] != after[:, 1:]).any(axis=1)
+        for at in differs.nonzero()[0].tolist():
+            variable = self.old.empty_variable(old[at])
+            if variable and variable == self.new.empty_variable(new[at]):
+                self.empty_differs = True
+                differs[at] = False
         offsets = (view.canonical.targets.offset[list(rows)] for view, rows in ((self.old, old), (self.new, new)))
-        if (next(offsets) != next(offsets)).any():
+        if ((next(offsets) != next(offsets)) & differs).any():
             raise DifferentError
         for at in differs.nonzero()[0].tolist():
             if self.old.digests.ordinals.get(old[at]) != self.new.digests.ordinals.get(new[at]):

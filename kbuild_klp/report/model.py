@@ -23,8 +23,8 @@ class Summary:
 
     Of ``line_only``, ``line_only_proved`` are proved from the sources and ``line_only_inferred`` inferred from the
     objects; the rest are fields that are line numbers by definition. What is in no list: ``reencoded`` counts
-    functions with the same instructions, some of them of another length, ``identity_only`` what differs only in what
-    builds say of themselves (release, builder, time).
+    functions with the same instructions, of other lengths or beside other neighbours, ``identity_only`` what differs
+    only in what builds say of themselves (release, builder, time).
     """
 
     changed: int = 0
