@@ -11,7 +11,7 @@ from typing import Any
 from kbuild_klp.builds import SINGLE_OBJECT
 from kbuild_klp.cli.diff import text_style
 from kbuild_klp.cli.explain import Explained, Inlined
-from kbuild_klp.report.json import livepatch, why
+from kbuild_klp.report.json import change_data
 from kbuild_klp.report.listing import WIDE, ListingStyle, as_data, change_line, reason_lines, text_lines
 from kbuild_klp.report.model import Report
 from kbuild_klp.report.text import TextStyle, summary_line
@@ -102,12 +102,7 @@ class JsonOutput:
         else:
             rows = [
                 {
-                    "symbol": change.symbol,
-                    "kind": change.kind,
-                    "change": change.change.value,
-                    "reasons": change.reasons,
-                    "why": why(change),
-                    "livepatch": livepatch(change),
+                    **change_data(change),
                     "first_difference": None,
                     "hunks": [],
                     "note": "the objects are not at hand",

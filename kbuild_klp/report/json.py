@@ -18,10 +18,19 @@ def why(change: Change) -> list[dict[str, str]]:
     return [{"kind": reason.kind.value, "old": reason.old, "new": reason.new} for reason in change.why]
 
 
-def livepatch(change: Change) -> dict[str, Any]:
-    """Return as data whether a livepatch can carry a change."""
-    verdict = change.livepatch
-    return {"possible": verdict.possible, "reasons": [reason.text for reason in verdict.reasons]}
+def change_data(change: Change) -> dict[str, Any]:
+    """Return what is said of a change wherever it is printed."""
+    return {
+        "symbol": change.symbol,
+        "kind": change.kind,
+        "change": change.change.value,
+        "reasons": change.reasons,
+        "why": why(change),
+        "livepatch": {
+            "possible": change.livepatch.possible,
+            "reasons": [reason.text for reason in change.livepatch.reasons],
+        },
+    }
 
 
 def render(report: Report) -> str:
@@ -35,12 +44,7 @@ def render(report: Report) -> str:
                 "unit": changes.unit,
                 "changes": [
                     {
-                        "symbol": change.symbol,
-                        "kind": change.kind,
-                        "change": change.change.value,
-                        "reasons": change.reasons,
-                        "why": why(change),
-                        "livepatch": livepatch(change),
+                        **change_data(change),
                         **({"ignored": change.ignored} if change.ignored is not None else {}),
                         **({"proof": change.proof.value} if change.proof else {}),
                     }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_FUNCTION
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
-from kbuild_klp.report.json import livepatch, why
+from kbuild_klp.report.json import change_data
 from kbuild_klp.report.text import TextStyle
 from kbuild_klp.verdict import NOTES, Obstacle
 
@@ -290,12 +290,7 @@ def as_data(listing: Listing) -> dict[str, Any]:
     """Return everything about one change as JSON has it."""
     change, first = listing.change, listing.first
     document: dict[str, Any] = {
-        "symbol": change.symbol,
-        "kind": change.kind,
-        "change": change.change.value,
-        "reasons": change.reasons,
-        "why": why(change),
-        "livepatch": livepatch(change),
+        **change_data(change),
         "first_difference": {"old": _line(first.old), "new": _line(first.new)} if first else None,
         "hunks": list(_hunks(listing)),
     }
