@@ -67,6 +67,8 @@ class Architecture:
     """The relocation type that does nothing (objtool turns relocations into it)."""
     branch_kind: int
     """RelocationType.kind of a branch that the assembler resolved without a relocation."""
+    short_branches: tuple[int, ...]
+    """The bytes before the field of a branch in its short form: its opcodes (empty: branches have one length)."""
     is_filler: Callable[[bytes], bool]
     """True when the bytes are only what assemblers and compilers put between functions."""
     pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], PcRelativeFields]

@@ -122,6 +122,7 @@ ARCHITECTURE = Architecture(
     relocation_types=RELOCATION_TYPES,
     none_type=0,
     branch_kind=PC32,
+    short_branches=(0xEB, *range(0x70, 0x80)),
     is_filler=is_filler,
     pc_relative_fields=pc_relative_fields,
     instruction_starts=function_starts,

@@ -22,7 +22,7 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import LineProver, NumberPair, ObjectProof
-from kbuild_klp.lines.encoding import can_be_reencoded, has_same_references, reencoded_numbers
+from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.names import with_renamed
@@ -186,7 +186,7 @@ class _Judge:
         Numbers that differ are believed only where nothing but lines can.
         """
         before, after = self._views
-        if self._only_lines_differ or has_same_references(before, after, old_parts, new_parts):
+        if has_other_branches(before, after, old_parts, new_parts) or self._only_lines_differ:
             numbers = reencoded_numbers(before, after, old_parts, new_parts)
             return numbers if not numbers or self._only_lines_differ else None
         return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,23 +36,38 @@ def can_be_reencoded(old_size: int, new_size: int) -> bool:
     return old_size != new_size and abs(old_size - new_size) <= _MOST_GROWTH
 
 
-def has_same_references(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
-    """Say whether two versions of a function refer to the same things in the same order, themselves apart."""
+def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    """Say whether two versions of a function can differ in the lengths of branches alone.
+
+    They refer to the same things in the same order, themselves apart, and some branch is short in one of them only.
+    """
     if len(old_parts) != len(new_parts):
         return False
+    is_other = False
     for old_part, new_part in zip(old_parts, new_parts, strict=True):
         before, after = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
-        if not np.array_equal(before, after):
+        if not np.array_equal(before.meanings, after.meanings):
             return False
-    return True
+        is_other |= not np.array_equal(before.is_short, after.is_short)
+    return is_other
 
 
-def _outward(view: ObjectView, part: int, family: Sequence[int]) -> NDArray[np.uint64]:
-    """Return what the references of a part mean, without their places and those to the function itself."""
+class _Outward(NamedTuple):
+    """The references of a part but for those to the function itself: what they mean, and which are short branches."""
+
+    meanings: NDArray[np.uint64]
+    is_short: NDArray[np.bool_]
+
+
+def _outward(view: ObjectView, part: int, family: Sequence[int]) -> _Outward:
     own = own_references(view, part)
-    rows = view.digests.rows[own.start : own.stop].copy()
-    rows[:, 0] >>= np.uint64(KIND_SHIFT)
-    return rows[~np.isin(view.canonical.targets.part[own.start : own.stop], list(family))]
+    rows = view.digests.rows[own.start : own.stop]
+    rows = rows[~np.isin(view.canonical.targets.part[own.start : own.stop], list(family))]
+    kinds, places = rows[:, 0] >> np.uint64(KIND_SHIFT), rows[:, 0] & np.uint64((1 << KIND_SHIFT) - 1)
+    data = np.frombuffer(view.data(part), np.uint8)
+    opcodes = data[np.maximum(places.astype(np.int64) - 1, 0)]
+    is_short = (kinds == view.architecture.branch_kind) & np.isin(opcodes, view.architecture.short_branches)
+    return _Outward(np.concatenate([kinds[:, None], rows[:, 1:]], axis=1), is_short)
 
 
 def reencoded_numbers(

@@ -34,25 +34,34 @@ def change_data(change: Change) -> dict[str, Any]:
 
 
 def render(report: Report) -> str:
-    """Return the JSON document."""
-    document = {
-        "version": DOCUMENT_VERSION,
-        "summary": asdict(report.summary),
-        "objects": [
-            {
-                "object": changes.object,
-                "unit": changes.unit,
-                "changes": [
-                    {
-                        **change_data(change),
-                        **({"ignored": change.ignored} if change.ignored is not None else {}),
-                        **({"proof": change.proof.value} if change.proof else {}),
-                    }
-                    for change in changes.changes
-                ],
-            }
-            for changes in report.objects
-        ],
-        "warnings": report.warnings + report.failed,
-    }
-    return json.dumps(document, indent=2)
+    """Return the JSON document, each change on a line of its own."""
+    groups = [
+        _listed(
+            f'{{"object": {json.dumps(group.object)}, "unit": {json.dumps(group.unit)}, "changes": ',
+            [json.dumps(_in_report(change)) for change in group.changes],
+            "   ",
+        )
+        + "}"
+        for group in report.objects
+    ]
+    parts = [
+        f'{{\n "version": {DOCUMENT_VERSION}',
+        f' "summary": {json.dumps(asdict(report.summary))}',
+        _listed(' "objects": ', groups, "  "),
+        _listed(' "warnings": ', list(map(json.dumps, report.warnings + report.failed)), "  "),
+    ]
+    return ",\n".join(parts) + "\n}"
+
+
+def _in_report(change: Change) -> dict[str, Any]:
+    data = change_data(change)
+    if change.ignored is not None:
+        data["ignored"] = change.ignored
+    if change.proof:
+        data["proof"] = change.proof.value
+    return data
+
+
+def _listed(head: str, rows: list[str], indent: str) -> str:
+    """Return an array of texts that are JSON already, one a line."""
+    return f"{head}[]" if not rows else f"{head}[\n{indent}" + f",\n{indent}".join(rows) + "]"
