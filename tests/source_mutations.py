@@ -146,7 +146,7 @@ def _is_alignment(question: Question) -> bool:
 
 def _is_line(question: Question) -> bool:
     is_patch = question.mutation.kind is Kind.PATCH
-    return is_patch and (question.ours, question.theirs) == ("line-only", "changed")
+    return is_patch and question.ours == "line-only" and question.theirs in ("changed", "")
 
 
 def _code(name: str, path: Path) -> list[Instruction]:
@@ -175,7 +175,7 @@ CONVENTIONS = (
     ),
     Convention("alignment", "the alignment of a section belongs to no symbol; the oracle leaves it out", _is_alignment),
     Convention("encoding", "a branch in its long form instead of its short one is the same", _is_encoding),
-    Convention("line", "the oracle cannot know which numbers in the code are lines", _is_line),
+    Convention("line", "the oracle knows no lines in code, and leaves out those of records", _is_line),
 )
 
 
