@@ -180,10 +180,10 @@ def classify(correlation: Correlation) -> list[Change]:
             sections.append(pair)
             continue
         change = _classify_pair(pair)
-        homes = {entry.section for entry in pair if entry is not None}
-        if len(homes) > 1:  # which is no change where one of them is a section of its own
-            realigned |= homes
-            for name in homes:
+        old, new = pair
+        if old and new and old.section != new.section:  # no change where one of them is a section of its own
+            for name in (old.section, new.section):
+                realigned.add(name)
                 touched.setdefault(name, set()).add(ChangeType.MOVED)
         if change is None and pair.new is not None and pair.new.name in correlation.regrouped:
             shared = correlation.regrouped[pair.new.name]

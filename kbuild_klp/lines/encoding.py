@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,14 +42,17 @@ def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int
 
     They refer to the same things in the same order, themselves apart, and some branch is short in one of them only.
     """
-    if len(old_parts) != len(new_parts):
+    counts = [
+        [len(own_references(view, part)) for part in parts] for view, parts in ((old, old_parts), (new, new_parts))
+    ]
+    if counts[0] != counts[1]:
         return False
     is_other = False
     for old_part, new_part in zip(old_parts, new_parts, strict=True):
-        before, after = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
-        if not np.array_equal(before.meanings, after.meanings):
+        x, y = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
+        if not np.array_equal(x.meanings, y.meanings):
             return False
-        is_other |= not np.array_equal(before.is_short, after.is_short)
+        is_other |= not np.array_equal(x.is_short, y.is_short)
     return is_other
 
 
@@ -61,13 +65,22 @@ class _Outward(NamedTuple):
 
 def _outward(view: ObjectView, part: int, family: Sequence[int]) -> _Outward:
     own = own_references(view, part)
-    rows = view.digests.rows[own.start : own.stop]
-    rows = rows[~np.isin(view.canonical.targets.part[own.start : own.stop], list(family))]
-    kinds, places = rows[:, 0] >> np.uint64(KIND_SHIFT), rows[:, 0] & np.uint64((1 << KIND_SHIFT) - 1)
-    data = np.frombuffer(view.data(part), np.uint8)
-    opcodes = data[np.maximum(places.astype(np.int64) - 1, 0)]
-    is_short = (kinds == view.architecture.branch_kind) & np.isin(opcodes, view.architecture.short_branches)
-    return _Outward(np.concatenate([kinds[:, None], rows[:, 1:]], axis=1), is_short)
+    rows, targets = view.digests.rows[own.start : own.stop], view.canonical.targets.part[own.start : own.stop]
+    is_inward = targets == family[0]
+    for other in family[1:]:
+        is_inward |= targets == other
+    rows = rows[~is_inward]
+    places = rows[:, 0] & np.uint64((1 << KIND_SHIFT) - 1)
+    opcodes = np.frombuffer(view.data(part), np.uint8)[np.maximum(places.astype(np.int64) - 1, 0)]
+    rows[:, 0] >>= np.uint64(KIND_SHIFT)
+    is_branch = rows[:, 0] == view.architecture.branch_kind
+    return _Outward(rows, is_branch & _is_short(view.architecture.short_branches)[opcodes])
+
+
+@cache
+def _is_short(opcodes: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return for each byte whether it is one of ``opcodes``."""
+    return np.isin(np.arange(256), opcodes)
 
 
 def reencoded_numbers(
