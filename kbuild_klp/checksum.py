@@ -126,16 +126,6 @@ class _Checksummer:
         result[many] = _digests_of([b"%d %d %b" % (packed[at], size[at], others[at]) for at in many])
         return result
 
-    def _has_no_bytes(self, symbol: int) -> bool:
-        """Say whether a symbol is a static variable without bytes, and so no other name of what starts at its place.
-
-        That is where it is by chance: struct lock_class_key without lockdep, include/linux/lockdep_types.h.
-        """
-        row = self.canonical.object.symbols[symbol]
-        if row["size"] or row["other"] or row["info"] != elf.STB_LOCAL << 4 | elf.STT_OBJECT:
-            return False
-        return canonical_name(self.canonical.object.symbol_name(symbol)).numbered
-
     def _other_symbols(self, part: int) -> bytes:
         """Return the aliases of a part and the labels in it."""
         canonical = self.canonical
@@ -145,7 +135,7 @@ class _Checksummer:
         for symbol in canonical.part_symbols(part)[1:].tolist():
             row = symbols[symbol]
             offset = int(row["value"]) - start
-            if not offset and self._has_no_bytes(symbol):
+            if not offset and symbol in canonical.empty_variables:
                 continue
             name = canonical_name(canonical.object.symbol_name(symbol)).text
             other = f"{offset} {name} {row['info']} {row['other']} {row['size']}\n"
@@ -243,7 +233,9 @@ class _Checksummer:
         result = [""] * len(parts)
         for at in (chunks.first[chunk + 1] - chunks.first[chunk] > 1).nonzero()[0].tolist():
             head, *others = canonical.part_symbols(int(parts[at])).tolist()
-            same = [symbol for symbol in others if value[symbol] == value[head] and not self._has_no_bytes(symbol)]
+            same = [
+                symbol for symbol in others if value[symbol] == value[head] and symbol not in canonical.empty_variables
+            ]
             result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
         return result
 
@@ -257,10 +249,11 @@ class _Checksummer:
         child_rows = len(parts) - len(parents) + order
         rank = np.arange(len(parents)) - np.searchsorted(parents, parents)
         # Where a part of its own lies, no entry says. That foo.cold is in .text.unlikely is the rule.
-        memories = [self.digests.memories[section] for section in self.canonical.parts.section[parts].tolist()]
-        for at in child_rows.tolist():
-            if memories[at] != _CODE_MEMORY:
-                columns[0][at] += _digests_of([memories[at]])[0]
+        sections = self.canonical.parts.section[parts[child_rows]].tolist()
+        for at, section in zip(child_rows.tolist(), sections, strict=True):
+            memory = self.digests.memories[section]
+            if memory != _CODE_MEMORY:
+                columns[0][at] += _digests_of([memory])[0]
         for turn in range(int(rank.max()) + 1):
             at = rank == turn
             to, of = row[parents[at]], child_rows[at]

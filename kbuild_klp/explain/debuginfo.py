@@ -46,7 +46,7 @@ _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _CHDR_SIZE = 24  # Elf64_Chdr, gABI chapter 4, "Section Compression"
 _ELFCOMPRESS_ZLIB = 1
 _LENGTH = 4
-_LONGEST = 0xFFFFFFF0
+_SHORTEST, _LONGEST = 7, 0xFFFFFFF0
 
 
 _Index = tuple[list[int], list[tuple[int, Any]]]
@@ -179,8 +179,8 @@ class DebugInfo:
         at = 0
         while at + _LENGTH <= len(self._info):
             length = int.from_bytes(self._info[at : at + _LENGTH], "little")
-            if length >= _LONGEST:
-                return  # 64-bit DWARF, which DieScan does not know either
+            if not _SHORTEST <= length < _LONGEST:
+                return  # broken, or 64-bit DWARF, which DieScan does not know either
             yield at
             at += _LENGTH + length
 

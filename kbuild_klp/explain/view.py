@@ -197,15 +197,12 @@ class ObjectView:
     @cached_property
     def _empty_variables(self) -> dict[int, str]:
         """The names, without number, of static variables without bytes, by address; empty where there are several."""
-        info, shndx, size = self.object.symbols["info"], self.object.shndx, self.object.symbols["size"]
-        is_empty = (info == elf.STB_LOCAL << 4 | elf.STT_OBJECT) & (size == 0) & (shndx > 0)
         found: dict[int, str] = {}
-        for symbol in is_empty.nonzero()[0].tolist():
-            base = int(self.canonical.image.base[shndx[symbol]])
-            name = canonical_name(self.object.symbol_name(symbol))
-            if base >= 0 and name.numbered:
+        for symbol, name in self.canonical.empty_variables.items():
+            base = int(self.canonical.image.base[self.object.shndx[symbol]])
+            if base >= 0:
                 address = base + int(self.object.symbols["value"][symbol])
-                found[address] = name.text if found.get(address, name.text) == name.text else ""
+                found[address] = name if found.get(address, name) == name else ""
         return found
 
     def empty_variable(self, index: int) -> str:

@@ -14,6 +14,13 @@ from collections.abc import Mapping
 _TEXT = re.compile(rb"[^\0]+")
 
 
+def _as_word(text: bytes) -> bytes:
+    """Return a pattern for a text that is not a part of a longer number or word: 6.12.1 is not in 6.12.10."""
+    before = rb"(?<![0-9A-Za-z.])" if text[:1].isalnum() else b""
+    after = rb"(?![0-9A-Za-z]|\.[0-9])" if text[-1:].isalnum() else b""
+    return before + re.escape(text) + after
+
+
 class Identities:
     """How two builds call themselves: ``texts`` of the old one, each with what stands in its place in the new one."""
 
@@ -21,7 +28,7 @@ class Identities:
         self._new = {old.encode(): new.encode() for old, new in texts.items() if old != new}
         # The longest first, for one may be the beginning of another.
         words = sorted(self._new, key=len, reverse=True)
-        self._old = re.compile(b"|".join(map(re.escape, words))) if words else None
+        self._old = re.compile(b"|".join(map(_as_word, words))) if words else None
 
     def __bool__(self) -> bool:
         return self._old is not None

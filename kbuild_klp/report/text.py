@@ -141,7 +141,7 @@ def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
         inferred = f", {summary.line_only_inferred} of them inferred" if summary.line_only_inferred else ""
         yield f"{summary.line_only} more differ in line numbers only{inferred} (--lines lists them)"
     if summary.reencoded:
-        yield f"{summary.reencoded} more have the same instructions, only their neighbours grew"
+        yield f"{summary.reencoded} more have the same instructions, only their neighbours differ"
     if summary.identity_only:
         yield f"{summary.identity_only} more differ in what the builds say of themselves only (release, builder, time)"
     if summary.ignored:

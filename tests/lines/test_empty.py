@@ -48,6 +48,8 @@ def test_what_lies_beside_a_key_is_not_what_its_user_refers_to(gcc: Pairs):
         (BESIDE.replace("LOCK(&value_b);", "init(&value_b, (void *)&value_d, KIND);"), HEADER),
         (BESIDE, HEADER.replace("init((x), &__key, KIND)", "init((x), (void *)&value_d, KIND)")),
         (BESIDE, HEADER.replace("KIND 3", "KIND 4")),
+        (BESIDE + 'extern int other asm("another");\n', HEADER),
+        (BESIDE, HEADER + "#undef UNKNOWN\n"),
         (BESIDE, HEADER + "#define init(x, key, kind) init(x, (void *)&value_d, kind)\n"),
     ],
 )

@@ -87,3 +87,11 @@ def test_a_string_that_changed_by_hand_is_told(tmp_path: Path):
     report = compare(_tree(tmp_path / "old", OLD), _tree(tmp_path / "new", new, recorded=OLD), 1)
     assert {change.symbol for change in report.objects[0].changes} == {"banner", "vermagic", "names", "function"}
     assert not report.summary.identity_only
+
+
+def test_a_longer_number_is_not_the_release(tmp_path: Path):
+    """6.12.1 became 6.12.2, and somebody made 6.12.10 into 6.12.20."""
+    new = OLD._replace(release="6.12.2")
+    trees = _tree(tmp_path / "old", OLD, more=" 6.12.10 "), _tree(tmp_path / "new", new, more=" 6.12.20 ")
+    report = compare(*trees, 1)
+    assert {change.symbol for change in report.objects[0].changes} == {"vermagic", "function"}
