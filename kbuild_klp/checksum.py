@@ -287,6 +287,7 @@ class _Checksummer:
         is_unused[list(used)] = False
         result = self._part_entries(np.concatenate([is_listed.nonzero()[0], is_unused.nonzero()[0]]))
         result.extend(self._symbol_entries())
+        result.extend(self._label_entries())
         result.extend(self._section_entries(used))
         return result
 
@@ -305,6 +306,29 @@ class _Checksummer:
             components = f"{_short(content)}.-.-.-"
             name, size = obj.symbol_name(symbol), int(row["size"])
             result.append(Entry(KIND_DATA, name, section, size, checksum, components, "", ""))
+        return Columns.of(result)
+
+    def _label_entries(self) -> Columns:
+        """Return entries of names for what is known by its content: an end label where such a table begins."""
+        canonical, parts = self.canonical, self.canonical.parts
+        chunk = parts.chunk
+        is_shared = (parts.kind == CONTENT) & (chunk >= 0)
+        is_shared[is_shared] = np.diff(canonical.chunks.first)[chunk[is_shared]] > 1
+        result = []
+        for part in is_shared.nonzero()[0].tolist():
+            for symbol in canonical.part_symbols(part)[1:].tolist():
+                name, row = canonical.object.symbol_name(symbol), canonical.object.symbols[symbol]
+                if canonical_name(name).numbered:
+                    continue
+                offset = int(row["value"] - canonical.object.symbols["value"][canonical.part_symbols(part)[0]])
+                attributes = _SYMBOL_ATTRIBUTES.pack(offset, row["size"], row["info"], row["other"])
+                # What starts behind a label without bytes is somebody else's.
+                content = self.digests.content_digest(part) if row["size"] else b""
+                components = f"{_short(attributes)}.{_short(content)}.-.-"
+                checksum = xxh3_128_hexdigest(attributes + content)
+                [label] = self._display_names(np.array([symbol], np.int64))
+                section = canonical.section_name(part)
+                result.append(Entry(KIND_DATA, label, section, int(row["size"]), checksum, components, "", ""))
         return Columns.of(result)
 
     def _section_entries(self, used: set[int]) -> Columns:

@@ -23,7 +23,7 @@ from xxhash import xxh3_128_hexdigest
 from kbuild_klp.entry import Columns, Entry
 from kbuild_klp.errors import BadSumFileError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")

@@ -401,3 +401,48 @@ def test_symbols_before_the_first_file_symbol_are_compared(gcc: Compiler, binuti
         binutils("objcopy", "--strip-symbol=unit.c", plain, other)
         stripped.append(other)
     assert diff_objects(*stripped) == changed("s")
+
+
+# -- labels where something begins that has no name -------------------------------------------------------------------
+
+END_LABEL = """
+.text
+.globl f
+.type f,@function
+f: movzbl CSWTCH.{0}(%rdi), %eax
+ret
+.size f,.-f
+.section .rodata,"a"
+.globl begin
+begin: .long 1
+{1}
+.type CSWTCH.{0},@object
+CSWTCH.{0}: .byte {2}
+.size CSWTCH.{0},1
+"""
+
+
+END = ".globl finish\nfinish:"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (f".hidden finish\n{END}", data_changed("finish")),
+        ("finish:", data_changed("finish")),
+        (".globl last\nlast:", {("finish", "data", "removed"), ("last", "data", "added")}),
+    ],
+)
+def test_an_end_label_where_a_numbered_table_begins_is_compared(gcc: Compiler, label: str, expected: Changes) -> None:
+    """uretprobe_trampoline_end of arch/x86/kernel/uprobes.c: other objects may refer to it."""
+    old = END_LABEL.format(1, END, 5)
+    assert gcc.diff_assembly(old, END_LABEL.format(1, label, 5)) == expected
+    assert gcc.diff_assembly(old, END_LABEL.format(7, END, 5)) == set()
+    assert gcc.diff_assembly(old, END_LABEL.format(7, END, 6)) == changed("f")
+
+
+def test_a_variable_that_a_numbered_table_shares_is_compared(gcc: Compiler) -> None:
+    """The compiler puts equal tables together (-fipa-icf): who knows one by its name reads it as well."""
+    label = ".type finish,@object\n.size finish,1\nfinish:"
+    old, new = END_LABEL.format(1, label, 5), END_LABEL.format(1, label, 6)
+    assert gcc.diff_assembly(old, new) == changed("f") | data_changed("finish")

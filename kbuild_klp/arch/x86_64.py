@@ -38,9 +38,10 @@ RELOCATION_TYPES = {
 }
 
 # int3 (between functions, after ret for straight-line speculation) and the NOPs of gas and LLVM: any number of
-# 0x66 and 0x2e prefixes, then 0x90 or the long NOP 0f 1f /0 in each addressing form.
+# 0x66 and 0x2e prefixes, then 0x90 or the long NOP 0f 1f /0 in each addressing form. One run of it at a time: a
+# pattern for all of them would try each way to cut a run in pieces, before it gives up at what is behind.
 _FILLER = re.compile(
-    rb"(?:\xcc+|\x90+|[\x66\x2e]+\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))*",
+    rb"\xcc+|\x90+|[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))",
     re.DOTALL,
 )
 _BLOCK = 1 << 16
@@ -51,7 +52,10 @@ def is_filler(data: bytes) -> bool:
     """Return True when ``data`` is a run of NOPs and int3."""
     known = _filler_cache.get(data)
     if known is None:
-        known = _FILLER.fullmatch(data) is not None
+        at = 0
+        while run := _FILLER.match(data, at):
+            at = run.end()
+        known = at == len(data)
         if len(data) <= 64:
             _filler_cache[data] = known
     return known
