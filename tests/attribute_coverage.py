@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Counts each attribute of each symbol and section of a kernel's objects, and who answers for it.
 
-    tests/attribute_coverage.py TREE [--objects N] [--largest BYTES] [--seed N]
+    tests/attribute_coverage.py TREE [--objects N] [--largest BYTES] [--seed N] [--jobs N]
 
 pyelftools reads the object and says which attributes there are, where in the file they stand, and which symbol lies in
 which: nothing of that is asked of the program under test. An attribute is covered when the comparison of the object
@@ -21,26 +21,35 @@ import random
 import struct
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from elftools.elf.elffile import ELFFile
+from elf_reading import (
+    ABS,
+    ALLOC,
+    COMMON,
+    FILE,
+    FUNC,
+    GLOBAL,
+    LINK_ORDER,
+    LOCAL,
+    NOTE,
+    OBJECT,
+    SECTION,
+    UNDEF,
+    WEAK,
+    Reading,
+    Symbol,
+    parent,
+)
 from mutate import changes, entries
 
 from kbuild_klp.entry import KIND_SECTION, Entry
+from kbuild_klp.jobs import in_processes, processors
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.names import canonical_name
-from kbuild_klp.special import SectionClass, special_table
-
-LOCAL, GLOBAL, WEAK = range(3)
-NOTYPE, OBJECT, FUNC, SECTION, FILE = range(5)
-UNDEF, ABS, COMMON = 0, 0xFFF1, 0xFFF2
-RELOCATIONS, NOBITS, NOTE = 4, 8, 7
-ALLOC, LINK_ORDER = 2, 0x80
-PADDING = 64
 
 
 class Row(enum.Enum):
@@ -61,6 +70,7 @@ class Row(enum.Enum):
     DERIVED = "special.toml says that the section is derived"
     FIRST_FUNCTION = "the sh_link of SHF_LINK_ORDER is the section of a function that the table points to"
     TABLE_LABEL = "a local symbol in a table of special entries to which nothing refers"
+    EQUAL_TABLE = "one of several numbered names of one place: the compiler put equal tables together (-fipa-icf)"
 
 
 _NOT_LOADED = (
@@ -76,22 +86,11 @@ _NOT_LOADED = (
 )
 
 
-class Symbol(NamedTuple):
-    """A symbol as pyelftools reads it; ``at`` is its place in the file."""
-
-    at: int
-    name: str
-    binding: int
-    type: int
-    visibility: int
-    section: int
-    value: int
-    size: int
-    string: int
-
-
 class Attribute(NamedTuple):
-    """One attribute, how to make another of it, and the names one of which must be reported (none: any)."""
+    """One attribute, how to make another of it, and the names one of which must be reported (none: any).
+
+    ``row`` excuses it where nobody is.
+    """
 
     what: str
     kind: str
@@ -101,6 +100,7 @@ class Attribute(NamedTuple):
     touches: frozenset[str]
     alone: bool = False
     is_anonymous: bool = False
+    row: Row | None = None
 
 
 @dataclass
@@ -133,100 +133,6 @@ class Count:
         share = 100 * (1 - len(self.missed) / max(1, self.total))
         yield f"{self.total} attributes, {len(self.missed)} missed: {share:.4f} % ({self.runs} comparisons)"
         yield from (f"  missed: {line}" for line in self.missed)
-
-
-def _parent(name: str) -> str:
-    """Return the function to which a split-off part or padding belongs."""
-    return name.removeprefix("__pfx_").removeprefix("__cfi_").partition(".cold")[0]
-
-
-class Reading:
-    """An object as pyelftools reads it, and which symbol lies in which."""
-
-    def __init__(self, data: bytes) -> None:
-        self.elf = ELFFile(BytesIO(data))
-        self.sections = list(self.elf.iter_sections())
-        self.headers = [struct.unpack_from("<IIQQQQIIQQ", data, self.header_at(i)) for i in range(len(self.sections))]
-        self.symbols = list(self._symbols(data))
-        self.derived = [self._row_class(section.name) is SectionClass.DERIVED for section in self.sections]
-        self.owned = [self._row_class(section.name) is SectionClass.OWNED for section in self.sections]
-        self.wanted = [bool(h[2] & ALLOC) and not d for h, d in zip(self.headers, self.derived, strict=True)]
-        self.inside: dict[int, list[Symbol]] = defaultdict(list)
-        for symbol in self.symbols:
-            if symbol.type <= FUNC and symbol.name and not symbol.name.startswith((".L", "$")):
-                self.inside[symbol.section].append(symbol)
-        self.users: dict[int, set[str]] = defaultdict(set)
-        self.targets: dict[int, set[int]] = defaultdict(set)
-        self.section_users: dict[int, set[str]] = defaultdict(set)
-        self.discarded: set[int] = set()
-        for index, header in enumerate(self.headers):
-            if header[1] == RELOCATIONS and not self.wanted[header[7]]:
-                self.discarded |= {relocation["r_info_sym"] for relocation in self.sections[index].iter_relocations()}
-            elif header[1] == RELOCATIONS:
-                for relocation in self.sections[index].iter_relocations():
-                    self._read_relocation(header[7], relocation["r_offset"], relocation["r_info_sym"], relocation)
-
-        for index, targets in list(self.targets.items()):
-            # Replacement code belongs to the functions of the alternatives that refer to it.
-            for target in targets:
-                if self.owned[index] and not self.inside[target]:
-                    self.section_users[target] |= self.section_users[index]
-
-    def _read_relocation(self, section: int, place: int, number: int, relocation: Mapping[str, int]) -> None:
-        """Note who refers to what: the symbol that covers the place, and for a table what its entry is about."""
-        symbol, users = self.symbols[number], self.around(section, place)
-        self.users[number] |= users
-        self.targets[section].add(symbol.section)
-        if symbol.section < len(self.sections):
-            self.section_users[symbol.section] |= users
-            target = symbol.value + (relocation["r_addend"] if symbol.type == SECTION else 0)
-            self.section_users[section] |= self.around(symbol.section, target) | self._behind(symbol.section, target)
-
-    @staticmethod
-    def _row_class(name: str) -> SectionClass | None:
-        rows = special_table("x86_64").rows(name)
-        return rows[0].section_class if rows else None
-
-    def header_at(self, index: int) -> int:
-        """Return the place of a section header in the file."""
-        return int(self.elf["e_shoff"] + index * self.elf["e_shentsize"])
-
-    def _symbols(self, data: bytes) -> Iterator[Symbol]:
-        table = self.elf.get_section_by_name(".symtab")
-        for index in range(table.num_symbols() if table else 0):
-            at = table["sh_offset"] + 24 * index
-            string, info, other, section, value, size = struct.unpack_from("<IBBHQQ", data, at)
-            name = table.get_symbol(index).name
-            yield Symbol(at, name, info >> 4, info & 15, other & 3, section, value, size, string)
-
-    def around(self, section: int, offset: int) -> set[str]:
-        """Return the names of the outermost symbol that covers a place, empty for none."""
-        found = [s for s in self.inside[section] if s.value <= offset < s.value + s.size]
-        if not found:  # assembly: from a label without size to the next symbol
-            before = [s for s in self.inside[section] if s.value <= offset and not s.size]
-            found = [s for s in before if s.value == max(b.value for b in before)]
-        if not found:
-            return set()
-        start = min(s.value for s in found)
-        return {_parent(s.name) for s in self.inside[section] if s.value == start}
-
-    def _behind(self, section: int, offset: int) -> set[str]:
-        """Return the names of the function behind padding that begins at a place (__patchable_function_entries)."""
-        behind = [s for s in self.inside[section] if offset <= s.value <= offset + PADDING and s.type == FUNC]
-        return {_parent(s.name) for s in behind if s.value == min(b.value for b in behind)}
-
-    def is_head(self, symbol: Symbol) -> bool:
-        """Say whether no other symbol begins before or at the place of ``symbol`` and covers it."""
-        return not any(
-            other.value <= symbol.value < other.value + max(other.size, 1) and other.at != symbol.at
-            for other in self.inside[symbol.section]
-            if not self.has_no_bytes(other)
-        )
-
-    @staticmethod
-    def has_no_bytes(symbol: Symbol) -> bool:
-        """Say whether a symbol is a static variable without bytes."""
-        return symbol.binding == LOCAL and symbol.type == OBJECT and not symbol.size and "." in symbol.name
 
 
 class Attributes:
@@ -273,13 +179,15 @@ class Attributes:
             elif self.reading.owned[section] and symbol.binding == LOCAL and users is None:
                 self._excuse(Row.TABLE_LABEL, *everything, "symbol section")
             else:
-                around = self.reading.around(section, symbol.value) or {_parent(symbol.name)}
-                yield from self._of_defined(symbol, frozenset(around))
+                around = self.reading.around(section, symbol.value)
+                owners = around if around & self.named else {parent(symbol.name)}
+                yield from self._of_defined(symbol, frozenset(owners))
 
     def _attribute(self, symbol: Symbol, kind: str, at: int, new: bytes, owners: frozenset[str]) -> Attribute:
         known = owners & self.named
         what = f"{symbol.name}: {kind}"
-        return Attribute(what, f"symbol {kind}", symbol.at + at, new, known, known, not known)
+        row = Row.EQUAL_TABLE if self.reading.is_equal_table(symbol) else None
+        return Attribute(what, f"symbol {kind}", symbol.at + at, new, known, known, not known, row=row)
 
     def _of_undefined(self, index: int, symbol: Symbol) -> Iterator[Attribute]:
         if index in self.reading.discarded - self.reading.users.keys():
@@ -418,6 +326,8 @@ def cover(data: bytes, label: str) -> Count:
                 count.covered[one.kind] += 1
             elif len(together) > 1:
                 waiting.append([one])  # it may be that another one changed who it belongs to
+            elif one.row:
+                count.excused[one.kind, one.row] += 1
             else:
                 count.missed.append(f"{label}: {one.what}")
     return count
@@ -430,6 +340,7 @@ def main() -> int:
     parser.add_argument("--objects", type=int, help="so many of them, by chance")
     parser.add_argument("--largest", type=int, help="none of more bytes: the time grows with the square of the size")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=processors())
     arguments = parser.parse_args()
     names = sorted({name for unit in BuildTree.open(arguments.tree).units() for name in unit.objects})
     if arguments.largest:
@@ -437,8 +348,17 @@ def main() -> int:
     if arguments.objects:
         names = random.Random(arguments.seed).sample(names, min(arguments.objects, len(names)))
     total = Count()
-    for name in names:
-        total.add(cover((arguments.tree / name).read_bytes(), name))
+
+    def cover_one(name: str) -> Count:
+        return cover((arguments.tree / name).read_bytes(), name)
+
+    # The largest first, so that no process waits for another at the end.
+    names.sort(key=lambda name: -(arguments.tree / name).stat().st_size)
+    for done, (_, count) in enumerate(in_processes(cover_one, names, arguments.jobs), 1):
+        total.add(count)
+        if sys.stderr.isatty():
+            print(f"\r{done}/{len(names)} objects, {len(total.missed)} missed", end="", file=sys.stderr, flush=True)
+    total.missed.sort()
     print(f"{len(names)} objects")
     print(*total.report(), sep="\n")
     return int(bool(total.missed))
