@@ -25,7 +25,7 @@ MOST_LINES = 450
 # A module may import what stands in its own row or above. What the comparison needs of a build tree (kernel/) knows
 # nothing of objects, so it stands high up.
 LAYERS = (
-    ("errors", "entry", "names", "reasons", "verdict"),
+    ("errors", "entry", "matching", "names", "reasons", "verdict"),
     ("elf",),
     ("arch",),
     ("special",),

@@ -7,19 +7,13 @@ old version is which of the new one. Otherwise one new instruction would make ev
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 from functools import cached_property
 from typing import NamedTuple
 
 from kbuild_klp.explain.instructions import Line, function_lines
 from kbuild_klp.explain.view import ObjectView
-
-# Beyond this many instructions on a side that are neither a common start nor a common end, or this many pairs of
-# equal ones, no best match is looked for (the time grows with them).
-_MOST_MATCHED = 6000
-_MOST_PAIRS = 500_000
+from kbuild_klp.matching import Run, common_runs
 
 
 class Hunk(NamedTuple):
@@ -132,29 +126,11 @@ def _elsewhere(
 
 def differing_hunks(old: list[Line], new: list[Line]) -> list[Hunk]:
     """Return where two lists of instructions differ, in order."""
-    a, b = [line.token for line in old], [line.token for line in new]
-    head = 0
-    most = min(len(a), len(b))
-    while head < most and a[head] == b[head]:
-        head += 1
-    tail = 0
-    while tail < most - head and a[-1 - tail] == b[-1 - tail]:
-        tail += 1
-    a_mid, b_mid = a[head : len(a) - tail], b[head : len(b) - tail]
-    if not a_mid and not b_mid:
-        return []
-    if _is_much(a_mid, b_mid):
-        return [Hunk(head, head + len(a_mid), head, head + len(b_mid))]
-    matcher = SequenceMatcher(None, a_mid, b_mid, autojunk=False)
-    return [
-        Hunk(head + a0, head + a1, head + b0, head + b1)
-        for tag, a0, a1, b0, b1 in matcher.get_opcodes()
-        if tag != "equal"
-    ]
-
-
-def _is_much(a: Sequence[object], b: Sequence[object]) -> bool:
-    if len(a) > _MOST_MATCHED or len(b) > _MOST_MATCHED:
-        return True
-    count = Counter(b)
-    return sum(count[token] for token in a) > _MOST_PAIRS
+    hunks = []
+    a = b = 0
+    runs = common_runs([line.token for line in old], [line.token for line in new])
+    for run in [*runs, Run(len(old), len(new), 0)]:
+        if (a, b) != (run.old, run.new):
+            hunks.append(Hunk(a, run.old, b, run.new))
+        a, b = run.old + run.length, run.new + run.length
+    return hunks

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import NamedTuple
 
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
@@ -54,8 +55,7 @@ class Position:
     is_listed: bool | None = None
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of one change beyond what the checksums say; None where it could not be found out.
 
     ``no_old`` and ``no_new`` say why nothing is known of the object of that side. ``untraced`` is empty for an old

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What two sequences have in common, in order: lines of a source, or instructions of a function.
+
+Equal ends are taken off first. What remains is cut at the items that occur once on each side (patience diff), and
+only the pieces between go through difflib, which is quadratic in repeated items.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+
+# A piece with more pairs of equal items than this, and none that occurs once, is left unpaired (generated tables).
+_MOST_PAIRS = 500_000
+
+
+class Run(NamedTuple):
+    """A stretch that is the same: ``length`` items from ``old`` in the one sequence, and from ``new`` in the other."""
+
+    old: int
+    new: int
+    length: int
+
+
+def common_runs(old: Sequence[Item], new: Sequence[Item]) -> list[Run]:
+    """Return what is the same in two sequences, in order, neighbours joined; it never crosses."""
+    numbers: dict[Item, int] = {}
+    # Equal items have equal numbers, which are compared much faster than they are.
+    a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in (old, new))
+    runs: list[Run] = []
+    _match(a, b, (0, len(a)), (0, len(b)), runs)
+    return runs
+
+
+def _match(a: Sequence[int], b: Sequence[int], old: tuple[int, int], new: tuple[int, int], runs: list[Run]) -> None:
+    """Pair what lies between ``old`` in ``a`` with what lies between ``new`` in ``b``, adding runs in order."""
+    (a0, a1), (b0, b1) = old, new
+    head = 0
+    most = min(a1 - a0, b1 - b0)
+    while head < most and a[a0 + head] == b[b0 + head]:
+        head += 1
+    _add(runs, Run(a0, b0, head))
+    a0, b0, most = a0 + head, b0 + head, most - head
+    tail = 0
+    while tail < most and a[a1 - 1 - tail] == b[b1 - 1 - tail]:
+        tail += 1
+    a1, b1 = a1 - tail, b1 - tail
+    if a0 < a1 and b0 < b1:
+        left, right = a[a0:a1], b[b0:b1]
+        count_left, count_right = Counter(left), Counter(right)
+        anchors = [(a0 + i, b0 + j) for i, j in _anchors(left, right, count_left, count_right)]
+        for i, j in anchors:
+            _match(a, b, (a0, i), (b0, j), runs)
+            _add(runs, Run(i, j, 1))
+            a0, b0 = i + 1, j + 1
+        if anchors:
+            _match(a, b, (a0, a1), (b0, b1), runs)
+        elif sum(count * count_right[item] for item, count in count_left.items()) <= _MOST_PAIRS:
+            for i, j, length in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
+                _add(runs, Run(a0 + i, b0 + j, length))
+    _add(runs, Run(a1, b1, tail))
+
+
+def _add(runs: list[Run], run: Run) -> None:
+    if not run.length:
+        return
+    if runs:
+        last = runs[-1]
+        if last.old + last.length == run.old and last.new + last.length == run.new:
+            runs[-1] = Run(last.old, last.new, last.length + run.length)
+            return
+    runs.append(run)
+
+
+def _anchors(a: Sequence[int], b: Sequence[int], count_a: Counter[int], count_b: Counter[int]) -> list[tuple[int, int]]:
+    """Return the pairs of items that occur once on each side: the longest chain of them that rises on both."""
+    places = {item: j for j, item in enumerate(b) if count_b[item] == 1}
+    pairs = [(i, places[item]) for i, item in enumerate(a) if count_a[item] == 1 and item in places]
+    # Patience sorting: `tops` is the last pair of the best chain of each length.
+    tops: list[int] = []
+    chain: list[int] = []
+    back: list[int] = []
+    for index, (_, j) in enumerate(pairs):
+        place = bisect_left(tops, j)
+        back.append(chain[place - 1] if place else -1)
+        if place == len(tops):
+            tops.append(j)
+            chain.append(index)
+        else:
+            tops[place] = j
+            chain[place] = index
+    result: list[tuple[int, int]] = []
+    index = chain[-1] if chain else -1
+    while index >= 0:
+        result.append(pairs[index])
+        index = back[index]
+    return result[::-1]
