@@ -22,6 +22,7 @@ from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.digests import ROW_SIZE, Digests
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Columns, Entry
+from kbuild_klp.layout import section_layouts, section_orders
 from kbuild_klp.names import canonical_name
 from kbuild_klp.reach import numbered_symbols, used_content
 
@@ -29,19 +30,6 @@ _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
 _CODE_MEMORY = b".text"
 _CHILD_FACTOR = np.uint64(0x9FB21C651E98DF25)
-
-# Sections in which the order of symbols means nothing. In others (initcalls, parameters, ...) it is the order of an
-# array that the linker makes.
-_ORDINARY_SECTIONS = (
-    ".text",
-    ".data",
-    ".rodata",
-    ".bss",
-    ".init.data",
-    ".init.rodata",
-    ".ref.data",
-    ".export_symbol",
-)
 
 
 def _short(data: bytes) -> str:
@@ -343,7 +331,7 @@ class _Checksummer:
             content[section].append((text, b"", b""))
         for section, special in digests.nobodys().items():
             content[section].append((b"", b"", special))
-        order = self._section_order(used)
+        orders, layouts = section_orders(digests, used), section_layouts(self.canonical)
         renumbered = self.canonical.renumbered_sections.keys()
         types, flags = obj.sections["type"].tolist(), obj.sections["flags"].tolist()
         entry_sizes, alignments = obj.sections["entsize"].tolist(), obj.sections["align"].tolist()
@@ -366,8 +354,12 @@ class _Checksummer:
             attributes = b"".join(rows)
             pieces = [piece for index in sections for piece in content.get(index, ())]
             checksum, components, size = _section_checksum(attributes, pieces)
-            position = _short(b"".join(order.get(index, b"") for index in sections))
-            place = f"align={align} order={position}"
+            order = _short(b"".join(orders.get(index, b"") for index in sections))
+            place = f"align={align} order={order}"
+            layout = [layouts[index] for index in sections if index in layouts]
+            if len(layout) == len(sections):
+                place += f" layout={_short(b''.join(row.sizes for row in layout))}"
+                place += f".{_short(b''.join(row.places for row in layout))}"
             result.append(Entry(KIND_SECTION, name, place, size, checksum, components, "", ""))
         return Columns.of(result)
 
@@ -393,38 +385,6 @@ class _Checksummer:
             strings = sorted(self.digests.data[starts[i] : ends[i] + 1] for i in free.tolist())
             if strings:
                 result.append((int(parts.section[part]), b"".join(strings)))
-        return result
-
-    def _users_records(self, section: int, used: set[int]) -> list[int]:
-        """Return the chunks of records that are in their users' checksums, but for those equal to an earlier one."""
-        parts = self.canonical.parts
-        contents: set[bytes] = set()
-        chunks = []
-        for part in ((parts.section == section) & (parts.kind == CONTENT)).nonzero()[0].tolist():
-            content = self.digests.content_digest(part)
-            if part in used and content not in contents:
-                contents.add(content)
-                chunks.append(int(parts.chunk[part]))
-        return chunks
-
-    def _section_order(self, used: set[int]) -> dict[int, bytes]:
-        """Return the order of symbols in sections that are arrays made by the linker.
-
-        A record of special.toml that is in the checksum of who uses it does not count, so that it comes and goes with
-        its user. One that looks like another does: two users of one record are no users of one each.
-        """
-        obj, chunks = self.canonical.object, self.canonical.chunks
-        result: dict[int, bytes] = {}
-        sections, counts = np.unique(chunks.section, return_counts=True)
-        for section in sections[counts > 1].tolist():
-            if self.is_code[section] or obj.section_names[section].startswith(_ORDINARY_SECTIONS):
-                continue
-            wanted = chunks.section == section
-            if section in self.canonical.image.records:
-                wanted[self._users_records(section, used)] = False
-            symbols = chunks.symbols[chunks.first[:-1][wanted]].tolist()
-            names = "\0".join(canonical_name(obj.symbol_name(symbol)).text for symbol in symbols)
-            result[section] = names.encode("utf-8", "surrogateescape")
         return result
 
 

@@ -109,9 +109,10 @@ def _classify_pair(pair: Pair) -> Change | None:
     return None
 
 
-def _place(entry: Entry) -> dict[str, str]:
-    """Return alignment and order of a section entry."""
-    return dict(word.split("=", 1) for word in entry.section.split(" ") if "=" in word)
+def _is_laid_out_otherwise(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Say whether the same variables lie in other places: one has another alignment, and moves those behind it."""
+    (sizes, _, places), (new_sizes, _, new_places) = (place.get("layout", "").partition(".") for place in (old, new))
+    return bool(sizes) and sizes == new_sizes and places != new_places
 
 
 def _moves_alignment(change: Change) -> bool:
@@ -155,17 +156,16 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
         reason = Reason(ReasonKind.CONTENT, was, is_, f"{only.size} bytes without a symbol")
         return Change(only.name, only.kind, change, old, new, [reason])
     reasons = _content_reasons(old, new)
-    old_place, new_place = _place(old), _place(new)
-    if old_place.get("order") != new_place.get("order") and not (
-        touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
-    ):
+    old_place, new_place = old.place, new.place
+    comes_or_goes = touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
+    if old_place.get("order") != new_place.get("order") and not comes_or_goes:
         was, is_ = (place.get("order", "") for place in (old_place, new_place))
         reasons.append(unexplained(ReasonKind.ORDER, was, is_, "order of the symbols"))
-    # Alignment follows from what lies in a section, which may have no entry of its own (strings, rate limits): then
-    # it belongs to who uses it.
-    excused = old.name in realigned or ("anonymous" in {**old_place, **new_place} and touched)
-    if old_place.get("align") != new_place.get("align") and not excused:
+    if old_place.get("align") != new_place.get("align") and old.name not in realigned:
         reasons.append(changed(ReasonKind.ALIGNMENT, old_place.get("align"), new_place.get("align")))
+    elif _is_laid_out_otherwise(old_place, new_place) and not comes_or_goes:
+        was, is_ = (place["layout"] for place in (old_place, new_place))
+        reasons.append(unexplained(ReasonKind.ALIGNMENT, was, is_, "a variable in it is aligned otherwise"))
     return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
 
 

@@ -28,11 +28,10 @@ class Entry(NamedTuple):
     """One line of a checksum file.
 
     ``kind`` function, data or section; ``name`` the symbol as it stands in the object (name@file for local symbols
-    of an object linked from several sources); ``section`` where it lies (for a section: its alignment and the order
-    of its symbols); ``size`` in bytes; ``checksum`` 32 hexadecimal digits; ``components`` four short hashes joined
-    by dots; ``lines`` a short hash of the line numbers in special sections (empty: none); ``numbered`` the symbols
-    with a compiler's number to which it refers, in the order of first use, separated by blanks; ``aliases`` its other
-    names, sorted, separated by blanks.
+    of an object linked from several sources); ``section`` where it lies (for a section: see `place`); ``size`` in
+    bytes; ``checksum`` 32 hexadecimal digits; ``components`` four short hashes joined by dots; ``lines`` a short hash
+    of the line numbers in special sections (empty: none); ``numbered`` the symbols with a compiler's number to which
+    it refers, in the order of first use, separated by blanks; ``aliases`` its other names, sorted, separated by blanks.
     """
 
     kind: str
@@ -58,6 +57,15 @@ class Entry(NamedTuple):
                 if name and self.section.endswith(f".{name}"):
                     return self.section.removesuffix(f".{name}")
         return self.section
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What is known of a section itself: ``align`` in bytes, and short hashes of ``order`` and ``layout``.
+
+        ``order`` is that of the symbols where it means something; ``layout`` has the sizes of all variables and, behind
+        a dot, where they lie. It is not there where parts without a name can move them.
+        """
+        return dict(word.split("=", 1) for word in self.section.split(" ") if "=" in word)
 
     def split_components(self) -> Components:
         """Return the short hashes one by one."""

@@ -32,7 +32,7 @@ LAYERS = (
     ("kernel",),
     ("canonical",),
     ("digests",),
-    ("reach",),
+    ("reach", "layout"),
     ("checksum",),
     ("sumfile",),
     ("jobs", "stale"),

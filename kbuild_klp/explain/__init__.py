@@ -169,12 +169,18 @@ class Explainer:
             was, is_ = section_in_words(self.old, name), section_in_words(self.new, name)
             return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}") if was != is_ else reason
         if reason.kind is ReasonKind.ORDER:
-            before, after = self.old.symbol_order(name), self.new.symbol_order(name)
+            before, after = ([symbol for symbol, _ in side.symbol_order(name)] for side in (self.old, self.new))
             pairs = enumerate(zip(before, after, strict=False))
             at = next((i for i, (x, y) in pairs if x != y), None)
             if at is not None:
                 was, is_ = (", ".join(side[at : at + _MOST_ORDER]) for side in (before, after))
                 return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}")
+        if reason.kind is ReasonKind.ALIGNMENT:
+            places = zip(self.old.symbol_order(name), self.new.symbol_order(name), strict=False)
+            moved = next(((symbol, was, is_) for (symbol, was), (_, is_) in places if was != is_), None)
+            if moved is not None:
+                symbol, was, is_ = moved[0], f"{moved[1]:#x}", f"{moved[2]:#x}"
+                return Reason(reason.kind, was, is_, f"{reason.text}: {symbol} at {was} -> {is_}")
         if reason.kind is ReasonKind.CONTENT:
             old_parts, new_parts = self.old.nameless_parts(name), self.new.nameless_parts(name)
             for old_part, new_part in zip_longest(old_parts, new_parts):

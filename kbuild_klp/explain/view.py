@@ -331,12 +331,14 @@ class ObjectView:
         found = (np.isin(parts.section, sections) & (parts.kind == PartKind.PIECE)).nonzero()[0].tolist()
         return [part for part in found if part not in used]
 
-    def symbol_order(self, name: str) -> list[str]:
-        """Return the names of what lies in the sections called ``name``, in order."""
-        chunks = self.canonical.chunks
+    def symbol_order(self, name: str) -> list[tuple[str, int]]:
+        """Return the names of what lies in the sections called ``name``, in order, and their offsets."""
+        chunks, base = self.canonical.chunks, self.canonical.image.base
         found = np.isin(chunks.section, self.sections_called(name))
         heads = chunks.symbols[chunks.first[:-1][found]].tolist()
-        return [canonical_name(self.object.symbol_name(symbol)).text for symbol in heads]
+        offsets = (chunks.start - base[chunks.section])[found].tolist()
+        names = (canonical_name(self.object.symbol_name(symbol)).text for symbol in heads)
+        return list(zip(names, offsets, strict=True))
 
     # -- special sections -----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from kbuild_klp.classify import Change, ChangeType
 from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.reasons import ReasonKind
 from kbuild_klp.verdict import Obstacle, Reason, Verdict
 
 # Code and data that is freed after boot, or run when all is over (include/linux/init.h, include/asm-generic/
@@ -220,12 +221,10 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Reason]:
         yield Reason(Obstacle.DATA, f"data: content without a symbol; {_ONLY_FUNCTIONS}")
     elif before.attributes != after.attributes:
         yield Reason(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")
-    elif _order(old) != _order(new):
+    elif old.place.get("order") != new.place.get("order"):
         yield Reason(Obstacle.DATA, f"data: the order of its symbols; {_ONLY_FUNCTIONS}")
-
-
-def _order(entry: Entry) -> str:
-    return entry.section.partition(" order=")[2]
+    elif ".text" not in new.name and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why):
+        yield Reason(Obstacle.DATA, f"data: alignment; {_ONLY_FUNCTIONS}")
 
 
 _RULES: dict[str, Callable[[Change, Facts], Iterator[Reason]]] = {

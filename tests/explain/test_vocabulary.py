@@ -240,6 +240,13 @@ CASES = [
     Case(K.SHARING, "b", "foo.constprop with some functions", "foo.constprop with others", _asm(_CLONES, "1", "0")),
     Case(K.ALIGNMENT, ".odd", "1", "16", _asm('.section .odd, "a"\n.p2align @@\n.byte 1', "0", "4")),
     Case(
+        K.ALIGNMENT,
+        ".bss",
+        "0x40",
+        "0x4",
+        _c("int first, a __attribute__((aligned(@))), b __attribute__((aligned(64)));", "64", "4"),
+    ),
+    Case(
         K.FLAGS,
         ".odd",
         "progbits alloc",

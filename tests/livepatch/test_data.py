@@ -120,7 +120,18 @@ def test_the_order_of_a_table(kernels: Any) -> None:
 
 def test_the_alignment_of_a_section(kernels: Any) -> None:
     source = '#asm\n.section .extra, "a"\n.p2align %d\n.quad 1\n'
-    assert kernels.of(source % 3, source % 4) == {".extra": []}
+    assert kernels.of(source % 3, source % 4) == {".extra": [f"data: alignment; {ONLY}"]}
+
+
+def test_the_alignment_of_a_variable(kernels: Any) -> None:
+    source = "int first, a __attribute__((aligned(%d))), b __attribute__((aligned(64)));"
+    assert kernels.of(source % 64, source % 4) == {".bss": [f"data: alignment; {ONLY}"]}
+
+
+def test_the_alignment_of_code(kernels: Any) -> None:
+    """New code comes with the livepatch, aligned as it is."""
+    source = '#asm\n.section .text.extra, "ax"\n.p2align %d\n.quad 1\n'
+    assert kernels.of(source % 3, source % 4) == {".text.extra": []}
 
 
 def test_the_vdso(kernels: Any) -> None:
