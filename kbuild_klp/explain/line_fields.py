@@ -13,30 +13,37 @@ from typing import NamedTuple
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.reasons import Reason, ReasonKind
 
-_SOURCE = re.compile(r"[^\s%]+\.(?:[chS]|rs)")
+_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
 _LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
 
 
 class LineField(NamedTuple):
     """One line number: the section that holds it, the place in the function that it is about, in words, and the
-    source file that stands beside it (empty: none).
+    source file that stands beside it (None: it names none).
     """
 
     section: str
     place: str
-    file: str
+    file: str | None
     line: int
+
+
+def line_fields(view: ObjectView, parts: Sequence[int]) -> list[LineField]:
+    """Return the line numbers in the records of the parts of a function or variable, in order."""
+    return [field for part in parts for field in _fields(view, part, parts)]
+
+
+def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
+    """Return the first of the strings to which ``references`` point that can be the name of a source file."""
+    strings = map(view.string, references)
+    return next((text for text in strings if text and _IS_SOURCE.fullmatch(text)), None)
 
 
 def line_reasons(
     old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
 ) -> Iterator[Reason]:
     """Yield the line numbers outside of the instructions that differ between two versions of a function."""
-    before, after = (
-        [field for part in parts for field in _fields(view, part, parts)]
-        for view, parts in ((old, old_parts), (new, new_parts))
-    )
-    for x, y in zip(before, after, strict=False):
+    for x, y in zip(line_fields(old, old_parts), line_fields(new, new_parts), strict=False):
         if x.line == y.line:
             continue
         file = f"{y.file}:" if y.file else ""
@@ -57,7 +64,7 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[LineF
             references = [table.references[index] for index in own]
             users += [(reference, place) for reference in references if reference != owner]
             for line in lines:
-                yield LineField(table.section, f"{name}+{place:#x}", _file(view, references), line)
+                yield LineField(table.section, f"{name}+{place:#x}", source_file(view, references), line)
     # Records that have no owner are known by content; several instructions may refer to one.
     seen = set()
     for reference, place in users:
@@ -74,13 +81,7 @@ def _record_fields(view: ObjectView, record: int, place: str) -> Iterator[LineFi
         return
     base, size, rows = taken
     data = rows[(int(view.canonical.parts.start[record]) - base) // size].tobytes()
-    file = _file(view, [reference.row for reference in view.references(record)])
+    file = source_file(view, [reference.row for reference in view.references(record)])
     for at in range(0, len(data), _LINE_SIZE):
         line = int.from_bytes(data[at : at + _LINE_SIZE], "little")
         yield LineField(view.object.section_names[section], place, file, line)
-
-
-def _file(view: ObjectView, references: Sequence[int]) -> str:
-    """Return the first string among ``references`` that can be the name of a source file."""
-    strings = (view.string(reference) for reference in references)
-    return next((text for text in strings if text and _SOURCE.fullmatch(text)), "")

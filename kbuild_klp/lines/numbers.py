@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.digests import KIND_SHIFT
+from kbuild_klp.explain.line_fields import source_file
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.lineproof import NumberPair
 from kbuild_klp.lines.identity import Identities
 
 _FIELD = 4  # bytes in data that are looked at as one number, or as two
 _DIGITS = re.compile(r"(\d+)")
-_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
 # struct source_location in lib/ubsan.h: file, line, column; it is the first member of all that UBSAN refers to.
 _UBSAN_CALL = "__ubsan_handle_"
 UBSAN_LINE = 8
@@ -74,15 +74,6 @@ def differing_numbers(
         return Differences(numbers, comparison.identity_differs, comparison.empty_differs)
     except DifferentError:
         return None
-
-
-def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
-    """Return the first of the strings to which ``references`` point that can be the name of a source file."""
-    for reference in references:
-        text = view.string(reference)
-        if text and _IS_SOURCE.fullmatch(text):
-            return text
-    return None
 
 
 def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:

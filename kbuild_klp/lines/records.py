@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The line numbers that an object carries in records of its own: bug table, dynamic debug descriptors, UBSAN's data.
 
-Which sections these are, and where in an entry the line stands, says special.toml; UBSAN's data have no section of
-their own, and are known by who uses them. The numbers are lines because the kernel's structures say so.
+Those in sections of their own (special.toml) are read by kbuild_klp.explain.line_fields; UBSAN's data have none, and
+are known by who uses them. The numbers are lines because the kernel's structures say so.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from kbuild_klp.explain.line_fields import line_fields
 from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.lines.numbers import UBSAN_LINE, own_references, source_file, ubsan_file
+from kbuild_klp.lines.numbers import UBSAN_LINE, own_references, ubsan_file
 
-_LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
+_LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h)
 
 
 class LineRecord(NamedTuple):
@@ -45,35 +46,14 @@ def line_moves(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_p
 
 
 def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
-    for table in view.special_tables(part):
-        for at, lines in enumerate(table.lines):
-            inside = range(at * table.entry_size, (at + 1) * table.entry_size)
-            rows = zip(table.references, table.places, strict=True)
-            file = source_file(view, [reference for reference, place in rows if place in inside]) if lines else None
-            for line in lines:
-                yield LineRecord(file, line)
-    references = own_references(view, part)
-    for reference in references:
-        target = view.content_part(reference)
-        if target is not None:
-            yield from _nameless_records(view, target, references)
-
-
-def _nameless_records(view: ObjectView, part: int, users: Sequence[int]) -> Iterator[LineRecord]:
-    """Yield the records in a nameless part that is referred to among ``users``."""
-    taken = view.digests.record_lines.get(int(view.canonical.parts.section[part]))
-    if taken is not None:
-        base, size, rows = taken
-        file = source_file(view, own_references(view, part))
-        index = (int(view.canonical.parts.start[part]) - base) // size
-        for line in _numbers(rows[index].tobytes()):
-            yield LineRecord(file, line)
-        return
-    file = ubsan_file(view, part, users)
-    if file is not None:
-        data = view.digests.part_data(part)
-        yield LineRecord(file, int.from_bytes(data[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE], "little"))
-
-
-def _numbers(taken: bytes) -> list[int]:
-    return [int.from_bytes(taken[at : at + _LINE_SIZE], "little") for at in range(0, len(taken), _LINE_SIZE)]
+    for field in line_fields(view, [part]):
+        yield LineRecord(field.file, field.line)
+    users = own_references(view, part)
+    sections = view.canonical.parts.section
+    for target in dict.fromkeys(map(view.content_part, users)):
+        if target is None or int(sections[target]) in view.digests.record_lines:
+            continue
+        file = ubsan_file(view, target, users)
+        if file is not None:
+            data = view.digests.part_data(target)
+            yield LineRecord(file, int.from_bytes(data[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE], "little"))
