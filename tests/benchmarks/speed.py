@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What checksums and comparisons cost, measured side by side on a tree that is built.
 
-    tests/benchmarks/speed.py TREE [--against TREE] [--release TREE] [--objtool PATH] [--build-cpu SECONDS] [--runs N]
+    tests/benchmarks/speed.py TREE [--against TREE] [--release TREE ...] [--objtool PATH] [--build-cpu SECONDS]
+                              [--runs N]
 
 CPU is user and system time of whole processes, interpreter start included, as the system accounts for it; of several
 runs the median counts. Peers run in turn with us, so that a machine that slows down slows both: look at the ratios.
 TREE's checksum files are written anew; nothing else in it changes. Memory is that of the largest process; of a
-comparison with another release, which runs in several, that of all of them together, looked at every 50 ms.
+comparison with another release, which runs in several, that of all of them together, looked at every 50 ms in a run of
+its own, for looking slows it down.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -22,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kbuild_klp.kernel.sumpath import sum_path
@@ -108,6 +111,12 @@ def run(command: Sequence[str], expected: tuple[int, ...] = (0,)) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - start, usage.ru_maxrss / 1024)
 
 
+def changes_of(command: Sequence[str]) -> int:
+    """Return how many changes a comparison tells as JSON."""
+    summary = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)["summary"]
+    return sum(summary[kind] for kind in ("changed", "added", "removed", "moved", "line_only"))
+
+
 def median(costs: list[Cost]) -> Cost:
     """Return the median of each figure."""
     return Cost(
@@ -178,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tree", type=Path, help="a built tree")
     parser.add_argument("--against", type=Path, help="another one, to be compared with it")
-    parser.add_argument("--release", type=Path, help="one of another release")
+    parser.add_argument("--release", type=Path, nargs="+", default=[], help="some of which much differs")
     parser.add_argument("--objtool", help="objtool of a 7.x kernel, which has `klp checksum`")
     parser.add_argument("--build-cpu", type=float, help="CPU seconds that a full build of the tree takes")
     parser.add_argument("--runs", type=int, default=3)
@@ -199,11 +208,12 @@ def main() -> None:
         command = [*KLP, "diff", str(arguments.against), str(tree.root)]
         costs = [run(command, expected=(0, 1)) for _ in range(arguments.runs)]
         rows.append(Row("diff of two trees, with reasons", median(costs), 0.5))
-    if arguments.release:
-        run([*KLP, "checksum", str(arguments.release)])
-        command = [*KLP, "diff", "--json", str(arguments.release), str(tree.root)]
-        costs = [run_together(command, expected=(0, 1)) for _ in range(arguments.runs)]
-        rows.append(Row("diff with another release, JSON", median(costs), 10, 500, is_wall=True))
+    for other in arguments.release:
+        run([*KLP, "checksum", str(other)])
+        command = [*KLP, "diff", "--json", str(other), str(tree.root)]
+        memory = run_together(command, expected=(0, 1)).peak
+        cost = replace(median([run(command, expected=(0, 1)) for _ in range(arguments.runs)]), peak=memory)
+        rows.append(Row(f"diff with {changes_of(command)} changes, JSON", cost, 10, 500, is_wall=True))
     print_table(rows)
     if arguments.build_cpu:
         share = 100 * everything.cost.cpu / arguments.build_cpu
