@@ -15,8 +15,11 @@ from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
 
-# A piece with more pairs of equal items than this, and none that occurs once, is left unpaired (generated tables).
-_MOST_PAIRS = 500_000
+# A piece with more pairs of items, or of equal ones, and none that occurs once, is left unpaired (generated tables).
+_MOST_PAIRS = 16_000_000
+_MOST_EQUAL_PAIRS = 500_000
+# What lies between two anchors may have anchors of its own, and so on; no source and no function goes this deep.
+_DEEPEST = 40
 
 
 class Run(NamedTuple):
@@ -33,11 +36,13 @@ def common_runs(old: Sequence[Item], new: Sequence[Item]) -> list[Run]:
     # Equal items have equal numbers, which are compared much faster than they are.
     a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in (old, new))
     runs: list[Run] = []
-    _match(a, b, (0, len(a)), (0, len(b)), runs)
+    _match(a, b, (0, len(a)), (0, len(b)), runs, _DEEPEST)
     return runs
 
 
-def _match(a: Sequence[int], b: Sequence[int], old: tuple[int, int], new: tuple[int, int], runs: list[Run]) -> None:
+def _match(
+    a: Sequence[int], b: Sequence[int], old: tuple[int, int], new: tuple[int, int], runs: list[Run], depth: int
+) -> None:
     """Pair what lies between ``old`` in ``a`` with what lies between ``new`` in ``b``, adding runs in order."""
     (a0, a1), (b0, b1) = old, new
     head = 0
@@ -53,17 +58,23 @@ def _match(a: Sequence[int], b: Sequence[int], old: tuple[int, int], new: tuple[
     if a0 < a1 and b0 < b1:
         left, right = a[a0:a1], b[b0:b1]
         count_left, count_right = Counter(left), Counter(right)
-        anchors = [(a0 + i, b0 + j) for i, j in _anchors(left, right, count_left, count_right)]
+        found = _anchors(left, right, count_left, count_right) if depth else []
+        anchors = [(a0 + i, b0 + j) for i, j in found]
         for i, j in anchors:
-            _match(a, b, (a0, i), (b0, j), runs)
+            _match(a, b, (a0, i), (b0, j), runs, depth - 1)
             _add(runs, Run(i, j, 1))
             a0, b0 = i + 1, j + 1
         if anchors:
-            _match(a, b, (a0, a1), (b0, b1), runs)
-        elif sum(count * count_right[item] for item, count in count_left.items()) <= _MOST_PAIRS:
+            _match(a, b, (a0, a1), (b0, b1), runs, depth - 1)
+        elif _is_small(count_left, count_right):
             for i, j, length in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
                 _add(runs, Run(a0 + i, b0 + j, length))
     _add(runs, Run(a1, b1, tail))
+
+
+def _is_small(old: Counter[int], new: Counter[int]) -> bool:
+    equal = sum(count * new[item] for item, count in old.items())
+    return equal <= _MOST_EQUAL_PAIRS and old.total() * new.total() <= _MOST_PAIRS
 
 
 def _add(runs: list[Run], run: Run) -> None:

@@ -39,3 +39,10 @@ def test_long_repetitions_are_left_unpaired() -> None:
     """Their ends are paired, and nothing waits for the rest."""
     old, new = "a" + "xy" * 5_000 + "b", "a" + "yx" * 5_000 + "b"
     assert sum(run.length for run in common_runs(old, new)) == 2
+
+
+def test_anchors_within_anchors_have_an_end() -> None:
+    """Each pair has one item that occurs once, when the pair before it is taken away."""
+    old = [number for at in range(5_000) for number in (at + 1, at)]
+    new = [number for at in range(5_000) for number in (at + 1, -at - 2, at)]
+    assert common_runs(old, new)
