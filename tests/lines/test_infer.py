@@ -152,3 +152,23 @@ def test_ubsan_data_hold_lines(cc: Pairs):
 def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, after: str):
     found = gcc.diff_without_sources(UBSAN, shifted(UBSAN.replace(before, after)), *UBSAN_FLAGS)
     assert before in UBSAN and CHANGED in found.values()
+
+
+def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs):
+    """Init memory is given back after boot; that the UBSAN data beside it hold a line does not matter."""
+    source = at_line(
+        40,
+        """extern int table[8];
+void show(const char *);
+int f(int x)
+{
+	const char *text;
+	asm volatile(".pushsection .rodata.text,\\"a\\"\\n7: .string \\"text\\"\\n.popsection\\nmovq $7b, %0" : "=r"(text));
+	show(text);
+	return table[x];
+}
+""",
+    )
+    moved = shifted(source).replace(".rodata.text", ".init.rodata")
+    assert gcc.diff_without_sources(source, shifted(source), *UBSAN_FLAGS) == {"f": RECORDS}
+    assert gcc.diff_without_sources(source, moved, *UBSAN_FLAGS) == {"f": CHANGED}
