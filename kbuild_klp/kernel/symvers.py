@@ -2,16 +2,24 @@
 """Module.symvers: what a kernel and its modules export, and the CRC of each export under CONFIG_MODVERSIONS.
 
 A line is CRC, symbol, module (its path without suffix, or vmlinux), kind of export and namespace, separated by tabs
-(scripts/mod/modpost.c, write_dump). Without CONFIG_MODVERSIONS all CRCs are zero.
+(scripts/mod/modpost.c, write_dump). Without CONFIG_MODVERSIONS all CRCs are zero. modpost takes the CRCs from the .cmd
+files of the objects (extract_crcs_for_object), and so does this where an object is newer: `make mm/` does not run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.cmdfile import cmd_path
 from kbuild_klp.kernel.modules import read_text
 from kbuild_klp.kernel.tree import BuildTree
+
+_FILE = "Module.symvers"
+_CRC = re.compile(r"^#SYMVER (\S+) 0x([0-9a-f]{1,8})$", re.MULTILINE)
 
 
 class Export(NamedTuple):
@@ -28,7 +36,7 @@ def read_exports(tree: BuildTree) -> dict[str, Export] | None:
     """
     exports: dict[str, Export] = {}
     roots = dict.fromkeys(root for root in (tree.kernel, tree.root) if root is not None)
-    texts = [text for root in roots if (text := read_text(f"{root}/Module.symvers")) is not None]
+    texts = [text for root in roots if (text := read_text(f"{root}/{_FILE}")) is not None]
     for text in texts:
         for line in text.splitlines():
             fields = line.split("\t")
@@ -38,7 +46,28 @@ def read_exports(tree: BuildTree) -> dict[str, Export] | None:
                 except ValueError:
                     continue
                 exports[fields[1]] = Export(fields[2].rpartition("/")[2].removesuffix(".ko"), crc)
+    if any(export.crc for export in exports.values()):
+        for symbol, crc in _newer_crcs(tree):
+            if symbol in exports:
+                exports[symbol] = exports[symbol]._replace(crc=crc)
     return exports if texts else None
+
+
+def _newer_crcs(tree: BuildTree) -> Iterator[tuple[str, int]]:
+    """Yield the CRCs of exports of objects that are newer than the file."""
+    try:
+        time = (Path(tree.root) / _FILE).stat().st_mtime_ns
+        names = {name for unit in tree.units() for name in unit.objects}
+    except (OSError, KlpError):
+        return
+    for name in names:
+        path = Path(tree.root) / cmd_path(name)
+        try:
+            if path.stat().st_mtime_ns > time:
+                text = path.read_text("utf-8", "surrogateescape")
+                yield from ((symbol, int(crc, 16)) for symbol, crc in _CRC.findall(text))
+        except OSError:
+            continue  # an object that was copied in
 
 
 def changed_crcs(old: Mapping[str, Export], new: Mapping[str, Export]) -> dict[str, tuple[int, int]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def test_an_export_with_another_crc(kernels: Any, verdicts: Any) -> None:
     report = kernels.compare()
     assert verdicts(report) == {"foo": ["CRC: foo 0x11111111 -> 0x0000beef"]}
     assert report.warnings == ["CRC of 1 exported symbol differs: foo"]
+
+
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_an_export_of_an_object_that_was_built_after_the_list_of_exports(
+    kernels: Any, verdicts: Any, is_newer: bool
+) -> None:
+    """`make fs/` writes the CRC into the .cmd file of the object, and nothing else (gen_symversions)."""
+    kernels.build({"fs/a.o": GOOD % 1}, {"fs/a.o": GOOD % 2})
+    exports(kernels, "foo=11111111", "foo=11111111")
+    saved = kernels.new.write("fs/.a.o.cmd", "savedcmd_fs/a.o := gcc\n\n#SYMVER foo 0x0000beef\n")
+    time = (kernels.new.root / "Module.symvers").stat().st_mtime_ns + (1 if is_newer else -1) * 10**9
+    os.utime(saved, ns=(time, time))
+    expected = ["CRC: foo 0x11111111 -> 0x0000beef"] if is_newer else []
+    assert verdicts(kernels.compare()) == {"foo": expected}
 
 
 def test_a_user_of_such_an_export(kernels: Any, verdicts: Any) -> None:
