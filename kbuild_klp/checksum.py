@@ -271,6 +271,9 @@ class _Checksummer:
         used = used_content(self.digests)
         is_listed = kind == NAMED
         is_listed[list(self.families.parent)] = False
+        for part in (is_listed & (self.canonical.parts.start == self.canonical.parts.end)).nonzero()[0].tolist():
+            # Nothing is to be compared of it, and beside another variable it would be none of its own.
+            is_listed[part] = int(self.head[self.canonical.parts.chunk[part]]) not in self.canonical.empty_variables
         is_unused = kind == CONTENT
         is_unused[list(used)] = False
         result = self._part_entries(np.concatenate([is_listed.nonzero()[0], is_unused.nonzero()[0]]))

@@ -53,6 +53,7 @@ MOST_LINES = 1 << 20
 """The longest generated header of Linux has some 250,000."""
 _MOST_HEADERS = 64  # that are searched for a function which is not in the file that was compiled
 _RENAMES = frozenset(("asm", "__asm", "__asm__", "alias", "__alias", "__alias__", "weakref", "__weakref__"))
+_PLACING_FLAGS = frozenset(("-ffunction-sections", "-fdata-sections"))  # they say where things lie, not what they are
 _MOST_SHIFT = 16  # bits by which a line number may have been shifted
 
 
@@ -313,7 +314,8 @@ class ObjectProof:
         old, new, main = self._old, self._new, self._main
         if main is None or old.saved is None or new.saved is None or not self._prover.has_same_configuration:
             return False
-        if old.files.keys() != new.files.keys() or compare_flags(old.saved, new.saved):
+        differing = {difference.name for difference in compare_flags(old.saved, new.saved)}
+        if old.files.keys() != new.files.keys() or differing - _PLACING_FLAGS:
             return False
         home, own = self._home(symbol, True) or (main, [])
         if not own or not _has_same_text(home, own, symbol, True):

@@ -55,3 +55,10 @@ def test_what_lies_beside_a_key_is_not_what_its_user_refers_to(gcc: Pairs):
 )
 def test_a_user_that_may_mean_something_else_now_is_changed(gcc: Pairs, source: str, header: str):
     assert gcc.diff(_files(SOURCE), _files(source, header)) == {**ADDED, "user": CHANGED}
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("-fdata-sections", set()), ("-fno-common", {"user"})])
+def test_a_key_with_a_section_of_its_own_is_the_same_key(gcc: Pairs, flag: str, expected: set[str]):
+    """Flags that say where things lie change no meaning; what others do is not known."""
+    old, new = gcc.tree(_files(SOURCE)), gcc.tree(_files(SOURCE), "-fdata-sections", flag)
+    assert {change.symbol for group in report_of(old, new).objects for change in group.changes} == expected
