@@ -7,6 +7,7 @@ behind each other, so hashing the references of a function is hashing one slice 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -237,6 +238,27 @@ class Digests:
         references = list(self.by_content)
         self.rows[references, 1:] = _as_words(digests)
         self.rows[references, 1] += _times(_OFFSET_FACTOR, self.canonical.targets.offset[references])
+        if self.canonical.image.records:
+            self._number_records()
+
+    def _number_records(self) -> None:
+        """Tell records that look alike apart by the order in which a part first refers to them: they are several."""
+        seen: dict[tuple[int, bytes], dict[int, int]] = defaultdict(dict)
+        for reference, user, record in self.record_references:
+            same = seen[user, self.content_digest(record)]
+            ordinal = same.setdefault(record, len(same))
+            if ordinal:
+                self.ordinals[reference] = ordinal
+                self.rows[reference, 1] = (int(self.rows[reference, 1]) + ordinal * _ORDINAL_FACTOR) & _WORD
+
+    @cached_property
+    def record_references(self) -> list[tuple[int, int, int]]:
+        """The references to records that are known by content: each with the part that has it, and the record."""
+        records = self.canonical.image.records
+        found = [
+            (at, int(self.owner[at]), part) for at, part in self.by_content.items() if self._section[part] in records
+        ]
+        return [row for row in found if row[1] >= 0 and self._kind[row[1]] == NAMED]
 
     def _resolve(self, reference: int, part: int) -> None:
         """Set the row of one reference, before the part in which it stands is hashed."""

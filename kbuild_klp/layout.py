@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def section_orders(digests: Digests, used: set[int]) -> dict[int, bytes]:
     """Return the order of symbols in sections that are arrays made by the linker.
 
     A record of special.toml that is in the checksum of who uses it (``used``) does not count, so that it comes and
-    goes with its user. One that looks like another does: two users of one record are no users of one each.
+    goes with its user. One that looks like another user's does: two users of one record are no users of one each.
     """
     canonical = digests.canonical
     obj, chunks = canonical.object, canonical.chunks
@@ -52,15 +53,23 @@ def section_orders(digests: Digests, used: set[int]) -> dict[int, bytes]:
 
 
 def _users_records(digests: Digests, section: int, used: set[int]) -> list[int]:
-    """Return the chunks of records that are in their users' checksums, but for those equal to an earlier one."""
+    """Return the chunks of records that are in their users' checksums.
+
+    Of those that look alike, one is; the others are if one part uses several of them, which it tells apart.
+    """
     parts = digests.canonical.parts
-    contents: set[bytes] = set()
+    users_of: dict[int, set[int]] = defaultdict(set)
+    for _, user, record in digests.record_references:
+        users_of[record].add(user)
+    known: dict[bytes, set[int]] = {}
     chunks = []
     for part in ((parts.section == section) & (parts.kind == CONTENT)).nonzero()[0].tolist():
-        content = digests.content_digest(part)
-        if part in used and content not in contents:
-            contents.add(content)
+        if part not in used:
+            continue
+        others = known.get(digests.content_digest(part))
+        if others is None or not others.isdisjoint(users_of[part]):
             chunks.append(int(parts.chunk[part]))
+        known.setdefault(digests.content_digest(part), set()).update(users_of[part])
     return chunks
 
 
