@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -277,18 +277,16 @@ class _Checksummer:
         is_unused = kind == CONTENT
         is_unused[list(used)] = False
         result = self._part_entries(np.concatenate([is_listed.nonzero()[0], is_unused.nonzero()[0]]))
-        result.extend(self._symbol_entries())
-        result.extend(self._label_entries())
+        result.extend(Columns.of([*self._symbol_entries(), *self._label_entries()]))
         result.extend(self._section_entries(used))
         return result
 
-    def _symbol_entries(self) -> Columns:
-        """Return entries of symbols that have no bytes: absolute global ones, and common ones."""
+    def _symbol_entries(self) -> Iterator[Entry]:
+        """Yield entries of symbols that have no bytes: absolute global ones, and common ones."""
         obj = self.canonical.object
         absolute, common = elf.SHN_ABS - 0x10000, elf.SHN_COMMON - 0x10000
         is_global = obj.symbols["info"] >> 4 != elf.STB_LOCAL
         wanted = ((obj.shndx == absolute) & is_global) | (obj.shndx == common)
-        result = []
         for symbol in wanted.nonzero()[0].tolist():
             row = obj.symbols[symbol]
             content = _SYMBOL_ATTRIBUTES.pack(row["value"], row["size"], row["info"], row["other"])
@@ -296,17 +294,16 @@ class _Checksummer:
             checksum = xxh3_128_hexdigest(section.encode() + content)
             components = f"{_short(content)}.-.-.-"
             name, size = obj.symbol_name(symbol), int(row["size"])
-            result.append(Entry(KIND_DATA, name, section, size, checksum, components, "", ""))
-        return Columns.of(result)
+            yield Entry(KIND_DATA, name, section, size, checksum, components, "", "")
 
-    def _label_entries(self) -> Columns:
-        """Return entries of names for what is known by its content: an end label where such a table begins."""
+    def _label_entries(self) -> Iterator[Entry]:
+        """Yield entries of names for what is known by its content: an end label where such a table begins."""
         canonical, parts = self.canonical, self.canonical.parts
-        chunk = parts.chunk
-        is_shared = (parts.kind == CONTENT) & (chunk >= 0)
-        is_shared[is_shared] = np.diff(canonical.chunks.first)[chunk[is_shared]] > 1
-        result = []
-        for part in is_shared.nonzero()[0].tolist():
+        shared = (parts.kind == CONTENT).nonzero()[0]
+        if len(shared):
+            first, chunk = canonical.chunks.first, parts.chunk[shared]
+            shared = shared[first[chunk + 1] - first[chunk] > 1]
+        for part in shared.tolist():
             for symbol in canonical.part_symbols(part)[1:].tolist():
                 name, row = canonical.object.symbol_name(symbol), canonical.object.symbols[symbol]
                 if canonical_name(name).numbered:
@@ -319,8 +316,7 @@ class _Checksummer:
                 checksum = xxh3_128_hexdigest(attributes + content)
                 [label] = self._display_names(np.array([symbol], np.int64))
                 section = canonical.section_name(part)
-                result.append(Entry(KIND_DATA, label, section, int(row["size"]), checksum, components, "", ""))
-        return Columns.of(result)
+                yield Entry(KIND_DATA, label, section, int(row["size"]), checksum, components, "", "")
 
     def _section_entries(self, used: set[int]) -> Columns:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""
