@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import BytesIO
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import Relocation, RelocationSection
+from elftools.elf.sections import SymbolTableSection
 
 from kbuild_klp.names import canonical_name
 from kbuild_klp.special import SectionClass, special_table
@@ -61,10 +63,11 @@ class Reading:
         self.section_users: dict[int, set[str]] = defaultdict(set)
         self.discarded: set[int] = set()
         for index, header in enumerate(self.headers):
+            table = cast("RelocationSection", self.sections[index])
             if header[1] == RELOCATIONS and not self.wanted[header[7]]:
-                self.discarded |= {relocation["r_info_sym"] for relocation in self.sections[index].iter_relocations()}
+                self.discarded |= {relocation["r_info_sym"] for relocation in table.iter_relocations()}
             elif header[1] == RELOCATIONS:
-                for relocation in self.sections[index].iter_relocations():
+                for relocation in table.iter_relocations():
                     self._read_relocation(header[7], relocation["r_offset"], relocation["r_info_sym"], relocation)
 
         for index, targets in list(self.targets.items()):
@@ -73,7 +76,7 @@ class Reading:
                 if self.owned[index] and not self.inside[target]:
                     self.section_users[target] |= self.section_users[index]
 
-    def _read_relocation(self, section: int, place: int, number: int, relocation: Mapping[str, int]) -> None:
+    def _read_relocation(self, section: int, place: int, number: int, relocation: Relocation) -> None:
         """Note who refers to what: the symbol that covers the place, and for a table what its entry is about."""
         symbol, users = self.symbols[number], self.around(section, place)
         self.users[number] |= users
@@ -93,8 +96,9 @@ class Reading:
         return int(self.elf["e_shoff"] + index * self.elf["e_shentsize"])
 
     def _symbols(self, data: bytes) -> Iterator[Symbol]:
-        table = self.elf.get_section_by_name(".symtab")
+        table = cast("SymbolTableSection | None", self.elf.get_section_by_name(".symtab"))
         for index in range(table.num_symbols() if table else 0):
+            assert table
             at = table["sh_offset"] + 24 * index
             string, info, other, section, value, size = struct.unpack_from("<IBBHQQ", data, at)
             name = table.get_symbol(index).name

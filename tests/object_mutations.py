@@ -72,6 +72,10 @@ def survives(mutator: Mutator, mutation: Mutation, answer: list[Change] | str) -
     return ""
 
 
+def _share(chance: random.Random, share: float) -> Callable[[], bool]:
+    return lambda: chance.random() < share
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -94,7 +98,7 @@ def main() -> int:
         for kind, make in KINDS.items():
             mutator = Mutator(data)
             share = arguments.each / max(1, candidates(mutator, kind))
-            mutator.wants = lambda share=share: chance.random() < share
+            mutator.wants = _share(chance, share)
             for mutation in make(mutator):
                 answer = changes(old, mutation.data)
                 tried[kind] += 1

@@ -41,7 +41,9 @@ def _check(path: Path) -> BadSumFileError:
     st.dictionaries(_NAMES, st.binary(max_size=50), max_size=4),
     st.builds(Settings, st.text(), st.text(), st.none() | st.text(), st.none() | st.text()),
 )
-def test_what_goes_in_comes_out(tmp_path: Path, units: list[LinkUnit], sums: dict[str, bytes], built_with: Settings):
+def test_what_goes_in_comes_out(
+    tmp_path: Path, units: list[LinkUnit], sums: dict[str, bytes], built_with: Settings
+) -> None:
     path = tmp_path / "a.klp"
     content = Archive(units, built_with, sums)
     try:
@@ -52,13 +54,13 @@ def test_what_goes_in_comes_out(tmp_path: Path, units: list[LinkUnit], sums: dic
     assert archive.load(path) == content
 
 
-def test_the_same_checksums_give_the_same_bytes(tmp_path: Path):
+def test_the_same_checksums_give_the_same_bytes(tmp_path: Path) -> None:
     archive.save(tmp_path / "a", CONTENT)
-    archive.save(tmp_path / "b", Archive(CONTENT.units, SETTINGS, dict(reversed(CONTENT.sums.items()))))
+    archive.save(tmp_path / "b", Archive(CONTENT.units, SETTINGS, dict(reversed(dict(CONTENT.sums).items()))))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_no_archive(tmp_path: Path):
+def test_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "x"
     assert not archive.is_archive(path)
     assert not archive.is_archive(tmp_path)
@@ -71,7 +73,7 @@ def test_no_archive(tmp_path: Path):
 
 @_FILES
 @given(st.data())
-def test_damaged_anywhere(tmp_path: Path, data: st.DataObject):
+def test_damaged_anywhere(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.klp"
     archive.save(path, CONTENT)
     content = bytearray(path.read_bytes())
@@ -89,7 +91,7 @@ def test_damaged_anywhere(tmp_path: Path, data: st.DataObject):
 
 @_FILES
 @given(st.integers(0, 10_000))
-def test_cut_anywhere(tmp_path: Path, length: int):
+def test_cut_anywhere(tmp_path: Path, length: int) -> None:
     path = tmp_path / "a.klp"
     archive.save(path, CONTENT)
     content = path.read_bytes()
@@ -97,7 +99,7 @@ def test_cut_anywhere(tmp_path: Path, length: int):
     _check(path)
 
 
-def _zip(path: Path, compression: int = zipfile.ZIP_DEFLATED, **members: bytes) -> Path:
+def _zip(path: Path, compression: int = zipfile.ZIP_DEFLATED, /, **members: bytes) -> Path:
     good = {
         "version": b"kbuild-klp archive 1\n",
         "settings": b'{"architecture": "x86_64", "configuration": "", "built_by": null, "release": null}',
@@ -126,16 +128,16 @@ def _zip(path: Path, compression: int = zipfile.ZIP_DEFLATED, **members: bytes) 
         ({"objects/a.o": bytes(50_000_000)}, "too large for its size"),
     ],
 )
-def test_other_zip_files(tmp_path: Path, members: dict[str, bytes], says: str):
+def test_other_zip_files(tmp_path: Path, members: dict[str, bytes], says: str) -> None:
     assert says in str(_check(_zip(tmp_path / "x.klp", **members)))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compression(tmp_path: Path, method: int):
+def test_other_compression(tmp_path: Path, method: int) -> None:
     assert "unknown compression" in str(_check(_zip(tmp_path / "x.klp", method)))
 
 
-def test_an_encrypted_member(tmp_path: Path):
+def test_an_encrypted_member(tmp_path: Path) -> None:
     path = _zip(tmp_path / "x.klp")
     content = bytearray(path.read_bytes())
     content[6] |= 1
@@ -144,7 +146,7 @@ def test_an_encrypted_member(tmp_path: Path):
     assert "encrypted" in str(_check(path))
 
 
-def test_a_member_larger_than_it_says(tmp_path: Path):
+def test_a_member_larger_than_it_says(tmp_path: Path) -> None:
     path = _zip(tmp_path / "x.klp", **{"objects/a.o": bytes(50_000_000)})
     content = bytearray(path.read_bytes())
     for magic, place in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
@@ -156,7 +158,7 @@ def test_a_member_larger_than_it_says(tmp_path: Path):
     _check(path)
 
 
-def test_names_that_would_lie_elsewhere_are_only_names(tmp_path: Path):
+def test_names_that_would_lie_elsewhere_are_only_names(tmp_path: Path) -> None:
     loaded = archive.load(_zip(tmp_path / "x.klp", **{"objects/../../etc/x.o": b"1", "objects//abs.o": b"2"}))
     assert loaded.sums == {"../../etc/x.o": b"1", "/abs.o": b"2"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.klp"]
@@ -165,7 +167,7 @@ def test_names_that_would_lie_elsewhere_are_only_names(tmp_path: Path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_write_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-):
+) -> None:
     path = tmp_path / "a.klp"
     archive.save(path, CONTENT)
     before = path.read_bytes()
@@ -181,7 +183,7 @@ def test_an_interrupted_write_leaves_nothing_half(
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_names_that_no_archive_can_hold(tmp_path: Path):
+def test_names_that_no_archive_can_hold(tmp_path: Path) -> None:
     with pytest.raises(KlpError, match="not UTF-8"):
         archive.save(tmp_path / "a.klp", Archive([], SETTINGS, {"\udcff.o": b"x"}))
     assert list(tmp_path.iterdir()) == []

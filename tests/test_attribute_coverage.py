@@ -10,6 +10,7 @@ import os
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attribute_coverage import Count, Row, cover
 from kernel_like import source
@@ -19,6 +20,7 @@ from test_invariants import C_SOURCE
 
 from kbuild_klp import checksum
 from kbuild_klp.canonical import CanonicalObject
+from kbuild_klp.entry import Columns
 from kbuild_klp.kernel.tree import BuildTree
 
 LARGEST = 40_000
@@ -37,8 +39,8 @@ def test_every_attribute_of_an_object_with_special_sections_is_covered(gcc: Comp
 def test_an_attribute_that_is_not_hashed_is_missed(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """The count can fail: without visibility in the checksums it does."""
 
-    def without_visibility(canonical: CanonicalObject) -> checksum.Columns:
-        symbols: NDArray = canonical.object.symbols.copy()
+    def without_visibility(canonical: CanonicalObject) -> Columns:
+        symbols: NDArray[np.void] = canonical.object.symbols.copy()
         symbols["other"] = 0
         canonical.object.symbols = symbols
         return checksum.checksum_object(canonical)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -56,7 +57,7 @@ def _stored(tree: BuildTree) -> set[Path]:
     return set((tree.root / ".klp-base/files").iterdir())
 
 
-def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree):
+def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree) -> None:
     assert _keep(tree, *OBJECTS) == (2, 3)
     (tree.root / "init/main.o").write_text("another")
     (tree.root / "include/shared.h").write_text("extern long shared;\n")
@@ -69,12 +70,12 @@ def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree):
     assert build.object_file("fs/open.o") == kept.object_file("fs/open.o")
 
 
-def test_equal_files_are_stored_once(tree: BuildTree):
+def test_equal_files_are_stored_once(tree: BuildTree) -> None:
     assert _keep(tree, "fs/open.o", "fs/twin.o") == (2, 2)
     assert len(_stored(tree)) == 3
 
 
-def test_a_second_time_copies_nothing(tree: BuildTree, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_time_copies_nothing(tree: BuildTree, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _keep(tree, *OBJECTS)
     before = {path: path.stat().st_mtime_ns for path in _stored(tree)}
 
@@ -91,7 +92,7 @@ def test_a_second_time_copies_nothing(tree: BuildTree, monkeypatch: pytest.Monke
     assert {path: path.stat().st_mtime_ns for path in _stored(tree)} == before
 
 
-def test_what_changed_is_copied_and_what_is_not_needed_vanishes(tree: BuildTree):
+def test_what_changed_is_copied_and_what_is_not_needed_vanishes(tree: BuildTree) -> None:
     _keep(tree, *OBJECTS)
     (tree.root / "init/main.o").write_text("another")
     _keep(tree, "init/main.o")
@@ -101,7 +102,7 @@ def test_what_changed_is_copied_and_what_is_not_needed_vanishes(tree: BuildTree)
     assert sorted(path.read_text() for path in _stored(tree)) == ["another", "extern int shared;\n", "int main;\n"]
 
 
-def test_a_file_that_was_removed_from_the_store_is_copied_again(tree: BuildTree):
+def test_a_file_that_was_removed_from_the_store_is_copied_again(tree: BuildTree) -> None:
     _keep(tree, *OBJECTS)
     for path in _stored(tree):
         path.unlink()
@@ -109,13 +110,15 @@ def test_a_file_that_was_removed_from_the_store_is_copied_again(tree: BuildTree)
     assert len(_stored(tree)) == 5
 
 
-def test_an_object_that_is_gone_is_left_out(tree: BuildTree):
+def test_an_object_that_is_gone_is_left_out(tree: BuildTree) -> None:
     (tree.root / "fs/open.o").unlink()
     assert _keep(tree, *OBJECTS)[0] == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interrupted_the_old_base_stays_whole(tree: BuildTree, monkeypatch: pytest.MonkeyPatch, error: BaseException):
+def test_interrupted_the_old_base_stays_whole(
+    tree: BuildTree, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     _keep(tree, *OBJECTS)
     before = KeptBase.open(tree.root)
     (tree.root / "init/main.o").write_text("another")
@@ -129,7 +132,7 @@ def test_interrupted_the_old_base_stays_whole(tree: BuildTree, monkeypatch: pyte
     for module, function in ((shutil, "copyfileobj"), (Path, "write_text"), (archive, "save")):
         with monkeypatch.context() as patch:
             patch.setattr(module, function, fail)
-            patch.setattr(base.fcntl, "ioctl", no_clone)
+            patch.setattr(fcntl, "ioctl", no_clone)
             with pytest.raises((KeyboardInterrupt, OSError)):
                 _keep(tree, *OBJECTS)
         now = KeptBase.open(tree.root)
@@ -141,13 +144,13 @@ def test_interrupted_the_old_base_stays_whole(tree: BuildTree, monkeypatch: pyte
     assert len(list((tree.root / ".klp-base").iterdir())) == 3
 
 
-def test_names_that_no_pattern_of_make_clean_matches(tree: BuildTree):
+def test_names_that_no_pattern_of_make_clean_matches(tree: BuildTree) -> None:
     _keep(tree, *OBJECTS)
     for _, _, files in os.walk(tree.root / ".klp-base"):
         assert all("." not in name and name != "core" for name in files)
 
 
-def test_remove(tree: BuildTree):
+def test_remove(tree: BuildTree) -> None:
     assert base.remove(tree.root) is False
     _keep(tree, *OBJECTS)
     assert base.remove(tree.root) is True
@@ -157,7 +160,7 @@ def test_remove(tree: BuildTree):
 
 
 @pytest.mark.parametrize("index", ["", "{", "[]", "5", '{"version": 9}', '{"version": 1, "objects": 5, "sources": {}}'])
-def test_a_damaged_index_is_named(tree: BuildTree, index: str):
+def test_a_damaged_index_is_named(tree: BuildTree, index: str) -> None:
     _keep(tree, *OBJECTS)
     (tree.root / ".klp-base/index").write_text(index)
     with pytest.raises(BadSumFileError, match=r"\.klp-base/index: is damaged.*make klp-base"):
@@ -167,7 +170,7 @@ def test_a_damaged_index_is_named(tree: BuildTree, index: str):
 
 
 @pytest.mark.parametrize("row", [5, {}, {"file": 5, "mtime": 0, "size": 0}, {"file": "../../x", "mtime": 0, "size": 0}])
-def test_a_damaged_row_is_made_again(tree: BuildTree, row: object):
+def test_a_damaged_row_is_made_again(tree: BuildTree, row: object) -> None:
     _keep(tree, *OBJECTS)
     file = tree.root / ".klp-base/index"
     index = json.loads(file.read_text())
@@ -179,7 +182,7 @@ def test_a_damaged_row_is_made_again(tree: BuildTree, row: object):
     assert KeptBase.open(tree.root).object_file("init/main.o")
 
 
-def test_checksums_that_are_damaged_are_named(tree: BuildTree):
+def test_checksums_that_are_damaged_are_named(tree: BuildTree) -> None:
     _keep(tree, *OBJECTS)
     next((tree.root / ".klp-base").glob("checksums-*")).write_bytes(b"PK\3\4 and no more")
     with pytest.raises(BadSumFileError, match=r"\.klp-base/checksums"):

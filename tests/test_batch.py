@@ -34,7 +34,7 @@ def _sums(paths: list[Path]) -> list[bytes]:
     return [Path(sum_path(str(path))).read_bytes() for path in paths]
 
 
-def test_each_object_gets_a_fresh_file(sample: Path, tmp_path: Path):
+def test_each_object_gets_a_fresh_file(sample: Path, tmp_path: Path) -> None:
     paths = _copies(sample, tmp_path, 3)
     result = write_checksums(paths, 1)
     assert (result.written, result.errors, result.warnings, result.unwritten) == (3, [], [], {})
@@ -42,7 +42,7 @@ def test_each_object_gets_a_fresh_file(sample: Path, tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_the_same_under_any_number_of_processes(sample: Path, tmp_path: Path):
+def test_the_same_under_any_number_of_processes(sample: Path, tmp_path: Path) -> None:
     paths = _copies(sample, tmp_path, 120)
     paths[7].write_bytes(b"broken")
     seen = []
@@ -61,7 +61,7 @@ def _error(path: Path) -> KlpError:
     return caught.value
 
 
-def test_place_and_time_mean_nothing(sample: Path, tmp_path: Path):
+def test_place_and_time_mean_nothing(sample: Path, tmp_path: Path) -> None:
     other = tmp_path / "deep" / "down"
     other.mkdir(parents=True)
     copy = Path(shutil.copy(sample, other / "name.o"))
@@ -69,7 +69,7 @@ def test_place_and_time_mean_nothing(sample: Path, tmp_path: Path):
     assert compute(str(copy)).data == compute(str(sample)).data
 
 
-def test_an_object_that_changes_while_it_is_read(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_object_that_changes_while_it_is_read(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(shutil.copy(sample, tmp_path / "a.o"))
     times = iter(range(1, 100))
 
@@ -84,7 +84,7 @@ def test_an_object_that_changes_while_it_is_read(sample: Path, tmp_path: Path, m
 
 def test_where_nothing_can_be_written_the_content_comes_back(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     paths = _copies(sample, tmp_path, 2)
 
     def full(*_: object) -> None:
@@ -97,7 +97,7 @@ def test_where_nothing_can_be_written_the_content_comes_back(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["0.o", "1.o"]
 
 
-def test_a_fault_of_ours_costs_one_object(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_of_ours_costs_one_object(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = _copies(sample, tmp_path, 3)
     real = batch.compute
 
@@ -115,7 +115,7 @@ def test_a_fault_of_ours_costs_one_object(sample: Path, tmp_path: Path, monkeypa
         write_checksums(paths, 1)
 
 
-def test_a_process_that_is_killed(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_is_killed(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = _copies(sample, tmp_path, 100)
 
     def killed(path: str) -> batch.ObjectChecksums:
@@ -127,5 +127,5 @@ def test_a_process_that_is_killed(sample: Path, tmp_path: Path, monkeypatch: pyt
         write_checksums(paths, 2)
 
 
-def test_nothing_to_do():
+def test_nothing_to_do() -> None:
     assert write_checksums([]).written == 0

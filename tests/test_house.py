@@ -85,7 +85,7 @@ def _layer(module: str) -> str:
 @pytest.mark.parametrize(
     "path", [path for path in MODULES if path.parent != PACKAGE or path.stem != "__init__"], ids=_name
 )
-def test_imports_point_one_way(path: Path):
+def test_imports_point_one_way(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert own in RANK, "a new module needs a place in LAYERS"
     used = {name for name in _imports(path) if name.startswith("kbuild_klp.")}
@@ -94,13 +94,13 @@ def test_imports_point_one_way(path: Path):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "kernel").glob("*.py")), ids=_name)
-def test_a_build_tree_knows_nothing_of_objects(path: Path):
+def test_a_build_tree_knows_nothing_of_objects(path: Path) -> None:
     used = {_layer(name) for name in _imports(path) if name.startswith("kbuild_klp.")}
     assert used <= {"kernel", "errors", *vars(__import__("kbuild_klp"))}
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parent != PACKAGE / "cli"], ids=_name)
-def test_only_the_command_line_prints_and_exits(path: Path):
+def test_only_the_command_line_prints_and_exits(path: Path) -> None:
     allowed = {"kbuild_klp/__main__.py", "kbuild_klp/kbuild/collector.py"}  # the latter is a program of its own
     if _name(path) in allowed:
         return
@@ -128,7 +128,7 @@ print(status, *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def test_a_comparison_of_fresh_trees_imports_little(tmp_path: Path):
+def test_a_comparison_of_fresh_trees_imports_little(tmp_path: Path) -> None:
     for side in ("old", "new"):
         FakeBuild(tmp_path / side)
     command = [sys.executable, "-c", _FRESH]
@@ -139,7 +139,7 @@ def test_a_comparison_of_fresh_trees_imports_little(tmp_path: Path):
     assert set(HEAVY) & set(modules) == set()
 
 
-def test_checksums_that_are_up_to_date_import_little(tmp_path: Path):
+def test_checksums_that_are_up_to_date_import_little(tmp_path: Path) -> None:
     FakeBuild(tmp_path / "old")
     command = [sys.executable, "-c", _FRESH.replace('["diff", "old", "new"]', '["checksum", "--built", "old"]')]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -148,7 +148,7 @@ def test_checksums_that_are_up_to_date_import_little(tmp_path: Path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_everything_public_is_documented(path: Path):
+def test_everything_public_is_documented(path: Path) -> None:
     tree = _tree(path)
     assert ast.get_docstring(tree) or path.name == "__main__.py", "the module"
     bodies: list[tuple[str, list[ast.stmt]]] = [("", tree.body)]
@@ -164,7 +164,7 @@ def test_everything_public_is_documented(path: Path):
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=_name)
-def test_each_file_says_its_license_and_is_not_too_long(path: Path):
+def test_each_file_says_its_license_and_is_not_too_long(path: Path) -> None:
     lines = path.read_text("utf-8").splitlines()
     assert "SPDX-License-Identifier: GPL-2.0-only" in "".join(lines[:2])
     assert len(lines) <= MOST_LINES
@@ -177,7 +177,7 @@ def _tracked() -> list[Path]:
     return [ROOT / os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
 
 
-def test_no_file_names_a_machine():
+def test_no_file_names_a_machine() -> None:
     # In two pieces, so that this file is none of them.
     paths = "|".join(re.escape(f"/{name}/") for name in ("work", "root", "farm", "home"))
     pattern = re.compile(rf"(?<![\w.~$}}/-])(?:{paths})\w")
@@ -189,7 +189,7 @@ def test_no_file_names_a_machine():
     assert found == []
 
 
-def test_what_is_shipped_is_declared():
+def test_what_is_shipped_is_declared() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     for name in SHIPPED:
         assert (PACKAGE / name).is_file()
@@ -203,7 +203,7 @@ def _can_import(name: str) -> bool:
         return False
 
 
-def test_a_wheel_holds_files_and_not_links(tmp_path: Path):
+def test_a_wheel_holds_files_and_not_links(tmp_path: Path) -> None:
     if not any(_can_import(name) for name in ("setuptools.command.bdist_wheel", "wheel.bdist_wheel")):
         pytest.skip("needs setuptools 70.1 or wheel")
     source = tmp_path / "source"

@@ -34,14 +34,14 @@ def _slots(wanted: int | None, most: int = MANY) -> int:
     ("wanted", "most", "slots"),
     [(3, MANY, 3), (3, 2, 2), (0, MANY, 1), (-5, MANY, 1), (None, MANY, 8), (None, 5, 5), (None, 0, 1), (7, 0, 1)],
 )
-def test_without_make(wanted: int | None, most: int, slots: int):
+def test_without_make(wanted: int | None, most: int, slots: int) -> None:
     assert _slots(wanted, most) == slots
 
 
 @pytest.mark.parametrize(
     "flags", ["", "k", " -- KLP_CHECKSUMS=1", "-j", " -j4", " --jobserver-auth=", "w --jobserver-auth=x"]
 )
-def test_make_without_a_jobserver_is_one_job(monkeypatch: pytest.MonkeyPatch, flags: str):
+def test_make_without_a_jobserver_is_one_job(monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
     monkeypatch.setenv("MAKEFLAGS", flags)
     assert _slots(None) == 1
 
@@ -76,7 +76,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         os.close(descriptor)
 
 
-def test_tokens_are_taken_and_given_back_as_they_were(server: Server):
+def test_tokens_are_taken_and_given_back_as_they_were(server: Server) -> None:
     os.write(server.writer, b"+a-z")
     with job_slots(None, MANY) as slots:
         assert slots == 5
@@ -84,18 +84,18 @@ def test_tokens_are_taken_and_given_back_as_they_were(server: Server):
     assert sorted(server.left()) == sorted(b"+a-z")
 
 
-def test_no_more_than_are_of_use(server: Server):
+def test_no_more_than_are_of_use(server: Server) -> None:
     os.write(server.writer, b"++++")
     with job_slots(None, 3) as slots:
         assert slots == 3
         assert server.left() == b"++"
 
 
-def test_nobody_waits_for_tokens(server: Server):
+def test_nobody_waits_for_tokens(server: Server) -> None:
     assert _slots(None) == 1
 
 
-def test_what_the_user_says_takes_no_tokens(server: Server):
+def test_what_the_user_says_takes_no_tokens(server: Server) -> None:
     os.write(server.writer, b"++")
     with job_slots(4, MANY) as slots:
         assert slots == 4
@@ -103,21 +103,21 @@ def test_what_the_user_says_takes_no_tokens(server: Server):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_tokens_are_given_back_on_errors(server: Server, error: type[BaseException]):
+def test_tokens_are_given_back_on_errors(server: Server, error: type[BaseException]) -> None:
     os.write(server.writer, b"++")
     with pytest.raises(error), job_slots(None, MANY):
         raise error
     assert server.left() == b"++"
 
 
-def test_descriptors_that_make_did_not_pass_on(monkeypatch: pytest.MonkeyPatch):
+def test_descriptors_that_make_did_not_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe without `+`."""
     for auth in ("3977,3978", "-2,-2", "99999999999,5", "fifo:/nonexistent/jobs"):
         monkeypatch.setenv("MAKEFLAGS", f" -j4 --jobserver-auth={auth}")
         assert _slots(None) == 1
 
 
-def test_descriptors_that_are_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_descriptors_that_are_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Up to 4.3 make does not close them for recipes without `+`; others may have opened a file at that number."""
     file = (tmp_path / "log").open("wb+")
     file.write(b"precious")
@@ -130,7 +130,7 @@ def test_descriptors_that_are_something_else(monkeypatch: pytest.MonkeyPatch, tm
     file.close()
 
 
-def test_the_last_auth_counts(monkeypatch: pytest.MonkeyPatch, server: Server):
+def test_the_last_auth_counts(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """Make appends; the manual says that the last one is the one."""
     monkeypatch.setenv("MAKEFLAGS", f" -j --jobserver-auth=3977,3978 {server.auth}")
     os.write(server.writer, b"+")
@@ -151,7 +151,7 @@ with job_slots(None, 64) as slots:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 @pytest.mark.parametrize(("plus", "slots"), [("+", 4), ("", 1)])
-def test_under_a_real_make(tmp_path: Path, plus: str, slots: int):
+def test_under_a_real_make(tmp_path: Path, plus: str, slots: int) -> None:
     """Make itself complains when a token is missing or is one too many at its end."""
     (tmp_path / "script.py").write_text(_SCRIPT)
     (tmp_path / "Makefile").write_text(

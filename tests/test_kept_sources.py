@@ -23,7 +23,7 @@ def kept(object_mtime: int, source_mtime: int) -> KeptBase:
 def test_kept_source_that_was_compiled_is_given() -> None:
     found = kept(2, 1).sources("a.o", SourceFiles("a.c", {"a.c": "/x/a.c", "new.h": "/x/new.h"}))
     assert found is not None
-    assert found.files == {"a.c": os.fspath(Path("/tree") / BASE_DIRECTORY / "files" / ROW["file"])}
+    assert found.files == {"a.c": os.fspath(Path("/tree") / BASE_DIRECTORY / "files" / str(ROW["file"]))}
 
 
 def test_source_edited_between_build_and_klp_base_proves_nothing() -> None:

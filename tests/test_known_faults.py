@@ -25,7 +25,7 @@ int third(int x) { PR(3, "three"); return x + 2; }
 """
 
 
-def test_a_pr_debug_that_went_is_no_change_of_its_section(gcc: Compiler):
+def test_a_pr_debug_that_went_is_no_change_of_its_section(gcc: Compiler) -> None:
     old, new = (_RECORDS.replace("MIDDLE", text) for text in ('PR(2, "two")', 'printk("two")'))
     assert gcc.diff(old, new) == changed("second")
 
@@ -48,21 +48,21 @@ one.2: .fill 7,8,5
 """
 
 
-def test_two_records_that_look_the_same_are_two(gcc: Compiler):
+def test_two_records_that_look_the_same_are_two(gcc: Compiler) -> None:
     """Each pr_debug is switched on by itself."""
     before = _RECORD.replace("SECOND", "one.2")
     after = _RECORD.replace("SECOND", "one.1").partition(".type one.2")[0]
     assert gcc.diff_assembly(before, after) == changed("f")
 
 
-def test_of_two_records_that_look_the_same_one_changes(gcc: Compiler):
+def test_of_two_records_that_look_the_same_one_changes(gcc: Compiler) -> None:
     """16 of the 1108 records of a 6.12 kernel look like another one of their object."""
     before = _RECORD.replace("SECOND", "one.2")
     after = before.replace("one.2: .fill 7,8,5", "one.2: .fill 7,8,6")
     assert gcc.diff_assembly(before, after) == changed("f")
 
 
-def test_records_that_look_the_same_are_told_apart_by_who_uses_them_in_which_order(gcc: Compiler):
+def test_records_that_look_the_same_are_told_apart_by_who_uses_them_in_which_order(gcc: Compiler) -> None:
     """That another function uses the second one first does not matter."""
     other = ".text\n.globl {0}\n.type {0},@function\n{0}: movq $one.2, %rdi\nret\n.size {0},.-{0}\n"
     text = _RECORD.replace("SECOND", "one.2")
@@ -72,7 +72,7 @@ def test_records_that_look_the_same_are_told_apart_by_who_uses_them_in_which_ord
     }
 
 
-def test_a_record_that_nobody_uses_any_more_is_reported(gcc: Compiler):
+def test_a_record_that_nobody_uses_any_more_is_reported(gcc: Compiler) -> None:
     before, after = (_RECORD.replace("SECOND", name) for name in ("one.2", "one.1"))
     assert ("one", "data", "added") in gcc.diff_assembly(before, after)
 
@@ -91,14 +91,14 @@ ret
 
 
 @pytest.mark.parametrize("binding", ["weak", "local"])
-def test_an_alias_is_the_same_when_the_binding_changes(gcc: Compiler, binding: str):
+def test_an_alias_is_the_same_when_the_binding_changes(gcc: Compiler, binding: str) -> None:
     """As __memset and memset in arch/x86/lib/memset_64.S: it goes by the name that is global, if only one is."""
     weak = _MEMSET.replace(".globl __memset", f".{binding} __memset")
     assert gcc.diff_assembly(_MEMSET, weak) == changed("memset")
     assert gcc.diff_assembly(weak, _MEMSET) == changed("__memset")
 
 
-def test_a_name_that_went_is_said_to_be_gone(gcc: Compiler):
+def test_a_name_that_went_is_said_to_be_gone(gcc: Compiler) -> None:
     """Another name of the same code does not stand for it."""
     one_name = _MEMSET.partition(".globl __memset")
     assert gcc.diff_assembly(_MEMSET, (one_name[1] + one_name[2]).replace("__memset", "memset")) == {
@@ -114,7 +114,7 @@ void second(int x) { MORE; }
 """
 
 
-def test_a_renumbered_variable_did_not_move(gcc: Compiler):
+def test_a_renumbered_variable_did_not_move(gcc: Compiler) -> None:
     """With -fdata-sections a static variable of a function lies in .data.variable.0."""
     old, new = (_STATICS.replace("MORE", text) for text in ("use(&x)", "static int other = 1; use(&other)"))
     assert gcc.diff(old, new, "-fdata-sections") == changed("second") | {("other", "data", "added")}
@@ -123,7 +123,7 @@ def test_a_renumbered_variable_did_not_move(gcc: Compiler):
 @pytest.mark.parametrize(
     "place", ["static int variable __attribute__((aligned(64))) = 3", "static const int variable = 3"]
 )
-def test_a_numbered_variable_of_another_kind_did_not_stay(gcc: Compiler, place: str):
+def test_a_numbered_variable_of_another_kind_did_not_stay(gcc: Compiler, place: str) -> None:
     """What its section says of it counts whatever the number, and if others of its name stay as they are."""
     source = _STATICS.replace("MORE", "static int variable = 4; use(&variable)")
     assert gcc.diff(source, source.replace("static int variable = 3", place), "-fdata-sections")
@@ -154,7 +154,7 @@ count.2: .long 2
 @pytest.mark.parametrize(
     "change", [('"aw"\n.balign 8', '"aw"\n.balign 4'), ('"aw"', '"awx"'), ('"aw"', '"aw",@nobits')]
 )
-def test_the_section_of_each_numbered_variable_counts(gcc: Compiler, number: int, change: tuple[str, str]):
+def test_the_section_of_each_numbered_variable_counts(gcc: Compiler, number: int, change: tuple[str, str]) -> None:
     head, name, tail = _NUMBERED.partition(f".data.count.{number},")
     old, new = change
     if "nobits" in new:
@@ -162,7 +162,7 @@ def test_the_section_of_each_numbered_variable_counts(gcc: Compiler, number: int
     assert gcc.diff_assembly(head + name + tail, head + name + tail.replace(old, new, 1))
 
 
-def test_numbered_variables_that_swap_numbers_are_the_same(gcc: Compiler):
+def test_numbered_variables_that_swap_numbers_are_the_same(gcc: Compiler) -> None:
     swapped = _NUMBERED.replace("count.1", "count.x").replace("count.2", "count.1").replace("count.x", "count.2")
     assert gcc.diff_assembly(_NUMBERED, swapped) == set()
 
@@ -177,7 +177,7 @@ int third(int x) { return x + lock; }
 """
 
 
-def test_a_lock_class_key_without_lockdep_is_no_name_of_its_neighbour(gcc: Compiler):
+def test_a_lock_class_key_without_lockdep_is_no_name_of_its_neighbour(gcc: Compiler) -> None:
     """struct lock_class_key has no bytes then, include/linux/lockdep_types.h."""
     old, new = (_KEYS.replace("MORE", text) for text in ("", "{ static struct key __key; init(&x, &__key); }"))
     assert gcc.diff(old, new) == changed("first")
@@ -204,7 +204,7 @@ LABELtable: .long 1, 2
         ("place.1", ".type place.1,@function\n"),
     ],
 )
-def test_any_other_name_of_a_place_counts(gcc: Compiler, name: str, lines: str):
+def test_any_other_name_of_a_place_counts(gcc: Compiler, name: str, lines: str) -> None:
     """A label of assembly, what the linker can see, and what has bytes: no variable of C without bytes."""
     old, new = (_LABEL.replace("LABEL", label) for label in ("", f"{lines}{name}:\n"))
     assert gcc.diff_assembly(old, new) == data_changed("table")
@@ -223,7 +223,7 @@ int third(int x) { return third_value += x; }
 
 
 @pytest.mark.xfail(strict=True, reason="a place that belongs to nothing is named after what lies behind it")
-def test_a_lock_class_key_is_not_its_neighbour(gcc: Compiler):
+def test_a_lock_class_key_is_not_its_neighbour(gcc: Compiler) -> None:
     """The oracle is wrong here too: one place has two names, and the relocation, to .bss, says neither."""
     more = _PLACE + "static int fourth_value;\nint fourth(int x) { return fourth_value += x; }\n"
     assert gcc.diff(_PLACE, more) == {("fourth", "function", "added"), ("fourth_value", "data", "added")}

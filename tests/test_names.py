@@ -67,24 +67,24 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("symbol", "text", "numbered"), TABLE)
-def test_table(symbol: str, text: str, numbered: bool):
+def test_table(symbol: str, text: str, numbered: bool) -> None:
     assert canonical_name(symbol) == (text, numbered)
 
 
 @pytest.mark.parametrize("symbol", [row[0] for row in TABLE])
-def test_a_canonical_name_is_its_own(symbol: str):
+def test_a_canonical_name_is_its_own(symbol: str) -> None:
     text = canonical_name(symbol).text
     assert canonical_name(text).text == text
 
 
-def test_only_candidates_lose_a_number():
+def test_only_candidates_lose_a_number() -> None:
     names = [row[0] for row in TABLE]
     candidates = set(numbered_candidates(names))
     assert all(at in candidates for at, row in enumerate(TABLE) if row[2])
 
 
 @given(st.text("ab_.019CR", max_size=20) | st.text(max_size=10))
-def test_any_name_has_an_answer_that_is_stable(name: str):
+def test_any_name_has_an_answer_that_is_stable(name: str) -> None:
     text, numbered = canonical_name(name)
     assert len(text) <= len(name)
     assert canonical_name(name) == (text, numbered)
@@ -104,7 +104,7 @@ def test_any_name_has_an_answer_that_is_stable(name: str):
         ("foo.lto_priv", "foo"),
     ],
 )
-def test_source_name(text: str, source: str):
+def test_source_name(text: str, source: str) -> None:
     assert source_name(text) == source
 
 

@@ -73,19 +73,19 @@ DATA = [
 
 
 @pytest.mark.parametrize(("name", "old", "new"), FUNCTIONS, ids=[f"{row[0]}: {row[2]}" for row in FUNCTIONS])
-def test_a_changed_function(gcc: Compiler, name: str, old: str, new: str):
+def test_a_changed_function(gcc: Compiler, name: str, old: str, new: str) -> None:
     pair = gcc.object(SOURCE), gcc.object(SOURCE.replace(old, new))
     assert opinion.differences(*pair) == {("function", name): "changed"}
 
 
 @pytest.mark.parametrize(("name", "old", "new"), DATA, ids=[row[0] for row in DATA])
-def test_changed_data(gcc: Compiler, name: str, old: str, new: str):
+def test_changed_data(gcc: Compiler, name: str, old: str, new: str) -> None:
     pair = gcc.object(SOURCE), gcc.object(SOURCE.replace(old, new))
     assert opinion.differences(*pair) == {("data", name): "changed"}
 
 
 @pytest.mark.parametrize(("name", "old", "new"), FUNCTIONS + DATA, ids=lambda text: text[:12])
-def test_sections_say_the_same(gcc: Compiler, name: str, old: str, new: str):
+def test_sections_say_the_same(gcc: Compiler, name: str, old: str, new: str) -> None:
     flags = "-ffunction-sections", "-fdata-sections"
     pair = gcc.object(SOURCE, *flags), gcc.object(SOURCE.replace(old, new), *flags)
     answer, asked = by_section.differences(*pair)
@@ -94,7 +94,7 @@ def test_sections_say_the_same(gcc: Compiler, name: str, old: str, new: str):
     assert {("function", name) for name, _, _ in FUNCTIONS} <= asked
 
 
-def test_neighbours_stay_the_same(gcc: Compiler):
+def test_neighbours_stay_the_same(gcc: Compiler) -> None:
     more = SOURCE.replace(
         "int text(", "static int new_one[7] = {1}; int first(int x) { new_one[x]++; return 3; }\nint text("
     )
@@ -103,7 +103,7 @@ def test_neighbours_stay_the_same(gcc: Compiler):
     assert opinion.differences(gcc.object(more), gcc.object(SOURCE)) == dict.fromkeys(answer, "removed")
 
 
-def test_attributes_and_sections(gcc: Compiler):
+def test_attributes_and_sections(gcc: Compiler) -> None:
     old = gcc.object(SOURCE)
     weak = gcc.object(SOURCE.replace("int text(", "__attribute__((weak)) int text("))
     assert opinion.differences(old, weak) == {("function", "text"): "changed"}
@@ -113,7 +113,7 @@ def test_attributes_and_sections(gcc: Compiler):
     assert opinion.differences(old, line) == {("function", "warns"): "line-only"}
 
 
-def test_bytes_under_no_symbol(gcc: Compiler):
+def test_bytes_under_no_symbol(gcc: Compiler) -> None:
     answer = opinion.differences(gcc.assembly(".data\n.long 1, 2\n"), gcc.assembly(".data\n.long 1, 3\n"))
     assert answer == {("section", ".data"): "changed"}
 
@@ -122,7 +122,7 @@ def test_bytes_under_no_symbol(gcc: Compiler):
 LKGS = "f20f00f7 31c0 8ee0 488bbdf0040000 4885ff 7413 8b4370 83f801 7f64 c3"
 
 
-def test_an_instruction_that_objdump_does_not_know(gcc: Compiler, monkeypatch: pytest.MonkeyPatch):
+def test_an_instruction_that_objdump_does_not_know(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets out of step there, and a branch of that stretch goes to wherever the neighbours are."""
     code = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(LKGS))
     far = f"f: .byte {code}\n.type f,@function\n.size f,.-f\n"
@@ -134,7 +134,7 @@ def test_an_instruction_that_objdump_does_not_know(gcc: Compiler, monkeypatch: p
         assert ("function", "f") in opinion.differences(*pair)
 
 
-def test_it_shares_no_code_with_what_it_judges():
+def test_it_shares_no_code_with_what_it_judges() -> None:
     for path in sorted(Path(opinion.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

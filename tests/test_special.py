@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ import pytest
 import kbuild_klp.special
 from kbuild_klp.arch.registry import _MODULES, architecture
 from kbuild_klp.errors import KlpError
-from kbuild_klp.special import SectionClass, SpecialSection, special_table, tomllib
+from kbuild_klp.special import SectionClass, SpecialSection, special_table
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FILE = Path(kbuild_klp.special.__file__).with_name("special.toml")
 DOCUMENT = tomllib.loads(FILE.read_text("utf-8"))
@@ -33,7 +40,7 @@ ARCHITECTURES = {found.name for machine in _MODULES if (found := architecture(ma
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{i}-{row['name']}" for i, row in enumerate(ROWS)])
-def test_row(row: dict):
+def test_row(row: dict[str, Any]) -> None:
     assert set(row) <= _KEYS
     kind = SectionClass(row["class"])
     assert set(row.get("architectures", ())) <= ARCHITECTURES | {"arm64", "ppc64le", "s390", "riscv", "loongarch"}
@@ -63,7 +70,7 @@ def test_row(row: dict):
         assert -min(sizes) <= content["length"] < min(sizes)
 
 
-def test_rows_of_one_section_differ():
+def test_rows_of_one_section_differ() -> None:
     seen = set()
     for row in ROWS:
         for architecture_name in row.get("architectures", ("",)):
@@ -72,7 +79,7 @@ def test_rows_of_one_section_differ():
             seen.add(key)
 
 
-def test_the_version_is_what_checksum_files_carry():
+def test_the_version_is_what_checksum_files_carry() -> None:
     assert DOCUMENT["version"] == special_table("x86_64").version
 
 
@@ -93,18 +100,18 @@ def _row(name: str) -> list[SpecialSection]:
         ("__jump_table", 32, [0, 4, 8], 16),
     ],
 )
-def test_the_object_decides_how_long_entries_are(name: str, size: int, fields: list[int], entry: int):
+def test_the_object_decides_how_long_entries_are(name: str, size: int, fields: list[int], entry: int) -> None:
     places = np.array([start + field for start in range(0, size, entry) for field in fields])
     fitting = [row.entry_size(size, places) for row in _row(name)]
     assert next(filter(None, fitting)) == entry
 
 
 @pytest.mark.parametrize("places", [[], [1], [0], [0, 4, 8], [0, 12, 13]])
-def test_what_does_not_fit_is_no_table(places: list[int]):
+def test_what_does_not_fit_is_no_table(places: list[int]) -> None:
     assert not any(row.entry_size(24, np.array(places, np.int64)) for row in _row("__ex_table"))
 
 
-def test_patterns_and_architectures():
+def test_patterns_and_architectures() -> None:
     assert _row("runtime_ptr_dentry_hashtable")
     assert not _row(".text")
     assert not special_table("nonesuch").rows(".altinstructions")
@@ -122,7 +129,7 @@ def test_patterns_and_architectures():
         "[[section]]\nname = 'x'\nclass = 'derived'\n",
     ],
 )
-def test_a_broken_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+def test_a_broken_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "special.toml").write_text(text)
     monkeypatch.setattr(kbuild_klp.special, "__file__", str(tmp_path / "special.py"))
     with pytest.raises(KlpError, match=r"special\.toml: "):

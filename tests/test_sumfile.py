@@ -41,7 +41,7 @@ def _dump(entries: list[Entry], table: int = 1) -> bytes:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_ENTRIES, max_size=5), st.integers(0, 99))
-def test_what_goes_in_comes_out(entries: list[Entry], table: int):
+def test_what_goes_in_comes_out(entries: list[Entry], table: int) -> None:
     data = _dump(entries, table)
     content = sumfile.load(data, "x")
     assert (content.architecture, content.table, sorted(content.entries)) == ("x86_64", table, sorted(entries))
@@ -55,7 +55,7 @@ def _entry(**changes: object) -> Entry:
     return entry._replace(**changes)  # type: ignore[arg-type]
 
 
-def test_the_form_that_people_read():
+def test_the_form_that_people_read() -> None:
     lines = (
         _dump(
             [
@@ -81,7 +81,7 @@ DATA = _dump([_entry(), _entry(name="g")])
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
-def test_no_byte_can_change_unnoticed(place: int, change: int):
+def test_no_byte_can_change_unnoticed(place: int, change: int) -> None:
     damaged = bytearray(DATA)
     damaged[place] ^= change
     with pytest.raises(BadSumFileError) as caught:
@@ -91,14 +91,14 @@ def test_no_byte_can_change_unnoticed(place: int, change: int):
 
 
 @pytest.mark.parametrize("length", range(len(DATA)))
-def test_no_cut_goes_unnoticed(length: int):
+def test_no_cut_goes_unnoticed(length: int) -> None:
     with pytest.raises(BadSumFileError):
         sumfile.load(DATA[:length], "x")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused(data: bytes):
+def test_any_bytes_are_refused(data: bytes) -> None:
     for text in (data, DATA[:30] + data, DATA + data if data else b""):
         with pytest.raises(BadSumFileError):
             sumfile.load(text, "x")
@@ -124,14 +124,14 @@ def _signed(head: bytes, body: bytes) -> bytes:
         (DATA.replace(b"\tf\t", b"\tF\t"), "x: line 1: content does not match its digest"),
     ],
 )
-def test_the_message(data: bytes, says: str):
+def test_the_message(data: bytes, says: str) -> None:
     with pytest.raises(BadSumFileError) as caught:
         sumfile.load(data, "x")
     assert str(caught.value).startswith(says)
     assert caught.value.hint
 
 
-def test_write_sets_the_time_of_the_object(tmp_path: Path):
+def test_write_sets_the_time_of_the_object(tmp_path: Path) -> None:
     path = tmp_path / ".f.o.klp.cmd"
     sumfile.write(str(path), DATA, 1_234_567_891_000_000_123)
     assert path.read_bytes() == DATA
@@ -143,7 +143,7 @@ def test_write_sets_the_time_of_the_object(tmp_path: Path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_write_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
-):
+) -> None:
     path = tmp_path / ".f.o.klp.cmd"
     sumfile.write(str(path), DATA, 1)
 
@@ -159,7 +159,7 @@ def test_an_interrupted_write_leaves_nothing_half(
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_full_disk_leaves_nothing_half(tmp_path: Path):
+def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     temporary = tmp_path / f".f.o.klp.{os.getpid()}.tmp"
@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_current_by_its_first_line(tmp_path: Path):
+def test_a_file_is_current_by_its_first_line(tmp_path: Path) -> None:
     path = tmp_path / "x"
     table = sumfile.table_version()
     path.write_bytes(_dump([_entry()] * 100, table))

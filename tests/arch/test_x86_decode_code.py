@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 from numpy.typing import NDArray
 from x86_peers import capstone_length, objdump
 
@@ -24,7 +25,7 @@ def gcc(source: str, directory: Path, *flags: str) -> Path:
     if not shutil.which("gcc") or not shutil.which("objdump"):
         pytest.skip("needs gcc and binutils")
     target = directory / "code.o"
-    command = [
+    command: list[str | Path] = [
         "gcc",
         "-c",
         "-fno-pic",
@@ -51,7 +52,9 @@ def executable_sections(path: Path) -> Iterator[Section]:
     with path.open("rb") as file:
         elf = ELFFile(file)
         sections = list(elf.iter_sections())
-        symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
+        table = elf.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        symbols = list(table.iter_symbols())
         for number, section in enumerate(sections):
             if not section["sh_flags"] & 4 or section["sh_type"] != "SHT_PROGBITS" or not section["sh_size"]:
                 continue

@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_build import DRIVER, MAIN, SHARED, FakeBuild, clean_environment, klp
+from fake_build import DRIVER, MAIN, SHARED, FakeBuild, Result, clean_environment, klp
 
 CHANGED = MAIN.replace("x + limit", "x - limit")
 NO_CHANGE = "no change in 3 objects\n"
@@ -36,8 +37,8 @@ class Pair:
         self.old, self.new = (object.__new__(FakeBuild) for _ in range(2))
         self.old.root, self.new.root = root / "old", root / "new"
 
-    def diff(self, *options: str, **environment: str):
-        return klp("diff", "old", "new", *options, cwd=self.root, **environment)
+    def diff(self, *options: str, **environment: str) -> Result:
+        return klp("diff", "old", "new", *options, cwd=self.root, timeout=60, **environment)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def _changes(document: Any) -> set[tuple[str, str, str, str]]:
     }
 
 
-def test_one_function(pair: Pair):
+def test_one_function(pair: Pair) -> None:
     result = pair.diff()
     assert (result.status, result.err) == (1, "")
     lines = result.out.splitlines()
@@ -66,17 +67,17 @@ def test_one_function(pair: Pair):
     assert pair.diff() == result
 
 
-def test_nothing(pair: Pair):
+def test_nothing(pair: Pair) -> None:
     result = klp("diff", "old", "old", cwd=pair.root)
     assert result == (0, NO_CHANGE, "")
 
 
-def test_a_tree_that_was_copied_is_the_same(pair: Pair):
+def test_a_tree_that_was_copied_is_the_same(pair: Pair) -> None:
     shutil.copytree(pair.old.root, pair.root / "copy", symlinks=True)
     assert klp("diff", "old", "copy", cwd=pair.root) == (0, NO_CHANGE, "")
 
 
-def test_the_json_document_is_that_of_the_contract(pair: Pair):
+def test_the_json_document_is_that_of_the_contract(pair: Pair) -> None:
     document = pair.diff("--json").json
     assert set(document) >= {"version", "summary", "objects", "warnings"}
     assert document["version"] == 1
@@ -91,7 +92,7 @@ def test_the_json_document_is_that_of_the_contract(pair: Pair):
     assert change["reasons"] and all(isinstance(reason, str) for reason in change["reasons"])
 
 
-def test_every_kind_and_change_is_one_of_the_contract(pair: Pair):
+def test_every_kind_and_change_is_one_of_the_contract(pair: Pair) -> None:
     pair.new.compile(
         "init/main.o",
         CHANGED.replace("limit = 10", "limit = 11").replace("stop", "halt")
@@ -105,7 +106,7 @@ def test_every_kind_and_change_is_one_of_the_contract(pair: Pair):
     assert counted == {name: sum(change["change"] == name for change in changes) for name in counted}
 
 
-def test_an_object_in_two_modules_is_shown_in_both_and_counted_once(pair: Pair):
+def test_an_object_in_two_modules_is_shown_in_both_and_counted_once(pair: Pair) -> None:
     pair.new.compile("init/main.o", MAIN)
     pair.new.compile("drivers/shared.o", SHARED.replace("3", "5"))
     document = pair.diff("--json").json
@@ -116,7 +117,7 @@ def test_an_object_in_two_modules_is_shown_in_both_and_counted_once(pair: Pair):
     assert text.endswith("1 changed; 1 of 3 objects\n")
 
 
-def test_an_object_that_only_one_tree_has(pair: Pair):
+def test_an_object_that_only_one_tree_has(pair: Pair) -> None:
     pair.new.compile("init/main.o", MAIN)
     pair.new.compile("init/extra.o", "int extra(void) { return 5; }")
     pair.new.link("init/main.o", "init/extra.o")
@@ -128,7 +129,7 @@ def test_an_object_that_only_one_tree_has(pair: Pair):
     assert _changes(back.json) == {("vmlinux", "init/extra.o", "extra", "removed")}
 
 
-def test_a_module_that_only_one_tree_has(pair: Pair):
+def test_a_module_that_only_one_tree_has(pair: Pair) -> None:
     pair.new.compile("init/main.o", MAIN)
     pair.new.order("drivers/one")
     pair.new.module("drivers/one", "drivers/driver.o")
@@ -137,7 +138,7 @@ def test_a_module_that_only_one_tree_has(pair: Pair):
     assert _changes(result.json) == {(unit, "drivers/shared.o", "shared", "removed") for unit in ("one", "two")}
 
 
-def test_an_archive_and_a_tree(pair: Pair):
+def test_an_archive_and_a_tree(pair: Pair) -> None:
     expected = _changes(pair.diff("--json").json)
     assert klp("export", "old", "-o", "old.klp", cwd=pair.root).status == 0
     shutil.rmtree(pair.old.root)
@@ -153,7 +154,7 @@ def test_an_archive_and_a_tree(pair: Pair):
     assert klp("diff", "old.klp", "old.klp", cwd=pair.root) == (0, NO_CHANGE, "")
 
 
-def test_two_objects(pair: Pair):
+def test_two_objects(pair: Pair) -> None:
     result = klp("diff", "old/init/main.o", "new/init/main.o", "--json", cwd=pair.root)
     assert result.status == 1
     assert [change["symbol"] for change in result.json["objects"][0]["changes"]] == ["start"]
@@ -161,7 +162,7 @@ def test_two_objects(pair: Pair):
     assert not pair.old.sum_file("init/main.o").exists(), "single objects are compared without writing"
 
 
-def test_what_was_kept_and_the_tree(pair: Pair):
+def test_what_was_kept_and_the_tree(pair: Pair) -> None:
     assert klp("base", "old", cwd=pair.root).status == 0
     assert klp("diff", "--kept", "old", cwd=pair.root) == (0, NO_CHANGE, "")
     pair.old.compile("init/main.o", CHANGED)
@@ -176,7 +177,7 @@ def test_what_was_kept_and_the_tree(pair: Pair):
 # -- checksums that are not as they should be -------------------------------------------------------------------------
 
 
-def test_checksums_that_are_stale_are_made_again(pair: Pair):
+def test_checksums_that_are_stale_are_made_again(pair: Pair) -> None:
     assert pair.diff().status == 1
     pair.new.compile("init/main.o", MAIN)
     assert pair.diff() == (0, NO_CHANGE, "")
@@ -190,7 +191,7 @@ def _damage(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("side", ["old", "new"])
-def test_a_damaged_checksum_file_is_made_again_in_memory(pair: Pair, side: str):
+def test_a_damaged_checksum_file_is_made_again_in_memory(pair: Pair, side: str) -> None:
     expected = pair.diff("--json").json
     path = pair.root / side / "init/.main.o.klp.cmd"
     _damage(path, path.read_bytes().replace(b"start", b"stark"))
@@ -206,7 +207,7 @@ def test_a_damaged_checksum_file_is_made_again_in_memory(pair: Pair, side: str):
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"# kbuild-klp 99 x86_64 table=1 digest=\n"])
-def test_checksum_files_of_another_format_are_made_again(pair: Pair, data: bytes):
+def test_checksum_files_of_another_format_are_made_again(pair: Pair, data: bytes) -> None:
     expected = pair.diff()
     path = pair.new.sum_file("init/main.o")
     good = path.read_bytes()
@@ -215,7 +216,7 @@ def test_checksum_files_of_another_format_are_made_again(pair: Pair, data: bytes
     assert path.read_bytes() == good
 
 
-def test_a_damaged_checksum_file_in_an_archive(pair: Pair):
+def test_a_damaged_checksum_file_in_an_archive(pair: Pair) -> None:
     assert pair.diff().status == 1
     path = pair.old.sum_file("init/main.o")
     _damage(path, path.read_bytes().replace(b"start", b"stark"))
@@ -225,7 +226,7 @@ def test_a_damaged_checksum_file_in_an_archive(pair: Pair):
 
 
 @pytest.mark.parametrize("data", [b"", b"broken", b"BC\xc0\xde"])
-def test_a_broken_object_is_named_and_the_others_are_compared(pair: Pair, data: bytes):
+def test_a_broken_object_is_named_and_the_others_are_compared(pair: Pair, data: bytes) -> None:
     (pair.new.root / "drivers/driver.o").write_bytes(data)
     result = pair.diff()
     assert result.status == 2
@@ -236,14 +237,14 @@ def test_a_broken_object_is_named_and_the_others_are_compared(pair: Pair, data: 
     assert document["summary"]["objects_compared"] == 2 and "drivers/driver.o" in document["warnings"][0]
 
 
-def test_an_object_that_is_gone(pair: Pair):
+def test_an_object_that_is_gone(pair: Pair) -> None:
     (pair.new.root / "drivers/driver.o").unlink()
     result = pair.diff()
     assert result.status == 2
     assert "drivers/driver.o: the object is not there any more; run make" in result.err
 
 
-def test_a_tree_that_may_not_be_written(pair: Pair):
+def test_a_tree_that_may_not_be_written(pair: Pair) -> None:
     command = [sys.executable, "-m", "kbuild_klp", "diff", "old", "new"]
     if os.geteuid() == 0:
         # Root may write everywhere, unless it gives up that capability.
@@ -270,7 +271,7 @@ def test_a_tree_that_may_not_be_written(pair: Pair):
 # -- what is no build, and what two builds do not share ---------------------------------------------------------------
 
 
-def test_settings_that_differ_come_first(pair: Pair):
+def test_settings_that_differ_come_first(pair: Pair) -> None:
     pair.new.write("include/config/auto.conf", "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_KASAN=y\n")
     result = pair.diff()
     assert result.status == 1
@@ -278,7 +279,7 @@ def test_settings_that_differ_come_first(pair: Pair):
     assert pair.diff("--json").json["warnings"] == ["configuration differs: CONFIG_KASAN: not set -> y"]
 
 
-def test_many_settings_are_counted(pair: Pair):
+def test_many_settings_are_counted(pair: Pair) -> None:
     pair.new.write("include/config/auto.conf", "CONFIG_X86_64=y\n" + "".join(f"CONFIG_A{i}=y\n" for i in range(50)))
     lines = pair.diff().err.splitlines()
     assert len(lines) < 12 and lines[-1].endswith("more settings differ")
@@ -344,7 +345,7 @@ def _part(root: Path) -> Path:
         (_fifo, "one is an object, the other is not", "compare like with like"),
     ],
 )
-def test_what_is_no_build(pair: Pair, make, says: str, hint: str):
+def test_what_is_no_build(pair: Pair, make: Callable[[Path], Path], says: str, hint: str) -> None:
     path = make(pair.root)
     for builds in ((path, "old"), ("old", path)):
         result = klp("diff", *builds, cwd=pair.root)
@@ -354,14 +355,14 @@ def test_what_is_no_build(pair: Pair, make, says: str, hint: str):
         assert says in line and hint in line
 
 
-def test_two_files_that_are_no_objects(pair: Pair):
+def test_two_files_that_are_no_objects(pair: Pair) -> None:
     for path in (_text(pair.root), _fifo(pair.root), _zip(pair.root)):
         result = klp("diff", path, pair.root / "old/init/main.o")
         assert (result.status, result.out, len(result.err.splitlines())) == (2, "", 1)
         assert str(path) in result.err
 
 
-def test_a_half_built_tree_is_compared_as_far_as_it_goes(pair: Pair):
+def test_a_half_built_tree_is_compared_as_far_as_it_goes(pair: Pair) -> None:
     for name in ("vmlinux.a", "vmlinux.o", "modules.order", ".modules.order.cmd", "built-in.a"):
         (pair.new.root / name).unlink()
     subprocess.run(["ar", "cDPrST", "init/built-in.a", "init/main.o"], cwd=pair.new.root, check=True)
@@ -370,7 +371,7 @@ def test_a_half_built_tree_is_compared_as_far_as_it_goes(pair: Pair):
     assert ("vmlinux", "init/main.o", "start", "changed") in _changes(result.json)
 
 
-def test_the_driver_alone(pair: Pair):
+def test_the_driver_alone(pair: Pair) -> None:
     """One module's directory, as for M=."""
     for side in (pair.old, pair.new):
         (side.root / "ext").mkdir()

@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from fake_build import MAIN, FakeBuild, clean_environment, klp
+from fake_build import MAIN, FakeBuild, Result, clean_environment, klp
 from samples import KERNEL_FLAGS, compile_object
 
 from kbuild_klp.cli import main as command_line
@@ -67,12 +67,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _explain(root: Path, symbol: str, old: str = "old", new: str = "new"):
+def _explain(root: Path, symbol: str, old: str = "old", new: str = "new") -> Result:
     return klp("explain", f"{old}/a.o", f"{new}/a.o", symbol, cwd=root)
 
 
 @pytest.mark.parametrize("version", ["", "4"])
-def test_instructions_with_their_source_lines(pair: Path, version: str):
+def test_instructions_with_their_source_lines(pair: Path, version: str) -> None:
     result = _explain(pair, "start", f"old{version}", f"new{version}")
     assert (result.status, result.err) == (1, "")
     lines = [line.strip() for line in result.out.splitlines()]
@@ -88,7 +88,7 @@ def test_instructions_with_their_source_lines(pair: Path, version: str):
     assert "$7" in removed[1] and "$9" in added[1]
 
 
-def test_context_is_three_lines(pair: Path):
+def test_context_is_three_lines(pair: Path) -> None:
     rows = [line[4:] for line in _explain(pair, "start").out.splitlines() if line.startswith("    ")]
     rows = rows[next(i for i, row in enumerate(rows) if row.startswith("@@")) :]
     assert all(row[0] in "@-+ " for row in rows)
@@ -98,14 +98,14 @@ def test_context_is_three_lines(pair: Path):
     assert first - 1 <= 3 and len(rows) - 1 - last <= 3
 
 
-def test_without_debug_information_there_are_no_lines(pair: Path):
+def test_without_debug_information_there_are_no_lines(pair: Path) -> None:
     result = _explain(pair, "start", "plain", "new")
     assert result.status == 1
     (place, *_) = [line for line in result.out.splitlines() if "@@" in line]
     assert "-> start+0x" in place and place.count("a.c:") == 1
 
 
-def test_data_as_bytes(pair: Path):
+def test_data_as_bytes(pair: Path) -> None:
     result = _explain(pair, "table")
     assert result.status == 1
     old, new = [line.split() for line in result.out.splitlines() if line.strip()[:2] in ("- ", "+ ")]
@@ -113,27 +113,27 @@ def test_data_as_bytes(pair: Path):
     assert (old[10], new[10]) == ("03", "05")
 
 
-def test_data_that_refers_to_something_else(pair: Path):
+def test_data_that_refers_to_something_else(pair: Path) -> None:
     result = _explain(pair, "pair")
     assert result.status == 1
     assert 'string "first" -> "other"' in result.out
 
 
 @pytest.mark.parametrize("name", ["weak", "strong"])
-def test_both_names_of_a_function(pair: Path, name: str):
+def test_both_names_of_a_function(pair: Path, name: str) -> None:
     result = _explain(pair, name)
     assert result.status == 1
     assert 'string "weak" -> "meek"' in result.out
     assert ("is part of" in result.out) == (f"changed   {name}" not in result.out)
 
 
-def test_a_clone_by_its_name_in_the_source(pair: Path):
+def test_a_clone_by_its_name_in_the_source(pair: Path) -> None:
     result = _explain(pair, "helper")
     assert result.status == 1
     assert "changed   helper" in result.out
 
 
-def test_a_symbol_that_is_the_same(pair: Path):
+def test_a_symbol_that_is_the_same(pair: Path) -> None:
     assert _explain(pair, "same") == (0, "same: no difference (new/a.o)\n", "")
 
 
@@ -141,14 +141,14 @@ def test_a_symbol_that_is_the_same(pair: Path):
     ("symbol", "hint"),
     [("stat", "did you mean start"), ("tabel", "did you mean table"), ("qwxyz", "give the name of"), ("", "give")],
 )
-def test_a_symbol_that_is_not_there(pair: Path, symbol: str, hint: str):
+def test_a_symbol_that_is_not_there(pair: Path, symbol: str, hint: str) -> None:
     result = _explain(pair, symbol)
     assert (result.status, result.out) == (2, "")
     (line,) = result.err.splitlines()
     assert f"no function or variable {symbol} in either build; {hint}" in line
 
 
-def test_no_symbol_means_everything_that_differs(pair: Path):
+def test_no_symbol_means_everything_that_differs(pair: Path) -> None:
     result = klp("explain", "old/a.o", "new/a.o", cwd=pair)
     assert (result.status, result.err) == (1, "")
     heads = [line.split() for line in result.out.splitlines() if line.startswith("  changed")]
@@ -156,13 +156,13 @@ def test_no_symbol_means_everything_that_differs(pair: Path):
     assert klp("explain", "old/a.o", "old/a.o", cwd=pair) == (0, "no change in 1 object\n", "")
 
 
-def test_several_symbols(pair: Path):
+def test_several_symbols(pair: Path) -> None:
     result = klp("explain", "old/a.o", "new/a.o", "same", "table", cwd=pair)
     assert result.status == 1
     assert "changed   table" in result.out and result.out.endswith("same: no difference (new/a.o)\n")
 
 
-def test_a_function_that_was_added_or_removed(pair: Path, tmp_path: Path):
+def test_a_function_that_was_added_or_removed(pair: Path, tmp_path: Path) -> None:
     path = _compile(tmp_path / "b.o", SOURCE + 'int fresh(int x) { return printk("fresh") * x; }\n', "-g")
     result = klp("explain", pair / "old/a.o", path, "fresh")
     assert result.status == 1
@@ -172,7 +172,7 @@ def test_a_function_that_was_added_or_removed(pair: Path, tmp_path: Path):
     assert "removed   fresh" in result.out and "- +0x" in result.out
 
 
-def test_trees_and_archives(tmp_path: Path):
+def test_trees_and_archives(tmp_path: Path) -> None:
     FakeBuild(tmp_path / "old")
     FakeBuild(tmp_path / "new", MAIN.replace("x + limit", "x - limit"), shared="int shared(int x) { return x * 5; }")
     result = klp("explain", "old", "new", "start", cwd=tmp_path)
@@ -188,7 +188,7 @@ def test_trees_and_archives(tmp_path: Path):
     assert klp("explain", "--kept", "old", "start", cwd=tmp_path).status == 0
 
 
-def test_damaged_debug_information_costs_the_lines_only(pair: Path, tmp_path: Path):
+def test_damaged_debug_information_costs_the_lines_only(pair: Path, tmp_path: Path) -> None:
     data = bytearray((pair / "new/a.o").read_bytes())
     obj = ObjectFile.open(pair / "new/a.o")
     for name in (".debug_line", ".debug_info", ".debug_abbrev"):
@@ -233,14 +233,14 @@ def _terminal(root: Path, columns: int, *arguments: str, **environment: str) -> 
 ARGUMENTS = ("explain", "old/a.o", "new/a.o", "start")
 
 
-def test_a_wide_terminal_shows_both_sides(pair: Path):
+def test_a_wide_terminal_shows_both_sides(pair: Path) -> None:
     wide = _terminal(pair, 100, *ARGUMENTS, NO_COLOR="1")
     assert " | +0x" in wide and "\n    - " not in wide and "[-$7-]" in wide
     assert max(map(len, wide.splitlines()[4:])) <= 100
     assert "\x1b[7m" in _terminal(pair, 120, *ARGUMENTS)
 
 
-def test_a_narrow_terminal_and_a_pipe_show_one_below_the_other(pair: Path):
+def test_a_narrow_terminal_and_a_pipe_show_one_below_the_other(pair: Path) -> None:
     narrow = _terminal(pair, 99, *ARGUMENTS, NO_COLOR="1")
     assert "\n    - +0x" in narrow and " | +0x" not in narrow
     pipe = klp(*ARGUMENTS, cwd=pair).out
@@ -248,7 +248,7 @@ def test_a_narrow_terminal_and_a_pipe_show_one_below_the_other(pair: Path):
     assert klp(*ARGUMENTS, cwd=pair, COLUMNS="150").out == pipe
 
 
-def test_the_form_can_be_chosen(pair: Path):
+def test_the_form_can_be_chosen(pair: Path) -> None:
     columns = klp(*ARGUMENTS, "-y", cwd=pair).out
     assert " | +0x" in columns and "\n    - " not in columns
     wider = klp(*ARGUMENTS, "--side-by-side", "--width", "200", cwd=pair).out
@@ -258,13 +258,13 @@ def test_the_form_can_be_chosen(pair: Path):
 
 
 @pytest.mark.parametrize(("context", "folded"), [("0", 4), ("1", 4), ("100", 0)])
-def test_how_much_is_folded_can_be_chosen(pair: Path, context: str, folded: int):
+def test_how_much_is_folded_can_be_chosen(pair: Path, context: str, folded: int) -> None:
     lines = klp(*ARGUMENTS, "-U", context, cwd=pair).out.splitlines()
     assert sum(line.endswith(" unchanged ...") for line in lines) == (folded and 3)
     assert sum(line.startswith("    @@") for line in lines) == (2 if folded else 1)
 
 
-def test_the_first_difference_comes_first(pair: Path):
+def test_the_first_difference_comes_first(pair: Path) -> None:
     lines = klp(*ARGUMENTS, cwd=pair).out.splitlines()
     assert re.fullmatch(
         r'    first difference at \+0x\w+ \(a\.c:8\): movq \$<"start %d\\n">, %rdi -> movq \$<"begin %d\\n">, %rdi',
@@ -272,14 +272,14 @@ def test_the_first_difference_comes_first(pair: Path):
     )
 
 
-def test_what_was_added_is_shown_in_full_only_when_asked_for(pair: Path, tmp_path: Path):
+def test_what_was_added_is_shown_in_full_only_when_asked_for(pair: Path, tmp_path: Path) -> None:
     path = _compile(tmp_path / "b.o", SOURCE + 'int fresh(int x) { return printk("fresh") * x; }\n', "-g")
     everything = klp("explain", pair / "old/a.o", path).out
     assert "added     fresh" in everything and "callq printk" not in everything
     assert "callq printk" in klp("explain", pair / "old/a.o", path, "fresh").out
 
 
-def test_progress_is_wiped_before_anything_is_printed(pair: Path):
+def test_progress_is_wiped_before_anything_is_printed(pair: Path) -> None:
     shown = _terminal(pair, 80, "explain", "old/a.o", "new/a.o")
     for line in shown.splitlines():
         assert "explained:" not in line.rpartition("\x1b[K")[2]
@@ -288,7 +288,7 @@ def test_progress_is_wiped_before_anything_is_printed(pair: Path):
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def test_json(pair: Path):
+def test_json(pair: Path) -> None:
     result = klp(*ARGUMENTS, "table", "same", "--json", cwd=pair)
     assert (result.status, result.err) == (1, "")
     document = result.json
@@ -310,7 +310,7 @@ def test_json(pair: Path):
     assert table["first_difference"] is None and table["hunks"][0]["what"] == "bytes"
 
 
-def test_json_of_everything_is_that_of_diff_and_more(pair: Path):
+def test_json_of_everything_is_that_of_diff_and_more(pair: Path) -> None:
     explained = klp("explain", "old/a.o", "new/a.o", "--json", cwd=pair).json["changes"]
     ((group),) = klp("diff", "old/a.o", "new/a.o", "--json", cwd=pair).json["objects"]
     for mine, theirs in zip(explained, group["changes"], strict=True):
@@ -320,12 +320,12 @@ def test_json_of_everything_is_that_of_diff_and_more(pair: Path):
         }
 
 
-def test_json_without_a_difference(pair: Path):
+def test_json_without_a_difference(pair: Path) -> None:
     document = klp("explain", "old/a.o", "old/a.o", "--json", cwd=pair).json
     assert document == {"version": 1, "changes": [], "inlined": [], "unchanged": [], "aliases": [], "warnings": []}
 
 
-def test_json_of_trees_and_archives(tmp_path: Path):
+def test_json_of_trees_and_archives(tmp_path: Path) -> None:
     FakeBuild(tmp_path / "old")
     FakeBuild(tmp_path / "new", MAIN.replace("x + limit", "x - limit"), shared="int shared(int x) { return x * 5; }")
     document = klp("explain", "old", "new", "--json", cwd=tmp_path).json
@@ -339,7 +339,7 @@ def test_json_of_trees_and_archives(tmp_path: Path):
     assert klp("explain", "--kept", "old", cwd=tmp_path).out == "no change in 3 objects\n"
 
 
-def test_an_unknown_symbol_is_an_error_and_no_half_document(pair: Path):
+def test_an_unknown_symbol_is_an_error_and_no_half_document(pair: Path) -> None:
     result = klp(*ARGUMENTS, "nonsense", "--json", cwd=pair)
     assert (result.status, result.out) == (2, "") and "no function or variable nonsense" in result.err
 
@@ -366,7 +366,7 @@ def inlined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_an_inlined_function_and_where_it_went(inlined: Path):
+def test_an_inlined_function_and_where_it_went(inlined: Path) -> None:
     result = _explain(inlined, "tiny")
     assert (result.status, result.err) == (1, "")
     assert result.out == (
@@ -377,7 +377,7 @@ def test_an_inlined_function_and_where_it_went(inlined: Path):
     assert document["inlined"] == [{"function": "tiny() from a.c:2", "into": into}]
 
 
-def test_an_inlined_function_that_is_the_same(inlined: Path):
+def test_an_inlined_function_that_is_the_same(inlined: Path) -> None:
     for new in ("new", "old"):
         result = _explain(inlined, "other", "old", new)
         assert (result.status, result.err) == (0, "")
@@ -387,7 +387,7 @@ def test_an_inlined_function_that_is_the_same(inlined: Path):
         )
 
 
-def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path):
+def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path) -> None:
     result = klp("explain", "old/a.o", "new/a.o", cwd=inlined)
     assert "    in inlined tiny() from a.c:2\n" in result.out
     assert result.out.endswith("  inlined   tiny() from a.c:2 has no code of its own, and differs in one, two\n")
@@ -400,7 +400,7 @@ def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path):
 
 def test_too_much_debug_information_is_said(
     inlined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setattr("kbuild_klp.explain.debuginfo.MOST_BYTES", 100)
     monkeypatch.chdir(inlined)
     assert command_line.main(["explain", "old/a.o", "new/a.o", "one"]) == 1

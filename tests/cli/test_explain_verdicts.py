@@ -14,7 +14,7 @@ GONE = '__attribute__((noinline)) int gone(int x) { return printk("gone") * x; }
 REMOVED = MAIN.replace("int stop", f"{GONE}int stop").replace("- x", "- gone(x)")
 
 
-def test_verdicts_are_those_of_diff(tmp_path: Path):
+def test_verdicts_are_those_of_diff(tmp_path: Path) -> None:
     """Also that of a function that one uses that cannot be replaced, and of one in several units."""
     FakeBuild(tmp_path / "old", REMOVED)
     new = MAIN.replace("limit = 10", "limit = 12").replace("- x", "+ x")
@@ -53,7 +53,7 @@ void debug(void)
 """
 
 
-def test_line_numbers_have_a_place(tmp_path: Path):
+def test_line_numbers_have_a_place(tmp_path: Path) -> None:
     compile_object(LINES, tmp_path / "old/a.o")
     compile_object(f"/* one more line */\n{LINES}", tmp_path / "new/a.o")
     result = klp("explain", "old/a.o", "new/a.o", "debug", cwd=tmp_path)

@@ -31,7 +31,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_help_lists_every_command():
+def test_help_lists_every_command() -> None:
     result = klp("--help")
     assert (result.status, result.err) == (0, "")
     for command in COMMANDS:
@@ -40,7 +40,7 @@ def test_help_lists_every_command():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command(command: str):
+def test_help_of_each_command(command: str) -> None:
     result = klp(command, "--help")
     assert (result.status, result.err) == (0, "")
     assert result.out.startswith(f"usage: kbuild-klp {command} ")
@@ -48,20 +48,20 @@ def test_help_of_each_command(command: str):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_options_that_do_not_exist(command: str):
+def test_options_that_do_not_exist(command: str) -> None:
     result = klp(command, "--nonsense", "x", "y", "z")
     assert (result.status, result.out) == (2, "")
     assert "usage: kbuild-klp" in result.err
 
 
-def test_no_command_and_a_wrong_one():
+def test_no_command_and_a_wrong_one() -> None:
     for arguments in ((), ("frobnicate",), ("difff", "a", "b")):
         result = klp(*arguments)
         assert (result.status, result.out) == (2, "")
         assert "usage: kbuild-klp" in result.err
 
 
-def test_version():
+def test_version() -> None:
     result = klp("--version")
     assert result.status == 0 and re.fullmatch(r"kbuild-klp \d+\.\d+\.\d+\n", result.out)
 
@@ -88,7 +88,7 @@ def test_version():
         ("uninstall", "."),
     ],
 )
-def test_wrong_paths_are_one_line(tmp_path: Path, arguments: tuple[str, ...]):
+def test_wrong_paths_are_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = klp(*arguments, cwd=tmp_path)
     assert (result.status, result.out) == (2, "")
     (line,) = result.err.splitlines()
@@ -99,7 +99,7 @@ def test_wrong_paths_are_one_line(tmp_path: Path, arguments: tuple[str, ...]):
 # -- checksum, export, base, status -----------------------------------------------------------------------------------
 
 
-def test_checksum(tmp_path: Path):
+def test_checksum(tmp_path: Path) -> None:
     build = FakeBuild(tmp_path / "tree")
     assert klp("checksum", "tree", cwd=tmp_path) == (0, "3 checksum files written, 0 up to date\n", "")
     assert klp("checksum", "tree", cwd=tmp_path) == (0, "0 checksum files written, 3 up to date\n", "")
@@ -116,7 +116,7 @@ def test_checksum(tmp_path: Path):
     assert result.status == 0 and "1 linked objects are not there any more" in result.err
 
 
-def test_checksum_after_a_build_is_quiet_and_tolerant(tmp_path: Path):
+def test_checksum_after_a_build_is_quiet_and_tolerant(tmp_path: Path) -> None:
     FakeBuild(tmp_path / "tree")
     assert klp("checksum", "--built", "tree", cwd=tmp_path) == (0, "", "")
     assert (tmp_path / "tree/init/.main.o.klp.cmd").exists()
@@ -127,7 +127,7 @@ def test_checksum_after_a_build_is_quiet_and_tolerant(tmp_path: Path):
     assert klp("checksum", "--built", "empty", cwd=tmp_path) == (0, "", "")
 
 
-def test_export(builds: Path, tmp_path: Path):
+def test_export(builds: Path, tmp_path: Path) -> None:
     result = klp("export", builds / "old", "-o", "x.klp", cwd=tmp_path)
     assert result == (0, "x.klp: checksums of 3 objects in 3 link units\n", "")
     first = (tmp_path / "x.klp").read_bytes()
@@ -138,7 +138,7 @@ def test_export(builds: Path, tmp_path: Path):
     assert klp("export", builds / "old", cwd=tmp_path).status == 2
 
 
-def test_base(tmp_path: Path):
+def test_base(tmp_path: Path) -> None:
     FakeBuild(tmp_path / "tree")
     result = klp("base", "tree", cwd=tmp_path)
     assert result.status == 0 and "kept 3 objects" in result.out
@@ -147,7 +147,7 @@ def test_base(tmp_path: Path):
     assert klp("base", "-q", "tree", cwd=tmp_path) == (0, "", "")
 
 
-def test_status_knows_its_own_files():
+def test_status_knows_its_own_files() -> None:
     for option, name in (("--sidecar", "objtool"), ("--makefile", "Makefile.klp")):
         result = klp("status", option)
         assert (result.status, result.err) == (0, "")
@@ -171,7 +171,7 @@ def test_status_knows_its_own_files():
 )
 def test_no_exception_gets_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, says: str
-):
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -185,7 +185,7 @@ def test_no_exception_gets_out(
 
 def test_a_fault_in_explaining_costs_the_words_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], builds: Path
-):
+) -> None:
     def fail(*_: object) -> None:
         raise IndexError("oh")
 
@@ -200,7 +200,7 @@ def test_a_fault_in_explaining_costs_the_words_only(
     )
 
 
-def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
+def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise IndexError
 
@@ -211,7 +211,7 @@ def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
-def test_names_that_are_no_text(tmp_path: Path, encoding: str):
+def test_names_that_are_no_text(tmp_path: Path, encoding: str) -> None:
     name = os.fsdecode(b"no\xfftext-\xc3\xbc")
     result = klp("diff", name, name, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert result.status == 2 and "no such file or directory" in result.err
@@ -253,7 +253,7 @@ def _in_terminal(arguments: list[str], cwd: Path, **environment: str) -> tuple[i
     return process.wait(30), output.decode()
 
 
-def test_colour_on_a_terminal(builds: Path):
+def test_colour_on_a_terminal(builds: Path) -> None:
     status, output = _in_terminal(["diff", "old", "new"], builds)
     assert status == 1
     assert "\x1b[33mchanged  \x1b[m start" in output
@@ -262,12 +262,12 @@ def test_colour_on_a_terminal(builds: Path):
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_colour_where_none_is_wanted(builds: Path, environment: dict[str, str]):
+def test_no_colour_where_none_is_wanted(builds: Path, environment: dict[str, str]) -> None:
     status, output = _in_terminal(["diff", "old", "new"], builds, **environment)
     assert status == 1 and "\x1b" not in output
 
 
-def test_long_names_stay_within_80_columns(tmp_path: Path):
+def test_long_names_stay_within_80_columns(tmp_path: Path) -> None:
     long = "a_function_with_a_name_" + "x" * 50
     FakeBuild(tmp_path / "old", f"int {long}(int x) {{ return x; }} int f(int x) {{ return {long}(x + 1) * 77777; }}")
     FakeBuild(tmp_path / "new", f"int {long}(int x) {{ return x * 3; }} int f(int x) {{ return {long}(x + 2) * 77; }}")
@@ -276,7 +276,7 @@ def test_long_names_stay_within_80_columns(tmp_path: Path):
     assert any((len(line) > 60 and line.endswith(")")) or "..." in line for line in lines)
 
 
-def test_a_reader_that_goes_away(builds: Path):
+def test_a_reader_that_goes_away(builds: Path) -> None:
     command = f"{sys.executable} -m kbuild_klp diff -v --json old new | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=builds, capture_output=True, text=True, env=clean_environment())
     assert done.stderr == ""
@@ -284,7 +284,7 @@ def test_a_reader_that_goes_away(builds: Path):
 
 
 @pytest.mark.parametrize("arguments", [("diff", "old", "new"), ("--help",), ("diff", "--help"), ("--version",)])
-def test_a_reader_that_was_never_there(builds: Path, arguments: tuple[str, ...]):
+def test_a_reader_that_was_never_there(builds: Path, arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -295,7 +295,7 @@ def test_a_reader_that_was_never_there(builds: Path, arguments: tuple[str, ...])
     assert done.stderr == ""
 
 
-def test_a_full_disk_behind_standard_output(builds: Path):
+def test_a_full_disk_behind_standard_output(builds: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "kbuild_klp", "diff", "old", "new"],
@@ -321,7 +321,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("jobs", ["-j1", "-j2"])
-def test_ctrl_c_is_answered_once(tmp_path: Path, jobs: str):
+def test_ctrl_c_is_answered_once(tmp_path: Path, jobs: str) -> None:
     FakeBuild(tmp_path / "tree")
     process = subprocess.Popen(
         [sys.executable, "-c", _SLOW, "checksum", jobs, "tree"],
@@ -341,7 +341,7 @@ def test_ctrl_c_is_answered_once(tmp_path: Path, jobs: str):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_progress_is_for_terminals(builds: Path, tmp_path: Path):
+def test_progress_is_for_terminals(builds: Path, tmp_path: Path) -> None:
     from kbuild_klp.cli.progress import ProgressLine
 
     progress = ProgressLine("checksums")

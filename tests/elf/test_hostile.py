@@ -23,7 +23,21 @@ from kbuild_klp.errors import BadObjectError, KlpError
 
 _SECTION = {"name": (0, 4), "type": (4, 4), "flags": (8, 8), "addr": (16, 8), "offset": (24, 8), "size": (32, 8)}
 _SECTION |= {"link": (40, 4), "info": (44, 4), "align": (48, 8), "entsize": (56, 8)}
-_NUMBERS = (0, 1, 2, 3, 0xFF, 0xFF00, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 33, 1 << 40, (1 << 63) - 1)
+_NUMBERS: tuple[int, ...] = (
+    0,
+    1,
+    2,
+    3,
+    0xFF,
+    0xFF00,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 33,
+    1 << 40,
+    (1 << 63) - 1,
+)
 _NUMBERS += (1 << 63, (1 << 64) - 24, (1 << 64) - 1)
 _TABLES = (2, 4, 18)  # SHT_SYMTAB, SHT_RELA, SHT_SYMTAB_SHNDX
 _MEMORY = 1 << 30
@@ -100,7 +114,7 @@ def checked(tmp_path: Path) -> Callable[[bytes], KlpError | None]:
     return check
 
 
-def test_cut_at_every_length(mutator: Mutator, checked: Callable[[bytes], KlpError | None]):
+def test_cut_at_every_length(mutator: Mutator, checked: Callable[[bytes], KlpError | None]) -> None:
     # Between the tables' own ends nothing depends on the exact place.
     for length in (*range(130), *range(130, len(mutator.data), 7)):
         assert isinstance(checked(mutator.data[:length]), BadObjectError), length
@@ -113,19 +127,21 @@ _FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthC
 @given(st.data())
 def test_tables_with_some_fields_broken(
     mutator: Mutator, checked: Callable[[bytes], KlpError | None], data: st.DataObject
-):
+) -> None:
     checked(mutator.mutate(lambda below: data.draw(st.integers(0, below - 1))))
 
 
 @_FUZZ
 @given(st.binary(max_size=400))
-def test_any_bytes_behind_a_good_start(mutator: Mutator, checked: Callable[[bytes], KlpError | None], tail: bytes):
+def test_any_bytes_behind_a_good_start(
+    mutator: Mutator, checked: Callable[[bytes], KlpError | None], tail: bytes
+) -> None:
     checked(mutator.data[:20] + tail)
 
 
 @_FUZZ
 @given(st.binary(max_size=200))
-def test_any_bytes(checked: Callable[[bytes], KlpError | None], data: bytes):
+def test_any_bytes(checked: Callable[[bytes], KlpError | None], data: bytes) -> None:
     assert isinstance(checked(data), BadObjectError)
 
 
@@ -147,7 +163,7 @@ print(answers, errors)
 """
 
 
-def test_many_mutants_in_little_memory(mutator: Mutator, tmp_path: Path):
+def test_many_mutants_in_little_memory(mutator: Mutator, tmp_path: Path) -> None:
     """Whatever a header says, no more is allocated than the file is worth."""
     rnd = random.Random(6)
     paths = []
@@ -218,14 +234,14 @@ def _section(kind: int, name: str, value: int) -> Callable[[Mutator], bytes]:
 )
 def test_the_message_names_what_is_broken(
     mutator: Mutator, checked: Callable[[bytes], KlpError | None], broken: Callable[[Mutator], bytes], says: str
-):
+) -> None:
     error = checked(broken(mutator))
     assert isinstance(error, BadObjectError)
     assert says in str(error)
     assert error.hint
 
 
-def test_all_sections_over_the_same_bytes(checked: Callable[[bytes], KlpError | None], mutator: Mutator):
+def test_all_sections_over_the_same_bytes(checked: Callable[[bytes], KlpError | None], mutator: Mutator) -> None:
     data = bytearray(mutator.data)
     for index in range(1, mutator.count):
         if data[mutator.headers + 64 * index + 4] == 1:
@@ -235,7 +251,7 @@ def test_all_sections_over_the_same_bytes(checked: Callable[[bytes], KlpError | 
     assert isinstance(checked(bytes(data)), BadObjectError)
 
 
-def test_what_is_no_file(tmp_path: Path):
+def test_what_is_no_file(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.o"
     os.mkfifo(fifo)
     for path, says in ((fifo, "not a regular file"), (tmp_path, "s a directory"), (tmp_path / "x.o", "No such file")):
@@ -247,7 +263,7 @@ def test_what_is_no_file(tmp_path: Path):
         compute(str(loop))
 
 
-def test_a_sparse_file_as_large_as_the_disk_allows(mutator: Mutator, tmp_path: Path):
+def test_a_sparse_file_as_large_as_the_disk_allows(mutator: Mutator, tmp_path: Path) -> None:
     path = tmp_path / "sparse.o"
     path.write_bytes(mutator.data)
     os.truncate(path, 1 << 43)  # the headers are good, the mapping may or may not be possible
@@ -260,7 +276,7 @@ def test_a_sparse_file_as_large_as_the_disk_allows(mutator: Mutator, tmp_path: P
 # -- no broken objects, only strange ones -----------------------------------------------------------------------------
 
 
-def test_a_chain_of_anonymous_data_longer_than_the_stack(tmp_path: Path):
+def test_a_chain_of_anonymous_data_longer_than_the_stack(tmp_path: Path) -> None:
     length = 20_000
     records = "".join(f".L{i}: .quad .L{(i + 1) % length}\n" for i in range(length))
     source = f'.section .rodata,"a"\n{records}.text\n.globl f\n.type f,@function\nf: movq $.L0,%rax\nret\n.size f,.-f\n'
@@ -269,13 +285,13 @@ def test_a_chain_of_anonymous_data_longer_than_the_stack(tmp_path: Path):
     assert [entry.name for entry in entries if entry.kind == "function"] == ["f"]
 
 
-def test_thousands_of_symbols_at_one_place(tmp_path: Path):
+def test_thousands_of_symbols_at_one_place(tmp_path: Path) -> None:
     source = ".text\n" + "".join(f".globl g{i}\ng{i}:\n" for i in range(20_000)) + "ret\n"
     path = compile_object(source, tmp_path / "many.o", language="assembler")
     assert sum(entry.kind == "function" for entry in sumfile.load(compute(str(path)).data, "x").entries) == 1
 
 
-def test_names_that_are_no_text(tmp_path: Path):
+def test_names_that_are_no_text(tmp_path: Path) -> None:
     source = '.section "odd_name", "aw"\n.globl tab_new_line_, bad\ntab_new_line_: .quad 1\nbad: .quad tab_new_line_\n'
     path = compile_object(source, tmp_path / "names.o", language="assembler")
     data = path.read_bytes()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
 from samples import SAMPLE, compile_object
 
 from kbuild_klp.elf import constants as elf
@@ -42,7 +43,7 @@ def _all_relocations(obj: ObjectFile) -> list[tuple[int, ...]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def test_sections_and_symbols_as_pyelftools_reads_them(path: Path):
+def test_sections_and_symbols_as_pyelftools_reads_them(path: Path) -> None:
     obj = ObjectFile.open(path)
     with path.open("rb") as file:
         peer = ELFFile(file)
@@ -58,7 +59,9 @@ def test_sections_and_symbols_as_pyelftools_reads_them(path: Path):
             if section["sh_type"] not in ("SHT_NULL", "SHT_NOBITS"):
                 assert obj.section_bytes(index) == section.data()
                 assert obj.section_array(index).tobytes() == section.data()
-        symbols = list(peer.get_section_by_name(".symtab").iter_symbols())
+        table = peer.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        symbols = list(table.iter_symbols())
         assert len(obj.symbols) == len(symbols)
         for index, symbol in enumerate(symbols):
             ours = obj.symbols[index]
@@ -69,7 +72,7 @@ def test_sections_and_symbols_as_pyelftools_reads_them(path: Path):
             assert int(obj.shndx[index]) == special.get(symbol["st_shndx"], symbol["st_shndx"])
 
 
-def test_relocations_as_pyelftools_reads_them(path: Path):
+def test_relocations_as_pyelftools_reads_them(path: Path) -> None:
     obj = ObjectFile.open(path)
     with path.open("rb") as file:
         expected = [
@@ -81,7 +84,7 @@ def test_relocations_as_pyelftools_reads_them(path: Path):
     assert sorted(_all_relocations(obj)) == sorted(expected)
 
 
-def test_only_the_relocations_that_are_wanted(path: Path):
+def test_only_the_relocations_that_are_wanted(path: Path) -> None:
     obj = ObjectFile.open(path)
     everything = _all_relocations(obj)
     for index in {row[0] for row in everything}:
@@ -89,7 +92,7 @@ def test_only_the_relocations_that_are_wanted(path: Path):
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")
-def test_counts_and_places_as_readelf_prints_them(path: Path):
+def test_counts_and_places_as_readelf_prints_them(path: Path) -> None:
     obj = ObjectFile.open(path)
     text = subprocess.run(
         ["readelf", "-SrsW", str(path)], capture_output=True, text=True, errors="replace", check=True
@@ -102,7 +105,7 @@ def test_counts_and_places_as_readelf_prints_them(path: Path):
     assert sorted(ours) == sorted((int(place, 16), int(info, 16)) for place, info in relocations)
 
 
-def test_more_sections_than_the_header_can_count(tmp_path: Path):
+def test_more_sections_than_the_header_can_count(tmp_path: Path) -> None:
     source = "".join(f'.section .text.{i},"ax"\nf{i}: ret\n' for i in range(MANY_SECTIONS))
     path = compile_object(source, tmp_path / "many.o", language="assembler")
     obj = ObjectFile.open(path)
@@ -111,7 +114,7 @@ def test_more_sections_than_the_header_can_count(tmp_path: Path):
     assert obj.section_names[int(obj.shndx[last])] == f".text.{MANY_SECTIONS - 1}"
 
 
-def test_bytes_and_memory_are_as_good_as_a_file(sample: Path):
+def test_bytes_and_memory_are_as_good_as_a_file(sample: Path) -> None:
     data = sample.read_bytes()
     for view in (data, memoryview(data)):
         obj = ObjectFile(view, "memory")

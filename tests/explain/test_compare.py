@@ -74,7 +74,7 @@ def _function(body: str) -> str:
     return f".text\n.globl f\n.type f, %function\nf: {body}\nret\n.size f, . - f\n"
 
 
-def test_branch_over_a_new_instruction_is_the_same(gcc: Compiler):
+def test_branch_over_a_new_instruction_is_the_same(gcc: Compiler) -> None:
     text = _function("je 1f\njmp 2f\nhlt\n{}\n1: cli\n2: sti\njne 1b\nlea 1b(%rip), %rax")
     comparison = _compare(gcc.assembly(text.format("")), gcc.assembly(text.format("nop")))
     assert _differing(comparison) == ([], ["nop"])
@@ -82,7 +82,7 @@ def test_branch_over_a_new_instruction_is_the_same(gcc: Compiler):
 
 
 @pytest.mark.parametrize("more", ["", "nop"])
-def test_branch_that_goes_elsewhere_is_found_beside_other_changes(gcc: Compiler, more: str):
+def test_branch_that_goes_elsewhere_is_found_beside_other_changes(gcc: Compiler, more: str) -> None:
     text = _function("je {}f\n{}\nhlt\n1: cli\n2: sti")
     comparison = _compare(gcc.assembly(text.format(1, "")), gcc.assembly(text.format(2, more)))
     assert _differing(comparison) == ([], [more] if more else [])
@@ -92,13 +92,13 @@ def test_branch_that_goes_elsewhere_is_found_beside_other_changes(gcc: Compiler,
     assert comparison.stretches[0][:2] == (0, 1)
 
 
-def test_branch_to_what_was_inserted_is_no_other_branch(gcc: Compiler):
+def test_branch_to_what_was_inserted_is_no_other_branch(gcc: Compiler) -> None:
     text = _function("je 1f\nhlt\n{}\nsti")
     comparison = _compare(gcc.assembly(text.format("1: cli")), gcc.assembly(text.format("1: nop\ncli")))
     assert _differing(comparison) == ([], ["nop"]) and comparison.retargets == []
 
 
-def test_branch_to_the_instruction_before_is_another_branch(gcc: Compiler):
+def test_branch_to_the_instruction_before_is_another_branch(gcc: Compiler) -> None:
     text = _function("je 1f\nhlt\n{}\nsti")
     comparison = _compare(gcc.assembly(text.format("cli\n1: hlt")), gcc.assembly(text.format("1: std\nhlt")))
     assert _differing(comparison) == (["cli"], ["std"])
@@ -106,7 +106,7 @@ def test_branch_to_the_instruction_before_is_another_branch(gcc: Compiler):
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_parts_that_grow_do_not_change_the_branches_between_them(gcc: Compiler, place: int):
+def test_parts_that_grow_do_not_change_the_branches_between_them(gcc: Compiler, place: int) -> None:
     fill = [""] * 4
     fill[place] = "nop"
     offset = 1 if place == 2 else 0  # to the same instruction
@@ -115,7 +115,7 @@ def test_parts_that_grow_do_not_change_the_branches_between_them(gcc: Compiler, 
     assert _differing(comparison) == ([], ["nop"]) and comparison.retargets == []
 
 
-def test_branch_to_another_place_in_the_cold_part(gcc: Compiler):
+def test_branch_to_another_place_in_the_cold_part(gcc: Compiler) -> None:
     fill = ["", "nop", "nop", "", 0]
     old, new = gcc.assembly(_COLD.format(*fill)), gcc.assembly(_COLD.format(*fill[:4], 1))
     comparison = _compare(old, new)
@@ -123,7 +123,7 @@ def test_branch_to_another_place_in_the_cold_part(gcc: Compiler):
     assert [(target.a, comparison.new[target.new].text) for target in comparison.retargets] == [(1, "cli")]
 
 
-def test_jump_table_over_a_new_instruction_is_the_same(gcc: Compiler):
+def test_jump_table_over_a_new_instruction_is_the_same(gcc: Compiler) -> None:
     old = gcc.assembly(_SWITCH.format("", "", ".Lc"))
     for fill in (("nop", ""), ("", "nop")):
         comparison = _compare(old, gcc.assembly(_SWITCH.format(*fill, ".Lc")))
@@ -131,7 +131,7 @@ def test_jump_table_over_a_new_instruction_is_the_same(gcc: Compiler):
 
 
 @pytest.mark.parametrize("fill", ["", "nop"])
-def test_entry_of_a_jump_table_that_goes_elsewhere(gcc: Compiler, fill: str):
+def test_entry_of_a_jump_table_that_goes_elsewhere(gcc: Compiler, fill: str) -> None:
     old = gcc.assembly(_SWITCH.format("", "", ".Lc"))
     comparison = _compare(old, gcc.assembly(_SWITCH.format(fill, "", ".Lb")))
     (target,) = comparison.retargets
@@ -139,40 +139,40 @@ def test_entry_of_a_jump_table_that_goes_elsewhere(gcc: Compiler, fill: str):
     assert (comparison.old[target.old].text, comparison.new[target.new].text) == ("cli", "hlt")
 
 
-def test_jump_table_with_an_entry_more(gcc: Compiler):
+def test_jump_table_with_an_entry_more(gcc: Compiler) -> None:
     old = gcc.assembly(_SWITCH.format("", "", ".Lc"))
     comparison = _compare(old, gcc.assembly(_SWITCH.format("", "", ".Lc, .La")))
     assert [target[2:] for target in comparison.retargets] == [(3, 4, LENGTH)]
 
 
-def test_start_of_a_jump_table_is_compared(gcc: Compiler):
+def test_start_of_a_jump_table_is_compared(gcc: Compiler) -> None:
     text = _SWITCH.replace(".Ltable(", ".Ltable{3}(")
     old, new = (gcc.assembly(text.format("", "", ".Lc", more)) for more in ("", "-8"))
     assert _differing(_compare(old, new)) != ([], [])
 
 
-def test_recursion_is_by_name(gcc: Compiler):
+def test_recursion_is_by_name(gcc: Compiler) -> None:
     """The linker may give a global name to something else: that is no place in the function."""
     text = _function("call {}") + ".globl g\n.set g, f\n"
     comparison = _compare(gcc.assembly(text.format("f")), gcc.assembly(text.format("g")))
     assert _differing(comparison) == (["callq f"], ["callq g"])
 
 
-def test_branch_of_another_length_is_a_branch(gcc: Compiler):
+def test_branch_of_another_length_is_a_branch(gcc: Compiler) -> None:
     old = gcc.assembly(_function("je 1f\n.skip 100, 0x90\n1: nop"))
     new = gcc.assembly(_function("je 1f\n.skip 200, 0x90\n1: nop"))
     removed, added = _differing(_compare(old, new))
     assert (removed[0], added[0]) == ("je +0x66", "je +0xce")
 
 
-def test_branch_into_an_instruction_is_compared(gcc: Compiler):
+def test_branch_into_an_instruction_is_compared(gcc: Compiler) -> None:
     """Bytes that are another instruction when entered in the middle."""
     text = _function("je 1f + {}\nhlt\n1: mov $0x90909090, %eax")
     comparison = _compare(gcc.assembly(text.format(1)), gcc.assembly(text.format(2)))
     assert _differing(comparison) == (["je +0x4"], ["je +0x5"])
 
 
-def test_long_functions_of_equal_instructions_take_no_time(gcc: Compiler):
+def test_long_functions_of_equal_instructions_take_no_time(gcc: Compiler) -> None:
     text = _function(".rept 5000\nnop\nhlt\n.endr\n{}\n.rept 5000\nhlt\nnop\n.endr")
     old, new = (
         gcc.assembly(text.format("cli")),
@@ -209,7 +209,7 @@ def test_long_functions_of_equal_instructions_take_no_time(gcc: Compiler):
         (".byte 0x06", ".byte 0x06"),
     ],
 )
-def test_text_of_an_instruction(gcc: Compiler, body: str, text: str):
+def test_text_of_an_instruction(gcc: Compiler, body: str, text: str) -> None:
     rest = (
         '.section .rodata.str1.1, "aMS", %progbits, 1\n.Lstring: .string "a, b\\\\c"\n'
         '.section .rodata.cst8, "aM", %progbits, 8\n.Lconstant: .quad 0x1234\n'
@@ -222,7 +222,7 @@ def test_text_of_an_instruction(gcc: Compiler, body: str, text: str):
     assert not comparison.differs
 
 
-def test_what_stays_inside_is_nothing_that_is_called(gcc: Compiler):
+def test_what_stays_inside_is_nothing_that_is_called(gcc: Compiler) -> None:
     old = gcc.assembly(_COLD.format("", "nop", "", "", 0))
     new = gcc.assembly(_COLD.format("", "nop", "", "je .Lback\ncall outside", 0))
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)))

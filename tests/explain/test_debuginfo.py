@@ -7,6 +7,7 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from snippets import Compiler
@@ -113,7 +114,7 @@ def test_every_instruction_is_what_addr2line_says(
     flags: tuple[str, ...],
     copied: int,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     assert binutils("addr2line", "--version")
     monkeypatch.setattr(debuginfo, "MOST_COPIED", copied)
     monkeypatch.setattr(windows, "_SHIFT", 5)  # fields stand across the ends of pieces
@@ -130,7 +131,8 @@ def test_every_instruction_is_what_addr2line_says(
             chain = debug.inlined.at(section, offset)
             if len(frames) == 1 and chain and "-gdwarf-4" in flags and cc.command == "gcc":
                 # Ranges are relative there, and addr2line takes an empty one at 0 for the end of its list.
-                assert frames[0][1].endswith(f"mm/x.h:{debug.lines.at(section, offset).line}")
+                called = debug.lines.at(section, offset)
+                assert called is not None and frames[0][1].endswith(f"mm/x.h:{called.line}")
                 continue
             assert [function.name for function in chain] == [name for name, _ in frames[:-1]], hex(offset)
             source = debug.lines.at(section, offset)
@@ -143,7 +145,7 @@ def test_every_instruction_is_what_addr2line_says(
     assert known > 60 and deep > 3
 
 
-def test_where_a_function_is_declared(cc: Compiler):
+def test_where_a_function_is_declared(cc: Compiler) -> None:
     debug = Debug(cc.object(SOURCE, "-g"))
     functions = {function for place in debug.code() for function in debug.inlined.functions(*place)}
     expected = {
@@ -157,7 +159,9 @@ def test_where_a_function_is_declared(cc: Compiler):
 
 
 @pytest.mark.parametrize("copied", [debuginfo.MOST_COPIED, 0], ids=["whole", "in pieces"])
-def test_several_units_in_one_object(gcc: Compiler, tmp_path: Path, copied: int, monkeypatch: pytest.MonkeyPatch):
+def test_several_units_in_one_object(
+    gcc: Compiler, tmp_path: Path, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in vmlinux.o: units without a table of addresses are found too."""
     monkeypatch.setattr(debuginfo, "MOST_COPIED", copied)
     other = "static inline int mine(int x)\n{\n\treturn x * x + 5;\n}\nint fifth(int x) { return mine(x) / 7; }\n"
@@ -175,21 +179,21 @@ def test_several_units_in_one_object(gcc: Compiler, tmp_path: Path, copied: int,
     assert {"unit.c:3", "unit.c:5"} <= lines
 
 
-def test_nothing_is_known_without_debug_information(gcc: Compiler):
+def test_nothing_is_known_without_debug_information(gcc: Compiler) -> None:
     debug = Debug(gcc.object(SOURCE))
     assert debug.info.size == 0 and debug.info.dwarf is None
     assert {debug.lines.at(*place) for place in debug.code()} == {None}
     assert {debug.inlined.at(*place) for place in debug.code()} == {()}
 
 
-def test_there_is_a_limit(gcc: Compiler, monkeypatch: pytest.MonkeyPatch):
+def test_there_is_a_limit(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debuginfo, "MOST_BYTES", 100)
     debug = Debug(gcc.object(SOURCE, "-g"))
     assert debug.info.is_too_large and debug.info.dwarf is None
     assert {debug.lines.at(*place) for place in debug.code()} == {None}
 
 
-def test_a_compressed_section_may_not_grow_beyond_the_limit(gcc: Compiler, monkeypatch: pytest.MonkeyPatch):
+def test_a_compressed_section_may_not_grow_beyond_the_limit(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     path = gcc.object(SOURCE, "-g", "-gz")
     data = bytearray(path.read_bytes())
     obj = ObjectFile(bytes(data), "unit.o")
@@ -202,7 +206,7 @@ def test_a_compressed_section_may_not_grow_beyond_the_limit(gcc: Compiler, monke
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_damage_costs_the_words_only(cc: Compiler, seed: int):
+def test_damage_costs_the_words_only(cc: Compiler, seed: int) -> None:
     path = cc.object(SOURCE, "-g" if seed % 2 else "-gdwarf-4")
     chance = random.Random(seed)
     obj = ObjectFile.open(path)
@@ -219,7 +223,7 @@ def test_damage_costs_the_words_only(cc: Compiler, seed: int):
         debug.inlined.at(*place)
 
 
-def test_all_functions_with_code_are_found_as_pyelftools_finds_them(cc: Compiler):
+def test_all_functions_with_code_are_found_as_pyelftools_finds_them(cc: Compiler) -> None:
     """DieScan steps over entries; pyelftools reads them all."""
     for flags in ("-gdwarf-5", "-gdwarf-4", "-gdwarf-3"):
         info = DebugInfo(ObjectFile.open(cc.object(SOURCE, flags)))
@@ -228,7 +232,7 @@ def test_all_functions_with_code_are_found_as_pyelftools_finds_them(cc: Compiler
             top = unit.get_top_DIE()
             scan = DieScan(unit, info._info)
             for tag in ("DW_TAG_subprogram", "DW_TAG_inlined_subroutine"):
-                everything = {die.tag for die in unit.iter_DIEs()}
+                everything = cast("set[str]", {die.tag for die in unit.iter_DIEs()})
                 found = [offset for offset, _ in scan.with_code(top.offset + top.size, tag, everything)]
                 code = ("DW_AT_low_pc", "DW_AT_ranges")
                 expected = [
@@ -239,7 +243,7 @@ def test_all_functions_with_code_are_found_as_pyelftools_finds_them(cc: Compiler
                 assert found == expected and found
 
 
-def test_a_form_that_is_not_known_is_not_guessed(gcc: Compiler):
+def test_a_form_that_is_not_known_is_not_guessed(gcc: Compiler) -> None:
     info = DebugInfo(ObjectFile.open(gcc.object(SOURCE, "-gdwarf-5")))
     assert info.dwarf is not None
     (unit,) = info.dwarf.iter_CUs()

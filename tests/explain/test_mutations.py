@@ -45,7 +45,7 @@ def _reasons(data: bytes, kind: str, place: Path) -> list[tuple[str, str, Reason
 
 @pytest.mark.parametrize("kind", MUTATIONS)
 @pytest.mark.parametrize("make", ["special", "compiled"])
-def test_every_mutation_has_its_reasons(cc: Compiler, tmp_path: Path, make: str, kind: str):
+def test_every_mutation_has_its_reasons(cc: Compiler, tmp_path: Path, make: str, kind: str) -> None:
     if make == "special" and cc.command != "gcc":
         pytest.skip("assembly is the same for all")
     path = cc.assembly(source()) if make == "special" else cc.object(C_SOURCE)

@@ -98,7 +98,7 @@ def _short(text: str) -> str:
     return " ".join(word.rpartition("/")[2] for word in text.split(" "))
 
 
-def test_source_of_an_inlined_function_tells_what_its_instructions_do_not(gcc: Compiler):
+def test_source_of_an_inlined_function_tells_what_its_instructions_do_not(gcc: Compiler) -> None:
     """GCC adds the constant in the function around: only the text says that it is from here."""
     headers = [HEADER.replace("^ 3", f"+ {number}") for number in (3, 4)]
     old, new = (_object(gcc, header) for header in headers)
@@ -106,7 +106,7 @@ def test_source_of_an_inlined_function_tells_what_its_instructions_do_not(gcc: C
     assert is_ == "inner() from x.h:2"
 
 
-def test_instructions_of_inlined_functions(gcc: Compiler):
+def test_instructions_of_inlined_functions(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     changes = _explained(old, new)
     assert set(changes) == {"user", "both"}
@@ -114,7 +114,7 @@ def test_instructions_of_inlined_functions(gcc: Compiler):
     assert _inlined(changes["user"]) == [(chain, chain, f"in inlined {chain}")]
 
 
-def test_where_only_the_function_itself_differs_none_is_named(gcc: Compiler):
+def test_where_only_the_function_itself_differs_none_is_named(gcc: Compiler) -> None:
     """Though the instructions of what was inlined may be others."""
     source = SOURCE.replace("middle(x, p) - inner(x)", "inner(x) - middle(x, p)")
     old, new = _object(gcc, HEADER), _object(gcc, HEADER, source)
@@ -123,13 +123,13 @@ def test_where_only_the_function_itself_differs_none_is_named(gcc: Compiler):
     assert _inlined(_explained(old, new, True)["both"]) == []
 
 
-def test_the_declaration_may_have_moved(gcc: Compiler):
+def test_the_declaration_may_have_moved(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, "\n\n" + HEADER.replace("^ 3", "^ 4"))
     ((was, is_, _),) = _inlined(_explained(old, new)["user"])
     assert (was, is_) == ("inner() from x.h:2, in middle() from x.h:7", "inner() from x.h:4, in middle() from x.h:9")
 
 
-def test_where_the_sources_are_at_hand_they_decide(gcc: Compiler):
+def test_where_the_sources_are_at_hand_they_decide(gcc: Compiler) -> None:
     """The other instructions of the function differ too, and those of what else was inlined with them."""
     header = HEADER.replace("ext(x) ^ 3", "ext(x) + ext(x + 1) * ext(x - 1)")
     old, new = _object(gcc, HEADER), _object(gcc, header)
@@ -138,14 +138,14 @@ def test_where_the_sources_are_at_hand_they_decide(gcc: Compiler):
     assert _inlined(changes["user"]) == expected == _inlined(changes["both"])
 
 
-def test_an_inlined_function_that_is_the_same_is_not_named(gcc: Compiler):
+def test_an_inlined_function_that_is_the_same_is_not_named(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER, SOURCE.replace("ext(x) * 7", "ext(x) * 9"))
     for sources in (True, False):
         changes = _explained(old, new, sources)
         assert set(changes) == {"neither"} and _inlined(changes["neither"]) == []
 
 
-def test_a_static_function_without_code_of_its_own(gcc: Compiler):
+def test_a_static_function_without_code_of_its_own(gcc: Compiler) -> None:
     old = _object(gcc, HEADER)
     new = _object(gcc, HEADER, SOURCE.replace("^ 5", "^ 6"))
     changes = _explained(old, new)
@@ -154,7 +154,7 @@ def test_a_static_function_without_code_of_its_own(gcc: Compiler):
     assert is_ == "alone() from unit.c:14" and text == f"in inlined {is_}"
 
 
-def test_explainer_collects_where_they_went(gcc: Compiler):
+def test_explainer_collects_where_they_went(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), explain=False)
     explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)))
@@ -168,20 +168,20 @@ def test_explainer_collects_where_they_went(gcc: Compiler):
     }
 
 
-def test_debug_information_is_read_for_the_first_changes_only(gcc: Compiler, monkeypatch: pytest.MonkeyPatch):
+def test_debug_information_is_read_for_the_first_changes_only(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     monkeypatch.setattr(kbuild_klp.explain, "_MOST_INLINED", 1)
     changes = _explained(old, new)
     assert sorted(bool(_inlined(change)) for change in changes.values()) == [False, True]
 
 
-def test_no_debug_information_on_one_side(gcc: Compiler):
+def test_no_debug_information_on_one_side(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"), SOURCE, "-g0")
     ((was, is_, _),) = _inlined(_explained(old, new)["user"])
     assert was.startswith("inner()") and is_ == ""
 
 
-def test_diff_finds_the_sources_of_a_tree_by_itself(gcc: Compiler):
+def test_diff_finds_the_sources_of_a_tree_by_itself(gcc: Compiler) -> None:
     """No tree here: it asks, gets none, and goes by the instructions."""
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     builds = ObjectBuild(str(old)), ObjectBuild(str(new))
@@ -201,9 +201,9 @@ def test_diff_finds_the_sources_of_a_tree_by_itself(gcc: Compiler):
         ("ext", 1, "int ext(int);\nstatic inline int inner(int x)\n{\n\treturn ext(x) ^ 3;\n}"),
     ],
 )
-def test_text_of_a_function(name: str, line: int, text: str | None):
+def test_text_of_a_function(name: str, line: int, text: str | None) -> None:
     assert function_text(HEADER.split("\n"), name, line) == text
 
 
-def test_text_of_a_function_in_one_line():
+def test_text_of_a_function_in_one_line() -> None:
     assert function_text(["", "int f(void) { return 1; }", "}"], "f", 2) == "int f(void) { return 1; }"

@@ -41,6 +41,11 @@ def _function(body: str, rest: str = "") -> str:
     return f".text\n.globl f\n.type f, %function\nf: {body}\n ret\n.size f, . - f\n{rest}\n"
 
 
+def _moves(first: int) -> str:
+    """Return the assembly of a function with ten numbers in it."""
+    return _function("\n".join(f"mov ${n + first}, %eax\nnop" for n in range(10)))
+
+
 def _special(**change: object) -> Make:
     return lambda gcc: (gcc.assembly(source()), gcc.assembly(with_change(**change)))
 
@@ -268,9 +273,7 @@ CASES = [
         "f",
         "",
         "3 more",
-        lambda gcc: tuple(  # type: ignore[return-value]
-            gcc.assembly(_function("\n".join(f"mov ${n + number}, %eax\nnop" for n in range(10)))) for number in (0, 50)
-        ),
+        lambda gcc: (gcc.assembly(_moves(0)), gcc.assembly(_moves(50))),
     ),
 ]
 
@@ -281,7 +284,7 @@ def _same(expected: str, found: str) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind.value}-{i}" for i, case in enumerate(CASES)])
-def test_word_with_its_values(gcc: Compiler, case: Case):
+def test_word_with_its_values(gcc: Compiler, case: Case) -> None:
     found = changes(*case.make(gcc), explain=case.explain)
     reasons = [reason for change in found if change.symbol == case.symbol for reason in change.why]
     mine = [reason for reason in reasons if reason.kind is case.kind]
@@ -289,12 +292,12 @@ def test_word_with_its_values(gcc: Compiler, case: Case):
     assert any(_same(case.old, reason.old) and _same(case.new, reason.new) for reason in mine), mine
 
 
-def test_every_word_is_tried():
+def test_every_word_is_tried() -> None:
     assert {case.kind for case in CASES} == set(ReasonKind)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind.value}-{i}" for i, case in enumerate(CASES)])
-def test_data_and_sentences_are_the_same_reasons(gcc: Compiler, case: Case):
+def test_data_and_sentences_are_the_same_reasons(gcc: Compiler, case: Case) -> None:
     for change in changes(*case.make(gcc), explain=case.explain):
         assert all(isinstance(reason, Reason) and isinstance(reason.kind, ReasonKind) for reason in change.why)
         document = why(change)
@@ -306,7 +309,7 @@ def test_data_and_sentences_are_the_same_reasons(gcc: Compiler, case: Case):
             assert reason.old != reason.new or reason.kind is ReasonKind.INLINED, reason
 
 
-def test_the_readme_lists_every_word():
+def test_the_readme_lists_every_word() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
     rows = [line.split("|")[2] for line in readme.partition("| of what | kind |")[2].splitlines()[2:8]]
     words = [word.partition("(")[0].strip() for row in rows for word in row.split(",")]

@@ -24,7 +24,7 @@ def _table(places: list[int]) -> np.ndarray:
     return rows
 
 
-def test_any_piece_is_that_of_the_whole():
+def test_any_piece_is_that_of_the_whole() -> None:
     # Some stand across the ends of windows, one across the end of the section.
     places = [*range(0, 4080, 17), 4090, 8188, 8196, *range(9000, SIZE - 8, 23), SIZE - 3]
     content, table = np.zeros(SIZE, np.uint8), _table(places)
@@ -43,7 +43,7 @@ def test_any_piece_is_that_of_the_whole():
     assert not content.any()
 
 
-def test_relocations_in_no_order_are_refused():
+def test_relocations_in_no_order_are_refused() -> None:
     with pytest.raises(ValueError, match="order"):
         RelocatedStream(np.zeros(100, np.uint8), _table([8, 0]), VALUES, X86_64)
     table = _table(list(range(0, SIZE, 16)))

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from fake_kernel import FakeKernel, make_fake_kernel
@@ -19,6 +20,15 @@ from kbuild_klp.errors import BadTreeError, KlpError
 from kbuild_klp.kbuild import blocks, install
 from kbuild_klp.kbuild.install import apply_edits, plan_install, plan_uninstall
 from kbuild_klp.kbuild.state import InstallState, install_parts, summarize
+
+
+class Command(Protocol):
+    """A module of kbuild_klp.cli."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def main(self, arguments: argparse.Namespace) -> int: ...
+
 
 EDITED = ("Makefile", "lib/Kconfig.debug", "scripts/Makefile.klp")
 
@@ -32,7 +42,7 @@ def snapshot(tree: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def run(command, tree: Path, *options: str) -> int:
+def run(command: Command, tree: Path, *options: str) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.main(parser.parse_args([*options, str(tree)]))

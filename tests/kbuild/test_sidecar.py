@@ -144,7 +144,7 @@ def test_failure_is_passed_on_and_not_queued(objtree: Objtree, status: str) -> N
 )
 def test_not_queued(objtree: Objtree, arguments: list[str], environment: dict[str, str]) -> None:
     objtree.object("a.o")
-    done = objtree.run(*arguments, **environment)
+    done = objtree.run(*arguments, cwd=None, **environment)
     assert (done.returncode, done.stdout) == (0, f"out {' '.join(arguments)}\n")
     assert objtree.processes() == []
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ kernel/fork.o: $(wildcard ./tools/objtool/objtool)
 """
 
 
-def test_compiled_object():
+def test_compiled_object() -> None:
     assert parse_saved_command(COMPILED) == SavedCommand(
         target="kernel/fork.o",
         command="gcc -DX='\"a#b\"' -c -o kernel/fork.o fork.c $x",
@@ -38,7 +39,7 @@ def test_compiled_object():
     )
 
 
-def test_format_before_saved_commands_were_renamed():
+def test_format_before_saved_commands_were_renamed() -> None:
     old = COMPILED.replace("savedcmd_", "cmd_").replace("config/SMP", "config/64bit.h")
     parsed = parse_saved_command(old)
     assert parsed.target == "kernel/fork.o"
@@ -46,22 +47,22 @@ def test_format_before_saved_commands_were_renamed():
     assert len(parsed.dependencies) == 2
 
 
-def test_archive_has_a_command_alone():
+def test_archive_has_a_command_alone() -> None:
     parsed = parse_saved_command("savedcmd_fs/built-in.a := rm -f fs/built-in.a;  ar cDPrST fs/built-in.a\n")
     assert (parsed.source, parsed.dependencies) == (None, ())
     assert parsed.command.startswith("rm -f")
 
 
-def test_names():
+def test_names() -> None:
     assert cmd_path("fs/ext4/inode.o") == "fs/ext4/.inode.o.cmd"
     assert cmd_path("vmlinux.o") == ".vmlinux.o.cmd"
 
 
-def test_missing_file_is_none(tmp_path):
+def test_missing_file_is_none(tmp_path: Path) -> None:
     assert read_saved_command(tmp_path / ".x.o.cmd") is None
 
 
-def test_garbage_is_refused_by_name(tmp_path):
+def test_garbage_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / ".x.o.cmd"
     for text in (b"", b"\0\1\2", b"hello := world\n", bytes(range(256)), b"cmd_ :="):
         file.write_bytes(text)
@@ -70,7 +71,7 @@ def test_garbage_is_refused_by_name(tmp_path):
         assert caught.value.file == str(file)
 
 
-def test_directory_is_refused(tmp_path):
+def test_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadTreeError):
         read_saved_command(tmp_path)
 
@@ -85,7 +86,9 @@ paths = st.from_regex(r"/?([a-z0-9_.+-]+/){0,3}[a-z0-9_+-]+\.[ch]", fullmatch=Tr
     files=st.lists(paths),
     symbols=st.lists(st.from_regex(r"[A-Z0-9][A-Z0-9_]*", fullmatch=True)),
 )
-def test_what_kbuild_writes_is_read_back(name, command, source, files, symbols):
+def test_what_kbuild_writes_is_read_back(
+    name: str, command: str, source: str, files: list[str], symbols: list[str]
+) -> None:
     escaped = command.replace("$", "$$").replace("#", "$(pound)")
     wildcards = "".join(f"    $(wildcard include/config/{symbol}) \\\n" for symbol in symbols)
     lines = "".join(f"  {file} \\\n" for file in files)
@@ -95,6 +98,6 @@ def test_what_kbuild_writes_is_read_back(name, command, source, files, symbols):
 
 
 @given(st.text() | st.text(st.sampled_from("savedcmd_deps:= \\\n$(wildcard)/.o")))
-def test_any_text_parses_or_is_refused(text):
+def test_any_text_parses_or_is_refused(text: str) -> None:
     with suppress(BadTreeError):
         parse_saved_command(text)

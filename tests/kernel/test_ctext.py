@@ -67,7 +67,7 @@ def _pair(directory: Path, old: str, new: str) -> FilePair:
         ("long_name;\n", "long_\\\nname;\n"),
     ],
 )
-def test_only_lines_differ(tmp_path: Path, old: str, new: str):
+def test_only_lines_differ(tmp_path: Path, old: str, new: str) -> None:
     assert _pair(tmp_path, old, new).only_lines_differ
     assert _pair(tmp_path, new, old).only_lines_differ
 
@@ -88,12 +88,12 @@ def test_only_lines_differ(tmp_path: Path, old: str, new: str):
         ("// a\\\nint b;\n", "// a\nint b;\n"),
     ],
 )
-def test_more_than_lines_differs(tmp_path: Path, old: str, new: str):
+def test_more_than_lines_differs(tmp_path: Path, old: str, new: str) -> None:
     assert not _pair(tmp_path, old, new).only_lines_differ
     assert not _pair(tmp_path, new, old).only_lines_differ
 
 
-def test_pieces():
+def test_pieces() -> None:
     found = {frozenset(chunk.names): chunk for chunk in chunks(TEXT)}
     assert [(chunk.first, chunk.last) for chunk in chunks(TEXT)] == sorted(
         (chunk.first, chunk.last) for chunk in chunks(TEXT)
@@ -122,7 +122,7 @@ def test_pieces():
         ("#else", "#elif 1", set()),
     ],
 )
-def test_piece_that_changed(before: str, after: str, names: set[str]):
+def test_piece_that_changed(before: str, after: str, names: set[str]) -> None:
     assert before in TEXT
     change = text_change(chunks(TEXT), chunks("/* more */\n" + TEXT.replace(before, after)))
     (removed,), (added,) = change.removed, change.added
@@ -131,7 +131,7 @@ def test_piece_that_changed(before: str, after: str, names: set[str]):
     assert not change.reordered
 
 
-def test_comments_and_the_order_of_functions_change_no_piece():
+def test_comments_and_the_order_of_functions_change_no_piece() -> None:
     a, b = "int a(void) { return 1; }\n", "int b(void) { return 2; }\n"
     assert not text_change(chunks(a + b), chunks(b + "/* moved */\n" + a))
     define, undef = "#define X 1\n", "#undef X\n"
@@ -141,19 +141,19 @@ def test_comments_and_the_order_of_functions_change_no_piece():
 @pytest.mark.parametrize(
     "text", ["", "}", "}}}", "(((", "{", "'", '"', "#", "#define", "/*", "//", "\\", "int f(\n}\nint g(void) { }\n"]
 )
-def test_broken_text_is_cut_somehow(text: str):
+def test_broken_text_is_cut_somehow(text: str) -> None:
     found = chunks(text)
     assert tokens(text) == tokens(text)
     assert not text_change(found, chunks(text))
 
 
-def test_is_only_comment():
+def test_is_only_comment() -> None:
     assert is_only_comment("/* a */ // b\n\n")
     assert not is_only_comment("/* a\n")
     assert not is_only_comment("a /* b */")
 
 
-def test_the_preprocessor_agrees(tmp_path: Path):
+def test_the_preprocessor_agrees(tmp_path: Path) -> None:
     """Put comments and other things anywhere: what is called equal is equal to the preprocessor as well."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,7 @@ const char *text = "WARN_ON(a) __LINE__" QUOTED;
 """
 
 
-def test_closure(tmp_path):
+def test_closure(tmp_path: Path) -> None:
     header = tmp_path / "bug.h"
     header.write_text(HEADER)
     assert line_macros([header, tmp_path / "missing.h"]) == {
@@ -85,7 +86,7 @@ def test_closure(tmp_path):
     }
 
 
-def test_closure_through_several_files_in_any_order(tmp_path):
+def test_closure_through_several_files_in_any_order(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.h", "b.h", "c.h")]
     files[0].write_text("#define TOP() MIDDLE(0)\n")
     files[1].write_text("#  define MIDDLE(x) \\\n\tBOTTOM\n")
@@ -96,7 +97,7 @@ def test_closure_through_several_files_in_any_order(tmp_path):
     assert index.line_macros(files[::-1]) == line_macros(files[::-1]) == index.line_macros(files)
 
 
-def test_configuration_leaves_branches_out(tmp_path):
+def test_configuration_leaves_branches_out(tmp_path: Path) -> None:
     file = tmp_path / "compiler.h"
     file.write_text(
         """
@@ -149,12 +150,12 @@ def test_configuration_leaves_branches_out(tmp_path):
         ("&& CONFIG_A", None),
     ],
 )
-def test_condition(condition, truth):
+def test_condition(condition: str, truth: bool | None) -> None:
     assert _Condition({"A": "y", "M": "m"}).truth(condition) is truth
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "clang-19"])
-def test_line_taken_by_the_compiler_is_one_we_expect(tmp_path, compiler):
+def test_line_taken_by_the_compiler_is_one_we_expect(tmp_path: Path, compiler: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     (tmp_path / "bug.h").write_text(HEADER)
@@ -177,7 +178,7 @@ def test_line_taken_by_the_compiler_is_one_we_expect(tmp_path, compiler):
     assert expanding_lines("\n".join(lines), macros) == set(range(7, 40)) - silent
 
 
-def test_what_does_not_count():
+def test_what_does_not_count() -> None:
     macros = frozenset({"__LINE__", "WARN_ON"})
     text = [
         "/* WARN_ON(x)",

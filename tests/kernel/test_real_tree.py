@@ -15,7 +15,7 @@ from kbuild_klp.kernel.sumpath import Freshness
 from kbuild_klp.kernel.tree import BuildTree
 
 
-def test_vmlinux_as_ar_lists_it(real_tree):
+def test_vmlinux_as_ar_lists_it(real_tree: BuildTree) -> None:
     listed = subprocess.run(
         ["ar", "t", "vmlinux.a"], cwd=real_tree.root, check=True, capture_output=True, text=True
     ).stdout.split()
@@ -24,7 +24,7 @@ def test_vmlinux_as_ar_lists_it(real_tree):
     assert list(vmlinux.objects[: len(listed)]) == listed
 
 
-def test_every_module(real_tree):
+def test_every_module(real_tree: BuildTree) -> None:
     units = {unit.name: unit.objects for unit in real_tree.units()[1:]}
     files = list(real_tree.root.rglob("*.ko"))
     assert sorted(units) == sorted(file.name.removesuffix(".ko") for file in files)
@@ -34,7 +34,7 @@ def test_every_module(real_tree):
         assert list(units[file.name.removesuffix(".ko")]) == listed
 
 
-def test_what_is_not_linked_is_not_listed(real_tree):
+def test_what_is_not_linked_is_not_listed(real_tree: BuildTree) -> None:
     listed = {name for unit in real_tree.units() for name in unit.objects}
     every = {str(file.relative_to(real_tree.root)) for file in real_tree.root.rglob("*.o")}
     assert listed <= every
@@ -53,7 +53,7 @@ def test_what_is_not_linked_is_not_listed(real_tree):
     }
 
 
-def test_every_object_has_a_readable_command(real_tree):
+def test_every_object_has_a_readable_command(real_tree: BuildTree) -> None:
     for unit in real_tree.units():
         for name in unit.objects:
             saved = read_saved_command(real_tree.root / cmd_path(name))
@@ -62,7 +62,7 @@ def test_every_object_has_a_readable_command(real_tree):
             assert saved.source is not None
 
 
-def test_goals_name_what_the_whole_does(real_tree):
+def test_goals_name_what_the_whole_does(real_tree: BuildTree) -> None:
     units = real_tree.units()
     whole = {unit.name: unit.objects for unit in units}
     (part,) = real_tree.built_units(["fs/proc/"])
@@ -73,16 +73,16 @@ def test_goals_name_what_the_whole_does(real_tree):
     assert found == module
 
 
-def test_same_settings(real_tree):
+def test_same_settings(real_tree: BuildTree) -> None:
     assert compare_settings(Settings.of(real_tree), Settings.of(BuildTree.open(real_tree.root))) == []
 
 
-def test_every_listed_object_is_there(real_tree):
+def test_every_listed_object_is_there(real_tree: BuildTree) -> None:
     states = real_tree.freshness([name for unit in real_tree.units() for name in unit.objects])
     assert Freshness.NO_OBJECT not in states
 
 
-def test_sources_are_found(real_tree):
+def test_sources_are_found(real_tree: BuildTree) -> None:
     files = SourceFiles.of(real_tree, "kernel/fork.o")
     assert files is not None
     assert files.main == "kernel/fork.c"

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 
 from kbuild_klp.kernel.sources import (
@@ -12,8 +16,13 @@ from kbuild_klp.kernel.sources import (
 )
 from kbuild_klp.kernel.tree import BuildTree
 
+if TYPE_CHECKING:
+    from kernel.conftest import FakeTree
 
-def compiled(tree, source: str, prefix: str = "", target: str = "kernel/fork.o") -> None:
+    Separate = Callable[[str], tuple[FakeTree, Path]]
+
+
+def compiled(tree: FakeTree, source: str, prefix: str = "", target: str = "kernel/fork.o") -> None:
     """An object from fork.c, slab.h, a generated header and one of the compiler's."""
     directory, name = target.rsplit("/", 1)
     tree.objects(target)
@@ -26,10 +35,10 @@ def compiled(tree, source: str, prefix: str = "", target: str = "kernel/fork.o")
 
 
 @pytest.fixture
-def separate(fake_tree, tmp_path):
+def separate(fake_tree: Callable[..., FakeTree], tmp_path: Path) -> Separate:
     """An object tree and its source, as make O= leaves them."""
 
-    def make(name: str):
+    def make(name: str) -> tuple[FakeTree, Path]:
         tree = fake_tree(f"{name}-build")
         source = tmp_path / name
         (source / "kernel").mkdir(parents=True)
@@ -47,7 +56,7 @@ def separate(fake_tree, tmp_path):
 NAMES = ["kernel/fork.c", "include/linux/slab.h", "include/generated/bounds.h", "/usr/lib/none/stdarg.h"]
 
 
-def test_separate_object_tree(separate):
+def test_separate_object_tree(separate: Separate) -> None:
     tree, source = separate("linux")
     files = SourceFiles.of(tree.open(), "kernel/fork.o")
     assert files is not None
@@ -57,7 +66,7 @@ def test_separate_object_tree(separate):
     assert files.files["include/generated/bounds.h"] == str(tree.root / "include/generated/bounds.h")
 
 
-def test_built_in_the_source_tree(tree):
+def test_built_in_the_source_tree(tree: FakeTree) -> None:
     compiled(tree, ".", prefix="./")
     files = SourceFiles.of(tree.open(), "kernel/fork.o")
     assert files is not None
@@ -65,7 +74,7 @@ def test_built_in_the_source_tree(tree):
     assert files.files["kernel/fork.c"] == str(tree.root / "kernel/fork.c")
 
 
-def test_object_tree_inside_the_source(fake_tree, tmp_path):
+def test_object_tree_inside_the_source(fake_tree: Callable[..., FakeTree], tmp_path: Path) -> None:
     # make O=build: sources are named from there, as ../kernel/fork.c
     tree = fake_tree("linux/build")
     (tmp_path / "linux/kernel").mkdir()
@@ -77,7 +86,7 @@ def test_object_tree_inside_the_source(fake_tree, tmp_path):
     assert files.files["kernel/fork.c"] == str(tmp_path / "linux/kernel/fork.c")
 
 
-def test_external_module(fake_tree, separate, tmp_path):
+def test_external_module(fake_tree: Callable[..., FakeTree], separate: Separate, tmp_path: Path) -> None:
     kernel, source = separate("linux")
     module = fake_tree("module")
     for path in (".config", "include/config/auto.conf", "include/generated/autoconf.h"):
@@ -98,13 +107,13 @@ def test_external_module(fake_tree, separate, tmp_path):
     }
 
 
-def test_linked_object_has_no_sources(tree):
+def test_linked_object_has_no_sources(tree: FakeTree) -> None:
     tree.write("fs/.ext4.o.cmd", "savedcmd_fs/ext4.o := ld -r -o fs/ext4.o @fs/ext4.mod\n")
     assert SourceFiles.of(tree.open(), "fs/ext4.o") is None
     assert SourceFiles.of(tree.open(), "fs/unknown.o") is None
 
 
-def test_find_by_what_the_compiler_calls_it(separate):
+def test_find_by_what_the_compiler_calls_it(separate: Separate) -> None:
     tree, source = separate("linux")
     files = SourceFiles.of(tree.open(), "kernel/fork.o")
     assert files is not None
@@ -115,7 +124,7 @@ def test_find_by_what_the_compiler_calls_it(separate):
     assert files.find("slab.h") is None
 
 
-def test_changed_files(separate):
+def test_changed_files(separate: Separate) -> None:
     (old, _), (new, new_source) = separate("old"), separate("new")
     before = SourceFiles.of(old.open(), "kernel/fork.o")
     assert before is not None
@@ -141,7 +150,7 @@ def test_changed_files(separate):
     assert names["/usr/lib/none/stddef.h"] == (None, "/usr/lib/none/stddef.h")
 
 
-def test_missing_file_differs(tmp_path):
+def test_missing_file_differs(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     comparison = FileComparison()
     assert not comparison.same(str(tmp_path / "a"), str(tmp_path / "missing"))
@@ -149,7 +158,7 @@ def test_missing_file_differs(tmp_path):
     assert comparison.same(str(tmp_path / "a"), str(tmp_path / "hard"))
 
 
-def test_sources_that_changed_since_the_object(separate):
+def test_sources_that_changed_since_the_object(separate: Separate) -> None:
     tree, source = separate("linux")
     files = SourceFiles.of(tree.open(), "kernel/fork.o")
     assert files is not None
@@ -159,6 +168,6 @@ def test_sources_that_changed_since_the_object(separate):
     assert files.changed_since(1 << 62) == ["/usr/lib/none/stdarg.h"]
 
 
-def test_configuration_symbols(fake_tree):
+def test_configuration_symbols(fake_tree: Callable[..., FakeTree]) -> None:
     tree = fake_tree(configuration="CONFIG_X86_64=y\nCONFIG_M=m\n# CONFIG_N is not set\n").open()
     assert configuration_symbols(tree) == {"X86_64": "y", "M": "m"}

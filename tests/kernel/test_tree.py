@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 
+if TYPE_CHECKING:
+    from kernel.conftest import FakeTree
+
 LATER = 2_000_000_000_000_000_000
 
 
-def linked(tree) -> None:
+def linked(tree: FakeTree) -> None:
     """A small kernel as 6.12 leaves it."""
     tree.archive("init/built-in.a", "init/main.o", "init/version.o")
     tree.archive("fs/ext4/built-in.a")
@@ -47,18 +52,18 @@ WHOLE = {
 }
 
 
-def test_linked_tree(tree):
+def test_linked_tree(tree: FakeTree) -> None:
     linked(tree)
     assert tree.units() == WHOLE
     assert tree.open().is_linked
 
 
-def test_units_are_records(tree):
+def test_units_are_records(tree: FakeTree) -> None:
     linked(tree)
     assert tree.open().units()[2] == LinkUnit("crc16", ("lib/crc16.o",))
 
 
-def test_libraries_linked_beside_the_archive(tree):
+def test_libraries_linked_beside_the_archive(tree: FakeTree) -> None:
     # CONFIG_MODULES=n: KBUILD_VMLINUX_LIBS
     linked(tree)
     tree.archive("vmlinux.a", "./built-in.a")
@@ -71,7 +76,7 @@ def test_libraries_linked_beside_the_archive(tree):
     assert tree.units()["vmlinux"] == WHOLE["vmlinux"]
 
 
-def test_object_in_two_modules_is_in_both(tree):
+def test_object_in_two_modules_is_in_both(tree: FakeTree) -> None:
     linked(tree)
     tree.module("lib/both", "lib/crc16.o", "lib/more.o")
     tree.write("lib/modules.order", "lib/crc16.o\nlib/both.o\n")
@@ -80,7 +85,7 @@ def test_object_in_two_modules_is_in_both(tree):
     assert units["both"] == ["lib/crc16.o", "lib/more.o"]
 
 
-def test_lists_of_older_kernels(tree):
+def test_lists_of_older_kernels(tree: FakeTree) -> None:
     linked(tree)
     tree.write("lib/modules.order", "lib/crc16.ko\n")
     tree.write("fs/modules.order", "fs/ext4/ext4.ko\nfs/ext4/ext4.ko\n")
@@ -89,7 +94,7 @@ def test_lists_of_older_kernels(tree):
     assert tree.units() == WHOLE
 
 
-def test_archive_older_than_its_parts(tree):
+def test_archive_older_than_its_parts(tree: FakeTree) -> None:
     # Interrupted between built-in.a and vmlinux.a.
     linked(tree)
     tree.archive("built-in.a", "./init/built-in.a", "./fs/built-in.a", "kernel/new.o")
@@ -97,7 +102,7 @@ def test_archive_older_than_its_parts(tree):
     assert tree.units()["vmlinux"] == [*WHOLE["vmlinux"][:3], "kernel/new.o", "lib/string.o"]
 
 
-def test_interrupted_before_anything_was_linked(tree):
+def test_interrupted_before_anything_was_linked(tree: FakeTree) -> None:
     linked(tree)
     for name in ("vmlinux.a", ".vmlinux.a.cmd", ".vmlinux.o.cmd", "vmlinux.o", "built-in.a", "modules.order"):
         (tree.root / name).unlink()
@@ -111,12 +116,12 @@ def test_interrupted_before_anything_was_linked(tree):
     assert not tree.open().is_linked
 
 
-def test_nothing_built_yet(tree):
+def test_nothing_built_yet(tree: FakeTree) -> None:
     assert tree.units() == {}
     assert tree.built("fs/", "kernel/fork.o") == {}
 
 
-def test_kernel_before_vmlinux_archives(fake_tree):
+def test_kernel_before_vmlinux_archives(fake_tree: Callable[..., FakeTree]) -> None:
     # 5.10: no top built-in.a, head objects that are in no archive, directories of arch/ linked one by one.
     tree = fake_tree(configuration="CONFIG_X86=y\nCONFIG_X86_64=y\n")
     tree.archive("arch/x86/kernel/built-in.a", "arch/x86/kernel/irq.o")
@@ -142,7 +147,7 @@ def test_kernel_before_vmlinux_archives(fake_tree):
     }
 
 
-def test_kernel_with_a_saved_link_of_archives(tree):
+def test_kernel_with_a_saved_link_of_archives(tree: FakeTree) -> None:
     # 5.19 and 6.0
     tree.archive("init/built-in.a", "init/main.o")
     tree.archive("lib/lib.a", "lib/string.o")
@@ -156,7 +161,7 @@ def test_kernel_with_a_saved_link_of_archives(tree):
 
 
 @pytest.mark.parametrize("magic", [b"BC\xc0\xde", b"\xde\xc0\x17\x0b"])
-def test_link_time_optimisation(fake_tree, magic):
+def test_link_time_optimisation(fake_tree: Callable[..., FakeTree], magic: bytes) -> None:
     tree = fake_tree(configuration="CONFIG_X86_64=y\nCONFIG_LTO_CLANG=y\n")
     linked(tree)
     assert tree.open().is_lto
@@ -169,13 +174,13 @@ def test_link_time_optimisation(fake_tree, magic):
     assert tree.units()["ext4"] == ["fs/ext4/ext4.prelink.o"]
 
 
-def test_objects_decide_about_lto(fake_tree):
+def test_objects_decide_about_lto(fake_tree: Callable[..., FakeTree]) -> None:
     tree = fake_tree(configuration="CONFIG_X86_64=y\nCONFIG_LTO_CLANG=y\n")
     linked(tree)
     assert tree.units() == WHOLE
 
 
-def test_goals(tree):
+def test_goals(tree: FakeTree) -> None:
     linked(tree)
     assert tree.built() == tree.built("all") == tree.built("vmlinux", "modules") == WHOLE
     assert tree.built("fs/", "bzImage") == WHOLE
@@ -189,7 +194,7 @@ def test_goals(tree):
     assert tree.built("fs/open.i", "fs/gone.o", "fs/gone/") == {}
 
 
-def test_goals_in_a_tree_where_nothing_else_was_built(tree):
+def test_goals_in_a_tree_where_nothing_else_was_built(tree: FakeTree) -> None:
     tree.objects("kernel/fork.o", "lib/crc.o", "arch/x86/boot/main.o", "scripts/mod/empty.o")
     tree.write(
         "lib/.crc.o.cmd",
@@ -199,7 +204,7 @@ def test_goals_in_a_tree_where_nothing_else_was_built(tree):
     assert tree.built(*goals) == {"vmlinux": ["kernel/fork.o"], "crc16": ["lib/crc.o"]}
 
 
-def test_top_list_that_a_single_module_left(tree):
+def test_top_list_that_a_single_module_left(tree: FakeTree) -> None:
     # make fs/foo.ko overwrites modules.order, and removes it when it is done.
     linked(tree)
     (tree.root / "modules.order").unlink()
@@ -209,13 +214,13 @@ def test_top_list_that_a_single_module_left(tree):
     assert tree.units() == WHOLE
 
 
-def test_module_that_was_not_built(tree):
+def test_module_that_was_not_built(tree: FakeTree) -> None:
     linked(tree)
     tree.write("lib/modules.order", "lib/crc16.o\nlib/not_yet.o\n")
     assert tree.units() == WHOLE
 
 
-def test_damaged_archive(tree):
+def test_damaged_archive(tree: FakeTree) -> None:
     linked(tree)
     file = tree.write("vmlinux.a", "!<thin>\n" + "x" * 70)
     with pytest.raises(BadTreeError, match="damaged") as caught:
@@ -223,7 +228,7 @@ def test_damaged_archive(tree):
     assert caught.value.file == str(file.resolve())
 
 
-def test_archive_that_cannot_be_read(tree):
+def test_archive_that_cannot_be_read(tree: FakeTree) -> None:
     linked(tree)
     (tree.root / "vmlinux.a").unlink()
     (tree.root / "vmlinux.a").mkdir()
@@ -232,7 +237,7 @@ def test_archive_that_cannot_be_read(tree):
         tree.open().units()
 
 
-def test_separate_object_tree(tmp_path, tree):
+def test_separate_object_tree(tmp_path: Path, tree: FakeTree) -> None:
     source = tmp_path / "linux"
     source.mkdir()
     assert tree.open().source == tree.root
@@ -243,7 +248,7 @@ def test_separate_object_tree(tmp_path, tree):
     assert tree.open().source == source
 
 
-def test_tree_behind_a_symbolic_link(tmp_path, tree):
+def test_tree_behind_a_symbolic_link(tmp_path: Path, tree: FakeTree) -> None:
     linked(tree)
     (tmp_path / "link").symlink_to(tree.root)
     opened = BuildTree.open(tmp_path / "link")
@@ -264,12 +269,12 @@ def test_tree_behind_a_symbolic_link(tmp_path, tree):
         ("CONFIG_NIOS2=y\n", "unknown", "unknown"),
     ],
 )
-def test_architecture(fake_tree, configuration, name, directory):
+def test_architecture(fake_tree: Callable[..., FakeTree], configuration: str, name: str, directory: str) -> None:
     tree = fake_tree(configuration=configuration).open()
     assert (tree.architecture, tree.source_architecture) == (name, directory)
 
 
-def test_settings_and_release(fake_tree):
+def test_settings_and_release(fake_tree: Callable[..., FakeTree]) -> None:
     tree = fake_tree(configuration='CONFIG_X86_64=y\nCONFIG_TEXT="a=b"')
     tree.write("include/config/kernel.release", "6.12.1-x\n")
     assert tree.open().release == "6.12.1-x"
@@ -280,7 +285,7 @@ def test_settings_and_release(fake_tree):
 
 class TestExternalModules:
     @pytest.fixture
-    def directory(self, tmp_path) -> Path:
+    def directory(self, tmp_path: Path) -> Path:
         directory = tmp_path / "ext"
         (directory / "sub").mkdir(parents=True)
         for name in ("one.o", "a.o", "b.o", "sub/three.o"):
@@ -299,35 +304,35 @@ class TestExternalModules:
         LinkUnit("three", ("sub/three.o",)),
     )
 
-    def test_absolute_paths(self, directory):
+    def test_absolute_paths(self, directory: Path) -> None:
         self.lists(directory, f"{directory}/")
         assert tuple(BuildTree.open(directory).units()) == self.expected
 
     @pytest.mark.parametrize("prefix", ["", "./"])
-    def test_relative_to_the_module(self, directory, prefix):
+    def test_relative_to_the_module(self, directory: Path, prefix: str) -> None:
         # From 6.13, where make changes to the module's directory.
         self.lists(directory, prefix)
         assert tuple(BuildTree.open(directory).units()) == self.expected
 
-    def test_absolute_paths_through_a_link(self, directory, tmp_path):
+    def test_absolute_paths_through_a_link(self, directory: Path, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(directory)
         self.lists(directory, f"{tmp_path}/link/")
         assert tuple(BuildTree.open(tmp_path / "link").units()) == self.expected
 
-    def test_object_outside(self, directory, tmp_path):
+    def test_object_outside(self, directory: Path, tmp_path: Path) -> None:
         self.lists(directory, f"{directory}/")
         (tmp_path / "shared.o").write_bytes(b"\x7fELF")
         (directory / "two.mod").write_text(f"{directory}/a.o\n{tmp_path}/shared.o\n")
         assert BuildTree.open(directory).units()[1].objects == ("a.o", f"{tmp_path}/shared.o")
 
-    def test_part_of_a_kernel(self, tree):
+    def test_part_of_a_kernel(self, tree: FakeTree) -> None:
         linked(tree)
         opened = BuildTree.open(tree.root / "fs/ext4")
         assert opened.kernel == tree.root
         assert opened.architecture == "x86_64"
         assert opened.units() == [LinkUnit("ext4", ("inode.o", "super.o"))]
 
-    def test_kernel_is_given(self, directory, tree, tmp_path):
+    def test_kernel_is_given(self, directory: Path, tree: FakeTree, tmp_path: Path) -> None:
         self.lists(directory, f"{directory}/")
         opened = BuildTree.open_external(directory, tree.root)
         assert (opened.architecture, opened.kernel, opened.is_external) == ("x86_64", tree.root, True)
@@ -335,30 +340,30 @@ class TestExternalModules:
         with pytest.raises(BadTreeError, match="not a kernel build tree"):
             BuildTree.open_external(directory, tmp_path)
 
-    def test_without_a_kernel(self, directory):
+    def test_without_a_kernel(self, directory: Path) -> None:
         self.lists(directory, "")
         opened = BuildTree.open(directory)
         assert (opened.kernel, opened.architecture, opened.release) == (None, "unknown", None)
 
-    def test_list_is_gone(self, directory):
+    def test_list_is_gone(self, directory: Path) -> None:
         self.lists(directory, "")
         (directory / "modules.order").unlink()
         assert tuple(BuildTree.open(directory).units()) == self.expected[:2]
 
-    def test_goals(self, directory):
+    def test_goals(self, directory: Path) -> None:
         self.lists(directory, f"{directory}/")
         opened = BuildTree.open(directory)
         assert opened.built_units(["two.ko"]) == [self.expected[1]]
         assert tuple(opened.built_units(["modules"])) == self.expected
 
-    def test_modules_in_subdirectories_only(self, tmp_path):
+    def test_modules_in_subdirectories_only(self, tmp_path: Path) -> None:
         directory = tmp_path / "ext2"
         (directory / "sub").mkdir(parents=True)
         (directory / "modules.order").write_text("sub/x.o\n")
         (directory / "sub/x.mod").write_text("sub/x.o\n")
         assert BuildTree.open(directory).units() == [LinkUnit("x", ("sub/x.o",))]
 
-    def test_nothing_built(self, tmp_path):
+    def test_nothing_built(self, tmp_path: Path) -> None:
         with pytest.raises(BadTreeError, match="holds no built module"):
             BuildTree.open_external(tmp_path)
 
@@ -371,28 +376,28 @@ class TestNoTree:
         assert caught.value.hint
         return caught.value
 
-    def test_missing(self, tmp_path):
+    def test_missing(self, tmp_path: Path) -> None:
         assert self.refused(tmp_path / "nowhere").message == "does not exist"
 
-    def test_file(self, tmp_path):
+    def test_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert self.refused(tmp_path / "file").message == "is not a directory"
 
-    def test_some_directory(self, tmp_path):
+    def test_some_directory(self, tmp_path: Path) -> None:
         assert self.refused(tmp_path).message == "is not a kernel build tree"
 
-    def test_source_without_a_build(self, tmp_path):
+    def test_source_without_a_build(self, tmp_path: Path) -> None:
         (tmp_path / "scripts").mkdir()
         (tmp_path / "Kbuild").write_text("")
         error = self.refused(tmp_path)
         assert "source tree" in error.message
         assert "O=" in (error.hint or "")
 
-    def test_configured_only(self, tmp_path):
+    def test_configured_only(self, tmp_path: Path) -> None:
         (tmp_path / ".config").write_text("CONFIG_X86_64=y\n")
         assert "never built" in self.refused(tmp_path).message
 
-    def test_part_of_a_tree(self, tree):
+    def test_part_of_a_tree(self, tree: FakeTree) -> None:
         linked(tree)
         (tree.root / "init/modules.order").write_text("")
         error = self.refused(tree.root / "init")

@@ -32,7 +32,7 @@ def _files(source: str, header: str = HEADER) -> dict[str, str]:
     return {"unit.c": source, "h.h": header}
 
 
-def test_what_lies_beside_a_key_is_not_what_its_user_refers_to(gcc: Pairs):
+def test_what_lies_beside_a_key_is_not_what_its_user_refers_to(gcc: Pairs) -> None:
     old, new = gcc.tree(_files(SOURCE)), gcc.tree(_files(BESIDE))
     report = report_of(old, new)
     found = {change.symbol: Answer(change.change.value, "") for change in report.objects[0].changes}
@@ -53,12 +53,12 @@ def test_what_lies_beside_a_key_is_not_what_its_user_refers_to(gcc: Pairs):
         (BESIDE, HEADER + "#define init(x, key, kind) init(x, (void *)&value_d, kind)\n"),
     ],
 )
-def test_a_user_that_may_mean_something_else_now_is_changed(gcc: Pairs, source: str, header: str):
+def test_a_user_that_may_mean_something_else_now_is_changed(gcc: Pairs, source: str, header: str) -> None:
     assert gcc.diff(_files(SOURCE), _files(source, header)) == {**ADDED, "user": CHANGED}
 
 
 @pytest.mark.parametrize(("flag", "expected"), [("-fdata-sections", set()), ("-fno-common", {"user"})])
-def test_a_key_with_a_section_of_its_own_is_the_same_key(gcc: Pairs, flag: str, expected: set[str]):
+def test_a_key_with_a_section_of_its_own_is_the_same_key(gcc: Pairs, flag: str, expected: set[str]) -> None:
     """Flags that say where things lie change no meaning; what others do is not known."""
     old, new = gcc.tree(_files(SOURCE)), gcc.tree(_files(SOURCE), "-fdata-sections", flag)
     assert {change.symbol for group in report_of(old, new).objects for change in group.changes} == expected

@@ -61,27 +61,27 @@ def _tree(
         (Identity("7.0.0", "a", "b", "clang 19", "#3 SMP today"), 5),
     ],
 )
-def test_another_build_of_the_same_source_says_nothing(tmp_path: Path, new: Identity, count: int):
+def test_another_build_of_the_same_source_says_nothing(tmp_path: Path, new: Identity, count: int) -> None:
     report = compare(_tree(tmp_path / "old", OLD), _tree(tmp_path / "new", new), 1)
     assert not report.objects and not report.failed and not report.summary.differs
     assert report.summary.identity_only == count
     assert f"{count} more differ in what the builds say of themselves only" in text.render(report, text.TextStyle())
 
 
-def test_what_else_differs_is_told(tmp_path: Path):
+def test_what_else_differs_is_told(tmp_path: Path) -> None:
     new = OLD._replace(release="6.12.2")
     report = compare(_tree(tmp_path / "old", OLD), _tree(tmp_path / "new", new, more=" preempt"), 1)
     assert {change.symbol for change in report.objects[0].changes} == {"vermagic", "function"}
     assert report.summary.identity_only == 2
 
 
-def test_another_constant_beside_the_release_is_told(tmp_path: Path):
+def test_another_constant_beside_the_release_is_told(tmp_path: Path) -> None:
     new = OLD._replace(release="6.12.2")
     report = compare(_tree(tmp_path / "old", OLD), _tree(tmp_path / "new", new, number=4), 1)
     assert {change.symbol for change in report.objects[0].changes} == {"function"}
 
 
-def test_a_string_that_changed_by_hand_is_told(tmp_path: Path):
+def test_a_string_that_changed_by_hand_is_told(tmp_path: Path) -> None:
     """The trees have the same release, so it is not that."""
     new = OLD._replace(release="6.12.2")
     report = compare(_tree(tmp_path / "old", OLD), _tree(tmp_path / "new", new, recorded=OLD), 1)
@@ -89,7 +89,7 @@ def test_a_string_that_changed_by_hand_is_told(tmp_path: Path):
     assert not report.summary.identity_only
 
 
-def test_a_longer_number_is_not_the_release(tmp_path: Path):
+def test_a_longer_number_is_not_the_release(tmp_path: Path) -> None:
     """6.12.1 became 6.12.2, and somebody made 6.12.10 into 6.12.20."""
     new = OLD._replace(release="6.12.2")
     trees = _tree(tmp_path / "old", OLD, more=" 6.12.10 "), _tree(tmp_path / "new", new, more=" 6.12.20 ")

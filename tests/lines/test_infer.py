@@ -42,19 +42,19 @@ FIRST = SOURCE.split("\n").index("{ BUG_ENTRY;") + 1
 NUMBER = "-DNUMBER=17"
 
 
-def test_lines_between_records_of_the_same_function(gcc: Pairs):
+def test_lines_between_records_of_the_same_function(gcc: Pairs) -> None:
     found = gcc.diff_without_sources(SOURCE, shifted(SOURCE), NUMBER)
     # h has no record, and nothing is known about it.
     assert found == {"f": INFERRED, "g": RECORDS, "h": CHANGED}
 
 
-def test_lines_between_records_of_other_functions_are_not_enough(gcc: Pairs):
+def test_lines_between_records_of_other_functions_are_not_enough(gcc: Pairs) -> None:
     between = "int k(int x) { return LINE(x) + 5; }\n"
     end = at_line(20, "int last(int x) { BUG_ENTRY; return x; }\n")
     assert gcc.diff_without_sources(SOURCE + between + end, shifted(SOURCE + between + end), NUMBER)["k"] == CHANGED
 
 
-def test_inferred_is_said_and_counted(gcc: Pairs):
+def test_inferred_is_said_and_counted(gcc: Pairs) -> None:
     old, new = gcc.tree(SOURCE, NUMBER).without_sources(), gcc.tree(shifted(SOURCE), NUMBER).without_sources()
     report = report_of(old, new)
     assert (report.summary.line_only, report.summary.line_only_inferred, report.summary.line_only_proved) == (2, 1, 0)
@@ -65,27 +65,27 @@ def test_inferred_is_said_and_counted(gcc: Pairs):
 @pytest.mark.parametrize(
     ("before", "after"), [(22, 23), (5, 6), (FIRST - 40, FIRST - 39), (FIRST + 300, FIRST + 301), (-23, -22), (0, 1)]
 )
-def test_constant_that_goes_the_way_of_the_lines_is_a_change(gcc: Pairs, before: int, after: int):
+def test_constant_that_goes_the_way_of_the_lines_is_a_change(gcc: Pairs, before: int, after: int) -> None:
     old = gcc.tree(SOURCE, f"-DNUMBER={before}").without_sources()
     new = gcc.tree(shifted(SOURCE), f"-DNUMBER={after}").without_sources()
     assert answers(old, new)["f"] == CHANGED
 
 
-def test_constant_that_goes_another_way_is_a_change(gcc: Pairs):
+def test_constant_that_goes_another_way_is_a_change(gcc: Pairs) -> None:
     line = FIRST + 1
     old = gcc.tree(SOURCE, f"-DNUMBER={line}").without_sources()
     for number in (line - 1, line + 2):
         assert answers(old, gcc.tree(shifted(SOURCE), f"-DNUMBER={number}").without_sources())["f"] == CHANGED
 
 
-def test_lines_around_the_place_of_the_edit_are_not_inferred(gcc: Pairs):
+def test_lines_around_the_place_of_the_edit_are_not_inferred(gcc: Pairs) -> None:
     """Records that moved by different amounts are no bracket, not even for a number that did move as the last did."""
     new = SOURCE.replace("{ BUG_ENTRY;\n\tx = LINE(x);", "{ BUG_ENTRY;\n\n\tx = LINE(x);")
     found = gcc.diff_without_sources(SOURCE, new, NUMBER)
     assert found == {"f": CHANGED, "g": RECORDS, "h": CHANGED}
 
 
-def test_with_sources_that_do_not_prove_it_nothing_is_inferred(gcc: Pairs):
+def test_with_sources_that_do_not_prove_it_nothing_is_inferred(gcc: Pairs) -> None:
     """A constant in between: the records would do, but the sources say that it is none."""
     number = FIRST + 2
     old, new = gcc.tree(SOURCE, f"-DNUMBER={number}"), gcc.tree(shifted(SOURCE), f"-DNUMBER={number + 1}")
@@ -94,7 +94,7 @@ def test_with_sources_that_do_not_prove_it_nothing_is_inferred(gcc: Pairs):
     assert answers(old.without_sources(), new.without_sources())["f"] == INFERRED
 
 
-def test_sources_edited_after_the_build_are_none(gcc: Pairs):
+def test_sources_edited_after_the_build_are_none(gcc: Pairs) -> None:
     old, new = gcc.tree(SOURCE, NUMBER), gcc.tree(shifted(SOURCE), NUMBER)
     new.write("unit.c", shifted(SOURCE) + "int more;\n")
     assert answers(old, new)["f"] == INFERRED
@@ -104,12 +104,12 @@ def test_sources_edited_after_the_build_are_none(gcc: Pairs):
 
 
 @pytest.mark.parametrize("version", ["-gdwarf-4", "-gdwarf-5"])
-def test_line_table_says_which_line_an_instruction_stands_on(cc: Pairs, version: str):
+def test_line_table_says_which_line_an_instruction_stands_on(cc: Pairs, version: str) -> None:
     found = cc.diff_without_sources(SOURCE, shifted(SOURCE), NUMBER, version)
     assert found == {"f": INFERRED, "g": RECORDS, "h": INFERRED}
 
 
-def test_line_table_does_not_excuse_a_constant(cc: Pairs):
+def test_line_table_does_not_excuse_a_constant(cc: Pairs) -> None:
     for before, after in ((22, 23), (99, 100), (102, 103), (200, 201)):
         old = cc.tree(
             at_line(100, "int other(int);\nint f(int x) { return other(NUMBER) + x; }\n"), "-g", f"-DNUMBER={before}"
@@ -120,7 +120,7 @@ def test_line_table_does_not_excuse_a_constant(cc: Pairs):
         assert answers(old.without_sources(), new.without_sources()) == {"f": CHANGED}
 
 
-def test_debug_information_on_one_side_is_not_enough(gcc: Pairs):
+def test_debug_information_on_one_side_is_not_enough(gcc: Pairs) -> None:
     old, new = gcc.tree(SOURCE, NUMBER, "-g").without_sources(), gcc.tree(shifted(SOURCE), NUMBER).without_sources()
     assert answers(old, new)["h"] == CHANGED
 
@@ -137,7 +137,7 @@ int g(int x) { return 1 << x; }
 UBSAN_FLAGS = ("-fsanitize=bounds", "-fsanitize=shift")
 
 
-def test_ubsan_data_hold_lines(cc: Pairs):
+def test_ubsan_data_hold_lines(cc: Pairs) -> None:
     assert cc.diff_without_sources(UBSAN, shifted(UBSAN), *UBSAN_FLAGS) == {"f": RECORDS, "g": RECORDS}
 
 
@@ -149,12 +149,12 @@ def test_ubsan_data_hold_lines(cc: Pairs):
         ("1 << x", "1U << x"),
     ],
 )
-def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, after: str):
+def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, after: str) -> None:
     found = gcc.diff_without_sources(UBSAN, shifted(UBSAN.replace(before, after)), *UBSAN_FLAGS)
     assert before in UBSAN and CHANGED in found.values()
 
 
-def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs):
+def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs) -> None:
     """Init memory is given back after boot; that the UBSAN data beside it hold a line does not matter."""
     source = at_line(
         40,

@@ -14,6 +14,7 @@ from kbuild_klp import secondlook
 from kbuild_klp.builds import TreeBuild
 from kbuild_klp.classify import Change
 from kbuild_klp.diff import compare
+from kbuild_klp.explain import PATIENCE
 from kbuild_klp.report import json, text
 
 SOURCE = """int pass(int, int);
@@ -40,10 +41,10 @@ def _answers(old: TreeBuild, new: TreeBuild, jobs: int) -> list[dict[str, Any]]:
     return [{"object": group["object"], **change} for group in document["objects"] for change in group["changes"]]
 
 
-@pytest.mark.parametrize("patience", [secondlook.PATIENCE, 0])
+@pytest.mark.parametrize("patience", [PATIENCE, 0])
 def test_several_processes_say_what_one_says(
     builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch, patience: int
-):
+) -> None:
     """Reasons and verdicts too, and when there is too much to explain."""
     monkeypatch.setattr(secondlook, "PATIENCE", patience)
     alone = _answers(*builds, 1)
@@ -57,13 +58,15 @@ def test_several_processes_say_what_one_says(
     assert _answers(*builds, 3) == alone
 
 
-def test_progress_counts_the_objects_that_differ(builds: tuple[TreeBuild, TreeBuild]):
+def test_progress_counts_the_objects_that_differ(builds: tuple[TreeBuild, TreeBuild]) -> None:
     calls: list[tuple[int, int]] = []
     compare(*builds, 1, looking=lambda done, total: calls.append((done, total)))
     assert calls == [(done, len(OBJECTS)) for done in range(1, len(OBJECTS) + 1)]
 
 
-def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_leaves_the_change_and_says_so(
+    builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> list[Change]:
         raise RuntimeError("broken")
 
@@ -75,7 +78,7 @@ def test_a_fault_leaves_the_change_and_says_so(builds: tuple[TreeBuild, TreeBuil
     assert all("broken" in line and "\n" not in line for line in report.warnings)
 
 
-def test_proof_is_in_the_document_of_line_only_changes_only(builds: tuple[TreeBuild, TreeBuild]):
+def test_proof_is_in_the_document_of_line_only_changes_only(builds: tuple[TreeBuild, TreeBuild]) -> None:
     report = compare(*builds, 1)
     document = reader.loads(json.render(report))
     changes = [change for part in document["objects"] for change in part["changes"]]

@@ -48,7 +48,7 @@ int nothing(int x) { return x * 40; }
 """
 
 
-def test_every_form_of_a_line_number_is_one_when_nothing_but_lines_differs(cc: Pairs):
+def test_every_form_of_a_line_number_is_one_when_nothing_but_lines_differs(cc: Pairs) -> None:
     found = cc.diff(
         {"unit.c": at_line(40, FORMS), "h.h": HEADER}, {"unit.c": shifted(at_line(40, FORMS)), "h.h": shifted(HEADER)}
     )
@@ -63,7 +63,7 @@ def test_every_form_of_a_line_number_is_one_when_nothing_but_lines_differs(cc: P
 PLAIN = {"immediate", "in_memory", "on_the_stack", "over_lines", "among_arguments", "among_variable_arguments"}
 
 
-def test_with_a_change_elsewhere_each_number_needs_a_line_of_its_own(cc: Pairs):
+def test_with_a_change_elsewhere_each_number_needs_a_line_of_its_own(cc: Pairs) -> None:
     end = "int edited(int x) { return other(x) + 1; }\n"
     new = shifted(at_line(40, FORMS)) + end.replace("+ 1", "- 1")
     found = cc.diff({"unit.c": at_line(40, FORMS) + end, "h.h": HEADER}, {"unit.c": new, "h.h": HEADER})
@@ -72,7 +72,7 @@ def test_with_a_change_elsewhere_each_number_needs_a_line_of_its_own(cc: Pairs):
     assert {name for name, answer in found.items() if answer == CHANGED} == {"edited", "folded"}
 
 
-def test_header_lines_with_a_change_elsewhere(cc: Pairs):
+def test_header_lines_with_a_change_elsewhere(cc: Pairs) -> None:
     source = '#include "h.h"\nint f(int x) { return inlined(x) + 3; }\nint edited(int x) { return other(x) + 1; }\n'
     found = cc.diff(
         {"unit.c": source, "h.h": HEADER}, {"unit.c": source.replace("(x) + 1", "(x) - 1"), "h.h": shifted(HEADER)}
@@ -106,7 +106,7 @@ def _sizes(old: SourceTree, new: SourceTree) -> tuple[int, int]:
     return change.old.size, change.new.size
 
 
-def test_line_that_needs_a_longer_instruction_is_a_line(gcc: Pairs):
+def test_line_that_needs_a_longer_instruction_is_a_line(gcc: Pairs) -> None:
     old, new = gcc.tree(LONGER_OLD, *LONGER_FLAGS), gcc.tree(LONGER_NEW, *LONGER_FLAGS)
     before, after = _sizes(old, new)
     assert after == before + 3
@@ -115,7 +115,7 @@ def test_line_that_needs_a_longer_instruction_is_a_line(gcc: Pairs):
     assert answers(old, new) == {"f": PROVED}
 
 
-def test_branches_that_become_longer_with_it_are_the_same(gcc: Pairs):
+def test_branches_that_become_longer_with_it_are_the_same(gcc: Pairs) -> None:
     growth = set()
     for fill in range(40, 72):
         flags = (*LONGER_FLAGS[:2], f'-DFILL=asm volatile(".skip {fill}, 0x90")')
@@ -129,18 +129,18 @@ def test_branches_that_become_longer_with_it_are_the_same(gcc: Pairs):
 @pytest.mark.parametrize(
     ("before", "after"), [("> 3", "> 4"), ("x + 1", "x + 2"), ("5, x", "6, x"), ("return 0", "return 1")]
 )
-def test_longer_instruction_does_not_hide_another_change(gcc: Pairs, before: str, after: str):
+def test_longer_instruction_does_not_hide_another_change(gcc: Pairs, before: str, after: str) -> None:
     assert gcc.diff(LONGER_OLD, LONGER_NEW.replace(before, after), *LONGER_FLAGS) == {"f": CHANGED}
 
 
-def test_longer_instruction_with_a_change_elsewhere_is_reported(gcc: Pairs):
+def test_longer_instruction_with_a_change_elsewhere_is_reported(gcc: Pairs) -> None:
     """A limit: see kbuild_klp/lineproof.py."""
     end = "int edited(int x) { return other(x) + 1; }\n"
     found = gcc.diff(LONGER_OLD + end, LONGER_NEW + end.replace("+ 1", "- 1"), *LONGER_FLAGS)
     assert found == {"f": CHANGED, "edited": CHANGED}
 
 
-def test_objects_that_are_not_of_these_sources_do_not_profit(gcc: Pairs):
+def test_objects_that_are_not_of_these_sources_do_not_profit(gcc: Pairs) -> None:
     """Numbers that are no lines stay changes even if the sources say that nothing but lines can differ."""
     source = at_line(40, "int other(int);\nint f(int x) { return other(NUMBER) + x; }\n")
     old, new = gcc.tree(source, "-DNUMBER=77"), gcc.tree(shifted(source), "-DNUMBER=7777")
@@ -156,7 +156,7 @@ def _scrub(tree: SourceTree, flag: str) -> SourceTree:
 
 
 @pytest.mark.parametrize(("before", "after"), [("other", "third"), ("other", "+other"), ("other", "other(0),other")])
-def test_longer_instruction_is_compared_with_all_around_it(gcc: Pairs, before: str, after: str):
+def test_longer_instruction_is_compared_with_all_around_it(gcc: Pairs, before: str, after: str) -> None:
     """The sources claim that nothing but lines differs; what the instructions refer to says otherwise."""
     source = LONGER.replace("other(int)", "other(int), third(int)").replace("other(x + 1)", "CALL(x + 1)")
     trees = [
@@ -323,7 +323,7 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize("case", LOOK_ALIKES, ids=lambda case: case.name)
-def test_constant_that_goes_the_way_of_the_lines_is_a_change(gcc: Pairs, case: LookAlike):
+def test_constant_that_goes_the_way_of_the_lines_is_a_change(gcc: Pairs, case: LookAlike) -> None:
     old, new = case.sources()
     found = answers(gcc.tree(old, *case.flags[0]), gcc.tree(new, *case.flags[1]))
     assert {name: answer for name, answer in found.items() if name in case.expected} == case.expected
@@ -342,7 +342,7 @@ int edited(int x) { return other(x) + 1; }
 """
 
 
-def test_copies_of_a_line_are_one_line(cc: Pairs):
+def test_copies_of_a_line_are_one_line(cc: Pairs) -> None:
     new = shifted(COPIED).replace("(x) + 1", "(x) - 1")
     old_tree, new_tree = (cc.tree({"unit.c": text, "h.h": HEADER, "n.h": ""}, "-DALSO=") for text in (COPIED, new))
     (change,) = [c for group in report_of(old_tree, new_tree).objects for c in group.changes if c.symbol == "f"]
@@ -350,7 +350,7 @@ def test_copies_of_a_line_are_one_line(cc: Pairs):
     assert answers(old_tree, new_tree) == {"f": PROVED, "edited": CHANGED}
 
 
-def test_copies_do_not_excuse_a_constant(cc: Pairs):
+def test_copies_do_not_excuse_a_constant(cc: Pairs) -> None:
     """It has the number of the line, is not written as one, and is passed to another function."""
     enum = "enum { E0,\nE1,\nE2,\n%sLAST };\n"
     found = cc.diff(
@@ -361,14 +361,14 @@ def test_copies_do_not_excuse_a_constant(cc: Pairs):
     assert found == {"f": CHANGED}
 
 
-def test_function_that_was_edited_is_never_excused(gcc: Pairs):
+def test_function_that_was_edited_is_never_excused(gcc: Pairs) -> None:
     source = at_line(40, '#include "h.h"\nint f(int x)\n{\n\tint y = x;\n\treturn WARN(y);\n}\n')
     assert gcc.diff({"unit.c": source, "h.h": HEADER}, {"unit.c": shifted(source), "h.h": HEADER}) == {"f": PROVED}
     renamed = shifted(source.replace("y", "z"))
     assert gcc.diff({"unit.c": source, "h.h": HEADER}, {"unit.c": renamed, "h.h": HEADER}) == {"f": CHANGED}
 
 
-def test_function_that_was_edited_is_not_excused_by_lines_of_another(gcc: Pairs):
+def test_function_that_was_edited_is_not_excused_by_lines_of_another(gcc: Pairs) -> None:
     source = COPIED.replace("ALSO", "").replace("{\n\treturn w", "{\n\tint y = x;\n\treturn w")
     files = {"h.h": HEADER, "n.h": ""}
     assert gcc.diff({"unit.c": source, **files}, {"unit.c": shifted(source), **files}) == {"f": PROVED}
@@ -376,7 +376,7 @@ def test_function_that_was_edited_is_not_excused_by_lines_of_another(gcc: Pairs)
     assert gcc.diff({"unit.c": source, **files}, {"unit.c": renamed, **files}) == {"f": CHANGED}
 
 
-def test_system_calls_are_found_by_their_arguments(gcc: Pairs):
+def test_system_calls_are_found_by_their_arguments(gcc: Pairs) -> None:
     header = HEADER + "#define SYSCALL_DEFINE1(name, arg) long __do_sys_##name(arg)\n"
     source = at_line(
         40,
@@ -400,17 +400,17 @@ int edited(int x) { return x + 1; }
 """
 
 
-def test_records_are_proved_too(gcc: Pairs):
+def test_records_are_proved_too(gcc: Pairs) -> None:
     assert gcc.diff(BUG, shifted(BUG)) == {"f": PROVED}
     assert gcc.diff(BUG, shifted(BUG).replace("x + 1", "x - 1")) == {"f": PROVED, "edited": CHANGED}
 
 
-def test_record_of_a_line_that_was_edited_is_known_by_itself(gcc: Pairs):
+def test_record_of_a_line_that_was_edited_is_known_by_itself(gcc: Pairs) -> None:
     assert gcc.diff(BUG, shifted(BUG).replace("\tBUG_ENTRY", "\t\tBUG_ENTRY")) == {"f": RECORDS}
     assert gcc.diff_without_sources(BUG, shifted(BUG)) == {"f": RECORDS}
 
 
-def test_ubsan_data_are_proved_by_their_file(cc: Pairs):
+def test_ubsan_data_are_proved_by_their_file(cc: Pairs) -> None:
     source = at_line(
         40, "extern int table[8];\nint f(int x) { return table[x]; }\nint edited(int x) { return x + 1; }\n"
     )
@@ -418,7 +418,7 @@ def test_ubsan_data_are_proved_by_their_file(cc: Pairs):
     assert cc.diff(source, new, "-fsanitize=bounds") == {"f": PROVED, "edited": CHANGED}
 
 
-def test_column_that_moved_like_the_lines_is_a_change(gcc: Pairs):
+def test_column_that_moved_like_the_lines_is_a_change(gcc: Pairs) -> None:
     """Two more blanks on the line, two more lines above; the expression stands in column 23, and there is a line 23."""
     source = at_line(40, "extern int table[8];\nint f(int x) { return table[x]; }\n")
     wider = shifted(source, 2).replace("{ return", "{   return")
@@ -435,13 +435,13 @@ int f(int x) { return x; }
 """
 
 
-def test_names_with_lines_in_them(gcc: Pairs):
+def test_names_with_lines_in_them(gcc: Pairs) -> None:
     # note_4 and note_5 become note_5 and note_6, of which one was there before.
     assert gcc.diff(NOTES, shifted(NOTES)) == {"note_5": PROVED, "note_6": PROVED, "note_7": PROVED}
     assert gcc.diff(NOTES, shifted(NOTES, 9)) == {"note_13": PROVED, "note_14": PROVED, "note_15": PROVED}
 
 
-def test_names_with_other_numbers_in_them(gcc: Pairs):
+def test_names_with_other_numbers_in_them(gcc: Pairs) -> None:
     source = "static const int note_{} __attribute__((used)) = 5;\nint f(int x) {{ return x; }}\n"
     old, new = source.format(40), shifted(source.format(41))
     found = gcc.diff(at_line(40, old), at_line(40, new))

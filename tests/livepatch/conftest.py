@@ -65,8 +65,8 @@ class Kernels:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.old: KernelBuild | None = None
-        self.new: KernelBuild | None = None
+        self.old: KernelBuild
+        self.new: KernelBuild
 
     def build(
         self, old: dict[str, str], new: dict[str, str], flags: tuple[str, ...] = TRACED, new_flags: tuple[str, ...] = ()

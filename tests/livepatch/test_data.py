@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from livepatch.conftest import Kernels
 
 ONLY = "a livepatch replaces functions only"
 
@@ -21,12 +24,12 @@ ONLY = "a livepatch replaces functions only"
         ("const int modes[2] = {1, 2};", "const int modes[2] = {1, 3};", "content"),
     ],
 )
-def test_changed_data(kernels: Any, old: str, new: str, what: str) -> None:
+def test_changed_data(kernels: Kernels, old: str, new: str, what: str) -> None:
     (reasons,) = kernels.of(old, new).values()
     assert reasons == [f"data: {what}; {ONLY}"]
 
 
-def test_a_key_that_starts_with_another_value(kernels: Any) -> None:
+def test_a_key_that_starts_with_another_value(kernels: Kernels) -> None:
     source = "struct static_key { int enabled; void *type; } key = { %d, 0 };"
     assert kernels.of(source % 0, source % 1) == {"key": [f"data: content; {ONLY}"]}
 
@@ -35,7 +38,7 @@ def test_a_key_that_starts_with_another_value(kernels: Any) -> None:
 @pytest.mark.parametrize(
     "source", ["int limit = 5;", "static int calls; int *p = &calls;", "const int table[] = {1, 2, 3};"]
 )
-def test_data_that_came_or_went(kernels: Any, change: str, source: str) -> None:
+def test_data_that_came_or_went(kernels: Kernels, change: str, source: str) -> None:
     sources = ["int other;", "int other; " + source]
     if change == "removed":
         sources.reverse()
@@ -43,31 +46,31 @@ def test_data_that_came_or_went(kernels: Any, change: str, source: str) -> None:
     assert verdicts and not any(verdicts.values())
 
 
-def test_only_others_may_use_it_now(kernels: Any) -> None:
+def test_only_others_may_use_it_now(kernels: Kernels) -> None:
     source = "%s int limit = 5; int *p = &limit;"
     assert kernels.of(source % "static", source % "") == {"limit": []}
 
 
-def test_an_absolute_symbol(kernels: Any) -> None:
+def test_an_absolute_symbol(kernels: Kernels) -> None:
     """All that there is to it is its value, which the linker puts into who uses it."""
     source = "#asm\n.globl limit\nlimit = %d\n"
     assert kernels.of(source % 5, source % 6) == {"limit": [f"data: content; {ONLY}"]}
 
 
 @pytest.mark.parametrize("section", [".data..ro_after_init", ".data..read_mostly"])
-def test_data_that_moved(kernels: Any, section: str) -> None:
+def test_data_that_moved(kernels: Kernels, section: str) -> None:
     source = "%s int limit = 5;"
     assert kernels.of(source % "", source % f'__attribute__((section("{section}")))') == {"limit": []}
 
 
-def test_data_that_moved_out_of_init(kernels: Any) -> None:
+def test_data_that_moved_out_of_init(kernels: Kernels) -> None:
     source = '__attribute__((section("%s"))) int limit = 5;'
     verdicts = kernels.of(source % ".init.data", source % ".data")
     assert verdicts == {"limit": ["init or exit code: in .init.data"]}
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_data_that_became_per_cpu(kernels: Any, back: bool) -> None:
+def test_data_that_became_per_cpu(kernels: Kernels, back: bool) -> None:
     """Patched functions would add the offset of a CPU to the address of one variable."""
     sections = [".data", ".data..percpu"]
     if back:
@@ -90,51 +93,51 @@ def test_data_that_became_per_cpu(kernels: Any, back: bool) -> None:
         ("__param", "table: __param is read at boot, or when the module is loaded"),
     ],
 )
-def test_data_that_is_read_once(kernels: Any, section: str, reason: str, change: str) -> None:
+def test_data_that_is_read_once(kernels: Kernels, section: str, reason: str, change: str) -> None:
     source = 'int other; __attribute__((section("%s"))) long entry = %d;'
     old = "int other;" if change == "added" else source % (section, 5)
     new = "int other;" if change == "removed" else source % (section, 6)
     assert kernels.of(old, new)["entry"] == [reason]
 
 
-def test_tracepoints_come_with_the_livepatch(kernels: Any) -> None:
+def test_tracepoints_come_with_the_livepatch(kernels: Kernels) -> None:
     source = 'int other; __attribute__((section("__tracepoints"))) long entry = 5;'
     assert kernels.of("int other;", source)["entry"] == []
 
 
-def test_content_without_a_symbol(kernels: Any) -> None:
+def test_content_without_a_symbol(kernels: Kernels) -> None:
     source = "#asm\n.section .rodata\n.globl a\na: .quad 1\n.size a, 8\n.quad %d\n"
     assert kernels.of(source % 5, source % 6) == {".rodata": [f"data: content without a symbol; {ONLY}"]}
 
 
-def test_flags_of_a_section(kernels: Any) -> None:
+def test_flags_of_a_section(kernels: Kernels) -> None:
     source = '#asm\n.section .extra, "%s"\n.globl a\na: .quad 1\n.size a, 8\n'
     assert kernels.of(source % "a", source % "aw")[".extra"] == [f"data: type or flags of the section; {ONLY}"]
 
 
-def test_the_order_of_a_table(kernels: Any) -> None:
+def test_the_order_of_a_table(kernels: Kernels) -> None:
     source = '#asm\n.section .table, "a"\n.globl a, b\n%s: .quad 1\n.size %s, 8\n%s: .quad 1\n.size %s, 8\n'
     verdicts = kernels.of(source % ("a", "a", "b", "b"), source % ("b", "b", "a", "a"))
     assert verdicts == {".table": [f"data: the order of its symbols; {ONLY}"]}
 
 
-def test_the_alignment_of_a_section(kernels: Any) -> None:
+def test_the_alignment_of_a_section(kernels: Kernels) -> None:
     source = '#asm\n.section .extra, "a"\n.p2align %d\n.quad 1\n'
     assert kernels.of(source % 3, source % 4) == {".extra": [f"data: alignment; {ONLY}"]}
 
 
-def test_the_alignment_of_a_variable(kernels: Any) -> None:
+def test_the_alignment_of_a_variable(kernels: Kernels) -> None:
     source = "int first, a __attribute__((aligned(%d))), b __attribute__((aligned(64)));"
     assert kernels.of(source % 64, source % 4) == {".bss": [f"data: alignment; {ONLY}"]}
 
 
-def test_the_alignment_of_code(kernels: Any) -> None:
+def test_the_alignment_of_code(kernels: Kernels) -> None:
     """New code comes with the livepatch, aligned as it is."""
     source = '#asm\n.section .text.extra, "ax"\n.p2align %d\n.quad 1\n'
     assert kernels.of(source % 3, source % 4) == {".text.extra": []}
 
 
-def test_the_vdso(kernels: Any) -> None:
+def test_the_vdso(kernels: Kernels) -> None:
     """The image is an array in vmlinux; the functions beside it in the same directory are functions as others."""
     image = "const unsigned char raw_data[4] = {1, 2, 3, %d};"
     function = "int map_vdso(int x) { return x + %d; }"

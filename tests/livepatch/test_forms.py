@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_build import klp
@@ -15,6 +15,9 @@ from kbuild_klp.report import text
 from kbuild_klp.report.model import ObjectChanges, Report
 from kbuild_klp.verdict import NOTES, Obstacle, Reason, Verdict
 
+if TYPE_CHECKING:
+    from livepatch.conftest import Kernels
+
 OLD = """
 int foo(int x) { return x + 1; }
 __attribute__((no_instrument_function)) int bar(int x) { return x + 1; }
@@ -23,7 +26,7 @@ int limit = 1;
 """
 
 
-def test_text_and_json(kernels: Any) -> None:
+def test_text_and_json(kernels: Kernels) -> None:
     kernels.build({"fs/a.o": OLD}, {"fs/a.o": OLD.replace("+ 1", "+ 2").replace("= 1", "= 2")})
     done = klp("diff", "old", "new", cwd=kernels.root)
     assert (done.status, done.err) == (1, "")
@@ -51,7 +54,7 @@ def test_text_and_json(kernels: Any) -> None:
     }
 
 
-def test_a_kernel_without_livepatch(kernels: Any) -> None:
+def test_a_kernel_without_livepatch(kernels: Kernels) -> None:
     """One line, and no sign at every change."""
     kernels.build({"fs/a.o": OLD}, {"fs/a.o": OLD.replace("+ 1", "+ 2")})
     kernels.old.write("include/config/auto.conf", "CONFIG_X86_64=y\n")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from livepatch.conftest import Kernels
 
 # An entry of __jump_table (struct jump_entry) and a call of a static call's trampoline, as arch/x86 makes them.
 HEAD = r"""
@@ -35,7 +38,7 @@ CALL = ("TRAMPOLINE(call);", "CALL(call)")
 
 
 @pytest.mark.parametrize("use", [KEY, OWN_STATIC_KEY, CALL], ids=["key", "static key", "call"])
-def test_of_vmlinux(kernels: Any, use: tuple[str, str]) -> None:
+def test_of_vmlinux(kernels: Kernels, use: tuple[str, str]) -> None:
     assert kernels.of(*unit(*use), name="kernel/unit.o") == {"foo": []}
 
 
@@ -48,11 +51,11 @@ def test_of_vmlinux(kernels: Any, use: tuple[str, str]) -> None:
     ],
     ids=["key", "static key", "call"],
 )
-def test_of_the_module(kernels: Any, use: tuple[str, str], reason: str) -> None:
+def test_of_the_module(kernels: Kernels, use: tuple[str, str], reason: str) -> None:
     assert kernels.of(*unit(*use), name="drivers/unit.o") == {"foo": [reason]}
 
 
-def test_of_another_object_of_the_module(kernels: Any) -> None:
+def test_of_another_object_of_the_module(kernels: Kernels) -> None:
     old, new = unit("extern struct key key;", "BRANCH(key, 0)")
     keys = HEAD + "struct key key = {0, &key};"
     kernels.build({"drivers/unit.o": old, "drivers/keys.o": keys}, {"drivers/unit.o": new})
@@ -64,7 +67,7 @@ def test_of_another_object_of_the_module(kernels: Any) -> None:
 @pytest.mark.parametrize(
     ("home", "reasons"), [("vmlinux", []), ("net/core/net", ["static key: key of module net"])], ids=["vmlinux", "net"]
 )
-def test_exported_by_another(kernels: Any, home: str, reasons: list[str]) -> None:
+def test_exported_by_another(kernels: Kernels, home: str, reasons: list[str]) -> None:
     old, new = unit("extern struct key key;", "BRANCH(key, 0)")
     kernels.build({"drivers/unit.o": old}, {"drivers/unit.o": new})
     for build in (kernels.old, kernels.new):
@@ -72,19 +75,19 @@ def test_exported_by_another(kernels: Any, home: str, reasons: list[str]) -> Non
     assert kernels.verdicts() == {"foo": reasons}
 
 
-def test_nobody_says_whose_it_is(kernels: Any) -> None:
+def test_nobody_says_whose_it_is(kernels: Kernels) -> None:
     old, new = unit("extern struct key key;", "BRANCH(key, 0)")
     verdicts = kernels.of(old, new, name="drivers/unit.o")
     assert verdicts == {"foo": ["not known: whether static key key is that of a module"]}
 
 
-def test_a_new_use_of_a_key(kernels: Any) -> None:
+def test_a_new_use_of_a_key(kernels: Kernels) -> None:
     old = user(KEY[0], "")
     new = user(*KEY)
     assert kernels.of(old, new, name="drivers/unit.o") == {"foo": ["static key: key of module mod"]}
 
 
-def test_a_use_that_went_away(kernels: Any) -> None:
+def test_a_use_that_went_away(kernels: Kernels) -> None:
     """Asking for the key's value instead is how such a function is made to fit for a livepatch."""
     old = user(*KEY)
     new = user(KEY[0], "x += key.enabled")
@@ -92,7 +95,7 @@ def test_a_use_that_went_away(kernels: Any) -> None:
 
 
 @pytest.mark.parametrize("place", ["drivers/unit.o", "drivers/keys.o"])
-def test_a_key_that_comes_with_the_patch(kernels: Any, place: str) -> None:
+def test_a_key_that_comes_with_the_patch(kernels: Kernels, place: str) -> None:
     old = {"drivers/unit.o": user("extern struct key key;", ""), "drivers/keys.o": HEAD}
     new = {"drivers/unit.o": user("extern struct key key;", KEY[1])}
     new[place] = new.get(place, HEAD) + KEY[0]
@@ -102,13 +105,13 @@ def test_a_key_that_comes_with_the_patch(kernels: Any, place: str) -> None:
     assert kernels.verdicts() == {"foo": [], "key": []}
 
 
-def test_a_new_function_that_uses_a_key(kernels: Any) -> None:
+def test_a_new_function_that_uses_a_key(kernels: Kernels) -> None:
     new = user(*KEY)
     old = new.replace("int foo", "static inline int foo")
     assert kernels.of(old, new, name="drivers/unit.o")["foo"] == ["static key: key of module mod"]
 
 
-def test_dynamic_debug_brings_its_key_along(kernels: Any) -> None:
+def test_dynamic_debug_brings_its_key_along(kernels: Kernels) -> None:
     """The key of a pr_debug() is in its descriptor, of which the new function has one of its own."""
     descriptor = """static struct { const char *text[4]; int line; struct key key; }
         __attribute__((section("__dyndbg"), aligned(8), used)) descriptor = { { "a", "b", "c", "d" }, 17 };"""
@@ -116,19 +119,19 @@ def test_dynamic_debug_brings_its_key_along(kernels: Any) -> None:
     assert kernels.of(old, new, name="drivers/unit.o") == {"foo": []}
 
 
-def test_tracepoints_of_a_module_fall_silent(kernels: Any) -> None:
+def test_tracepoints_of_a_module_fall_silent(kernels: Kernels) -> None:
     declaration = "struct key __tracepoint_event = {0, 0}; TRAMPOLINE(tp_func_event);"
     source = unit(declaration, "BRANCH(__tracepoint_event, 8); CALL(tp_func_event)")
     note = "(tracepoint: event of module mod would be silent in the new function)"
     assert kernels.of(*source, name="drivers/unit.o") == {"foo": [note]}
 
 
-def test_tracepoints_of_vmlinux(kernels: Any) -> None:
+def test_tracepoints_of_vmlinux(kernels: Kernels) -> None:
     source = unit("struct key __tracepoint_event = {0, 0};", "BRANCH(__tracepoint_event, 8)")
     assert kernels.of(*source) == {"foo": []}
 
 
-def test_an_object_that_is_in_vmlinux_and_in_a_module(kernels: Any) -> None:
+def test_an_object_that_is_in_vmlinux_and_in_a_module(kernels: Kernels) -> None:
     old, new = unit(*KEY)
     kernels.build({"lib/unit.o": old}, {"lib/unit.o": new})
     for build in (kernels.old, kernels.new):

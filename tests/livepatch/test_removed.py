@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from livepatch.conftest import Kernels
 
 HELPER = "static __attribute__((noipa)) int helper(int *x) { return *x * 3; }\n"
 
@@ -12,29 +15,29 @@ def by(*names: str) -> list[str]:
     return [f"still referenced: by {', '.join(names)}"]
 
 
-def test_nobody_used_it(kernels: Any) -> None:
+def test_nobody_used_it(kernels: Kernels) -> None:
     assert kernels.of("int a; int helper(int x) { return x; }", "int a;") == {"helper": []}
 
 
-def test_who_used_it_is_replaced(kernels: Any) -> None:
+def test_who_used_it_is_replaced(kernels: Kernels) -> None:
     old = HELPER + "int foo(int *x) { return helper(x) + 1; }"
     assert kernels.of(old, "int foo(int *x) { return *x + 1; }") == {"helper": [], "foo": []}
 
 
-def test_who_used_it_cannot_be_replaced(kernels: Any) -> None:
+def test_who_used_it_cannot_be_replaced(kernels: Kernels) -> None:
     old = HELPER + "__attribute__((no_instrument_function)) int foo(int *x) { return helper(x) + 1; }"
     new = "__attribute__((no_instrument_function)) int foo(int *x) { return *x + 1; }"
     verdicts = kernels.of(old, new)
     assert verdicts["helper"] == by("foo") and verdicts["foo"][0].startswith("not traceable")
 
 
-def test_a_table_points_to_it(kernels: Any) -> None:
+def test_a_table_points_to_it(kernels: Kernels) -> None:
     source = HELPER + "static int second(int *x) { return *x; }\nint (*ops)(int *) = %s; void *used = second;"
     old, new = source % "helper", (source % "second").replace(HELPER, "")
     assert kernels.of(old, new)["helper"] == by("ops")
 
 
-def test_init_code_registered_it(kernels: Any) -> None:
+def test_init_code_registered_it(kernels: Kernels) -> None:
     """A function that was renamed: whoever was given its address at boot has the old one."""
     source = """static int %s(int *x) { return *x; } void add(int (*)(int *));
         __attribute__((section(".init.text"))) void start(void) { add(%s); }"""
@@ -42,14 +45,14 @@ def test_init_code_registered_it(kernels: Any) -> None:
     assert verdicts["show"] == by("start") and verdicts["print"] == []
 
 
-def test_a_table_that_went_with_it(kernels: Any) -> None:
+def test_a_table_that_went_with_it(kernels: Kernels) -> None:
     source = HELPER + "static int (*const ops[])(int *) = { helper, 0 };\n"
     user = "int foo(int i, int *x) { return ops[i](x); }"
     verdicts = kernels.of(source + user, "int foo(int i, int *x) { return *x; }")
     assert verdicts == {"helper": [], "ops": [], "foo": []}
 
 
-def test_a_chain_of_what_went(kernels: Any) -> None:
+def test_a_chain_of_what_went(kernels: Kernels) -> None:
     """The last one uses the middle one, which uses the first; and of the last one there is a table."""
     chain = """static __attribute__((noipa)) int one(int *x) { return *x; }
         static __attribute__((noipa)) int two(int *x) { return one(x + 1) + 1; }
@@ -59,7 +62,7 @@ def test_a_chain_of_what_went(kernels: Any) -> None:
     assert kernels.of(chain + user, rest) == {"one": [], "two": [], "three": [], "foo": []}
 
 
-def test_a_chain_that_is_still_in_use(kernels: Any) -> None:
+def test_a_chain_that_is_still_in_use(kernels: Kernels) -> None:
     chain = """static __attribute__((noipa)) int one(int *x) { return *x; }
         static __attribute__((noipa)) int two(int *x) { return one(x + 1) + 1; }\n"""
     table = "int other(int *x) { return *x; } int (*ops)(int *) = %s;"
@@ -67,7 +70,7 @@ def test_a_chain_that_is_still_in_use(kernels: Any) -> None:
     assert (verdicts["two"], verdicts["one"]) == (by("ops"), by("two"))
 
 
-def test_through_a_table_without_a_name(kernels: Any) -> None:
+def test_through_a_table_without_a_name(kernels: Kernels) -> None:
     """The compiler's table belongs to the function that uses it, and goes with it."""
     old = """#asm
         .text\n.globl foo\n.type foo, @function\nfoo:%s mov .Ltable(,%%rdi,8), %%rax\nret\n.size foo, . - foo
@@ -82,7 +85,7 @@ def test_through_a_table_without_a_name(kernels: Any) -> None:
     assert again.of(old, new)["helper"] == by("foo")
 
 
-def test_a_table_that_nobody_names(kernels: Any) -> None:
+def test_a_table_that_nobody_names(kernels: Kernels) -> None:
     """Whoever reads it does so by the bounds of its section."""
     source = (
         '#asm\n.text\n.type helper, @function\nhelper: ret\n.size helper, . - helper\n.section .table, "a"\n.quad %s\n'
@@ -94,12 +97,12 @@ def test_a_table_that_nobody_names(kernels: Any) -> None:
 RECURSIVE = "static __attribute__((noipa)) int helper(int x) { return x ? helper(x - 1) * x : 1; }\n"
 
 
-def test_itself_is_nobody(kernels: Any) -> None:
+def test_itself_is_nobody(kernels: Kernels) -> None:
     old = RECURSIVE + "int foo(int x) { return helper(x); }"
     assert kernels.of(old, "int foo(int x) { return x; }") == {"helper": [], "foo": []}
 
 
-def test_and_is_not_named(kernels: Any) -> None:
+def test_and_is_not_named(kernels: Kernels) -> None:
     assert kernels.of(RECURSIVE + "void *ops = helper;", "void *ops = 0;")["helper"] == by("ops")
 
 
@@ -110,26 +113,26 @@ CALLER = "int helper(int *x); int foo(int *x) { return helper(x) + 1; }"
 TABLE = "int helper(int *x); int other(int *x); int (*ops)(int *) = %s;"
 
 
-def test_an_object_whose_caller_is_replaced(kernels: Any) -> None:
+def test_an_object_whose_caller_is_replaced(kernels: Kernels) -> None:
     old = {"lib/helper.o": "int a;" + GLOBAL, "fs/user.o": CALLER}
     kernels.build(old, {"lib/helper.o": "int a;", "fs/user.o": "int foo(int *x) { return *x + 1; }"})
     assert kernels.verdicts() == {"helper": [], "foo": []}
 
 
-def test_an_object_whose_table_has_it(kernels: Any) -> None:
+def test_an_object_whose_table_has_it(kernels: Kernels) -> None:
     old = {"lib/helper.o": "int a;" + GLOBAL, "fs/user.o": TABLE % "helper"}
     kernels.build(old, {"lib/helper.o": "int a;", "fs/user.o": TABLE % "other"})
     assert kernels.verdicts()["helper"] == by("ops")
 
 
-def test_an_object_that_went_as_a_whole(kernels: Any) -> None:
+def test_an_object_that_went_as_a_whole(kernels: Kernels) -> None:
     old = {"lib/helper.o": GLOBAL, "fs/user.o": TABLE % "helper"}
     kernels.build(old, {"fs/user.o": TABLE % "other"})
     kernels.new.link("fs/user.o")
     assert kernels.verdicts()["helper"] == by("ops")
 
 
-def test_a_static_function_of_that_name_is_another(kernels: Any) -> None:
+def test_a_static_function_of_that_name_is_another(kernels: Kernels) -> None:
     old = {
         "lib/helper.o": "int a;" + HELPER + "int foo(int *x) { return helper(x); }",
         "fs/user.o": TABLE % "helper",
@@ -139,7 +142,7 @@ def test_a_static_function_of_that_name_is_another(kernels: Any) -> None:
     assert kernels.verdicts()["helper"] == []
 
 
-def test_it_moved_to_another_object(kernels: Any) -> None:
+def test_it_moved_to_another_object(kernels: Kernels) -> None:
     """Old callers, which did not change, are led to its new version as to that of a changed function."""
     old = {"lib/helper.o": "int a;" + GLOBAL, "lib/more.o": "int b;", "fs/user.o": CALLER}
     kernels.build(old, {"lib/helper.o": "int a;", "lib/more.o": "int b;" + GLOBAL})
@@ -150,7 +153,7 @@ def test_it_moved_to_another_object(kernels: Any) -> None:
     assert [reason.text for reason in gone.reasons] == ["moved to lib/more.o: that is the new version of it"]
 
 
-def test_it_moved_and_cannot_be_traced(kernels: Any) -> None:
+def test_it_moved_and_cannot_be_traced(kernels: Kernels) -> None:
     function = GLOBAL.replace("int helper", "__attribute__((no_instrument_function)) int helper", 1)
     old = {"lib/helper.o": "int a;" + function, "lib/more.o": "int b;", "fs/user.o": CALLER}
     kernels.build(old, {"lib/helper.o": "int a;", "lib/more.o": "int b;" + function})
@@ -161,7 +164,7 @@ def test_it_moved_and_cannot_be_traced(kernels: Any) -> None:
     assert not gone.possible
 
 
-def test_another_function_of_that_name_is_not_its_new_version(kernels: Any) -> None:
+def test_another_function_of_that_name_is_not_its_new_version(kernels: Kernels) -> None:
     """Neither a static one in place of a global one, nor the other way round."""
     static = GLOBAL.replace("int helper", "static int helper", 1) + "void *keep%d = helper;"
     for number, (old, new) in enumerate(((GLOBAL, static % 1), (static % 2, GLOBAL))):

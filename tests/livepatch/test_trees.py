@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_build import klp
@@ -15,6 +16,12 @@ from kbuild_klp.builds import open_build
 from kbuild_klp.diff import compare
 from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.report.model import Report
+
+if TYPE_CHECKING:
+    from livepatch.conftest import Kernels, Verdicts
+
+    Judge = Callable[[Report], Verdicts]
 
 GOOD = "int foo(int x) { return x + %d; }\n"
 OLD = {
@@ -33,7 +40,7 @@ DATA = "a livepatch replaces functions only"
 # -- exports ----------------------------------------------------------------------------------------------------------
 
 
-def exports(kernels: Any, old: str, new: str) -> None:
+def exports(kernels: Kernels, old: str, new: str) -> None:
     """Write both Module.symvers: in each word a symbol and its CRC."""
     for build, text in ((kernels.old, old), (kernels.new, new)):
         words = [word.split("=") for word in text.split()]
@@ -41,7 +48,7 @@ def exports(kernels: Any, old: str, new: str) -> None:
         build.write("Module.symvers", "".join(lines))
 
 
-def test_an_export_with_another_crc(kernels: Any, verdicts: Any) -> None:
+def test_an_export_with_another_crc(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build({"fs/a.o": GOOD % 1}, {"fs/a.o": GOOD % 2})
     exports(kernels, "foo=11111111 bar=22222222", "foo=0000beef bar=22222222")
     report = kernels.compare()
@@ -51,7 +58,7 @@ def test_an_export_with_another_crc(kernels: Any, verdicts: Any) -> None:
 
 @pytest.mark.parametrize("is_newer", [True, False])
 def test_an_export_of_an_object_that_was_built_after_the_list_of_exports(
-    kernels: Any, verdicts: Any, is_newer: bool
+    kernels: Kernels, verdicts: Judge, is_newer: bool
 ) -> None:
     """`make fs/` writes the CRC into the .cmd file of the object, and nothing else (gen_symversions)."""
     kernels.build({"fs/a.o": GOOD % 1}, {"fs/a.o": GOOD % 2})
@@ -63,7 +70,7 @@ def test_an_export_of_an_object_that_was_built_after_the_list_of_exports(
     assert verdicts(kernels.compare()) == {"foo": expected}
 
 
-def test_a_user_of_such_an_export(kernels: Any, verdicts: Any) -> None:
+def test_a_user_of_such_an_export(kernels: Kernels, verdicts: Judge) -> None:
     """The livepatch module would ask for the new CRC, and the running kernel not load it."""
     kernels.build(OLD, NEW)
     exports(kernels, "bar=22222222 far=1 limit=1", "bar=33333333 far=2 limit=1")
@@ -84,7 +91,7 @@ def test_a_user_of_such_an_export(kernels: Any, verdicts: Any) -> None:
         ("", "foo=11111111"),
     ],
 )
-def test_exports_that_do_not_differ(kernels: Any, old: str, new: str) -> None:
+def test_exports_that_do_not_differ(kernels: Kernels, old: str, new: str) -> None:
     kernels.build({"fs/a.o": GOOD % 1}, {"fs/a.o": GOOD % 2})
     exports(kernels, old, new)
     assert kernels.verdicts() == {"foo": []}
@@ -111,7 +118,7 @@ def test_the_file_of_exports(tmp_path: Path) -> None:
 # -- what is not at hand ----------------------------------------------------------------------------------------------
 
 
-def sides(kernels: Any, verdicts: Any, old: str, new: str, **options: Any) -> Any:
+def sides(kernels: Kernels, verdicts: Judge, old: str, new: str, **options: Any) -> Verdicts:
     return verdicts(compare(open_build(str(kernels.root / old)), open_build(str(kernels.root / new)), **options))
 
 
@@ -122,7 +129,7 @@ def unknown(what: str, why: str) -> str:
 KNOWN = {"limit": [f"data: content; {DATA}"], "a": [f"data: size 4 -> 8; {DATA}"]}
 
 
-def test_the_old_build_is_an_archive(kernels: Any, verdicts: Any) -> None:
+def test_the_old_build_is_an_archive(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(OLD, NEW)
     assert klp("export", "old", "-o", "old.klp", cwd=kernels.root).status == 0
     shutil.rmtree(kernels.root / "old")
@@ -132,7 +139,7 @@ def test_the_old_build_is_an_archive(kernels: Any, verdicts: Any) -> None:
     }  # fmt: skip
 
 
-def test_the_new_build_is_an_archive(kernels: Any, verdicts: Any) -> None:
+def test_the_new_build_is_an_archive(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(OLD, NEW)
     assert klp("export", "new", "-o", "new.klp", cwd=kernels.root).status == 0
     shutil.rmtree(kernels.root / "new")
@@ -142,21 +149,21 @@ def test_the_new_build_is_an_archive(kernels: Any, verdicts: Any) -> None:
     }  # fmt: skip
 
 
-def test_what_was_removed_from_an_archive(kernels: Any, verdicts: Any) -> None:
+def test_what_was_removed_from_an_archive(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(NEW, OLD)
     assert klp("export", "old", "-o", "old.klp", cwd=kernels.root).status == 0
     found = sides(kernels, verdicts, "old.klp", "new")
     assert found["added"] == [unknown("is still referenced", "the old object is not at hand")]
 
 
-def test_objects_that_were_not_read(kernels: Any, verdicts: Any) -> None:
+def test_objects_that_were_not_read(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(OLD, NEW)
     found = sides(kernels, verdicts, "old", "new", explain=False)
     assert found["foo"][0] == unknown("can be traced", "the old object was not read")
     assert {name: found[name] for name in KNOWN} == KNOWN
 
 
-def test_a_base_that_was_kept(kernels: Any) -> None:
+def test_a_base_that_was_kept(kernels: Kernels) -> None:
     """The old objects are there; what they were linked to is not."""
     kernels.build(OLD, NEW)
     root = kernels.root / "old"
@@ -169,7 +176,7 @@ def test_a_base_that_was_kept(kernels: Any) -> None:
     assert found["limit"]["possible"] is False
 
 
-def test_two_objects_of_a_tree(kernels: Any, verdicts: Any) -> None:
+def test_two_objects_of_a_tree(kernels: Kernels, verdicts: Judge) -> None:
     """Where the tree is, it says what they are linked into."""
     source = "static __attribute__((noinline)) int same(int x) { return x * %d; } int %s(int x) { return same(x); }"
     old = {"drivers/a.o": source % (3, "a"), "drivers/b.o": source % (3, "b")}
@@ -178,7 +185,7 @@ def test_two_objects_of_a_tree(kernels: Any, verdicts: Any) -> None:
     assert found == {"same": ["(sympos 2 of 2 in mod)"]}
 
 
-def test_two_objects_of_no_tree(kernels: Any, verdicts: Any) -> None:
+def test_two_objects_of_no_tree(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(OLD, NEW)
     for side in ("old", "new"):
         shutil.copy(kernels.root / side / "fs/a.o", kernels.root / f"{side}.o")
@@ -186,7 +193,7 @@ def test_two_objects_of_no_tree(kernels: Any, verdicts: Any) -> None:
     assert sides(kernels, verdicts, "old.o", "new.o") == {"foo": [unchecked], "added": []}
 
 
-def test_a_kernel_without_livepatch(kernels: Any, verdicts: Any) -> None:
+def test_a_kernel_without_livepatch(kernels: Kernels, verdicts: Judge) -> None:
     kernels.build(OLD, {**NEW, "fs/b.o": OLD["fs/b.o"].replace("int limit", "static int limit") + "int *p = &limit;"})
     for build in (kernels.old, kernels.new):
         build.write("include/config/auto.conf", "CONFIG_X86_64=y\nCONFIG_MODULES=y\n")
@@ -200,7 +207,9 @@ def test_a_kernel_without_livepatch(kernels: Any, verdicts: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["look", "judged"])
-def test_a_fault_costs_the_verdicts_only(kernels: Any, verdicts: Any, monkeypatch: Any, where: str) -> None:
+def test_a_fault_costs_the_verdicts_only(
+    kernels: Kernels, verdicts: Judge, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     def fail(*_: object) -> None:
         raise IndexError("oh")
 

@@ -62,7 +62,7 @@ def _bare(text: str) -> str:
         ("retq", "retq", "retq", "retq"),
     ],
 )
-def test_marks(old: str, new: str, old_marks: str, new_marks: str):
+def test_marks(old: str, new: str, old_marks: str, new_marks: str) -> None:
     texts = ["".join(f"[{text}]" if differs else text for text, differs in side) for side in marked(old, new)]
     assert texts == [old_marks, new_marks]
 
@@ -78,7 +78,7 @@ def _pair(gcc: Compiler) -> tuple[Path, Path]:
     return gcc.assembly(PAIR[0]), gcc.assembly(PAIR[1])
 
 
-def test_unified(gcc: Compiler):
+def test_unified(gcc: Compiler) -> None:
     lines = list(text_lines(listing(*_pair(gcc), "f"), UNIFIED))
     assert lines == [
         "  changed   f",
@@ -115,7 +115,7 @@ def test_unified(gcc: Compiler):
     ]
 
 
-def test_side_by_side(gcc: Compiler):
+def test_side_by_side(gcc: Compiler) -> None:
     lines = list(text_lines(listing(*_pair(gcc), "f", 1), COLUMNS))[8:]
     width = (110 - 4 - 3) // 2
     rows = [(line[4 : 4 + width].rstrip(), line[4 + width : 7 + width].strip(), line[7 + width :]) for line in lines]
@@ -137,7 +137,7 @@ def test_side_by_side(gcc: Compiler):
 
 
 @pytest.mark.parametrize("columns", [True, False])
-def test_colour_takes_the_place_of_marks(gcc: Compiler, columns: bool):
+def test_colour_takes_the_place_of_marks(gcc: Compiler, columns: bool) -> None:
     found = listing(*_pair(gcc), "f")
     style = ListingStyle(TextStyle(110, True), columns)
     lines = list(text_lines(found, style))
@@ -149,7 +149,7 @@ def test_colour_takes_the_place_of_marks(gcc: Compiler, columns: bool):
 
 @pytest.mark.parametrize("width", [60, 80, 100, 137])
 @pytest.mark.parametrize("color", [True, False])
-def test_columns_are_never_too_wide(gcc: Compiler, width: int, color: bool):
+def test_columns_are_never_too_wide(gcc: Compiler, width: int, color: bool) -> None:
     names = [f"a_very_long_name_of_a_function_that_goes_on_{'and_on_' * n}" for n in (3, 9)]
     old, new = (
         gcc.assembly(_function("nop\n" + "\n".join(f"call {name}{at}" for name in names for at in (n, n + 1))))
@@ -163,7 +163,7 @@ def test_columns_are_never_too_wide(gcc: Compiler, width: int, color: bool):
     assert {text.strip() for text in middle} == {"", "|"}
 
 
-def test_many_rows_are_cut_and_counted(gcc: Compiler):
+def test_many_rows_are_cut_and_counted(gcc: Compiler) -> None:
     old, new = (
         gcc.assembly(_function("\n".join(f"mov ${n}, %eax" for n in range(start, start + 300)))) for start in (0, 500)
     )
@@ -171,7 +171,7 @@ def test_many_rows_are_cut_and_counted(gcc: Compiler):
     assert lines[-1] == "    @@ and 101 more rows @@"
 
 
-def test_branches_and_jump_tables_that_go_elsewhere(gcc: Compiler):
+def test_branches_and_jump_tables_that_go_elsewhere(gcc: Compiler) -> None:
     table = ".section .rodata\n.p2align 3\n.Ltable: .quad .La, @\n"
     text = _function("je @1\njmp *.Ltable(,%rdi,8)\n.La: nop\n.Lb: hlt", table)
     old = gcc.assembly(text.replace("@1", ".La").replace("@", ".La"))
@@ -182,7 +182,7 @@ def test_branches_and_jump_tables_that_go_elsewhere(gcc: Compiler):
     assert lines[at + 1 : at + 3] == ["- +0x9    entry 1: [-nop-]", "+ +0xa    entry 1: {+hlt+}"]
 
 
-def test_entries_of_special_sections(gcc: Compiler):
+def test_entries_of_special_sections(gcc: Compiler) -> None:
     old, new = gcc.assembly(source()), gcc.assembly(with_change(feature=12, key="key_b"))
     found = listing(old, new, "user")
     lines = [line.strip() for line in text_lines(found, UNIFIED)]
@@ -193,14 +193,14 @@ def test_entries_of_special_sections(gcc: Compiler):
     assert found.first is None and found.hunks[0].what == "alternatives"
 
 
-def test_entries_that_come_and_go(gcc: Compiler):
+def test_entries_that_come_and_go(gcc: Compiler) -> None:
     more = '.pushsection .smp_locks, "a"\n.balign 4\n.long 667b - .\n.popsection'
     old, new = gcc.assembly(source()), gcc.assembly(with_change(more=more))
     lines = [line.strip() for line in text_lines(listing(old, new, "user"), UNIFIED)]
     assert lines[-2:] == ["@@ .smp_locks @@", "+ +0x1a   .smp_locks"]
 
 
-def test_data(gcc: Compiler):
+def test_data(gcc: Compiler) -> None:
     text = 'extern int one, two; struct {{ int *p; long n; char s[40]; }} v = {{ &{0}, {1}, "{2}" }};'
     old, new = (gcc.object(text.format(*values)) for values in (("one", 5, "abc"), ("two", 5, "abd")))
     lines = list(text_lines(listing(old, new, "v"), UNIFIED))[3:]
@@ -215,7 +215,7 @@ def test_data(gcc: Compiler):
     ]
 
 
-def test_long_strings_are_shown_where_they_differ(gcc: Compiler):
+def test_long_strings_are_shown_where_they_differ(gcc: Compiler) -> None:
     text = 'void take(const char *); void f(void) {{ take("{0} and so on, for more than a line {1}"); }}'
     old, new = (gcc.object(text.format("the same at the start", word)) for word in ("old", "new"))
     rows = [line for line in text_lines(listing(old, new, "f"), UNIFIED) if line.startswith(("    - ", "    + "))]
@@ -225,10 +225,10 @@ def test_long_strings_are_shown_where_they_differ(gcc: Compiler):
     assert shown_strings("b" * 100, "c" * 100) == (quote("b" * 100), quote("c" * 100))
 
 
-def test_columns_do_not_cut_off_what_differs():
+def test_columns_do_not_cut_off_what_differs() -> None:
     long = "a_long_name_of_a_target_that_is_the_same"
-    sides = [_line(0, f"jump label, target {long}, key {key}", "") for key in ("this_key", "that_key")]
-    found = Listing(JUDGED, [ListedHunk("jump labels", 0, [ListedRow(*sides, True)])], None, "")
+    old, new = (_line(0, f"jump label, target {long}, key {key}", "") for key in ("this_key", "that_key"))
+    found = Listing(JUDGED, [ListedHunk("jump labels", 0, [ListedRow(old, new, True)])], None, "")
     for color in (False, True):
         style = ListingStyle(TextStyle(80, color), True)
         *_, row = map(_bare, text_lines(found, style))
@@ -260,7 +260,7 @@ JUDGED = Change("f", "function", ChangeType.CHANGED, None, None, livepatch=POSSI
         ((NONE,), []),
     ],
 )
-def test_the_verdict_in_words(reasons: tuple[VerdictReason, ...], lines: list[str]):
+def test_the_verdict_in_words(reasons: tuple[VerdictReason, ...], lines: list[str]) -> None:
     change = replace(JUDGED, livepatch=Verdict(reasons))
     assert [line[4:] for line in reason_lines(change, TextStyle(80))] == lines
     document = as_data(Listing(change, [], None, ""))
@@ -268,24 +268,24 @@ def test_the_verdict_in_words(reasons: tuple[VerdictReason, ...], lines: list[st
     assert document["livepatch"] == {"possible": possible, "reasons": [reason.text for reason in reasons]}
 
 
-def test_line_numbers_have_no_verdict():
+def test_line_numbers_have_no_verdict() -> None:
     assert list(reason_lines(replace(JUDGED, change=ChangeType.LINE_ONLY), TextStyle(80))) == []
 
 
-def test_one_row_of_data_has_a_guide(gcc: Compiler):
+def test_one_row_of_data_has_a_guide(gcc: Compiler) -> None:
     old, new = (gcc.object(f"char v[40] = {{ [17] = {n}, [30] = {n + 1} }};") for n in (1, 4))
     lines = list(text_lines(listing(old, new, "v"), UNIFIED))
     assert lines[-2] == "                 ^^                                     ^^"
     assert lines[-1] == "      ... 1 unchanged ..." and "      ... 1 unchanged ..." in lines[:-2]
 
 
-def test_data_that_grew(gcc: Compiler):
+def test_data_that_grew(gcc: Compiler) -> None:
     old, new = gcc.object("char v[20] = { 1 };"), gcc.object("char v[40] = { 1 };")
     found = listing(old, new, "v")
     assert [(row.old is not None, row.new is not None) for row in found.hunks[0].rows] == [(True, True), (False, True)]
 
 
-def test_as_data(gcc: Compiler):
+def test_as_data(gcc: Compiler) -> None:
     found = listing(*_pair(gcc), "f")
     document = as_data(found)
     assert json.loads(json.dumps(document)) == document
@@ -316,12 +316,12 @@ def test_as_data(gcc: Compiler):
 
 
 @pytest.mark.parametrize("context", [0, 1, 3, 50])
-def test_context_does_not_change_the_data(gcc: Compiler, context: int):
+def test_context_does_not_change_the_data(gcc: Compiler, context: int) -> None:
     old, new = _pair(gcc)
     assert as_data(listing(old, new, "f", context)) == as_data(listing(old, new, "f"))
 
 
-def test_whole_of_what_was_added(gcc: Compiler):
+def test_whole_of_what_was_added(gcc: Compiler) -> None:
     old, new = (
         gcc.assembly(_function("nop")),
         gcc.assembly(_function("nop", ".globl g\n.type g, %function\ng: hlt\n.size g, 1\n")),
@@ -332,7 +332,7 @@ def test_whole_of_what_was_added(gcc: Compiler):
     assert Lister(ObjectView(str(old)), ObjectView(str(new))).listing(change, whole=False).hunks == []
 
 
-def test_source_lines_in_columns():
+def test_source_lines_in_columns() -> None:
     """A heading where the line of either side is another; at the right end of a row that is one below the other."""
     rows = [
         ListedRow(_line(0, "nop", "a.c:1"), _line(0, "nop", "a.c:2"), False),
