@@ -14,6 +14,7 @@ from xxhash import xxh3_128_hexdigest
 from kbuild_klp import sumfile
 from kbuild_klp.entry import Columns, Entry
 from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.sumfile import FORMAT_VERSION
 
 # Names as the reader gives them: UTF-8, or bytes that are none as surrogates.
 _NAMES = st.one_of(
@@ -68,7 +69,7 @@ def test_the_form_that_people_read() -> None:
         .decode()
         .splitlines()
     )
-    assert lines[0].startswith("# kbuild-klp 3 x86_64 table=1 digest=")
+    assert lines[0].startswith("# kbuild-klp 4 x86_64 table=1 digest=")
     # Fields that are empty at the end are not written.
     assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
     assert lines[2].endswith("\t0.1.2.-\t0a")
@@ -77,6 +78,8 @@ def test_the_form_that_people_read() -> None:
 
 
 DATA = _dump([_entry(), _entry(name="g")])
+HEAD = f"# kbuild-klp {FORMAT_VERSION} x86_64 table=1 ".encode()
+OTHER_VERSION = DATA.replace(b"klp %d " % FORMAT_VERSION, b"klp %d " % (FORMAT_VERSION + 1))
 
 
 @settings(max_examples=300, deadline=None)
@@ -111,15 +114,15 @@ def _signed(head: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (DATA.replace(b"klp 3 ", b"klp 2 "), "x: line 1: format version 2, this program reads 3"),
+        (OTHER_VERSION, f"x: line 1: format version {FORMAT_VERSION + 1}, this program reads {FORMAT_VERSION}"),
         (_signed(b"# kbuild-klp 7 future table=1 ", b"other\n"), "x: line 1: format version 7"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"function\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"\t".join([b"1"] * 10) + b"\n"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=1 ", b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
-        (_signed(b"# kbuild-klp 3 x86_64 table=" + b"9" * 5000 + b" ", b""), "x: line 1"),
+        (_signed(HEAD, b"function\tf\n"), "x: line 2: not an entry"),
+        (_signed(HEAD, b"a\tb\tc\tmany\te\tf\n"), "x: line 2: not an entry"),
+        (_signed(HEAD, b"\t".join([b"1"] * 10) + b"\n"), "x: line 2: not an entry"),
+        (_signed(HEAD, b"a\tb\tc\t1\te\tf"), "x: line 2: not an entry"),
+        (_signed(HEAD.replace(b"=1", b"=" + b"9" * 5000), b""), "x: line 1"),
         (_signed(b"# kbuild-klp " + b"9" * 5000 + b" x86_64 table=1 ", b""), "x: line 1"),
-        (_signed(b"# kbuild-klp 3 \xff table=1 ", b""), "x: line 1"),
+        (_signed(HEAD.replace(b"x86_64", b"\xff"), b""), "x: line 1"),
         (b"", "x: line 1: not a checksum file, or a truncated one"),
         (DATA.replace(b"\tf\t", b"\tF\t"), "x: line 1: content does not match its digest"),
     ],
@@ -174,7 +177,7 @@ def test_a_file_is_current_by_its_first_line(tmp_path: Path) -> None:
     table = sumfile.table_version()
     path.write_bytes(_dump([_entry()] * 100, table))
     assert sumfile.is_current(str(path))
-    for content in (b"", b"# kbuild-klp", DATA.replace(b"klp 3 ", b"klp 2 ")):
+    for content in (b"", b"# kbuild-klp", OTHER_VERSION):
         path.write_bytes(content)
         assert not sumfile.is_current(str(path))
     path.write_bytes(_dump([], table + 1))
