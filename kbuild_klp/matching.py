@@ -32,12 +32,32 @@ class Run(NamedTuple):
 
 def common_runs(old: Sequence[Item], new: Sequence[Item]) -> list[Run]:
     """Return what is the same in two sequences, in order, neighbours joined; it never crosses."""
+    head = _common_start(old, new)
+    tail = _common_start(old[head:][::-1], new[head:][::-1])
     numbers: dict[Item, int] = {}
     # Equal items have equal numbers, which are compared much faster than they are.
-    a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in (old, new))
+    inner = (items[head : len(items) - tail] for items in (old, new))
+    a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in inner)
+    found: list[Run] = []
+    _match(a, b, (0, len(a)), (0, len(b)), found, _DEEPEST)
     runs: list[Run] = []
-    _match(a, b, (0, len(a)), (0, len(b)), runs, _DEEPEST)
+    _add(runs, Run(0, 0, head))
+    for run in found:
+        _add(runs, Run(head + run.old, head + run.new, run.length))
+    _add(runs, Run(len(old) - tail, len(new) - tail, tail))
     return runs
+
+
+def _common_start(a: Sequence[Item], b: Sequence[Item]) -> int:
+    """Return how many items two sequences have in common at their beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _match(
