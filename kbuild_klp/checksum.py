@@ -309,14 +309,17 @@ class _Checksummer:
                 if canonical_name(name).numbered:
                     continue
                 offset = int(row["value"] - canonical.object.symbols["value"][canonical.part_symbols(part)[0]])
-                attributes = _SYMBOL_ATTRIBUTES.pack(offset, row["size"], row["info"], row["other"])
-                # What starts behind a label without bytes is somebody else's.
-                content = self.digests.content_digest(part) if row["size"] else b""
-                components = f"{_short(attributes)}.{_short(content)}.-.-"
-                checksum = xxh3_128_hexdigest(attributes + content)
+                # As one that ends its section, and has a part of its own: what starts behind is somebody else's.
+                kind, size = int(row["info"]) | int(row["other"]) << 8, int(row["size"])
+                columns = np.zeros((4, 1, 2), "<u8")
+                columns[0] = _digests_of([b"%d %d %d" % (kind, size, offset) if size or offset else b"%d" % kind])
+                if size:
+                    columns[1] = _digests_of([self.digests.content_digest(part)])
+                checksum = xxh3_128_hexdigest(struct.pack("<Q", size) + columns.tobytes())
+                [components] = _components(list(columns))
                 [label] = self._display_names(np.array([symbol], np.int64))
                 section = canonical.section_name(part)
-                yield Entry(KIND_DATA, label, section, int(row["size"]), checksum, components, "", "")
+                yield Entry(KIND_DATA, label, section, size, checksum, components, "", "")
 
     def _section_entries(self, used: set[int]) -> Columns:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from snippets import Compiler, changed, data_changed
+from snippets import Changes, Compiler, changed, data_changed
 
 _RECORDS = r"""
 struct ddebug {
@@ -227,3 +227,86 @@ def test_a_lock_class_key_is_not_its_neighbour(gcc: Compiler) -> None:
     """The oracle is wrong here too: one place has two names, and the relocation, to .bss, says neither."""
     more = _PLACE + "static int fourth_value;\nint fourth(int x) { return fourth_value += x; }\n"
     assert gcc.diff(_PLACE, more) == {("fourth", "function", "added"), ("fourth_value", "data", "added")}
+
+
+# -- variables without bytes ------------------------------------------------------------------------------------------
+
+USERS = "".join(
+    f".text\n.globl {name}\n.type {name},@function\n{name}: movq ${key}, %rdi\nret\n.size {name},.-{name}\n"
+    for name, key in (("f", "key.0"), ("g", "key.1"))
+)
+VALUE, FIRST, SECOND, LONG = (
+    f".bss\n.balign {max(size, 1)}\n.type {name},@object\n.size {name},{size}\n{name}: .zero {size}\n"
+    for name, size in (("value", 4), ("key.0", 0), ("key.1", 0), ("long", 8))
+)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ((VALUE, FIRST, LONG, SECOND), set()),
+        ((VALUE, LONG, FIRST, SECOND), set()),
+        # Where another variable begins in that place, the object does not say which of the two is meant.
+        ((FIRST, VALUE, SECOND, LONG), changed("f")),
+        ((FIRST, SECOND, VALUE, LONG), changed("f", "g")),
+    ],
+    ids=["apart", "at the end", "crossed", "at the beginning"],
+)
+def test_two_keys_without_bytes_may_lie_in_one_place(gcc: Compiler, order: tuple[str, ...], expected: Changes) -> None:
+    """struct lock_class_key without lockdep: neither is a variable that comes or goes, nor shared by f and g."""
+    together = USERS + "".join((VALUE, FIRST, SECOND, LONG))
+    assert gcc.diff_assembly(together, USERS + "".join(order)) == expected
+
+
+# -- labels where something begins that has no name -------------------------------------------------------------------
+
+END_LABEL = """
+.text
+.globl f
+.type f,@function
+f: movzbl CSWTCH.{0}(%rdi), %eax
+ret
+.size f,.-f
+.section .rodata,"a"
+.globl begin
+begin: .long 1
+{1}
+.type CSWTCH.{0},@object
+CSWTCH.{0}: .byte {2}
+.size CSWTCH.{0},1
+"""
+
+
+END = ".globl finish\nfinish:"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (f".hidden finish\n{END}", data_changed("finish")),
+        ("finish:", data_changed("finish")),
+        (".globl last\nlast:", {("finish", "data", "removed"), ("last", "data", "added")}),
+    ],
+)
+def test_an_end_label_where_a_numbered_table_begins_is_compared(gcc: Compiler, label: str, expected: Changes) -> None:
+    """uretprobe_trampoline_end of arch/x86/kernel/uprobes.c: other objects may refer to it."""
+    old = END_LABEL.format(1, END, 5)
+    assert gcc.diff_assembly(old, END_LABEL.format(1, label, 5)) == expected
+    assert gcc.diff_assembly(old, END_LABEL.format(7, END, 5)) == set()
+    assert gcc.diff_assembly(old, END_LABEL.format(7, END, 6)) == changed("f")
+
+
+def test_an_end_label_is_the_same_with_and_without_a_table_behind_it(gcc: Compiler) -> None:
+    """With -fdata-sections the table lies elsewhere. Who refers to the label does not refer to the table."""
+    user = ".text\n.globl g\n.type g,@function\ng: movq $finish, %rax\nret\n.size g,.-g\n"
+    old = user + END_LABEL.format(1, END, 5)
+    new = old.replace(".type CSWTCH", '.section .rodata.CSWTCH.1,"a"\n.type CSWTCH')
+    assert gcc.diff_assembly(old, new) == set()
+    assert gcc.diff_assembly(old, user + END_LABEL.format(1, END, 6)) == changed("f")
+
+
+def test_a_variable_that_a_numbered_table_shares_is_compared(gcc: Compiler) -> None:
+    """The compiler puts equal tables together (-fipa-icf): who knows one by its name reads it as well."""
+    label = ".type finish,@object\n.size finish,1\nfinish:"
+    old, new = END_LABEL.format(1, label, 5), END_LABEL.format(1, label, 6)
+    assert gcc.diff_assembly(old, new) == changed("f") | data_changed("finish")

@@ -135,7 +135,7 @@ def canonicalize(obj: ObjectFile) -> CanonicalObject:
     filler = code_filler(image, gaps)
     references = find_references(image, chunks, gaps, filler)
     anonymous = nameless_targets(image, references)
-    filler |= data_filler(image, gaps, anonymous)
+    filler |= data_filler(image, chunks, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
     image.release_relocations()

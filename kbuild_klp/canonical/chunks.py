@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from kbuild_klp.canonical.image import Image
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.names import canonical_name
 
 _END = np.iinfo(np.int64).max
 
@@ -59,6 +61,13 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
     is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
     eligible: NDArray[np.bool_] = in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label
     return eligible.nonzero()[0]
+
+
+def is_empty_variable(obj: ObjectFile, symbol: int) -> bool:
+    """Say whether a symbol is a static variable of a function, and has no bytes."""
+    row = obj.symbols[symbol]
+    is_static = row["info"] == elf.STB_LOCAL << 4 | elf.STT_OBJECT and not row["size"] and not row["other"]
+    return bool(is_static) and canonical_name(obj.symbol_name(symbol)).numbered
 
 
 def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
@@ -108,6 +117,9 @@ def find_chunks(image: Image) -> Chunks:
     chunk_end = reach[bounds[1:] - 1] if len(first) else chunk_start
     empty = (chunk_end == chunk_start).nonzero()[0]
     if len(empty):
+        # A compiler's variable of no bytes covers nothing; a label does.
+        is_variable = [is_empty_variable(obj, int(symbol)) for symbol in index[first[empty]].tolist()]
+        empty = empty[~np.array(is_variable)]
         limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
         following = np.concatenate([chunk_start[1:], [_END]])[empty]
         chunk_end[empty] = np.minimum(limit, following)
@@ -128,7 +140,8 @@ def find_gaps(image: Image, chunks: Chunks) -> Gaps:
     section = np.concatenate([image.order[keep], chunks.section])
     limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
     following = np.concatenate([chunks.start, [_END]])
-    end = np.minimum(limit, following[np.searchsorted(chunks.start, start, "left")])
+    first = following[np.searchsorted(chunks.start, image.starts[keep], "left")]
+    end = np.minimum(limit, np.concatenate([first, following[1:]]))
     real = (end > start).nonzero()[0]
     real = real[np.argsort(start[real], kind="stable")]
     return Gaps(start[real], end[real], section[real])

@@ -50,7 +50,10 @@ class SourceFiles:
 
 @dataclass(frozen=True)
 class Families:
-    """``parent`` of split-off parts, by part; ``numbered``: canonical name of each local symbol that had a number."""
+    """``parent`` of split-off parts, by part; ``numbered``: canonical name of each local symbol that had a number.
+
+    Those without bytes are not among them: which of two such keys is meant, means nothing.
+    """
 
     parent: dict[int, int]
     numbered: dict[int, str]
@@ -109,7 +112,7 @@ def find_families(canonical: CanonicalObject) -> Families:
             for symbol, (_, form), is_one in zip(
                 chunks.symbols[at].tolist(), canonical.numbered, counts.tolist(), strict=True
             )
-            if is_one
+            if is_one and symbol not in canonical.empty_variables
         }
     # Machine code lies first in the image.
     in_code = int(chunks.first[np.searchsorted(chunks.start, canonical.image.code_end)])

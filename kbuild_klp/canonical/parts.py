@@ -98,7 +98,7 @@ def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
     return result
 
 
-def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say which gaps in data are alignment: zeros, fewer than the section's alignment, to which nobody refers.
 
     ``targets`` are the sorted linear addresses to which something refers that names no symbol.
@@ -112,6 +112,10 @@ def data_filler(image: Image, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray
     mergeable = (headers["flags"][gaps.section] & elf.SHF_MERGE) != 0
     short = gaps.end - gaps.start < np.maximum(headers["align"][gaps.section].astype(np.int64), 1)
     at_head = gaps.start == image.base[gaps.section]
+    if at_head.any() and len(chunks.start):  # but for what aligns the second variable, behind one of no bytes
+        heads = gaps.start[at_head]
+        behind = np.minimum(np.searchsorted(chunks.start, heads), len(chunks.start) - 1)
+        at_head[at_head] = chunks.start[behind] != heads
     quiet = (gaps.start >= image.code_end) & ~has_target & ~has_relocation & ~mergeable & ~at_head & short
     result[quiet & no_content] = True
     content = image.data.data

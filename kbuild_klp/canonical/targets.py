@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.canonical.chunks import Chunks
 from kbuild_klp.canonical.image import Image
-from kbuild_klp.canonical.parts import FILLER, NAMED, OWNED, Parts
+from kbuild_klp.canonical.parts import CONTENT, FILLER, NAMED, OWNED, Parts
 from kbuild_klp.canonical.references import References
 from kbuild_klp.elf import constants as elf
 
@@ -114,7 +114,9 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     offset[known] = (references.target - parts.start[at])[known]
 
     kind = parts.kind[at]
-    by_name = known & (kind == NAMED)
+    # A global label in a nameless table is known by its name: the linker goes by that.
+    is_global = image.object.symbols["info"][references.symbol] >> 4 != elf.STB_LOCAL
+    by_name = known & ((kind == NAMED) | (named & is_global & (kind == CONTENT)))
     symbol[by_name] = references.symbol[by_name]
     if len(chunks.start):
         first = chunks.symbols[chunks.first[np.maximum(parts.chunk, 0)]]
