@@ -224,7 +224,8 @@ class _Checksummer:
             same = [
                 symbol for symbol in others if value[symbol] == value[head] and symbol not in canonical.empty_variables
             ]
-            result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
+            if same:
+                result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
         return result
 
     def _add_children(self, parts: NDArray[np.int64], columns: list[_Digests]) -> None:

@@ -33,6 +33,7 @@ class SourceFiles:
         self.many = len(index) > 1
         """True for an object linked from several sources, whose local names are only unique by file."""
         self._first = index
+        self._labels: dict[str, list[str]] = {}
 
     def position(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the file of each symbol, 0 for symbols before the first."""
@@ -44,7 +45,9 @@ class SourceFiles:
 
     def labels(self, symbols: NDArray[np.int64], wanted: NDArray[np.bool_], form: str) -> list[str]:
         """Return, for each symbol, the name of its file put into ``form``; nothing where it is not ``wanted``."""
-        labels = ["", *(form.format(name) for name in self._names)]
+        labels = self._labels.get(form)
+        if labels is None:
+            labels = self._labels[form] = ["", *map(form.format, self._names)]
         return list(map(labels.__getitem__, np.where(wanted, self.position(symbols) + 1, 0).tolist()))
 
 
