@@ -36,6 +36,10 @@ class Excuse(enum.Enum):
         "a variable of zeros moves by bytes that nobody has: where a variable lies is left out of its checksum, "
         "for its neighbours move it, and what it holds and how long it is stays the same"
     )
+    NO_LENGTH = (
+        "where a replacement of no bytes lies (struct alt_instr, replacementlen): the kernel reads nothing there, and "
+        "NOPs take the place of the old instructions"
+    )
 
 
 class Mutation(NamedTuple):
@@ -140,17 +144,31 @@ class Mutator:
                 continue
             where = (section, place)
             what = f"relocation at {self.object.section_names[section]}+{place:#x}"
+            excuse = Excuse.NO_LENGTH if self._has_no_length(section, place) else None
             for step in (1, -1, 4096):
-                yield Mutation(f"{what}: addend {step:+}", self._with(at + 16, struct.pack("<q", addend + step)), where)
+                data = self._with(at + 16, struct.pack("<q", addend + step))
+                yield Mutation(f"{what}: addend {step:+}", data, where, excuse)
             for other in (1, 2, 10, 11, 24, 77):
                 if other != kind and {other, kind} != _CALL_TYPES:
                     data = self._with(at + 8, struct.pack("<I", other))
-                    yield Mutation(f"{what}: type {kind} -> {other}", data, where)
+                    yield Mutation(f"{what}: type {kind} -> {other}", data, where, excuse)
             for other in {0, 1, symbol - 1, (symbol + 1) % len(self.object.symbols)} - {symbol, -1}:
                 if not self._same_meaning(symbol, other, addend):
                     data = self._with(at + 12, struct.pack("<I", other))
-                    yield Mutation(f"{what}: symbol {symbol} -> {other}", data, where)
+                    yield Mutation(f"{what}: symbol {symbol} -> {other}", data, where, excuse)
             yield Mutation(f"{what}: place + 1", self._with(at, struct.pack("<Q", place + 1)), where)
+
+    def _has_no_length(self, section: int, place: int) -> bool:
+        """Say whether a relocation says where something lies that has no bytes (special.toml, content)."""
+        rows = [row for row in special_table("x86_64").rows(self.object.section_names[section]) if row.content]
+        offsets = np.array([at for _, of, at, _, _, _ in self.relocations if of == section]) if rows else None
+        header = self.object.sections[section]
+        for row in rows:
+            size = row.entry_size(int(header["size"]), offsets) if offsets is not None else 0
+            if size and row.content and place % size == row.content.reference:
+                length = place - row.content.reference + row.content.length % size
+                return self.data[int(header["offset"]) + length] == 0
+        return False
 
     def _same_meaning(self, a: int, b: int, addend: int) -> bool:
         """Say whether two symbols are the same address, or addresses of no meaning at all."""
