@@ -197,7 +197,7 @@ class Mutator:
                 yield Mutation(f"{name}: binding {other}", self._with(at + 4, bytes([other << 4 | kind])))
             for other in {0, 1, 2} - {kind}:
                 yield Mutation(f"{name}: type {other}", self._with(at + 4, bytes([binding << 4 | other])))
-            for other in (1, 2, 3):
+            for other in {1, 2, 3} - {int(symbol["other"])}:
                 yield Mutation(f"{name}: visibility {other}", self._with(at + 5, bytes([other])))
             size = int(symbol["size"])
             for other in {size + 1, size - 1, 0} - {size, -1}:
