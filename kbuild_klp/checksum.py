@@ -123,7 +123,7 @@ class _Checksummer:
         for symbol in canonical.part_symbols(part)[1:].tolist():
             row = symbols[symbol]
             offset = int(row["value"]) - start
-            if not offset and symbol in canonical.empty_variables:
+            if not offset and symbol in canonical.image.empty_variables:
                 continue
             name = canonical_name(canonical.object.symbol_name(symbol)).text
             other = f"{offset} {name} {row['info']} {row['other']} {row['size']}\n"
@@ -222,7 +222,9 @@ class _Checksummer:
         for at in (chunks.first[chunk + 1] - chunks.first[chunk] > 1).nonzero()[0].tolist():
             head, *others = canonical.part_symbols(int(parts[at])).tolist()
             same = [
-                symbol for symbol in others if value[symbol] == value[head] and symbol not in canonical.empty_variables
+                symbol
+                for symbol in others
+                if value[symbol] == value[head] and symbol not in canonical.image.empty_variables
             ]
             if same:
                 result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
@@ -274,7 +276,9 @@ class _Checksummer:
         is_listed[list(self.families.parent)] = False
         for part in (is_listed & (self.canonical.parts.start == self.canonical.parts.end)).nonzero()[0].tolist():
             # Nothing is to be compared of it, and beside another variable it would be none of its own.
-            is_listed[part] = int(self.head[self.canonical.parts.chunk[part]]) not in self.canonical.empty_variables
+            is_listed[part] = (
+                int(self.head[self.canonical.parts.chunk[part]]) not in self.canonical.image.empty_variables
+            )
         is_unused = kind == CONTENT
         is_unused[list(used)] = False
         result = self._part_entries(np.concatenate([is_listed.nonzero()[0], is_unused.nonzero()[0]]))

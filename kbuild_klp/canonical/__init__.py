@@ -19,7 +19,6 @@ from kbuild_klp.canonical.image import Image, build_image
 from kbuild_klp.canonical.parts import PartKind, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.canonical.references import References, find_references
 from kbuild_klp.canonical.targets import Targets, find_targets, nameless_targets
-from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.names import CanonicalName, canonical_name, canonical_section, numbered_candidates
 from kbuild_klp.special import special_table
@@ -92,20 +91,6 @@ class CanonicalObject:
             if section in maybe and names[section].endswith(end):
                 found[section] = names[section].removesuffix(end) + f".{form.text}"
         return found
-
-    @cached_property
-    def empty_variables(self) -> dict[int, str]:
-        """The static variables without bytes, by symbol, with their names without number.
-
-        Where one lies is chance, and it is no other name of what starts there: struct lock_class_key without lockdep,
-        include/linux/lockdep_types.h.
-        """
-        symbols = self.object.symbols
-        is_empty = (symbols["info"] == elf.STB_LOCAL << 4 | elf.STT_OBJECT) & (symbols["size"] == 0)
-        is_empty &= (symbols["other"] == 0) & (self.object.shndx > 0)
-        found = is_empty.nonzero()[0].tolist()
-        names = ((symbol, canonical_name(self.object.symbol_name(symbol))) for symbol in found)
-        return {symbol: name.text for symbol, name in names if name.numbered}
 
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""

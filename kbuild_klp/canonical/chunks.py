@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from kbuild_klp.canonical.image import Image
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.names import canonical_name
 
 _END = np.iinfo(np.int64).max
 
@@ -61,13 +59,6 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
     is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
     eligible: NDArray[np.bool_] = in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label
     return eligible.nonzero()[0]
-
-
-def is_empty_variable(obj: ObjectFile, symbol: int) -> bool:
-    """Say whether a symbol is a static variable of a function, and has no bytes."""
-    row = obj.symbols[symbol]
-    is_static = row["info"] == elf.STB_LOCAL << 4 | elf.STT_OBJECT and not row["size"] and not row["other"]
-    return bool(is_static) and canonical_name(obj.symbol_name(symbol)).numbered
 
 
 def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
@@ -118,8 +109,7 @@ def find_chunks(image: Image) -> Chunks:
     empty = (chunk_end == chunk_start).nonzero()[0]
     if len(empty):
         # A compiler's variable of no bytes covers nothing; a label does.
-        is_variable = [is_empty_variable(obj, int(symbol)) for symbol in index[first[empty]].tolist()]
-        empty = empty[~np.array(is_variable)]
+        empty = empty[[symbol not in image.empty_variables for symbol in index[first[empty]].tolist()]]
         limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
         following = np.concatenate([chunk_start[1:], [_END]])[empty]
         chunk_end[empty] = np.minimum(limit, following)

@@ -115,7 +115,7 @@ def find_families(canonical: CanonicalObject) -> Families:
             for symbol, (_, form), is_one in zip(
                 chunks.symbols[at].tolist(), canonical.numbered, counts.tolist(), strict=True
             )
-            if is_one and symbol not in canonical.empty_variables
+            if is_one and symbol not in canonical.image.empty_variables
         }
     # Machine code lies first in the image.
     in_code = int(chunks.first[np.searchsorted(chunks.start, canonical.image.code_end)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile, Relocations
+from kbuild_klp.names import canonical_name
 from kbuild_klp.special import SectionClass, SpecialSection, SpecialTable
 
 GUARD = 16
@@ -65,6 +67,20 @@ class Image:
         self.object.release_pages()
         self.relocations = self.relocations.take(np.empty(0, np.int64))
         self.places = np.empty(0, np.int64)
+
+    @cached_property
+    def empty_variables(self) -> dict[int, str]:
+        """The static variables without bytes, by symbol, with their names without number.
+
+        Where one lies is chance, and it is no other name of what starts there: struct lock_class_key without lockdep,
+        include/linux/lockdep_types.h.
+        """
+        symbols = self.object.symbols
+        is_empty = (symbols["info"] == elf.STB_LOCAL << 4 | elf.STT_OBJECT) & (symbols["size"] == 0)
+        is_empty &= (symbols["other"] == 0) & (self.object.shndx > 0)
+        found = is_empty.nonzero()[0].tolist()
+        names = ((symbol, canonical_name(self.object.symbol_name(symbol))) for symbol in found)
+        return {symbol: name.text for symbol, name in names if name.numbered}
 
     def section_at(self, address: int) -> int:
         """Return the section in which a linear address lies (one past its end included)."""

@@ -198,7 +198,7 @@ class ObjectView:
     def _empty_variables(self) -> dict[int, str]:
         """The names, without number, of static variables without bytes, by address; empty where there are several."""
         found: dict[int, str] = {}
-        for symbol, name in self.canonical.empty_variables.items():
+        for symbol, name in self.canonical.image.empty_variables.items():
             base = int(self.canonical.image.base[self.object.shndx[symbol]])
             if base >= 0:
                 address = base + int(self.object.symbols["value"][symbol])

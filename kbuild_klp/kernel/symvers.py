@@ -57,15 +57,15 @@ def _newer_crcs(tree: BuildTree) -> Iterator[tuple[str, int]]:
     """Yield the CRCs of exports of objects that are newer than the file."""
     try:
         time = (Path(tree.root) / _FILE).stat().st_mtime_ns
-        names = {name for unit in tree.units() for name in unit.objects}
+        names = dict.fromkeys(name for unit in tree.units() for name in unit.objects)
     except (OSError, KlpError):
         return
     for name in names:
         path = Path(tree.root) / cmd_path(name)
         try:
             if path.stat().st_mtime_ns > time:
-                text = path.read_text("utf-8", "surrogateescape")
-                yield from ((symbol, int(crc, 16)) for symbol, crc in _CRC.findall(text))
+                found = _CRC.findall(read_text(str(path)) or "")
+                yield from ((symbol, int(crc, 16)) for symbol, crc in found)
         except OSError:
             continue  # an object that was copied in
 

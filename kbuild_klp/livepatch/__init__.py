@@ -35,6 +35,7 @@ _TABLES = (
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
     ("__param", "is read at boot, or when the module is loaded"),
 )
+_CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
 _PER_CPU = ".data..percpu"
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
@@ -223,7 +224,7 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Reason]:
         yield Reason(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")
     elif old.place.get("order") != new.place.get("order"):
         yield Reason(Obstacle.DATA, f"data: the order of its symbols; {_ONLY_FUNCTIONS}")
-    elif ".text" not in new.name and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why):
+    elif not _CODE.match(new.name) and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why):
         yield Reason(Obstacle.DATA, f"data: alignment; {_ONLY_FUNCTIONS}")
 
 

@@ -135,6 +135,8 @@ def test_the_alignment_of_code(kernels: Kernels) -> None:
     """New code comes with the livepatch, aligned as it is."""
     source = '#asm\n.section .text.extra, "ax"\n.p2align %d\n.quad 1\n'
     assert kernels.of(source % 3, source % 4) == {".text.extra": []}
+    data = source.replace(".text.extra", ".data.text").replace('"ax"', '"aw"')
+    assert kernels.of(data % 3, data % 4) == {".data.text": [f"data: alignment; {ONLY}"]}
 
 
 def test_the_vdso(kernels: Kernels) -> None:
