@@ -19,12 +19,12 @@ from xxhash import xxh3_64_hexdigest, xxh3_128_digest, xxh3_128_hexdigest
 
 from kbuild_klp.canonical import CanonicalObject
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
-from kbuild_klp.digests import ROW_SIZE, Digests
+from kbuild_klp.digests import ROW_SIZE, Digests, nobodys_part
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Columns, Entry
+from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Columns, Entry, SymbolId
 from kbuild_klp.layout import section_layouts, section_orders
 from kbuild_klp.names import canonical_name
-from kbuild_klp.reach import numbered_symbols, used_content
+from kbuild_klp.reach import ambiguous_symbols, used_content
 
 _SECTION_ATTRIBUTES = struct.Struct("<IQQ")
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
@@ -183,10 +183,10 @@ class _Checksummer:
         everything = np.concatenate([parts, np.array(list(self.families.parent), np.int64)])
         columns = [self._attributes(everything), self._data(everything)]
         columns += [self._references(everything), self._special(everything)]
-        lines, numbered = self._lines(), dict(numbered_symbols(self.digests))
+        lines, uses = self._lines(), dict(ambiguous_symbols(self.digests))
         if self.families.parent:
             self._add_children(everything, columns)
-            self._join_children(lines, numbered)
+            self._join_children(lines, uses)
         count = len(parts)
         size = self.canonical.parts.end[parts] - self.canonical.parts.start[parts]
         joined = np.concatenate([size[:, None].view(np.uint64), *(column[:count] for column in columns)], axis=1)
@@ -199,26 +199,29 @@ class _Checksummer:
         info = self.canonical.object.symbols["info"][symbols]
         is_function = self.is_code[section] | (info & 0xF == elf.STT_FUNC)
         listed = parts.tolist()
-        used = [symbol for part in listed for symbol in numbered.get(part, ())]
-        used_names = iter(self._display_names(np.array(used, np.int64)))
+        used = [symbol for part in listed for symbol in uses.get(part, ())]
+        used_ids = iter(self._ids(used))
         return Columns(
             [KIND_FUNCTION if function else KIND_DATA for function in is_function.tolist()],
-            self._display_names(symbols),
+            self.families.files.ids(symbols),
             list(map(self.section_names.__getitem__, section.tolist())),
             size.tolist(),
             checksums,
             _components([column[:count] for column in columns]),
             [_short(lines[part]) if part in lines else "" for part in listed],
-            [" ".join(islice(used_names, len(numbered[part]))) if part in numbered else "" for part in listed],
+            [tuple(islice(used_ids, len(uses[part]))) if part in uses else () for part in listed],
             self._aliases(parts),
         )
 
-    def _aliases(self, parts: NDArray[np.int64]) -> list[str]:
+    def _ids(self, symbols: list[int]) -> list[SymbolId]:
+        return self.families.files.ids(np.array(symbols, np.int64))
+
+    def _aliases(self, parts: NDArray[np.int64]) -> list[tuple[SymbolId, ...]]:
         """Return the other names of each part: any of them may name it when bindings change."""
         canonical, chunks = self.canonical, self.canonical.chunks
         value = canonical.object.symbols["value"]
         chunk = canonical.parts.chunk[parts]
-        result = [""] * len(parts)
+        result: list[tuple[SymbolId, ...]] = [()] * len(parts)
         for at in (chunks.first[chunk + 1] - chunks.first[chunk] > 1).nonzero()[0].tolist():
             head, *others = canonical.part_symbols(int(parts[at])).tolist()
             same = [
@@ -227,7 +230,7 @@ class _Checksummer:
                 if value[symbol] == value[head] and symbol not in canonical.image.empty_variables
             ]
             if same:
-                result[at] = " ".join(sorted(self._display_names(np.array(same, np.int64))))
+                result[at] = tuple(sorted(self._ids(same)))
         return result
 
     def _add_children(self, parts: NDArray[np.int64], columns: list[_Digests]) -> None:
@@ -251,22 +254,13 @@ class _Checksummer:
             for column in columns:
                 column[to] = column[to] * _CHILD_FACTOR + column[of]
 
-    def _join_children(self, lines: dict[int, bytes], numbered: dict[int, list[int]]) -> None:
-        """Add line numbers and numbered symbols of split-off parts to those of their parents."""
+    def _join_children(self, lines: dict[int, bytes], uses: dict[int, list[int]]) -> None:
+        """Add line numbers and ambiguous symbols of split-off parts to those of their parents."""
         for child, parent in self.families.parent.items():
             if child in lines:
                 lines[parent] = lines.get(parent, b"") + lines[child]
-            if child in numbered:
-                numbered[parent] = [*numbered.get(parent, ()), *numbered[child]]
-
-    def _display_names(self, symbols: NDArray[np.int64]) -> list[str]:
-        """Return the names under which symbols are listed, with their source files where that is needed."""
-        obj, files = self.canonical.object, self.families.files
-        names = obj.symbol_names_of(symbols.tolist())
-        if files.many:
-            is_local = obj.symbols["info"][symbols] >> 4 == elf.STB_LOCAL
-            return list(map(str.__add__, names, files.labels(symbols, is_local, "@{}")))
-        return names
+            if child in uses:
+                uses[parent] = [*uses.get(parent, ()), *uses[child]]
 
     def entries(self) -> Columns:
         """Return all entries of the object."""
@@ -298,8 +292,9 @@ class _Checksummer:
             section = "*ABS*" if obj.shndx[symbol] == absolute else "*COM*"
             checksum = xxh3_128_hexdigest(section.encode() + content)
             components = f"{_short(content)}.-.-.-"
-            name, size = obj.symbol_name(symbol), int(row["size"])
-            yield Entry(KIND_DATA, name, section, size, checksum, components, "", "")
+            size = int(row["size"])
+            [found] = self._ids([symbol])
+            yield Entry(KIND_DATA, found, section, size, checksum, components)
 
     def _label_entries(self) -> Iterator[Entry]:
         """Yield entries of names for what is known by its content: an end label where such a table begins."""
@@ -322,22 +317,25 @@ class _Checksummer:
                     columns[1] = _digests_of([self.digests.content_digest(part)])
                 checksum = xxh3_128_hexdigest(struct.pack("<Q", size) + columns.tobytes())
                 [components] = _components(list(columns))
-                [label] = self._display_names(np.array([symbol], np.int64))
-                section = canonical.section_name(part)
-                yield Entry(KIND_DATA, label, section, size, checksum, components, "", "")
+                [label] = self._ids([symbol])
+                yield Entry(KIND_DATA, label, canonical.section_name(part), size, checksum, components)
 
     def _section_entries(self, used: set[int]) -> Columns:
         """Return one entry a section name: its attributes, and what in it belongs to nobody else."""
         parts, obj, digests = self.canonical.parts, self.canonical.object, self.digests
         content: dict[int, list[tuple[bytes, bytes, bytes]]] = defaultdict(list)
+        uses: dict[int, list[int]] = defaultdict(list)
+        led_to = ambiguous_symbols(digests)
         for part in (parts.kind == PIECE).nonzero()[0].tolist():
             if part not in used:
                 digests.content_digest(part)
                 content[int(parts.section[part])].append(digests.content(part))
+                uses[int(parts.section[part])] += led_to.get(part, ())
         for section, text in self._unused_strings():
             content[section].append((text, b"", b""))
         for section, special in digests.nobodys().items():
             content[section].append((b"", b"", special))
+            uses[section] += led_to.get(nobodys_part(section), ())
         orders, layouts = section_orders(digests, used), section_layouts(self.canonical)
         renumbered = self.canonical.renumbered_sections.keys()
         types, flags = obj.sections["type"].tolist(), obj.sections["flags"].tolist()
@@ -367,7 +365,9 @@ class _Checksummer:
             if len(layout) == len(sections):
                 place += f" layout={_short(b''.join(row.sizes for row in layout))}"
                 place += f".{_short(b''.join(row.places for row in layout))}"
-            result.append(Entry(KIND_SECTION, name, place, size, checksum, components, "", ""))
+            own = dict.fromkeys(symbol for index in sections for symbol in uses.get(index, ()))
+            used_ids = tuple(self._ids(list(own)))
+            result.append(Entry(KIND_SECTION, SymbolId(name), place, size, checksum, components, "", used_ids))
         return Columns.of(result)
 
     def _unused_strings(self) -> list[tuple[int, bytes]]:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kbuild_klp.correlate import Correlation, Pair
-from kbuild_klp.entry import KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry, SymbolId
 from kbuild_klp.reasons import Reason, ReasonKind, changed, unexplained
 from kbuild_klp.verdict import NOT_JUDGED, Verdict
 
@@ -38,10 +39,10 @@ class Change:
     """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
 
     ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
-    for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it.
+    for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it; ``label`` is the symbol, and for people what
+    tells it from all others of the object.
     """
 
-    symbol: str
     kind: str
     change: ChangeType
     old: Entry | None
@@ -50,6 +51,24 @@ class Change:
     ignored: str | None = None
     proof: Proof | None = None
     livepatch: Verdict = NOT_JUDGED
+    label: str = ""
+
+    @property
+    def id(self) -> SymbolId:
+        """Which symbol of the new object it is, of the old one if it is not there any more; of a section its name."""
+        entry = self.new or self.old
+        assert entry is not None
+        return entry.symbol
+
+    @property
+    def symbol(self) -> str:
+        """What ELF calls it."""
+        return self.id.name
+
+    @property
+    def file(self) -> str:
+        """The source that a local symbol is of, where the object is of several; else empty."""
+        return self.id.file
 
     @property
     def reasons(self) -> list[str]:
@@ -91,21 +110,40 @@ def moved_reason(old: Entry, new: Entry) -> Reason:
     return Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
 
 
+def _labels(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
+    """Return what ``symbols`` are called for people: the name, and where ``entries`` have others of it, which one.
+
+    That is its file, the how manieth of that name, the how manieth in it: `run@core.c`, `run@core.c[2]`, `run[2]`.
+    """
+    homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
+    for entry in entries:
+        if entry.name in homes:
+            homes[entry.name].add((entry.symbol.file, entry.symbol.source))
+    labels = {}
+    for symbol in symbols:
+        name, file, source, copy = symbol
+        label = name if copy == 1 else f"{name}[{copy}]"
+        if len(homes[name]) > 1 and file:
+            label += f"@{file}" if source == 1 else f"@{file}[{source}]"
+        labels[symbol] = label
+    return labels
+
+
 def _classify_pair(pair: Pair) -> Change | None:
     old, new = pair
     if old is None:
         assert new is not None
-        return Change(new.name, new.kind, ChangeType.ADDED, None, new)
+        return Change(new.kind, ChangeType.ADDED, None, new)
     if new is None:
-        return Change(old.name, old.kind, ChangeType.REMOVED, old, None)
+        return Change(old.kind, ChangeType.REMOVED, old, None)
     if old.checksum != new.checksum:
         reasons = component_reasons(old, new) + place_reasons(old, new)
-        return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons)
+        return Change(new.kind, ChangeType.CHANGED, old, new, reasons)
     if old.home != new.home:
-        return Change(new.name, new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
+        return Change(new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
     if old.lines != new.lines:
         reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
-        return Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)
+        return Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)
     return None
 
 
@@ -154,7 +192,7 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
         change = ChangeType.ADDED if old is None else ChangeType.REMOVED
         was, is_ = (f"{entry.size} bytes" if entry else "" for entry in pair)
         reason = Reason(ReasonKind.CONTENT, was, is_, f"{only.size} bytes without a symbol")
-        return Change(only.name, only.kind, change, old, new, [reason])
+        return Change(only.kind, change, old, new, [reason])
     reasons = _content_reasons(old, new)
     old_place, new_place = old.place, new.place
     comes_or_goes = touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
@@ -166,7 +204,7 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
     elif _is_laid_out_otherwise(old_place, new_place) and not comes_or_goes:
         was, is_ = (place["layout"] for place in (old_place, new_place))
         reasons.append(unexplained(ReasonKind.ALIGNMENT, was, is_, "a variable in it is aligned otherwise"))
-    return Change(new.name, new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
+    return Change(new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
 
 
 def classify(correlation: Correlation) -> list[Change]:
@@ -185,11 +223,7 @@ def classify(correlation: Correlation) -> list[Change]:
             for name in (old.section, new.section):
                 realigned.add(name)
                 touched.setdefault(name, set()).add(ChangeType.MOVED)
-        if change is None and pair.new is not None and pair.new.name in correlation.regrouped:
-            shared = correlation.regrouped[pair.new.name]
-            text = f"no longer shares {shared} with the same functions"
-            reason = Reason(ReasonKind.SHARING, f"{shared} with some functions", f"{shared} with others", text)
-            change = Change(pair.new.name, pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, [reason])
+        change = change or _regrouped_change(pair, correlation)
         if change is not None:
             changes.append(change)
             if change.change is not ChangeType.LINE_ONLY:
@@ -199,9 +233,25 @@ def classify(correlation: Correlation) -> list[Change]:
                         if _moves_alignment(change):
                             realigned.add(entry.section)
     for pair in sections:
-        change = _classify_section(pair, touched, realigned)
+        change = _classify_section(pair, touched, realigned) or _regrouped_change(pair, correlation)
         if change is not None:
             changes.append(change)
-    order = {KIND_FUNCTION: 0, "data": 1, KIND_SECTION: 2}
-    changes.sort(key=lambda change: (order.get(change.kind, 3), change.symbol, change.change.value))
+    entries = (entry for pair in correlation.pairs for entry in pair if entry is not None)
+    labels = _labels({change.id for change in changes if change.kind != KIND_SECTION}, entries)
+    for change in changes:
+        change.label = labels.get(change.id, change.symbol)
+    changes.sort(key=lambda change: (_ORDER.get(change.kind, 3), change.id, change.change.value))
     return changes
+
+
+_ORDER = {KIND_FUNCTION: 0, KIND_DATA: 1, KIND_SECTION: 2}
+
+
+def _regrouped_change(pair: Pair, correlation: Correlation) -> Change | None:
+    """Return the change of an entry that only refers to another one of several that look alike."""
+    if not correlation.regrouped or pair.old is None or pair.new not in correlation.regrouped:
+        return None
+    shared = correlation.regrouped[pair.new]
+    text = f"no longer shares {shared} with the same functions"
+    reason = Reason(ReasonKind.SHARING, f"{shared} with some functions", f"{shared} with others", text)
+    return Change(pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, [reason])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from kbuild_klp.canonical.families import find_families
 from kbuild_klp.canonical.owned import NOBODY, sort_by_owner, take_lines
 from kbuild_klp.canonical.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.names import canonical_name, maybe_numbered, memory_of
+from kbuild_klp.names import CanonicalName, canonical_name, maybe_numbered, memory_of
 
 # A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
 # added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
@@ -53,14 +54,19 @@ def _text_digests(texts: list[str]) -> bytes:
         return b"".join([xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts])
 
 
+def nobodys_part(section: Any) -> Any:
+    """Return what stands for a part where `Digests.ambiguous` is about entries of a section that belong to no part."""
+    return NOBODY - section
+
+
 class Digests:
     """The references of one object as rows to be hashed, and the content of what has no name.
 
     ``rows`` has shape (references, ROW_WORDS); ``data`` is the image with all references and line numbers cleared;
     ``owned`` are the special entries; ``owner`` says, by reference, to which part it belongs (that of a special entry
     to the owner of the entry); ``by_content`` gives the part for each reference that is known by content;
-    ``numbered`` lists, by part, the numbered symbols it refers to in the order of first use, and ``ordinals`` says
-    which of those of one name a reference means; ``record_lines`` holds
+    ``ambiguous`` lists, by part, the symbols it refers to that look like others, in the order of first use, and
+    ``ordinals`` says which of those of one name a reference means; ``record_lines`` holds
     what was cleared in sections of class records, by section: base, entry size and one row of line numbers an entry.
     """
 
@@ -75,7 +81,7 @@ class Digests:
         self.rows = np.zeros((len(canonical.references.place), ROW_WORDS), "<u8")
         self.owner = np.zeros(len(canonical.references.place), np.int64)
         self.by_content: dict[int, int] = {}
-        self.numbered: dict[int, list[int]] = {}
+        self.ambiguous: dict[int, list[int]] = {}
         self.ordinals: dict[int, int] = {}
         # Of parts without a name, which are looked at one by one.
         self._first: list[int] = canonical.first_reference.tolist()
@@ -143,12 +149,10 @@ class Digests:
 
     def _symbol_digests(self, symbols: NDArray[np.int64]) -> bytes:
         """Return the digests that stand for some symbols in references to them."""
-        obj, files = self.canonical.object, self.families.files
+        obj = self.canonical.object
         names = obj.symbol_names_of(symbols.tolist())
         info, section = obj.symbols["info"][symbols], obj.shndx[symbols]
         texts = names
-        if files.many:
-            texts = list(map(str.__add__, files.labels(symbols, info >> 4 == elf.STB_LOCAL, "{}\0"), names))
         # A defined symbol whose name has nothing to drop is known by it: most of them are.
         is_odd = (section <= 0) | (info & 0xF == elf.STT_SECTION)
         odd = {*is_odd.nonzero()[0].tolist(), *maybe_numbered(names)}
@@ -173,8 +177,6 @@ class Digests:
         text, numbered = canonical_name(name)
         if numbered:
             text += "\0numbered"  # a static local is not the variable of that name outside of functions
-        if self.families.files.many and info >> 4 == elf.STB_LOCAL:
-            text = f"{self.families.files.name(symbol)}\0{text}"
         return text
 
     def _section_digests(self, sections: NDArray[np.int64]) -> bytes:
@@ -206,23 +208,27 @@ class Digests:
         return [memory_of(name).encode("utf-8", "surrogateescape") for name in self.canonical.single_section_names]
 
     def _number(self) -> None:
-        """Tell numbered symbols of one name apart by the order in which a part first refers to them."""
-        numbered = self.families.numbered
-        if not numbered:
+        """Tell symbols that look alike apart by the order in which a part first refers to them."""
+        ambiguous = self.families.ambiguous
+        if not ambiguous:
             return
         symbols = self.canonical.targets.symbol
-        is_numbered = np.zeros(len(self.canonical.object.symbols), bool)
-        is_numbered[list(numbered)] = True
-        hits = (is_numbered[np.maximum(symbols, 0)] & (symbols >= 0)).nonzero()[0]
-        seen: dict[int, dict[str, dict[int, int]]] = {}
+        is_ambiguous = np.zeros(len(self.canonical.object.symbols), bool)
+        is_ambiguous[list(ambiguous)] = True
+        hits = (is_ambiguous[np.maximum(symbols, 0)] & (symbols >= 0)).nonzero()[0]
+        seen: dict[int, dict[CanonicalName, dict[int, int]]] = {}
         ordinals = []
-        for part, symbol in zip(self.owner[hits].tolist(), symbols[hits].tolist(), strict=True):
-            same_name = seen.setdefault(part, {}).setdefault(numbered[symbol], {})
-            ordinals.append(same_name.setdefault(symbol, len(same_name)))
+        parts, owner = self.canonical.parts, self.owner[hits]
+        # What stands in entries that belong to no part is of their section.
+        section = parts.section[parts.at(self.canonical.references.place[hits])]
+        owner = np.where(owner == NOBODY, nobodys_part(section), owner)
+        for part, symbol in zip(owner.tolist(), symbols[hits].tolist(), strict=True):
+            alike = seen.setdefault(part, {}).setdefault(ambiguous[symbol], {})
+            ordinals.append(alike.setdefault(symbol, len(alike)))
         self.rows[hits, 1] += _times(_ORDINAL_FACTOR, np.array(ordinals, np.int64))
         self.ordinals = dict(zip(hits.tolist(), ordinals, strict=True))
         for part, names in seen.items():
-            self.numbered[part] = [symbol for same in names.values() for symbol in same]
+            self.ambiguous[part] = [symbol for alike in names.values() for symbol in alike]
 
     def target(self, reference: int) -> tuple[int, int, int, int]:
         """Return what a reference goes to: offset, ordinal, and the two halves of the target's digest."""

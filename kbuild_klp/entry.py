@@ -24,25 +24,45 @@ class Components(NamedTuple):
     special: str
 
 
+class SymbolId(NamedTuple):
+    """Which symbol of an object is meant: no two of them have the same four.
+
+    ``name`` is what ELF calls it. In an object of several sources, ``file`` is the STT_FILE symbol before a local one
+    (empty: it is global, or there is one source only), and ``source`` the how manieth of that name. ``copy`` is the
+    how manieth symbol of that name there. Both count from 1, in the order of the symbol table.
+    """
+
+    name: str
+    file: str = ""
+    source: int = 1
+    copy: int = 1
+
+
 class Entry(NamedTuple):
     """One line of a checksum file.
 
-    ``kind`` function, data or section; ``name`` the symbol as it stands in the object (name@file for local symbols
-    of an object linked from several sources); ``section`` where it lies (for a section: see `place`); ``size`` in
+    ``kind`` function, data or section; ``symbol`` which one of the object (for a section: its name); ``section`` where
+    it lies (for a section: see `place`); ``size`` in
     bytes; ``checksum`` 32 hexadecimal digits; ``components`` four short hashes joined by dots; ``lines`` a short hash
-    of the line numbers in special sections (empty: none); ``numbered`` the symbols with a compiler's number to which
-    it refers, in the order of first use, separated by blanks; ``aliases`` its other names, sorted, separated by blanks.
+    of the line numbers in special sections (empty: none); ``uses`` the symbols to which it refers whose names do not
+    say which one is meant (a compiler's number was in it, or several have it), in the order of first use; ``aliases``
+    its other names, sorted.
     """
 
     kind: str
-    name: str
+    symbol: SymbolId
     section: str
     size: int
     checksum: str
     components: str
-    lines: str
-    numbered: str
-    aliases: str = ""
+    lines: str = ""
+    uses: tuple[SymbolId, ...] = ()
+    aliases: tuple[SymbolId, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What ELF calls it: for people, and for what goes by names. It may not be the only one of that name."""
+        return self.symbol.name
 
     @property
     def home(self) -> str:
@@ -52,9 +72,8 @@ class Entry(NamedTuple):
         include/asm-generic/vmlinux.lds.h).
         """
         if self.kind != KIND_SECTION and self.section.startswith(_OWN_SECTIONS) and ".." not in self.section:
-            symbol = self.name.partition("@")[0]
-            for name in (symbol, canonical_name(symbol).text, *self.aliases.split(" ")):
-                if name and self.section.endswith(f".{name}"):
+            for name in (self.name, canonical_name(self.name).text, *(alias.name for alias in self.aliases)):
+                if self.section.endswith(f".{name}"):
                     return self.section.removesuffix(f".{name}")
         return self.section
 
@@ -76,14 +95,14 @@ class Columns(NamedTuple):
     """Many entries, one list a field of Entry: what makes them by the ten thousand makes no object of each."""
 
     kind: list[str]
-    name: list[str]
+    symbol: list[SymbolId]
     section: list[str]
     size: list[int]
     checksum: list[str]
     components: list[str]
     lines: list[str]
-    numbered: list[str]
-    aliases: list[str]
+    uses: list[tuple[SymbolId, ...]]
+    aliases: list[tuple[SymbolId, ...]]
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Columns:

@@ -359,7 +359,7 @@ def _can_be_lines(values: tuple[int, int]) -> bool:
 
 def symbol_word(symbol: str) -> str:
     """Return the word in the source that a symbol is named by: without its file, suffixes and numbers."""
-    return source_name(canonical_name(symbol.partition("@")[0]).text).partition(".")[0]
+    return source_name(canonical_name(symbol).text).partition(".")[0]
 
 
 def _own(chunks: list[Chunk], symbol: str, is_function: bool) -> list[Chunk]:

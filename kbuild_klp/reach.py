@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is reached through data without a name: whose checksum it is in, and which numbered symbols it leads to.
+"""What is reached through data without a name: whose checksum it is in, and which symbols it leads to that look alike.
 
 Nearly always the answer is simple: each nameless table is referred to by a function. What is here is for tables
 that refer to tables, and costs nothing where there are none.
@@ -68,17 +68,17 @@ def _sources(digests: Digests) -> set[int]:
     return {*nameless.tolist(), *digests.nameless_owners}
 
 
-def numbered_symbols(digests: Digests) -> dict[int, list[int]]:
-    """Return the numbered symbols to which each part leads, those in nameless tables behind its own."""
+def ambiguous_symbols(digests: Digests) -> dict[int, list[int]]:
+    """Return the symbols that look like others to which each part leads, those in nameless tables behind its own."""
     kind: list[int] = digests.canonical.parts.kind.tolist()
-    if not any(part >= 0 and kind[part] in _NAMELESS for part in digests.numbered):
-        return digests.numbered
+    if not any(part >= 0 and kind[part] in _NAMELESS for part in digests.ambiguous):
+        return digests.ambiguous
     edges = _edges(digests)
     result: dict[int, list[int]] = {}
-    for part in {*edges, *digests.numbered}:
+    for part in {*edges, *digests.ambiguous}:
         seen: dict[int, None] = {}
         _reach(edges, part, seen)
-        lists = [digests.numbered.get(part, []), *(digests.numbered.get(target, []) for target in seen)]
+        lists = [digests.ambiguous.get(part, []), *(digests.ambiguous.get(target, []) for target in seen)]
         symbols = list(dict.fromkeys(symbol for symbols in lists for symbol in symbols))
         if symbols:
             result[part] = symbols

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
 from kbuild_klp import sumfile
-from kbuild_klp.entry import Columns, Entry
+from kbuild_klp.entry import Columns, Entry, SymbolId
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.sumfile import FORMAT_VERSION
 
@@ -22,17 +22,19 @@ _NAMES = st.one_of(
     st.text("\\\t\n\r ab.\v\f\x1c\x85\u2028", min_size=1, max_size=12),
 )
 _HEX = st.text("0123456789abcdef", min_size=8, max_size=8)
+_SYMBOLS = st.builds(SymbolId, _NAMES, st.one_of(st.just(""), _NAMES), st.integers(1, 3), st.integers(1, 3))
+_LISTS = st.lists(_SYMBOLS, max_size=3).map(tuple)
 _ENTRIES = st.builds(
     Entry,
     st.sampled_from(["function", "data", "section"]),
-    _NAMES,
+    _SYMBOLS,
     _NAMES,
     st.integers(0, 1 << 63),
     st.text("0123456789abcdef", min_size=32, max_size=32),
     st.just("00000000.-.-.-"),
     st.one_of(st.just(""), _HEX),
-    st.one_of(st.just(""), _NAMES),
-    st.one_of(st.just(""), _NAMES),
+    _LISTS,
+    _LISTS,
 )
 
 
@@ -52,32 +54,31 @@ def test_what_goes_in_comes_out(entries: list[Entry], table: int) -> None:
 
 
 def _entry(**changes: object) -> Entry:
-    entry = Entry("function", "f", ".text", 24, "0" * 32, "0.1.2.-", "", "")
+    entry = Entry("function", SymbolId("f"), ".text", 24, "0" * 32, "0.1.2.-")
     return entry._replace(**changes)  # type: ignore[arg-type]
 
 
 def test_the_form_that_people_read() -> None:
-    lines = (
-        _dump(
-            [
-                _entry(),
-                _entry(name="g", lines="0a"),
-                _entry(name="h", numbered="a.1 b.2"),
-                _entry(name="i", aliases="j"),
-            ]
-        )
-        .decode()
-        .splitlines()
-    )
-    assert lines[0].startswith("# kbuild-klp 4 x86_64 table=1 digest=")
-    # Fields that are empty at the end are not written.
+    entries = [
+        _entry(),
+        _entry(symbol=SymbolId("g"), lines="0a"),
+        _entry(symbol=SymbolId("h"), uses=(SymbolId("a.1"), SymbolId("b", "core.c", 1, 2), SymbolId("c, d", "e.c", 3))),
+        _entry(symbol=SymbolId("i", "core.c", 2), aliases=(SymbolId("j"),)),
+    ]
+    lines = _dump(entries).decode().splitlines()
+    assert lines[0].startswith(f"# kbuild-klp {FORMAT_VERSION} x86_64 table=1 digest=")
+    # What an entry does not have is not written.
     assert lines[1] == "function\tf\t.text\t24\t" + "0" * 32 + "\t0.1.2.-"
-    assert lines[2].endswith("\t0.1.2.-\t0a")
-    assert lines[3].endswith("\t0.1.2.-\t\ta.1 b.2")
-    assert lines[4].endswith("\t0.1.2.-\t\t\tj")
+    assert lines[2].endswith("\t0.1.2.-\tlines=0a")
+    assert lines[3].endswith("\t0.1.2.-\tuses=a.1 b,core.c,1,2 c\\c\\sd,e.c,3")
+    assert lines[4].endswith("\t0.1.2.-\taliases=j\tfile=core.c\tsource=2")
 
 
-DATA = _dump([_entry(), _entry(name="g")])
+def test_the_example_is_of_this_version() -> None:
+    assert f"# kbuild-klp {FORMAT_VERSION} x86_64" in (sumfile.__doc__ or "")
+
+
+DATA = _dump([_entry(), _entry(symbol=SymbolId("g"))])
 HEAD = f"# kbuild-klp {FORMAT_VERSION} x86_64 table=1 ".encode()
 OTHER_VERSION = DATA.replace(b"klp %d " % FORMAT_VERSION, b"klp %d " % (FORMAT_VERSION + 1))
 

@@ -191,14 +191,15 @@ def sweep(lengths: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) ->
     while row.size > _FEW_RANGES:
         step = length[at]
         behind = at + step
-        begins[at] = True
+        is_whole = behind <= end
+        is_whole &= step != 0
+        # Ranges may overlap: what is cut off in one may be an instruction in another.
+        begins[at if is_whole.all() else at[is_whole]] = True
         goes_on = behind < end
-        goes_on &= step != 0
+        goes_on &= is_whole
         done = (~goes_on).nonzero()[0]
         if done.size:
-            whole = (step[done] != 0) & (behind[done] <= end[done])
-            stopped[row[done]] = np.where(whole, behind[done], at[done])
-            begins[at[done[~whole]]] = False
+            stopped[row[done]] = np.where(is_whole[done], behind[done], at[done])
             rest = goes_on.nonzero()[0]
             row, behind, end = row[rest], behind[rest], end[rest]
         at = behind

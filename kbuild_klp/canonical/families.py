@@ -8,6 +8,7 @@ some configurations (`__pfx_foo`, objtool --prefix) and so has Clang's type hash
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,8 @@ from kbuild_klp.canonical import CanonicalObject
 from kbuild_klp.canonical.parts import CONTENT
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.entry import SymbolId
+from kbuild_klp.names import CanonicalName
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
 _PREFIXES = ("__pfx_", "__cfi_")
@@ -28,12 +31,12 @@ class SourceFiles:
     """The STT_FILE symbols of an object; local symbols belong to the one before them."""
 
     def __init__(self, obj: ObjectFile) -> None:
+        self._object = obj
         index = (obj.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0]
         self._names = ["", *map(obj.symbol_name, index.tolist())]
         self.many = len(index) > 1
         """True for an object linked from several sources, whose local names are only unique by file."""
         self._first = index
-        self._labels: dict[str, list[str]] = {}
 
     def position(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the file of each symbol, 0 for symbols before the first."""
@@ -43,23 +46,63 @@ class SourceFiles:
         """Return the name of the file of ``symbol``, empty for symbols before the first."""
         return self._names[int(np.searchsorted(self._first, symbol))]
 
-    def labels(self, symbols: NDArray[np.int64], wanted: NDArray[np.bool_], form: str) -> list[str]:
-        """Return, for each symbol, the name of its file put into ``form``; nothing where it is not ``wanted``."""
-        labels = self._labels.get(form)
-        if labels is None:
-            labels = self._labels[form] = ["", *map(form.format, self._names)]
-        return list(map(labels.__getitem__, np.where(wanted, self.position(symbols) + 1, 0).tolist()))
+    def homes(self, symbols: NDArray[np.int64]) -> list[tuple[str, int]]:
+        """Return file and source of SymbolId for some symbols."""
+        if not self.many:
+            return [_NO_FILE] * len(symbols)
+        is_local = self._object.symbols["info"][symbols] >> 4 == elf.STB_LOCAL
+        where = np.where(is_local, self.position(symbols), -1)
+        return list(map([*self._sources, _NO_FILE].__getitem__, where.tolist()))
+
+    @cached_property
+    def _sources(self) -> list[tuple[str, int]]:
+        """Each file with the how manieth of its name it is."""
+        counts: Counter[str] = Counter()
+        result = []
+        for name in self._names:
+            counts[name] += 1
+            result.append((name, counts[name]))
+        return result
+
+    @cached_property
+    def _copies(self) -> dict[int, int]:
+        """The symbols that are not the first of their name and file: which one each is."""
+        obj = self._object
+        kind = obj.symbols["info"] & 0xF
+        named = (kind != elf.STT_SECTION) & (kind != elf.STT_FILE)
+        symbols = named.nonzero()[0]
+        listed = symbols.tolist()
+        keys = list(zip(obj.symbol_names_of(listed), self.homes(symbols), strict=True))
+        if len({*keys}) == len(keys):
+            return {}
+        counts: Counter[tuple[str, tuple[str, int]]] = Counter()
+        result = {}
+        for symbol, key in zip(listed, keys, strict=True):
+            counts[key] += 1
+            if counts[key] > 1:
+                result[symbol] = counts[key]
+        return result
+
+    def ids(self, symbols: NDArray[np.int64]) -> list[SymbolId]:
+        """Return which symbol of the object each is."""
+        listed, copies = symbols.tolist(), self._copies
+        rows = zip(self._object.symbol_names_of(listed), self.homes(symbols), listed, strict=True)
+        return [SymbolId(name, *home, copies.get(symbol, 1)) for name, home, symbol in rows]
+
+
+_NO_FILE = ("", 1)
 
 
 @dataclass(frozen=True)
 class Families:
-    """``parent`` of split-off parts, by part; ``numbered``: canonical name of each local symbol that had a number.
+    """``parent`` of split-off parts, by part; ``ambiguous``: the symbols whose names do not say which one is meant.
 
+    Either a number of the compiler was in it, or several have it (of different sources); each with what they share.
     Those without bytes are not among them: which of two such keys is meant, means nothing.
     """
 
     parent: dict[int, int]
-    numbered: dict[int, str]
+    ambiguous: dict[int, CanonicalName]
     files: SourceFiles
 
     @cached_property
@@ -106,17 +149,7 @@ def find_families(canonical: CanonicalObject) -> Families:
     part_of = np.repeat(part_of, chunks.first[1:] - chunks.first[:-1])  # of each symbol
     is_local = obj.symbols["info"][chunks.symbols] >> 4 == elf.STB_LOCAL
 
-    numbered: dict[int, str] = {}
-    if canonical.numbered:
-        at = np.array([at for at, _ in canonical.numbered])
-        counts = is_local[at] & (parts.kind[part_of[at]] != CONTENT)
-        numbered = {
-            symbol: form.text
-            for symbol, (_, form), is_one in zip(
-                chunks.symbols[at].tolist(), canonical.numbered, counts.tolist(), strict=True
-            )
-            if is_one and symbol not in canonical.image.empty_variables
-        }
+    ambiguous = _ambiguous(canonical, is_local, parts.kind[part_of] != CONTENT)
     # Machine code lies first in the image.
     in_code = int(chunks.first[np.searchsorted(chunks.start, canonical.image.code_end)])
     parent: dict[int, int] = {}
@@ -133,7 +166,32 @@ def find_families(canonical: CanonicalObject) -> Families:
         while owner in parent:  # the padding before a .cold
             owner = parent[owner]
         parent[part] = owner
-    return Families(parent, numbered, files)
+    return Families(parent, ambiguous, files)
+
+
+def _ambiguous(
+    canonical: CanonicalObject, is_local: NDArray[np.bool_], counts: NDArray[np.bool_]
+) -> dict[int, CanonicalName]:
+    """Return Families.ambiguous; ``is_local`` and ``counts`` (known by name) go by position in ``chunks.symbols``."""
+    symbols, names = canonical.chunks.symbols, canonical.names
+    empty = canonical.image.empty_variables
+    found = {
+        int(symbols[at]): form
+        for at, form in canonical.numbered
+        if is_local[at] and counts[at] and symbols[at] not in empty
+    }
+    obj = canonical.object
+    outer = ((obj.symbols["info"] >> 4 != elf.STB_LOCAL) & (obj.symbols["name"] != 0)).nonzero()[0].tolist()
+    own = (is_local & counts).nonzero()[0].tolist()
+    all_names = [*obj.symbol_names_of(outer), *map(names.__getitem__, own)]
+    if len({*all_names}) < len(all_names):
+        several = Counter(all_names)
+        rows = zip([*outer, *symbols[own].tolist()], all_names, strict=True)
+        twins = {symbol: name for symbol, name in rows if several[name] > 1}
+        found |= {
+            symbol: CanonicalName(name, False) for symbol, name in twins.items() if symbol not in found | empty.keys()
+        }
+    return found
 
 
 def _take_padding(

@@ -76,12 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _key(name: str) -> str:
-    """Return what names of one function share: numbers, clones and the file behind @ left out."""
-    return source_name(canonical_name(name.partition("@")[0]).text).removesuffix(".cold")
+    """Return what names of one function share: numbers and clones left out."""
+    return source_name(canonical_name(name).text).removesuffix(".cold")
 
 
-def _matches(symbol: str, name: str) -> bool:
-    return symbol in (name, name.partition("@")[0]) or _key(symbol) == _key(name)
+def _matches(wanted: str, *names: str) -> bool:
+    """Say whether a user who says ``wanted`` can mean what has one of ``names``."""
+    return wanted in names or _key(wanted) in map(_key, names)
 
 
 def _names(build: Build) -> Iterator[tuple[str, str]]:
@@ -176,12 +177,16 @@ class _Explanation:
 
     def has(self, symbol: str) -> bool:
         """Say whether anything differs that is called ``symbol``."""
-        return any(_matches(symbol, change.symbol) for group in self._groups for change in group.changes)
+        return any(_matches(symbol, change.symbol, change.label) for group in self._groups for change in group.changes)
 
     def of(self, symbols: list[str]) -> Iterator[Explained]:
         """Yield what there is to say about everything that is called one of ``symbols``."""
         for group in self._groups:
-            wanted = [change for change in group.changes if any(_matches(name, change.symbol) for name in symbols)]
+            wanted = [
+                change
+                for change in group.changes
+                if any(_matches(name, change.symbol, change.label) for name in symbols)
+            ]
             if wanted:
                 yield self._explained(group, wanted, True)
 
@@ -209,7 +214,7 @@ class _Explanation:
                 if into is not None:
                     found = found or Inlined(str(into.function), [], False)
                     if into.differs:
-                        found.into.append((group.label, change.symbol))
+                        found.into.append((group.label, change.label))
         return found if found and found.into else None
 
     def inlined_unchanged(self, symbol: str) -> Inlined | None:

@@ -98,7 +98,7 @@ class Explainer:
             return
         old_parts, new_parts = self.old.parts_of(old), self.new.parts_of(new)
         if not old_parts or not new_parts:
-            change.why = number_reasons(self.old, self.new, new.name) or change.why
+            change.why = number_reasons(self.old, self.new, (old, new)) or change.why
             return
         if self.patience <= 0:
             return
@@ -143,7 +143,7 @@ class Explainer:
         for function, reason in self.origins.of(comparison, old_parts, new_parts):
             reasons.append(reason)
             if not (self.old.has_symbol(function.name) or self.new.has_symbol(function.name)):
-                self.inlined.setdefault(str(function), []).append(change.symbol)
+                self.inlined.setdefault(str(function), []).append(change.label)
         return reasons
 
     def inlined_into(self, change: Change, name: str) -> InlinedInto | None:

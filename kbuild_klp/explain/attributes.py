@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.entry import Entry
 from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.names import canonical_name
 from kbuild_klp.reasons import Reason, ReasonKind, changed
@@ -121,9 +122,9 @@ def _stated(symbol: Symbol, size: int) -> str:
     return f"{symbol.size} bytes" if symbol.size == size else f"{symbol.size} bytes for {size}"
 
 
-def number_reasons(old: ObjectView, new: ObjectView, name: str) -> list[Reason]:
+def number_reasons(old: ObjectView, new: ObjectView, entries: tuple[Entry, Entry]) -> list[Reason]:
     """Return what differs in a symbol that has no bytes: an absolute one, or a common one."""
-    found = [view.bare_symbol(name) for view in (old, new)]
+    found = [view.bare_symbol(entry) for view, entry in zip((old, new), entries, strict=True)]
     if found[0] is None or found[1] is None:
         return []
     before, after = (Symbol.of(view, index, 0) for view, index in ((old, found[0]), (new, found[1])))

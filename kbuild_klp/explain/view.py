@@ -17,7 +17,7 @@ from kbuild_klp.canonical.references import UNKNOWN_KIND
 from kbuild_klp.digests import KIND_SHIFT, Digests
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.entry import Entry
+from kbuild_klp.entry import KIND_SECTION, Entry, SymbolId
 from kbuild_klp.names import canonical_name
 from kbuild_klp.reach import used_content
 from kbuild_klp.special import SpecialSection
@@ -89,7 +89,6 @@ class ObjectView:
         self.canonical: CanonicalObject = canonicalize(ObjectFile.open(path))
         self.digests = Digests(self.canonical)
         self.object = self.canonical.object
-        self._parts = self._index_parts()
         self._first: list[int] = self.canonical.first_reference.tolist()
 
     @property
@@ -97,27 +96,22 @@ class ObjectView:
         """The machine of the object."""
         return self.canonical.image.architecture
 
-    def _index_parts(self) -> dict[str, list[int]]:
-        index: dict[str, list[int]] = defaultdict(list)
-        files = self.digests.families.files
-        info = self.object.symbols["info"]
-        kinds = self.canonical.parts.kind
-        for part in np.flatnonzero((kinds == PartKind.NAMED) | (kinds == PartKind.CONTENT)).tolist():
-            symbol = int(self.canonical.part_symbols(part)[0])
-            name = self.object.symbol_name(symbol)
-            if files.many and info[symbol] >> 4 == elf.STB_LOCAL:
-                name = f"{name}@{files.name(symbol)}"
-            index[name].append(part)
-        return index
+    @cached_property
+    def _parts(self) -> dict[SymbolId, int]:
+        """The parts that are known by a symbol."""
+        parts, chunks = self.canonical.parts, self.canonical.chunks
+        found = np.flatnonzero((parts.kind == PartKind.NAMED) | (parts.kind == PartKind.CONTENT))
+        heads = chunks.symbols[chunks.first[parts.chunk[found]]]
+        return dict(zip(self.digests.families.files.ids(heads), found.tolist(), strict=True))
+
+    def main_part(self, entry: Entry) -> int | None:
+        """Return the part of an entry that its symbol names; None when it has none (sections, absolute symbols)."""
+        return None if entry.kind == KIND_SECTION else self._parts.get(entry.symbol)
 
     def parts_of(self, entry: Entry) -> list[int]:
         """Return the parts of an entry, the main one first; empty when it has none (sections, absolute symbols)."""
-        candidates = self._parts.get(entry.name, [])
-        for part in candidates:
-            size = int(self.canonical.parts.end[part] - self.canonical.parts.start[part])
-            if self.canonical.section_name(part) == entry.section and size == entry.size:
-                return [part, *self.digests.families.children.get(part, ())]
-        return candidates[:1]
+        part = self.main_part(entry)
+        return [] if part is None else [part, *self.digests.families.children.get(part, ())]
 
     def alias_of(self, symbol: str) -> str | None:
         """Return the name of the entry that ``symbol`` is another name of, or a label in; None if it is not there."""
@@ -163,7 +157,7 @@ class ObjectView:
 
     def has_symbol(self, name: str) -> bool:
         """Say whether a function or variable of that name has bytes of its own here."""
-        return name in self._parts
+        return any(symbol.name == name for symbol in self._parts)
 
     def size(self, part: int) -> int:
         """Return the number of bytes of a part."""
@@ -312,12 +306,12 @@ class ObjectView:
 
     # -- what has no part of its own ------------------------------------------------------------------------------
 
-    def bare_symbol(self, name: str) -> int | None:
-        """Return the symbol called ``name`` that has no bytes: an absolute or a common one."""
+    def bare_symbol(self, entry: Entry) -> int | None:
+        """Return the symbol of an entry that has no bytes: an absolute or a common one."""
         shndx = self.object.shndx
-        wanted = (shndx == elf.SHN_ABS - 0x10000) | (shndx == elf.SHN_COMMON - 0x10000)
-        found = [symbol for symbol in wanted.nonzero()[0].tolist() if self.object.symbol_name(symbol) == name]
-        return found[0] if found else None
+        wanted = ((shndx == elf.SHN_ABS - 0x10000) | (shndx == elf.SHN_COMMON - 0x10000)).nonzero()[0]
+        ids = zip(wanted.tolist(), self.digests.families.files.ids(wanted), strict=True)
+        return next((symbol for symbol, known in ids if known == entry.symbol), None)
 
     def sections_called(self, name: str) -> list[int]:
         """Return the sections that share the entry ``name``, in the order of the image."""

@@ -35,13 +35,13 @@ from kbuild_klp.lines.records import LineMove, line_moves
 
 
 class _Bracket:
-    """The line records of one file of an object, by old line, with the functions that they belong to."""
+    """The line records of one file of an object, by old line, each with the old main part of its function."""
 
-    def __init__(self, moves: list[tuple[LineMove, str]]) -> None:
+    def __init__(self, moves: list[tuple[LineMove, int]]) -> None:
         self._moves = sorted(moves, key=lambda move: move[0].old)
         self._lines = [move.old for move, _ in self._moves]
 
-    def holds(self, old: int, new: int, function: str) -> bool:
+    def holds(self, old: int, new: int, function: int) -> bool:
         """Say whether line ``old`` lies between records that moved as it did, one of them of ``function``."""
         low, high = bisect_right(self._lines, old) - 1, bisect_left(self._lines, old)
         if low < 0 or high >= len(self._moves):
@@ -61,8 +61,8 @@ class LineInference:
         self._new = new
         self._tables = SourceLines(old.object), SourceLines(new.object)
 
-    def infers(self, function: str, numbers: list[Number]) -> bool:
-        """Return True when all ``numbers`` of a function can be taken for lines; ``function`` is its name."""
+    def infers(self, function: int, numbers: list[Number]) -> bool:
+        """Return True when all ``numbers`` of a function can be taken for lines; ``function`` is its old main part."""
         return all(
             any(
                 0 < old <= MOST_LINES
@@ -89,18 +89,18 @@ class LineInference:
             return False
         return (before.line, after.line, before.file) == (old, new, after.file)
 
-    def _between_records(self, function: str, old: int, new: int) -> bool:
+    def _between_records(self, function: int, old: int, new: int) -> bool:
         return any(bracket.holds(old, new, function) for bracket in self._brackets.values())
 
     @cached_property
     def _brackets(self) -> dict[str, _Bracket]:
         """The records of all functions that both objects have, by file."""
-        by_file: dict[str, list[tuple[LineMove, str]]] = defaultdict(list)
+        by_file: dict[str, list[tuple[LineMove, int]]] = defaultdict(list)
         old_parts, new_parts = _functions(self._old), _functions(self._new)
         for name in old_parts.keys() & new_parts.keys():
             for move in line_moves(self._old, self._new, old_parts[name], new_parts[name]):
                 if move.file is not None:
-                    by_file[move.file].append((move, name))
+                    by_file[move.file].append((move, old_parts[name][0]))
         return {file: _Bracket(moves) for file, moves in by_file.items()}
 
 

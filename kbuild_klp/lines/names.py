@@ -53,7 +53,8 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
         if at in partners:
             old, new = partners[at], after[at]
             reason = Reason(ReasonKind.LINE, old.name, new.name, f"line number in its name: was {old.name}")
-            result.append(Change(new.name, new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.SOURCES))
+            line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.SOURCES, label=new.name)
+            result.append(line_only)
         elif at not in pairs:
             result.append(change)
     return result

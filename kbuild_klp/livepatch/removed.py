@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kbuild_klp.classify import ChangeType
-from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.entry import KIND_FUNCTION, SymbolId
 from kbuild_klp.livepatch.seen import SeenObject
 from kbuild_klp.verdict import Verdict
 
@@ -22,7 +22,7 @@ class _Entry(NamedTuple):
     """An entry of an old object."""
 
     object: str
-    name: str
+    symbol: SymbolId
 
 
 def still_used(
@@ -36,7 +36,7 @@ def still_used(
     if not users:
         return {}
     replaced = {
-        _Entry(name, change.old.name)
+        _Entry(name, change.old.symbol)
         for name, seen in objects.items()
         for at, change in enumerate(seen.changes)
         if change.kind == KIND_FUNCTION
@@ -63,7 +63,7 @@ def still_used(
             entry = _Entry(name, symbol)
             if entry in used:
                 by = stays[entry] or (users[entry] & used) - {entry}
-                result[name, at] = tuple(sorted(user.name.partition("@")[0] for user in by))
+                result[name, at] = tuple(sorted(user.symbol.name for user in by))
     return result
 
 
@@ -71,19 +71,19 @@ def _users_of_removed(objects: Mapping[str, SeenObject]) -> dict[_Entry, set[_En
     """Return everything that was removed, with the old entries that refer to it."""
     elsewhere: dict[str, list[tuple[str, SeenObject]]] = defaultdict(list)
     for name, seen in objects.items():
-        for symbol in seen.gone:
-            elsewhere[symbol].append((name, seen))
+        for gone in seen.gone:
+            elsewhere[gone].append((name, seen))
     users: dict[_Entry, set[_Entry]] = {}
     for name, seen in objects.items():
         if not any(seen.removed_functions()):
             continue
         for change in seen.changes:
             if change.change is ChangeType.REMOVED:
-                own = (seen.users or {}).get(change.symbol, set())
-                users[_Entry(name, change.symbol)] = {_Entry(name, user) for user in own}
+                own = (seen.users or {}).get(change.id, set())
+                users[_Entry(name, change.id)] = {_Entry(name, user) for user in own}
         for at, symbol in seen.removed_functions():
             old = seen.functions[at].old
-            for other_name, other in elsewhere.get(symbol, ()) if old is not None and not old.is_local else ():
+            for other_name, other in elsewhere.get(symbol.name, ()) if old is not None and not old.is_local else ():
                 if not set(other.units).isdisjoint(seen.units):
-                    users[_Entry(name, symbol)] |= {_Entry(other_name, user) for user in other.gone[symbol]}
+                    users[_Entry(name, symbol)] |= {_Entry(other_name, user) for user in other.gone[symbol.name]}
     return users

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.entry import SymbolId
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 
 
@@ -39,11 +41,16 @@ class SeenObject:
     no_new: str = ""
     time: int = 0
     functions: dict[int, SeenFunction] = field(default_factory=dict)
-    users: dict[str, set[str]] | None = None
-    gone: dict[str, set[str]] = field(default_factory=dict)
+    users: dict[SymbolId, set[SymbolId]] | None = None
+    gone: dict[str, set[SymbolId]] = field(default_factory=dict)
 
-    def removed_functions(self) -> Iterator[tuple[int, str]]:
-        """Yield index and name of the removed functions that were looked at."""
+    @cached_property
+    def added(self) -> frozenset[SymbolId]:
+        """The symbols that were added to the object."""
+        return frozenset(change.id for change in self.changes if change.change is ChangeType.ADDED)
+
+    def removed_functions(self) -> Iterator[tuple[int, SymbolId]]:
+        """Yield index and symbol of the removed functions that were looked at."""
         for at in self.functions:
             if self.changes[at].change is ChangeType.REMOVED:
-                yield at, self.changes[at].symbol
+                yield at, self.changes[at].id

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.canonical import PartKind
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import Entry
+from kbuild_klp.entry import Entry, SymbolId
 from kbuild_klp.explain.view import ObjectView
 
 # Where in an entry of __jump_table the key stands: struct jump_entry, include/linux/jump_label.h.
@@ -25,11 +25,15 @@ _NOINSTR = (".noinstr.text", ".entry.text")
 
 
 class Key(NamedTuple):
-    """A static key, or the trampoline of a static call, that a function uses; ``is_defined``: in the same object."""
+    """A static key, or the trampoline of a static call, that a function uses.
+
+    ``is_defined``: in the same object; ``local`` is which of its symbols, where that is a local one.
+    """
 
     symbol: str
     is_call: bool
     is_defined: bool
+    local: SymbolId | None = None
 
 
 class FunctionSymbol(NamedTuple):
@@ -151,7 +155,9 @@ class ObjectSide:
         if part >= 0 and parts.kind[part] == PartKind.CONTENT:
             return None
         if symbol >= 0:
-            return Key(self._object.symbol_name(symbol), is_call, part >= 0)
+            is_local = part >= 0 and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
+            [local] = self.view.digests.families.files.ids(np.array([symbol])) if is_local else [None]
+            return Key(self._object.symbol_name(symbol), is_call, part >= 0, local)
         return Key(self.view.describe(reference), is_call, True)
 
     # -- who refers to what ---------------------------------------------------------------------------------------
@@ -165,64 +171,67 @@ class ObjectSide:
         symbols = np.flatnonzero(self._object.symbols["info"] >> 4 != elf.STB_LOCAL).tolist()
         return {self._object.symbol_name(symbol): symbol for symbol in symbols}
 
-    def users_of_gone(self, new: ObjectSide) -> dict[str, set[str]]:
+    def users_of_gone(self, new: ObjectSide) -> dict[str, set[SymbolId]]:
         """Return, by name, the entries that refer to what other objects define and ``new`` mentions no more."""
         undefined = self._object.shndx == elf.SHN_UNDEF
         gone = {symbol: name for name, symbol in self._outer.items() if undefined[symbol] and name not in new._outer}
         return {gone[symbol]: users for symbol, users in self.users_of_symbols(list(gone)).items()}
 
-    def users_of_symbols(self, symbols: list[int]) -> dict[int, set[str]]:
+    def users_of_symbols(self, symbols: list[int]) -> dict[int, set[SymbolId]]:
         """Return, by symbol, the entries that refer to it."""
         rows = np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols))
         return self._users(rows, self._canonical.targets.symbol[rows])
 
-    def users_of_entries(self, entries: list[Entry]) -> dict[str, set[str]]:
-        """Return, by name of the entry, the entries that refer to it, itself among them."""
-        wanted = {part: entry.name for entry in entries for part in self.view.parts_of(entry)}
+    def users_of_entries(self, entries: list[Entry]) -> dict[SymbolId, set[SymbolId]]:
+        """Return, by symbol of the entry, the entries that refer to it, itself among them."""
+        wanted = {part: entry.symbol for entry in entries for part in self.view.parts_of(entry)}
         rows = np.flatnonzero(np.isin(self._canonical.targets.part, list(wanted)))
         by_part = self._users(rows, self._canonical.targets.part[rows])
-        users: dict[str, set[str]] = defaultdict(set)
-        for part, names in by_part.items():
-            users[wanted[part]] |= names
+        users: dict[SymbolId, set[SymbolId]] = defaultdict(set)
+        for part, found in by_part.items():
+            users[wanted[part]] |= found
         return users
 
-    def references_to(self, names: Iterable[str]) -> dict[str, set[str]]:
+    def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""
         symbols = {self._outer[name]: name for name in names if name in self._outer}
-        result: dict[str, set[str]] = defaultdict(set)
+        result: dict[SymbolId, set[str]] = defaultdict(set)
         for symbol, users in self.users_of_symbols(list(symbols)).items():
             for user in users:
                 result[user].add(symbols[symbol])
         return result
 
-    def _users(self, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, set[str]]:
+    def _users(self, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, set[SymbolId]]:
         """Return the entries in which references stand, by what these refer to."""
-        result: dict[int, set[str]] = defaultdict(set)
+        result: dict[int, set[SymbolId]] = defaultdict(set)
         for part, target in set(zip(self._parts_at(rows).tolist(), targets.tolist(), strict=True)):
             result[target] |= self._entries_of(part)
         return result
 
-    def _entries_of(self, part: int) -> set[str]:
-        """Return the names of the entries to which a part belongs: through whom it is used, if it has no name."""
+    def _entries_of(self, part: int) -> set[SymbolId]:
+        """Return the entries to which a part belongs: through whom it is used, if it has no name."""
         kinds = self._canonical.parts.kind
-        found: set[str] = set()
+        found: set[SymbolId] = set()
         waiting, seen = [part], {part}
         while waiting:
             current = waiting.pop()
             if kinds[current] == PartKind.NAMED:
-                symbol = int(self._canonical.part_symbols(self.view.digests.families.parent.get(current, current))[0])
-                found.add(self._entry_name(symbol))
+                found.add(self._entry_of(self.view.digests.families.parent.get(current, current)))
             elif kinds[current] != PartKind.OWNED:  # what a special section says is about its owner
                 users = self._users_of_content.get(current, set())
                 if not users:  # nobody's: it is an entry of its own, or in that of its section
-                    found.add(self._nobodys_name(current))
+                    found.add(self._entry_of(current))
                 waiting += users - seen
                 seen |= users
         return found
 
-    def _nobodys_name(self, part: int) -> str:
-        symbols = self._canonical.part_symbols(part)
-        return self._entry_name(int(symbols[0])) if len(symbols) else self._canonical.section_name(part)
+    def _entry_of(self, part: int) -> SymbolId:
+        """Return the symbol of the entry of a part; of one without a name, that of its section."""
+        symbols = self._canonical.part_symbols(part)[:1]
+        if not len(symbols):
+            return SymbolId(self._canonical.section_name(part))
+        [found] = self.view.digests.families.files.ids(symbols)
+        return found
 
     @cached_property
     def _users_of_content(self) -> dict[int, set[int]]:
@@ -233,11 +242,3 @@ class ObjectSide:
         for user, part in zip(self._parts_at(rows).tolist(), by_content.values(), strict=True):
             users[part].add(user)
         return users
-
-    def _entry_name(self, symbol: int) -> str:
-        """Return the name of the entry of a symbol, as kbuild_klp.checksum makes it."""
-        name = self._object.symbol_name(symbol)
-        files = self.view.digests.families.files
-        if files.many and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL:
-            return f"{name}@{files.name(symbol)}"
-        return name

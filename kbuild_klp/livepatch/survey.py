@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kbuild_klp.builds import SINGLE_OBJECT, Build
 from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.entry import KIND_FUNCTION, SymbolId
 from kbuild_klp.errors import KlpError
 from kbuild_klp.explain.pair import ObjectPair
 from kbuild_klp.explain.view import ObjectView
@@ -112,7 +112,7 @@ class Survey:
             if change.old is not None and before is not None:
                 seen.untraced, seen.old = before.untraced(change.old), before.symbol(change.old)
             if change.new is not None:
-                seen.crcs = self._crcs_of(change.new.name, refers)
+                seen.crcs = self._crcs_of(change.new.symbol, refers)
                 if after is not None and change.old is None:
                     seen.new = after.symbol(change.new)
                 if not in_module:
@@ -131,10 +131,11 @@ class Survey:
         found.changes = changes
         self._objects[name] = found
 
-    def _crcs_of(self, name: str, refers: dict[str, set[str]]) -> tuple[str, ...]:
+    def _crcs_of(self, symbol: SymbolId, refers: dict[SymbolId, set[str]]) -> tuple[str, ...]:
         if not self.crcs:
             return ()
-        names = refers.get(name, set()) | ({name} & self.crcs.keys())
+        own = {symbol.name} & self.crcs.keys() if not symbol.file else set[str]()
+        names = refers.get(symbol, set()) | own
         return tuple(self.crcs[name] for name in sorted(names))
 
     def _place_of_object(self) -> tuple[str, list[str]]:
@@ -195,7 +196,7 @@ class Survey:
             found.no_new,
             seen.untraced,
             self._position(found, unit, seen.old) if seen.old else None,
-            None if seen.keys is None else tuple(self._key_reasons(unit, seen.keys)),
+            None if seen.keys is None else tuple(self._key_reasons(found, unit, seen.keys)),
             seen.crcs,
             None if found.users is None else users,
             moved,
@@ -206,9 +207,8 @@ class Survey:
         """The names of what was added, by unit."""
         added: dict[str, set[str]] = defaultdict(set)
         for found in self._objects.values():
-            names = {change.symbol.partition("@")[0] for change in found.changes if change.change is ChangeType.ADDED}
             for unit in found.units:
-                added[unit] |= names
+                added[unit] |= {symbol.name for symbol in found.added}
         return added
 
     @cached_property
@@ -224,7 +224,7 @@ class Survey:
 
     # -- static keys and calls ------------------------------------------------------------------------------------
 
-    def _key_reasons(self, unit: str, keys: list[Key]) -> Iterator[Reason]:
+    def _key_reasons(self, found: SeenObject, unit: str, keys: list[Key]) -> Iterator[Reason]:
         """Yield what the static keys and calls of a function mean for a livepatch.
 
         Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,
@@ -233,7 +233,7 @@ class Survey:
         """
         silent: dict[str, set[str]] = defaultdict(set)
         for key in keys:
-            home = self._home(unit, key)
+            home = self._home(found, unit, key)
             if home == _VMLINUX:
                 continue
             tracepoint = key.symbol.removeprefix(_TRACEPOINT_CALL if key.is_call else _TRACEPOINT_KEY)
@@ -251,9 +251,11 @@ class Survey:
             text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"
             yield Reason(Obstacle.TRACEPOINT, text)
 
-    def _home(self, unit: str, key: Key) -> str:
+    def _home(self, found: SeenObject, unit: str, key: Key) -> str:
         """Return the unit in which a key lives; vmlinux also for one that the livepatch brings along."""
-        if unit == _VMLINUX or key.symbol in self._added[unit]:
+        if unit == _VMLINUX:
+            return _VMLINUX
+        if key.local in found.added if key.local else key.symbol in self._added[unit]:
             return _VMLINUX
         if key.is_defined:
             return unit

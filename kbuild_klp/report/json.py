@@ -22,6 +22,7 @@ def change_data(change: Change) -> dict[str, Any]:
     """Return what is said of a change wherever it is printed."""
     return {
         "symbol": change.symbol,
+        **({"file": change.file} if change.file else {}),
         "kind": change.kind,
         "change": change.change.value,
         "reasons": change.reasons,

@@ -37,7 +37,7 @@ class ListingStyle(NamedTuple):
 def change_line(change: Change) -> str:
     """Return the line that names a change."""
     kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-    return f"  {change.change.value:<9} {change.symbol}{kind}"
+    return f"  {change.change.value:<9} {change.label}{kind}"
 
 
 def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = None) -> Iterator[str]:
@@ -83,7 +83,7 @@ def text_lines(listing: Listing, style: ListingStyle) -> Iterator[str]:
         if hunk.before and (shown.rows or (left > 0 and not hunk.rows)):
             yield _folded(hunk.before, style)
         if hunk.what != "bytes" and shown.rows:
-            yield _INDENT + style.text.paint(f"@@ {_title(hunk, change.symbol)} @@", "36")
+            yield _INDENT + style.text.paint(f"@@ {_title(hunk, change.label)} @@", "36")
         yield from (_side_by_side if style.columns else _unified)(shown, style)
         left -= len(hunk.rows)
     if left < 0:

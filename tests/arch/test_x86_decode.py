@@ -403,6 +403,7 @@ def test_starts_stop_at_what_reaches_beyond_the_end() -> None:
 
 
 @given(_CODE, st.lists(st.tuples(st.integers(0, 64), st.integers(0, 64))), st.sampled_from([0, 3, 100]))
+@example(b"\0\0", [(0, 1), (0, 2)], 0)  # what the end of one range cuts off is whole in the other
 @settings(deadline=None)
 def test_sweep_is_instruction_starts_of_each_range(data: bytes, ranges: list[tuple[int, int]], few: int) -> None:
     lengths = lengths_of(data)

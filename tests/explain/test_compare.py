@@ -54,7 +54,7 @@ f:  {0}
 
 
 def _parts(view: ObjectView, name: str) -> list[int]:
-    (part,) = view._parts[name]
+    (part,) = (part for symbol, part in view._parts.items() if symbol.name == name)
     return [part, *view.digests.families.children.get(part, ())]
 
 

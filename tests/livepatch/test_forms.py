@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_build import klp
+from made_up import function_change
 
-from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.classify import ChangeType
 from kbuild_klp.report import json as json_report
 from kbuild_klp.report import text
 from kbuild_klp.report.model import ObjectChanges, Report
@@ -72,7 +73,7 @@ def report_of(*verdicts: tuple[Obstacle, ...], change: ChangeType = ChangeType.C
     changes = []
     for at, obstacles in enumerate(verdicts):
         verdict = Verdict(tuple(Reason(obstacle, f"{obstacle.value}: x") for obstacle in obstacles))
-        changes.append(Change(f"f{at}", "function", change, None, None, livepatch=verdict))
+        changes.append(function_change(f"f{at}", change, verdict))
     return Report("old", "new", [ObjectChanges("a.o", "vmlinux", changes)])
 
 

@@ -136,7 +136,7 @@ def test_positions_of_all_names_that_are_not_unique(build: TreeBuild, linked: Sy
     for name, _, entry, address in shared:
         addresses = linked.addresses[entry.name]
         expected[name, entry.name] = f"sympos {addresses.index(address) + 1} of {len(addresses)} in vmlinux"
-        by_object[name].append(Change(entry.name, entry.kind, ChangeType.CHANGED, entry, entry))
+        by_object[name].append(Change(entry.kind, ChangeType.CHANGED, entry, entry))
     for name, changes in by_object.items():
         survey.add(name, survey.look(ObjectPair(build, build, name), ["vmlinux"], changes), changes)
     found = {
@@ -162,7 +162,7 @@ def test_positions_in_modules(build: TreeBuild, binutils: Callable[..., str]) ->
         survey = Survey(build, build)
         for name in unit.objects:
             changes = [
-                Change(entry.name, entry.kind, ChangeType.CHANGED, entry, entry)
+                Change(entry.kind, ChangeType.CHANGED, entry, entry)
                 for entry in entries(build, name)
                 if names.count(entry.name) > 1
             ]

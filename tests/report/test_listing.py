@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from kernel_like import source, with_change
+from made_up import function_change
 from snippets import Compiler
 
 from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.classify import Change, ChangeType
+from kbuild_klp.classify import ChangeType
 from kbuild_klp.diff import compare
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing, shown_strings
 from kbuild_klp.explain.view import ObjectView, quote
@@ -240,7 +241,7 @@ SYMPOS = VerdictReason(Obstacle.SYMPOS, "sympos 2 of 3 in vmlinux")
 UNTRACED = VerdictReason(Obstacle.NOT_TRACEABLE, "not traceable: no fentry (notrace)")
 UNKNOWN = VerdictReason(Obstacle.UNKNOWN, "not known: nobody looked")
 NONE = VerdictReason(Obstacle.NO_LIVEPATCH, "no livepatch: the old kernel was built without CONFIG_LIVEPATCH")
-JUDGED = Change("f", "function", ChangeType.CHANGED, None, None, livepatch=POSSIBLE)
+JUDGED = function_change("f", livepatch=POSSIBLE)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ def test_source_lines_in_columns() -> None:
         ListedRow(_line(2, "sti", "a.c:2"), _line(1, "hlt", "a.c:2"), True),
         ListedRow(_line(3, "ret", ""), _line(2, "ret", ""), False),
     ]
-    change = Change("f", "function", ChangeType.CHANGED, None, None)
+    change = function_change("f")
     found = Listing(change, [ListedHunk("instructions", 0, rows)], None, "no more is known")
     columns = [re.sub(" +", " ", line).strip() for line in text_lines(found, COLUMNS)]
     assert columns[1:] == [
