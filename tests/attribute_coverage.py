@@ -46,10 +46,10 @@ from elf_reading import (
 )
 from mutate import changes, entries
 
-from kbuild_klp.entry import KIND_SECTION, Entry
-from kbuild_klp.jobs import in_processes, processors
+from kbuild_klp.checksum.entry import KIND_SECTION, Entry
+from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.names import canonical_name
+from kbuild_klp.processes import in_processes, processors
 
 
 class Row(enum.Enum):

@@ -13,8 +13,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import Relocation, RelocationSection
 from elftools.elf.sections import SymbolTableSection
 
-from kbuild_klp.names import canonical_name
-from kbuild_klp.special import SectionClass, special_table
+from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.special.table import SectionClass, special_table
 
 LOCAL, GLOBAL, WEAK = range(3)
 NOTYPE, OBJECT, FUNC, SECTION, FILE = range(5)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from snippets import KERNEL_FLAGS
 
-from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.diff import compare
-from kbuild_klp.lineproof import symbol_word
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.lines.proof import symbol_word
 from kbuild_klp.report.model import Report
 
 Files = Mapping[str, str]

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.entry import Entry, SymbolId
-from kbuild_klp.verdict import NOT_JUDGED, Verdict
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import NOT_JUDGED, Verdict
+from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.object.symbol_id import SymbolId
 
 
 def function_change(name: str, change: ChangeType = ChangeType.CHANGED, livepatch: Verdict = NOT_JUDGED) -> Change:

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.arch.x86_64 import is_filler
-from kbuild_klp.canonical import canonicalize
-from kbuild_klp.checksum import checksum_object
-from kbuild_klp.classify import Change, classify
-from kbuild_klp.correlate import correlate
+from kbuild_klp.changes.classification import Change, classify
+from kbuild_klp.changes.pairing import correlate
+from kbuild_klp.checksum.entries import checksum_object
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.entry import Entry
+from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.errors import KlpError
-from kbuild_klp.names import canonical_name
-from kbuild_klp.special import SectionClass, special_table
+from kbuild_klp.object.canonical import canonicalize
+from kbuild_klp.special.table import SectionClass, special_table
 
 # psABI table 4.9: how many bytes the linker overwrites, whatever stood there.
 FIELD_SIZES = {1: 8, 2: 4, 4: 4, 9: 4, 10: 4, 11: 4, 12: 2, 13: 2, 14: 1, 15: 1, 24: 8, 41: 4, 42: 4}

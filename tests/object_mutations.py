@@ -22,10 +22,10 @@ from pathlib import Path
 
 from mutate import Excuse, Mutation, Mutator, changes, entries
 
-from kbuild_klp.classify import Change
+from kbuild_klp.changes.classification import Change
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.names import canonical_name
 
 KINDS: dict[str, Callable[[Mutator], Iterator[Mutation]]] = {
     "byte": Mutator.byte_mutations,

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.diff import compare
-from kbuild_klp.names import canonical_name
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.report.model import Report
 
 KERNEL_FLAGS = (
@@ -28,6 +28,15 @@ KERNEL_FLAGS = (
     "-fcf-protection=none",
     "-w",
 )
+
+THREE = """
+int outside(int);
+int table[64];
+static __attribute__((noinline)) int first(int x) { %s return x * 3 + table[x]; }
+__attribute__((noinline)) int second(int x) { int s = 0; while (x--) s += first(x) ^ outside(s); return s; }
+int third(int x) { if (x > 10) return second(x + 1) ^ x; return first(x) - 1; }
+"""
+"""Three functions that call each other; %s goes into the first."""
 
 Changes = set[tuple[str, str, str]]
 

@@ -28,8 +28,8 @@ from oracle.listing import Instruction, Listing
 from oracle.opinion import Answer, plain
 from source_mutator import Kind, Mutation, mutations, patches, rows
 
-from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.diff import compare
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
 
 # Of each subsystem some; assembly first.
 SOURCES = """

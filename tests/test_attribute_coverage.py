@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from snippets import Compiler, data_changed
 from test_invariants import C_SOURCE
 
-from kbuild_klp import checksum
-from kbuild_klp.canonical import CanonicalObject
-from kbuild_klp.entry import Columns
+from kbuild_klp.checksum import entries as checksum
+from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.object.canonical import CanonicalObject
 
 LARGEST = 40_000
 

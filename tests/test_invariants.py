@@ -16,8 +16,8 @@ from kernel_like import source
 from mutate import Mutation, Mutator, changes, entries
 from snippets import Compiler
 
-from kbuild_klp import sumfile
-from kbuild_klp.batch import compute
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.batch import compute
 
 C_SOURCE = r"""
 int log(const char *, ...); int ext(int); extern int undefined_variable;
@@ -105,4 +105,4 @@ def test_same_object_gives_the_same_file_wherever_it_lies(gcc: Compiler, tmp_pat
         results.append(compute(str(place)).data)
     assert results[0] == results[1]
     assert str(tmp_path).encode() not in results[0]
-    assert sorted(sumfile.load(results[0], "x").entries) == entries(data)
+    assert sorted(sum_file.load(results[0], "x").entries) == entries(data)

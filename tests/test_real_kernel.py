@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kbuild_klp.canonical import CanonicalObject, PartKind, canonicalize
-from kbuild_klp.checksum import checksum_object
+from kbuild_klp.checksum.entries import checksum_object
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.special import SectionClass, special_table
+from kbuild_klp.object.canonical import CanonicalObject, PartKind, canonicalize
+from kbuild_klp.special.table import SectionClass, special_table
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from kbuild_klp.arch.x86_opcodes import (
     NO_REX,
     SHRINKS_66,
     SIB,
-    Field,
+    FieldKind,
     Tables,
     tables,
 )
@@ -231,24 +231,24 @@ def relative_fields(
     at = np.array(starts, np.intp)
     pair = _pair(code, at)
     kind = table.fields[pair]
-    skipped = (kind == Field.PREFIX).nonzero()[0]
+    skipped = (kind == FieldKind.PREFIX).nonzero()[0]
     while skipped.size:
         at[skipped] += 1
         pair[skipped] = again = _pair(code, at[skipped])
         kind[skipped] = found = table.fields[again]
-        skipped = skipped[found == Field.PREFIX]
-    escaped = (kind == Field.ESCAPE).nonzero()[0]
+        skipped = skipped[found == FieldKind.PREFIX]
+    escaped = (kind == FieldKind.ESCAPE).nonzero()[0]
     escape = table.escapes[pair[escaped]].astype(np.intp)
     at[escaped] += escape >> 4
     kind[escaped] = table.fields[_pair(code, at[escaped]) | (escape & 0x0F) << 16]
 
     size = np.frombuffer(lengths, np.uint8)[starts]
-    rows = ((kind != Field.NONE) & (size != 0)).nonzero()[0]
+    rows = ((kind != FieldKind.NONE) & (size != 0)).nonzero()[0]
     kind = kind[rows]
     start = np.asarray(starts, np.int64)[rows]
-    field = at[rows] + np.where(kind == Field.BRANCH, 1, 2)
+    field = at[rows] + np.where(kind == FieldKind.BRANCH, 1, 2)
     end = start + size[rows]
-    branch = kind != Field.MEMORY
+    branch = kind != FieldKind.MEMORY
     return RelativeFields(start, field, np.where(branch, end - field, 4), end, branch)
 
 

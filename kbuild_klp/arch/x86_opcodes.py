@@ -98,7 +98,7 @@ class Map(enum.IntEnum):
     VEX_MODRM_IMM32 = 7  # VEX and EVEX map 7, XOP map A
 
 
-class Field(enum.IntEnum):
+class FieldKind(enum.IntEnum):
     """Which PC-relative field an opcode has, and what has to be skipped to reach the opcode."""
 
     NONE = 0
@@ -136,7 +136,7 @@ class Tables(NamedTuple):
     """Everything the decoder looks up; unsigned bytes but for one."""
 
     lengths: NDArray[np.uint8]  # [map << 16 | next byte << 8 | opcode]
-    fields: NDArray[np.uint8]  # the same index; values of Field
+    fields: NDArray[np.uint8]  # the same index; values of FieldKind
     escapes: NDArray[np.uint8]  # [second byte << 8 | first byte]: map | bytes before the opcode << 4; 0: none
     resolved: NDArray[np.uint8]  # [entry of lengths]: the same with SIB gone and the raw flags made final
     prefixed: NDArray[np.int8]  # [flags >> 4 << 3 | prefixes]: bytes to add; below -16: no instruction
@@ -203,19 +203,19 @@ def _refine_one_byte(table: NDArray[np.uint8]) -> None:
 
 def _fill_fields(table: NDArray[np.uint8], number: Map, letters: str) -> None:
     by_letter = {
-        "j": Field.BRANCH,
-        "r": Field.BRANCH,
-        "p": Field.PREFIX,
-        "x": Field.PREFIX,
-        "X": Field.ESCAPE,
+        "j": FieldKind.BRANCH,
+        "r": FieldKind.BRANCH,
+        "p": FieldKind.PREFIX,
+        "x": FieldKind.PREFIX,
+        "X": FieldKind.ESCAPE,
     }
-    constant = np.array([by_letter.get(x, Field.NONE) for x in letters], np.uint8)
+    constant = np.array([by_letter.get(x, FieldKind.NONE) for x in letters], np.uint8)
     table[:] = constant
     with_memory = np.array([x in _WITH_MODRM for x in letters], np.uint8)
-    table[0x05:0x40:8] = constant + with_memory * np.uint8(Field.MEMORY)
+    table[0x05:0x40:8] = constant + with_memory * np.uint8(FieldKind.MEMORY)
     if number is Map.ONE_BYTE:
-        table[0xF8, 0xC7] = Field.BRANCH_MODRM
-        table[(np.arange(256) & 0x1F) >= 8, 0x8F] = Field.ESCAPE
+        table[0xF8, 0xC7] = FieldKind.BRANCH_MODRM
+        table[(np.arange(256) & 0x1F) >= 8, 0x8F] = FieldKind.ESCAPE
 
 
 def _escapes() -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kbuild_klp import base
+from kbuild_klp.builds import kept
 from kbuild_klp.cli.export import checksums
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree
@@ -27,14 +27,14 @@ def main(arguments: argparse.Namespace) -> int:
         root = Path(arguments.tree).resolve()
         if not root.is_dir():
             raise KlpError("is not a directory", file=arguments.tree, hint="give the tree in which `make klp-base` ran")
-        removed = base.remove(root)
+        removed = kept.remove(root)
         if not arguments.quiet:
             print(f"{root}: {'the base was removed' if removed else 'no base was kept'}")
         return 0
     tree = BuildTree.open(arguments.tree)
     content = checksums(arguments.tree, arguments.jobs)
     try:
-        objects, sources = base.keep(tree, content)
+        objects, sources = kept.keep(tree, content)
     except OSError as error:
         raise KlpError(error.strerror or str(error), file=error.filename, hint="is the tree writable?") from None
     if not arguments.quiet:

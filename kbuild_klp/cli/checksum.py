@@ -8,11 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from kbuild_klp.batch import BatchResult, write_checksums
+from kbuild_klp.checksum.batch import BatchResult, write_checksums
+from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
-from kbuild_klp.stale import find_stale
 
 _MOST_LINES = 20
 

@@ -8,12 +8,15 @@ import os
 import shutil
 import sys
 
-from kbuild_klp.builds import Build, KeptBuild, TreeBuild, open_build
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.kept import KeptBuild
+from kbuild_klp.builds.opening import open_build
+from kbuild_klp.builds.side import Build
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.diff import compare
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.compare.selection import Selection
 from kbuild_klp.errors import KlpError
 from kbuild_klp.report import json, text
-from kbuild_klp.selection import Selection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kbuild_klp import archive
-from kbuild_klp.builds import TreeBuild
+from kbuild_klp.builds import archive
+from kbuild_klp.builds.built_tree import TreeBuild
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
 

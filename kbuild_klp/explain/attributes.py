@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kbuild_klp.changes.reasons import Reason, ReasonKind, changed
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import Entry
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.names import canonical_name
-from kbuild_klp.reasons import Reason, ReasonKind, changed
+from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.object.view import ObjectView
 
 
 class Symbol(NamedTuple):
@@ -124,7 +124,7 @@ def _stated(symbol: Symbol, size: int) -> str:
 
 def number_reasons(old: ObjectView, new: ObjectView, entries: tuple[Entry, Entry]) -> list[Reason]:
     """Return what differs in a symbol that has no bytes: an absolute one, or a common one."""
-    found = [view.bare_symbol(entry) for view, entry in zip((old, new), entries, strict=True)]
+    found = [view.bare_symbol(entry.symbol) for view, entry in zip((old, new), entries, strict=True)]
     if found[0] is None or found[1] is None:
         return []
     before, after = (Symbol.of(view, index, 0) for view, index in ((old, found[0]), (new, found[1])))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.arch.registry import Instruction
-from kbuild_klp.explain.view import ObjectView, Reference
+from kbuild_klp.object.view import ObjectView, Reference
 
 # What stands in a field while its instruction is disassembled, so that it can be found in the text: all its bytes,
 # but for the lowest. The first that the code does not contain is taken.

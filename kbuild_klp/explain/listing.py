@@ -8,13 +8,13 @@ from difflib import SequenceMatcher
 from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
-from kbuild_klp.classify import Change
-from kbuild_klp.entry import KIND_FUNCTION, Entry
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.explain import tables
-from kbuild_klp.explain.compare import Comparison, Hunk
+from kbuild_klp.explain.comparison import Comparison, Hunk
 from kbuild_klp.explain.instructions import Line, function_lines
 from kbuild_klp.explain.origins import DebugSide
-from kbuild_klp.explain.view import ObjectView, quote
+from kbuild_klp.object.view import ObjectView, quote
 
 _ROW = 16  # bytes of data in a line
 _WORD = 8
@@ -109,7 +109,7 @@ class Lister:
 
     def _parts(self, side: int, entry: Entry | None) -> list[int]:
         view = self._views[side]
-        return view.parts_of(entry) if view and entry else []
+        return view.parts_of(entry.part_symbol) if view and entry else []
 
     def _note(self) -> str:
         """Say why there are no source lines, where there might be some."""

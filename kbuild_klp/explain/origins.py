@@ -15,15 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.dwarf.debug_info import DebugInfo
+from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
+from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.explain.compare import Comparison
-from kbuild_klp.explain.debuginfo import DebugInfo
-from kbuild_klp.explain.inlined import InlinedCode, InlinedFunction
+from kbuild_klp.explain.comparison import Comparison
 from kbuild_klp.explain.instructions import Line
-from kbuild_klp.explain.source_lines import SourceLine, SourceLines
-from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.reasons import Reason, ReasonKind
+from kbuild_klp.object.view import ObjectView
 
 _MOST_LOOKED_UP = 200  # instructions of a function
 _MOST_NAMED = 3

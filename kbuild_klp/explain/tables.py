@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 
+from kbuild_klp.changes.reasons import Reason, ReasonKind
 from kbuild_klp.explain.instructions import function_lines
-from kbuild_klp.explain.view import Field, ObjectView, SpecialEntry
-from kbuild_klp.reasons import Reason, ReasonKind
+from kbuild_klp.object.view import EntryField, ObjectView, SpecialEntry
 
 NAMES = (
     (".altinstructions", ReasonKind.ALTERNATIVE, "alternatives"),
@@ -52,7 +52,7 @@ class TableDifference:
         place = () if self._moves else (parts.index(entry.part) if entry.part in parts else -1, entry.place)
         return (entry.owner, *place, *(self._field_meaning(field) for field in entry.fields))
 
-    def _field_meaning(self, field: Field) -> object:
+    def _field_meaning(self, field: EntryField) -> object:
         return "inner" if field.inner and self._moves else field.meaning
 
     def pairs(
@@ -105,7 +105,7 @@ class TableDifference:
         return was, is_ if was != is_ else f"another {is_}"
 
 
-def in_words(view: ObjectView, field: Field) -> str:
+def in_words(view: ObjectView, field: EntryField) -> str:
     """Return name and value of a field; code that is known by content (a replacement) as its instructions."""
     text = field.text
     part = view.content_part(field.row) if field.row is not None else None
@@ -114,7 +114,7 @@ def in_words(view: ObjectView, field: Field) -> str:
     return f"{field.name} {text}".strip()
 
 
-def _precise(view: ObjectView, field: Field) -> str:
+def _precise(view: ObjectView, field: EntryField) -> str:
     """Return a field in more words than usual."""
     how = f"{view.how(field.row)} " if field.row is not None else ""
     return f"{field.name} {how}{field.text}"
@@ -145,7 +145,8 @@ def _by_name(found: dict[str, list[SpecialEntry]]) -> dict[str, list[SpecialEntr
         if kind_of(section)[0] is ReasonKind.RUNTIME_CONSTANT:
             name = _RUNTIME
             entries = [
-                entry._replace(fields=(Field("", section, (section,), None, False), *entry.fields)) for entry in entries
+                entry._replace(fields=(EntryField("", section, (section,), None, False), *entry.fields))
+                for entry in entries
             ]
         tables.setdefault(name, []).extend(entries)
     if _RUNTIME in tables:

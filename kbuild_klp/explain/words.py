@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kbuild_klp.changes.reasons import Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
-from kbuild_klp.explain.compare import LENGTH, OPERAND, Comparison, Hunk, Retarget
+from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
 from kbuild_klp.explain.instructions import Line
-from kbuild_klp.explain.view import ObjectView, Reference, quote
-from kbuild_klp.reasons import Reason, ReasonKind
+from kbuild_klp.object.view import ObjectView, Reference, quote
 
 _WORD = 8  # bytes of data that are shown as one
 _ALL = 1 << 20  # characters of a string, where it is not cut

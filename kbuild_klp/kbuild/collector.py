@@ -48,7 +48,7 @@ def write_batch(objects: Sequence[Path]) -> list[str]:
     On one processor: the build has the others. Returns what went wrong; klp-diff tries those objects again.
     """
     # Not at the top: the process that finds the lock taken is to leave at once.
-    from kbuild_klp.batch import write_checksums
+    from kbuild_klp.checksum.batch import write_checksums
 
     return write_checksums(objects, jobs=1).errors
 

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbuild_klp.checksum.path import freshness
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kbuild import blocks
 from kbuild_klp.kbuild.install import read_file
@@ -106,5 +107,5 @@ class Counts:
 def count_checksums(tree: BuildTree) -> Counts:
     """The counts over every object that is linked into vmlinux or a module; raises BadTreeError."""
     objects = list(dict.fromkeys(name for unit in tree.units() for name in unit.objects))
-    counts = Counter(freshness.value for freshness in tree.freshness(objects))
+    counts = Counter(state.value for state in freshness(tree.root, objects))
     return Counts(len(objects), counts["fresh"], counts["stale"], counts["missing"])

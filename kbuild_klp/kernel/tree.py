@@ -20,7 +20,6 @@ from pathlib import Path
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.modules import Locator, module_names, module_objects, ordered_modules, read_text
-from kbuild_klp.kernel.sumpath import Freshness, freshness
 from kbuild_klp.kernel.vmlinux import archive_objects, is_own_program, linked_objects, visit
 
 # Symbol that only this architecture's .config sets, our name for it, its directory in arch/. 64 bit before
@@ -193,10 +192,6 @@ class BuildTree:
             for unit in self._single(goal, whole):
                 found.setdefault(unit.name, {}).update(dict.fromkeys(unit.objects))
         return [LinkUnit(name, tuple(objects)) for name, objects in found.items()]
-
-    def freshness(self, objects: Iterable[str]) -> list[Freshness]:
-        """The freshness of the checksum file of each object, in order."""
-        return freshness(self.root, objects)
 
     def image(self, unit: str) -> Path | None:
         """The file that a unit was linked to: ``vmlinux``, or the module's ``.ko``; None if it is not there."""

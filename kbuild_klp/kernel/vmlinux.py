@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.archive import members
 from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.thin_archive import members
 
 _WHOLE = re.compile(r"--whole-archive[ \t](.*?)[ \t]--no-whole-archive", re.DOTALL)
 _GROUP = re.compile(r"--start-group[ \t](.*?)--end-group", re.DOTALL)

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Instruction
-from kbuild_klp.digests import KIND_SHIFT
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.lineproof import NumberPair
 from kbuild_klp.lines.numbers import DifferentError, Number, own_references
+from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.object.meanings import KIND_SHIFT
+from kbuild_klp.object.view import ObjectView
 
 _MOST_GROWTH = 64  # bytes: more than a few immediates and branches
 _IMMEDIATE = re.compile(r"\$(-?)(0x[0-9a-f]+|\d+)")

@@ -27,11 +27,11 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cached_property
 
-from kbuild_klp.explain.source_lines import SourceLines
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.lineproof import MOST_LINES
+from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
+from kbuild_klp.lines.proof import MOST_LINES
 from kbuild_klp.lines.records import LineMove, line_moves
+from kbuild_klp.object.view import ObjectView
 
 
 class _Bracket:

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kbuild_klp.digests import KIND_SHIFT
-from kbuild_klp.explain.line_fields import source_file
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.lineproof import NumberPair
 from kbuild_klp.lines.identity import Identities
+from kbuild_klp.lines.line_fields import source_file
+from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.object.meanings import KIND_SHIFT
+from kbuild_klp.object.view import ObjectView
 
 _FIELD = 4  # bytes in data that are looked at as one number, or as two
 _DIGITS = re.compile(r"(\d+)")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The line numbers that an object carries in records of its own: bug table, dynamic debug descriptors, UBSAN's data.
 
-Those in sections of their own (special.toml) are read by kbuild_klp.explain.line_fields; UBSAN's data have none, and
-are known by who uses them. The numbers are lines because the kernel's structures say so.
+Those in sections of their own (special.toml) are read by line_fields.py; UBSAN's data have none, and are known by who
+uses them. The numbers are lines because the kernel's structures say so.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kbuild_klp.explain.line_fields import line_fields
-from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.lines.line_fields import line_fields
 from kbuild_klp.lines.numbers import UBSAN_LINE, own_references, ubsan_file
+from kbuild_klp.object.view import ObjectView
 
 _LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h)
 

@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kbuild_klp.classify import ChangeType
-from kbuild_klp.entry import KIND_FUNCTION, SymbolId
+from kbuild_klp.changes.classification import ChangeType
+from kbuild_klp.changes.verdict import Verdict
+from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.livepatch.seen import SeenObject
-from kbuild_klp.verdict import Verdict
+from kbuild_klp.object.symbol_id import SymbolId
 
 
 class _Entry(NamedTuple):

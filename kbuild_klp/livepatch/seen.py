@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.entry import SymbolId
+from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
+from kbuild_klp.object.symbol_id import SymbolId
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.canonical import PartKind
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.entry import Entry, SymbolId
-from kbuild_klp.explain.view import ObjectView
+from kbuild_klp.object.canonical import PartKind
+from kbuild_klp.object.symbol_id import SymbolId
+from kbuild_klp.object.view import ObjectView
 
 # Where in an entry of __jump_table the key stands: struct jump_entry, include/linux/jump_label.h.
 _JUMP_TABLE, _JUMP_KEY = "__jump_table", 8
@@ -82,7 +83,7 @@ class ObjectSide:
 
     def untraced(self, entry: Entry) -> str | None:
         """Return why ftrace cannot take over a function, empty if it can, None when its code is not there."""
-        parts = self.view.parts_of(entry)
+        parts = self.view.parts_of(entry.part_symbol)
         if not parts:
             return None
         if parts[0] in self._traced:
@@ -95,7 +96,7 @@ class ObjectSide:
 
     def symbol(self, entry: Entry) -> FunctionSymbol | None:
         """Return the symbol of a function, None when its code is not there."""
-        parts = self.view.parts_of(entry)
+        parts = self.view.parts_of(entry.part_symbol)
         if not parts:
             return None
         index = int(self._canonical.part_symbols(parts[0])[0])
@@ -125,7 +126,7 @@ class ObjectSide:
 
     def keys(self, entry: Entry) -> list[Key]:
         """Return the static keys and calls that a function uses, but for those that it brings along."""
-        return [key for part in self.view.parts_of(entry) for key in self._keys.get(part, ())]
+        return [key for part in self.view.parts_of(entry.part_symbol) for key in self._keys.get(part, ())]
 
     @cached_property
     def _keys(self) -> dict[int, list[Key]]:
@@ -184,7 +185,7 @@ class ObjectSide:
 
     def users_of_entries(self, entries: list[Entry]) -> dict[SymbolId, set[SymbolId]]:
         """Return, by symbol of the entry, the entries that refer to it, itself among them."""
-        wanted = {part: entry.symbol for entry in entries for part in self.view.parts_of(entry)}
+        wanted = {part: entry.symbol for entry in entries for part in self.view.parts_of(entry.part_symbol)}
         rows = np.flatnonzero(np.isin(self._canonical.targets.part, list(wanted)))
         by_part = self._users(rows, self._canonical.targets.part[rows])
         users: dict[SymbolId, set[SymbolId]] = defaultdict(set)

@@ -15,19 +15,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from kbuild_klp.builds import SINGLE_OBJECT, Build
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.entry import KIND_FUNCTION, SymbolId
+from kbuild_klp.builds.object_pair import ObjectPair
+from kbuild_klp.builds.side import SINGLE_OBJECT, Build
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
+from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.errors import KlpError
-from kbuild_klp.explain.pair import ObjectPair
-from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
-from kbuild_klp.livepatch import Facts, Position, join_names, judge, needs_nothing
-from kbuild_klp.livepatch.image import Image
+from kbuild_klp.livepatch.linked_symbols import LinkedSymbols
 from kbuild_klp.livepatch.removed import still_used
+from kbuild_klp.livepatch.rules import Facts, Position, join_names, judge, needs_nothing
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
-from kbuild_klp.verdict import Obstacle, Reason, Verdict
+from kbuild_klp.object.symbol_id import SymbolId
+from kbuild_klp.object.view import ObjectView
 
 _VMLINUX = "vmlinux"
 _UNKNOWN_UNIT = ""
@@ -39,7 +40,7 @@ _VDSO_IMAGE = ("-image-64.o", "-image-32.o", "-image-x32.o", "wrap.o", "wrapper.
 class _OpenImage(NamedTuple):
     """What a unit was linked to, and when (ns)."""
 
-    image: Image
+    image: LinkedSymbols
     time: int
 
 
@@ -224,7 +225,7 @@ class Survey:
 
     # -- static keys and calls ------------------------------------------------------------------------------------
 
-    def _key_reasons(self, found: SeenObject, unit: str, keys: list[Key]) -> Iterator[Reason]:
+    def _key_reasons(self, found: SeenObject, unit: str, keys: list[Key]) -> Iterator[Finding]:
         """Yield what the static keys and calls of a function mean for a livepatch.
 
         Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,
@@ -243,13 +244,13 @@ class Survey:
             obstacle = Obstacle.STATIC_CALL if key.is_call else Obstacle.STATIC_KEY
             name = key.symbol.removeprefix(TRAMPOLINE) if key.is_call else key.symbol
             if home == _UNKNOWN_UNIT:
-                yield Reason(Obstacle.UNKNOWN, f"not known: whether {obstacle.value} {name} is that of a module")
+                yield Finding(Obstacle.UNKNOWN, f"not known: whether {obstacle.value} {name} is that of a module")
             else:
-                yield Reason(obstacle, f"{obstacle.value}: {name} of module {home}")
+                yield Finding(obstacle, f"{obstacle.value}: {name} of module {home}")
         for home, names in silent.items():
             where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
             text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"
-            yield Reason(Obstacle.TRACEPOINT, text)
+            yield Finding(Obstacle.TRACEPOINT, text)
 
     def _home(self, found: SeenObject, unit: str, key: Key) -> str:
         """Return the unit in which a key lives; vmlinux also for one that the livepatch brings along."""
@@ -291,7 +292,7 @@ class Survey:
         mine = [found for found in self._objects.values() if unit in found.units]
         names = {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
         try:
-            return _OpenImage(Image(path, unit, names), path.stat().st_mtime_ns)
+            return _OpenImage(LinkedSymbols(path, unit, names), path.stat().st_mtime_ns)
         except (KlpError, OSError):
             return None  # as good as none
 

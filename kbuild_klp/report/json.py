@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from kbuild_klp.classify import Change
+from kbuild_klp.changes.classification import Change
 from kbuild_klp.report.model import Report
 
 DOCUMENT_VERSION = 1

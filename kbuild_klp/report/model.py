@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from kbuild_klp.classify import Change, ChangeType, Proof
+from kbuild_klp.changes.classification import Change, ChangeType, Proof
+
+if TYPE_CHECKING:
+    from kbuild_klp.explain.listing import Listing
 
 
 @dataclass
@@ -71,3 +76,44 @@ class Report:
     summary: Summary = field(default_factory=Summary)
     warnings: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+
+
+class ExplainedObject(NamedTuple):
+    """What there is to say about changes of one object.
+
+    ``listings`` is None where the objects are not at hand; ``inlined`` maps inlined functions without code of their
+    own, in words, to the functions that differ because of them.
+    """
+
+    object: str
+    units: list[str]
+    changes: list[Change]
+    listings: list[Listing] | None
+    inlined: dict[str, list[str]]
+
+
+class InlinedEverywhere(NamedTuple):
+    """A function that was inlined: in words, and the objects and functions in which it differs.
+
+    ``is_only`` says that it has no code of its own.
+    """
+
+    function: str
+    into: list[tuple[str, str]]
+    is_only: bool
+
+
+class Explanation(NamedTuple):
+    """The answer to somebody who asked about some symbols, or about everything (``symbols`` is empty).
+
+    ``aliases`` are symbols that are other names, each with what of; ``unchanged`` those of which nothing differs, with
+    their objects; ``objects`` are explained one by one as they are asked for. ``differs`` says whether anything but
+    line numbers does.
+    """
+
+    symbols: list[str]
+    aliases: list[tuple[str, str]]
+    inlined: list[InlinedEverywhere]
+    unchanged: list[tuple[str, list[str]]]
+    objects: Iterator[ExplainedObject]
+    differs: bool

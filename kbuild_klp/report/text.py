@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.entry import KIND_FUNCTION
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import NOTES, Obstacle, Verdict
+from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.report.model import ObjectChanges, Report, Summary
-from kbuild_klp.verdict import NOTES, Obstacle, Verdict
 
 _COLORS = {
     ChangeType.CHANGED: "33",

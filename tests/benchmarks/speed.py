@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kbuild_klp.kernel.sumpath import sum_path
+from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.kernel.tree import BuildTree
 
 KLP = [sys.executable, "-m", "kbuild_klp"]

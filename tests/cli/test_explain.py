@@ -401,7 +401,7 @@ def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path) -> None
 def test_too_much_debug_information_is_said(
     inlined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kbuild_klp.explain.debuginfo.MOST_BYTES", 100)
+    monkeypatch.setattr("kbuild_klp.dwarf.debug_info.MOST_BYTES", 100)
     monkeypatch.chdir(inlined)
     assert command_line.main(["explain", "old/a.o", "new/a.o", "one"]) == 1
     out = capsys.readouterr().out

@@ -189,7 +189,7 @@ def test_a_fault_in_explaining_costs_the_words_only(
     def fail(*_: object) -> None:
         raise IndexError("oh")
 
-    monkeypatch.setattr("kbuild_klp.secondlook.explain_changes", fail)
+    monkeypatch.setattr("kbuild_klp.compare.second_look.explain_changes", fail)
     monkeypatch.delenv("KLP_DEBUG", raising=False)
     monkeypatch.chdir(builds)
     assert command_line.main(["diff", "old", "new"]) == 1
@@ -307,7 +307,7 @@ def test_a_full_disk_behind_standard_output(builds: Path) -> None:
 
 _SLOW = r"""
 import os, sys, time
-from kbuild_klp import batch
+from kbuild_klp.checksum import batch
 real = batch.compute
 def slow(path):
     os.write(2, b"working\n")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fake_build import DRIVER, MAIN, FakeBuild, klp
 
+from kbuild_klp.compare.selection import Selection
 from kbuild_klp.errors import KlpError
-from kbuild_klp.selection import Selection
 
 NEW_MAIN = MAIN.replace("x + limit", "x - limit")
 

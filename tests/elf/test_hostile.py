@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import compile_object
 
-from kbuild_klp import sumfile
-from kbuild_klp.batch import compute
-from kbuild_klp.entry import Columns
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.batch import compute
+from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.errors import BadObjectError, KlpError
 
 _SECTION = {"name": (0, 4), "type": (4, 4), "flags": (8, 8), "addr": (16, 8), "offset": (24, 8), "size": (32, 8)}
@@ -91,8 +91,8 @@ def mutator(sample: Path) -> Mutator:
     return Mutator(sample)
 
 
-def _written_again(content: sumfile.SumFile) -> bytes:
-    return sumfile.dump(content.architecture, content.table, Columns.of(content.entries))
+def _written_again(content: sum_file.SumFile) -> bytes:
+    return sum_file.dump(content.architecture, content.table, Columns.of(content.entries))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def checked(tmp_path: Path) -> Callable[[bytes], KlpError | None]:
             assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
             return error
         # What was computed can be written and read again.
-        assert _written_again(sumfile.load(computed.data, "x")) == computed.data
+        assert _written_again(sum_file.load(computed.data, "x")) == computed.data
         return None
 
     return check
@@ -149,8 +149,8 @@ _IN_LITTLE_MEMORY = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-from kbuild_klp.batch import compute
-from kbuild_klp.entry import Columns
+from kbuild_klp.checksum.batch import compute
+from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.errors import KlpError
 answers = errors = 0
 for name in sys.argv[1:]:
@@ -281,14 +281,14 @@ def test_a_chain_of_anonymous_data_longer_than_the_stack(tmp_path: Path) -> None
     records = "".join(f".L{i}: .quad .L{(i + 1) % length}\n" for i in range(length))
     source = f'.section .rodata,"a"\n{records}.text\n.globl f\n.type f,@function\nf: movq $.L0,%rax\nret\n.size f,.-f\n'
     path = compile_object(source, tmp_path / "chain.o", language="assembler")
-    entries = sumfile.load(compute(str(path)).data, "x").entries
+    entries = sum_file.load(compute(str(path)).data, "x").entries
     assert [entry.name for entry in entries if entry.kind == "function"] == ["f"]
 
 
 def test_thousands_of_symbols_at_one_place(tmp_path: Path) -> None:
     source = ".text\n" + "".join(f".globl g{i}\ng{i}:\n" for i in range(20_000)) + "ret\n"
     path = compile_object(source, tmp_path / "many.o", language="assembler")
-    assert sum(entry.kind == "function" for entry in sumfile.load(compute(str(path)).data, "x").entries) == 1
+    assert sum(entry.kind == "function" for entry in sum_file.load(compute(str(path)).data, "x").entries) == 1
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
@@ -299,6 +299,6 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         data = data.replace(name, odd)
     path.write_bytes(data)
     data = compute(str(path)).data
-    content = sumfile.load(data, "x")
+    content = sum_file.load(data, "x")
     assert [entry.name for entry in content.entries if entry.kind == "data"] == ["tab\tnew\nline\\", "\udcc0\udc80!"]
     assert _written_again(content) == data

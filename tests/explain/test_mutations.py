@@ -12,11 +12,11 @@ from mutate import Mutator, changes, entries
 from snippets import Compiler
 from test_invariants import C_SOURCE, MUTATIONS
 
-from kbuild_klp.classify import ChangeType
-from kbuild_klp.entry import KIND_SECTION
-from kbuild_klp.explain import Explainer
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.reasons import Reason
+from kbuild_klp.changes.classification import ChangeType
+from kbuild_klp.changes.reasons import Reason
+from kbuild_klp.checksum.entry import KIND_SECTION
+from kbuild_klp.explain.explainer import Explainer
+from kbuild_klp.object.view import ObjectView
 
 _TRIED = 150
 

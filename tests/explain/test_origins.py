@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from snippets import Compiler
 
-import kbuild_klp.explain
-from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.classify import Change
-from kbuild_klp.diff import compare
-from kbuild_klp.explain import PATIENCE, Explainer
+import kbuild_klp.explain.explainer
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.changes.reasons import ReasonKind
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.explain.explainer import PATIENCE, Explainer
 from kbuild_klp.explain.origins import function_text
-from kbuild_klp.explain.view import ObjectView
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.reasons import ReasonKind
+from kbuild_klp.object.view import ObjectView
 
 HEADER = """\
 int ext(int);
@@ -170,7 +170,7 @@ def test_explainer_collects_where_they_went(gcc: Compiler) -> None:
 
 def test_debug_information_is_read_for_the_first_changes_only(gcc: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
-    monkeypatch.setattr(kbuild_klp.explain, "_MOST_INLINED", 1)
+    monkeypatch.setattr(kbuild_klp.explain.explainer, "_MOST_INLINED", 1)
     changes = _explained(old, new)
     assert sorted(bool(_inlined(change)) for change in changes.values()) == [False, True]
 

@@ -11,10 +11,10 @@ import pytest
 from kernel_like import source, with_change
 from snippets import Compiler
 
-from kbuild_klp.builds import ObjectBuild
-from kbuild_klp.classify import Change
-from kbuild_klp.diff import compare
-from kbuild_klp.reasons import Reason, ReasonKind
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.report.json import why
 
 Make = Callable[[Compiler], tuple[Path, Path]]

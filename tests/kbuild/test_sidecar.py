@@ -20,7 +20,7 @@ SIDECAR = Path(kbuild_klp.kbuild.__file__).parent / "objtool"
 # Stands for the interpreter: the real collector, with a writer that notes what it is given.
 _COLLECTOR = """\
 import os, sys, types
-batch = types.ModuleType("kbuild_klp.batch")
+batch = types.ModuleType("kbuild_klp.checksum.batch")
 class Result:
     errors = []
 def write_checksums(paths, jobs):
@@ -28,7 +28,7 @@ def write_checksums(paths, jobs):
         file.write("".join(f"{os.getpid()} {path}\\n" for path in paths))
     return Result
 batch.write_checksums = write_checksums
-sys.modules["kbuild_klp.batch"] = batch
+sys.modules["kbuild_klp.checksum.batch"] = batch
 from kbuild_klp.kbuild.collector import run
 sys.exit(run(sys.argv[1:]))
 """

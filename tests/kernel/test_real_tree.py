@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 from posixpath import normpath
 
+from kbuild_klp.checksum.path import Freshness, freshness
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
-from kbuild_klp.kernel.macros import MacroIndex, expanding_lines
 from kbuild_klp.kernel.settings import Settings, compare_settings
 from kbuild_klp.kernel.sources import SourceFiles, configuration_symbols
-from kbuild_klp.kernel.sumpath import Freshness
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.source.macros import MacroIndex, expanding_lines
 
 
 def test_vmlinux_as_ar_lists_it(real_tree: BuildTree) -> None:
@@ -78,7 +78,7 @@ def test_same_settings(real_tree: BuildTree) -> None:
 
 
 def test_every_listed_object_is_there(real_tree: BuildTree) -> None:
-    states = real_tree.freshness([name for unit in real_tree.units() for name in unit.objects])
+    states = freshness(real_tree.root, [name for unit in real_tree.units() for name in unit.objects])
     assert Freshness.NO_OBJECT not in states
 
 

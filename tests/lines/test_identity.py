@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 from fake_build import FakeBuild
 
-from kbuild_klp.builds import TreeBuild
-from kbuild_klp.diff import compare
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.report import text
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fake_build import FakeBuild
 
-from kbuild_klp import secondlook
-from kbuild_klp.builds import TreeBuild
-from kbuild_klp.classify import Change
-from kbuild_klp.diff import compare
-from kbuild_klp.explain import PATIENCE
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.compare import second_look
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.explain.explainer import PATIENCE
 from kbuild_klp.report import json, text
 
 SOURCE = """int pass(int, int);
@@ -46,7 +46,7 @@ def test_several_processes_say_what_one_says(
     builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch, patience: int
 ) -> None:
     """Reasons and verdicts too, and when there is too much to explain."""
-    monkeypatch.setattr(secondlook, "PATIENCE", patience)
+    monkeypatch.setattr(second_look, "PATIENCE", patience)
     alone = _answers(*builds, 1)
     assert {(answer["change"], answer.get("proof")) for answer in alone} == {
         ("line-only", "records"),
@@ -54,7 +54,7 @@ def test_several_processes_say_what_one_says(
     }
     (changed,) = [answer["reasons"] for answer in alone if answer["change"] == "changed"]
     assert any("addl" in reason for reason in changed) is bool(patience)
-    monkeypatch.setattr(secondlook, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(second_look, "_WORTH_A_PROCESS", 1)
     assert _answers(*builds, 3) == alone
 
 
@@ -71,7 +71,7 @@ def test_a_fault_leaves_the_change_and_says_so(
         raise RuntimeError("broken")
 
     monkeypatch.delenv("KLP_DEBUG", raising=False)
-    monkeypatch.setattr(secondlook, "settle", fail)
+    monkeypatch.setattr(second_look, "settle", fail)
     report = compare(*builds, 1)
     assert report.summary.changed == 1 and report.summary.line_only == len(OBJECTS) - 1
     assert len(report.warnings) == len(OBJECTS)

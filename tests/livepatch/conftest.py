@@ -13,8 +13,8 @@ import pytest
 from fake_build import FakeBuild
 from snippets import KERNEL_FLAGS
 
-from kbuild_klp.builds import TreeBuild
-from kbuild_klp.diff import compare
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.report.model import Report
 
 TRACED = ("-pg", "-mfentry", "-mrecord-mcount")

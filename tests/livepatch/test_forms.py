@@ -10,11 +10,11 @@ import pytest
 from fake_build import klp
 from made_up import function_change
 
-from kbuild_klp.classify import ChangeType
+from kbuild_klp.changes.classification import ChangeType
+from kbuild_klp.changes.verdict import NOTES, Finding, Obstacle, Verdict
 from kbuild_klp.report import json as json_report
 from kbuild_klp.report import text
 from kbuild_klp.report.model import ObjectChanges, Report
-from kbuild_klp.verdict import NOTES, Obstacle, Reason, Verdict
 
 if TYPE_CHECKING:
     from livepatch.conftest import Kernels
@@ -72,7 +72,7 @@ def report_of(*verdicts: tuple[Obstacle, ...], change: ChangeType = ChangeType.C
     """Return a report with one change for each of the verdicts."""
     changes = []
     for at, obstacles in enumerate(verdicts):
-        verdict = Verdict(tuple(Reason(obstacle, f"{obstacle.value}: x") for obstacle in obstacles))
+        verdict = Verdict(tuple(Finding(obstacle, f"{obstacle.value}: x") for obstacle in obstacles))
         changes.append(function_change(f"f{at}", change, verdict))
     return Report("old", "new", [ObjectChanges("a.o", "vmlinux", changes)])
 

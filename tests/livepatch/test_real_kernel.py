@@ -17,20 +17,20 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kbuild_klp.batch import compute
-from kbuild_klp.builds import TreeBuild
-from kbuild_klp.classify import Change, ChangeType
-from kbuild_klp.diff import compare
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.object_pair import ObjectPair
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.checksum.batch import compute
+from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.checksum.stale import find_stale
+from kbuild_klp.checksum.sum_file import load
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.entry import Entry
-from kbuild_klp.explain.pair import ObjectPair
-from kbuild_klp.explain.view import ObjectView
-from kbuild_klp.livepatch.image import _open_linked
+from kbuild_klp.livepatch.linked_symbols import _open_linked
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.livepatch.survey import Survey
-from kbuild_klp.stale import find_stale
-from kbuild_klp.sumfile import load
+from kbuild_klp.object.view import ObjectView
 
 _NM = re.compile(r"([0-9a-f]{16}) (?:[0-9a-f]{16} )?(\w) (\S+)")
 
@@ -90,7 +90,7 @@ def located(build: TreeBuild, linked: Symbols) -> Iterator[tuple[str, ObjectSide
         bases = placed(side.view.object, linked)
         canonical = side.view.canonical
         for entry in entries(build, name):
-            symbol = int(canonical.part_symbols(side.view.parts_of(entry)[0])[0])
+            symbol = int(canonical.part_symbols(side.view.parts_of(entry.part_symbol)[0])[0])
             base = bases.get(int(side.view.object.shndx[symbol]))
             address = -1 if base is None else base + int(side.view.object.symbols["value"][symbol])
             # A weak function of which another is linked has its bytes in vmlinux, but no symbol.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_build import klp
 
-from kbuild_klp.builds import open_build
-from kbuild_klp.diff import compare
+from kbuild_klp.builds.opening import open_build
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.report.model import Report

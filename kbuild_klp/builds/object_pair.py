@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The two versions of one object."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from kbuild_klp.builds.side import Build
+from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.object.view import ObjectView
+
+
+class ObjectPair:
+    """Both versions of an object, each read when it is first asked for, and once.
+
+    A side is None where the object is not linked, not at hand, or cannot be read: its checksums stand, only what the
+    object would have told is missing.
+    """
+
+    def __init__(self, old: Build, new: Build, name: str) -> None:
+        self.name = name
+        self._builds = old, new
+
+    @cached_property
+    def files(self) -> tuple[str | None, str | None]:
+        """The paths of both sides, None where the object is not linked or not at hand."""
+        before, after = (side.object_file(self.name) if self.name in side.names else None for side in self._builds)
+        return before, after
+
+    @cached_property
+    def old(self) -> ObjectView | None:
+        """The old version."""
+        return _open(self.files[0])
+
+    @cached_property
+    def new(self) -> ObjectView | None:
+        """The new version."""
+        return _open(self.files[1])
+
+    def sources(self) -> tuple[SourceFiles | None, SourceFiles | None]:
+        """Return the source files of both sides, None where they are not those that were compiled."""
+        old, new = self._builds
+        try:
+            return old.sources(self.name, new), new.sources(self.name, old)
+        except (KlpError, OSError):
+            return None, None
+
+
+def _open(path: str | None) -> ObjectView | None:
+    try:
+        return ObjectView(path) if path is not None else None
+    except KlpError:
+        return None

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what a user named to a side of a comparison."""
+
+from __future__ import annotations
+
+import os
+
+from kbuild_klp.builds.archive import ArchiveBuild, is_archive
+from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.side import Build
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.errors import KlpError
+
+
+def open_build(path: str) -> Build:
+    """Open one side of a comparison by what lies at ``path``; raises KlpError."""
+    if os.path.isdir(path):
+        return TreeBuild(path)
+    if not os.path.exists(path):
+        raise KlpError("no such file or directory", file=path, hint="give a build tree, an object or an archive")
+    return ArchiveBuild(path) if is_archive(path) else ObjectBuild(path)

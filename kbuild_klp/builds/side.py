@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every side of a comparison can be asked: a build tree, an object, an archive, or what a tree kept of itself.
+
+Each says which objects there are, and gives the bytes of their checksum files; checksums that are missing or stale
+are made first, in the tree where it may be written and in memory where not.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.batch import Progress, compute
+from kbuild_klp.checksum.sum_file import SumFile
+from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.kernel.settings import Settings
+from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+
+SINGLE_OBJECT = "object"
+"""The name of the only unit, and key of the only object, when two objects are compared."""
+
+
+class Build(ABC):
+    """One side of a comparison. ``label`` names it for people; ``warnings`` is filled by ``prepare``."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.warnings: list[str] = []
+        self.failed: dict[str, str] = {}
+        """Objects that have no checksums, and why."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All objects of this side."""
+        return frozenset(name for unit in self.units() for name in unit.objects)
+
+    def prepare(self, jobs: int | None, progress: Progress | None) -> None:  # noqa: B027
+        """Make checksums that are missing or stale."""
+
+    @abstractmethod
+    def units(self) -> list[LinkUnit]:
+        """Return the link units of this side."""
+
+    @abstractmethod
+    def sums(self, name: str) -> bytes | None:
+        """Return the checksum file of an object, None when there is none (see ``failed``)."""
+
+    def sum_file(self, name: str) -> str:
+        """Return where the checksums of an object stand, for messages."""
+        return f"{self.label}: {name}"
+
+    def load(self, name: str, data: bytes) -> SumFile:
+        """Parse the checksum file of an object; one that is damaged is made again in memory if the object is at hand.
+
+        Raises KlpError.
+        """
+        try:
+            return sum_file.load(data, self.sum_file(name))
+        except BadSumFileError as error:
+            path = self.object_file(name)
+            if path is None:
+                raise
+            return self._compute_again(path, f"{error.file}: {error.message}")
+
+    def up_to_date(self, name: str, content: SumFile) -> SumFile:
+        """Return ``content``, or what takes its place: of today's special section table, if the object is at hand."""
+        path = self.object_file(name)
+        if content.table == sum_file.table_version() or path is None:
+            return content
+        return self._compute_again(path, f"{self.sum_file(name)}: made with version {content.table} of special.toml")
+
+    def _compute_again(self, path: str, reason: str) -> SumFile:
+        computed = compute(path)
+        self.warnings += [f"{reason}; its checksums were computed in memory", *computed.warnings]
+        return sum_file.load(computed.data, path)
+
+    @abstractmethod
+    def object_file(self, name: str) -> str | None:
+        """Return the path of the object from which the checksums were made, None when it is not at hand."""
+
+    @abstractmethod
+    def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
+        """Return the source files of an object, None when they are not at hand."""
+
+    def settings(self) -> Settings | None:
+        """Return what this side was built with, None when that is not known."""
+        return None
+
+    def tree(self, name: str) -> BuildTree | None:
+        """Return the build tree of an object, None when there is none."""
+        del name
+        return None
+
+
+def objects_by_name(units: list[LinkUnit]) -> Mapping[str, list[str]]:
+    """Return, for each object in order, the names of the units that it is linked into."""
+    result: dict[str, list[str]] = {}
+    for unit in units:
+        for name in unit.objects:
+            result.setdefault(name, []).append(unit.name)
+    return result

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs between two objects, told from checksums alone.
+
+In: the entries of both. Out: changes, with reasons as far as checksums know them.
+
+Read in this order: pairing (which entry is which), reasons and verdict (the vocabulary), classification.
+"""

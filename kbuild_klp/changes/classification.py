@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What kind of difference a pair of entries is, told from checksum files alone."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kbuild_klp.changes.pairing import Correlation, Pair
+from kbuild_klp.changes.reasons import Reason, ReasonKind, changed, unexplained
+from kbuild_klp.changes.verdict import NOT_JUDGED, Verdict
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.object.symbol_id import SymbolId
+
+
+class ChangeType(enum.Enum):
+    """The values of `change` in the JSON document."""
+
+    CHANGED = "changed"
+    ADDED = "added"
+    REMOVED = "removed"
+    MOVED = "moved"
+    LINE_ONLY = "line-only"
+
+
+class Proof(enum.Enum):
+    """How it is known that what differs are line numbers: the values of `proof` in the JSON document."""
+
+    SOURCES = "sources"
+    """By the line map between both versions of the sources."""
+    RECORDS = "records"
+    """They stand in fields that are line numbers by definition (bug table, dynamic debug, UBSAN)."""
+    INFERRED = "inferred"
+    """Some stand in code, where the records and line tables of the objects let them be taken for lines."""
+
+
+@dataclass
+class Change:
+    """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
+
+    ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
+    for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it; ``label`` is the symbol, and for people what
+    tells it from all others of the object.
+    """
+
+    kind: str
+    change: ChangeType
+    old: Entry | None
+    new: Entry | None
+    why: list[Reason] = field(default_factory=list)
+    ignored: str | None = None
+    proof: Proof | None = None
+    livepatch: Verdict = NOT_JUDGED
+    label: str = ""
+
+    @property
+    def id(self) -> SymbolId:
+        """Which symbol of the new object it is, of the old one if it is not there any more; of a section its name."""
+        entry = self.new or self.old
+        assert entry is not None
+        return entry.symbol
+
+    @property
+    def symbol(self) -> str:
+        """What ELF calls it."""
+        return self.id.name
+
+    @property
+    def file(self) -> str:
+        """The source that a local symbol is of, where the object is of several; else empty."""
+        return self.id.file
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons in words."""
+        return [reason.text for reason in self.why]
+
+
+def component_reasons(old: Entry, new: Entry) -> list[Reason]:
+    """Say which components differ: all that can be said without the objects."""
+    before, after = old.split_components(), new.split_components()
+    in_code = new.kind == KIND_FUNCTION
+    words = (
+        (ReasonKind.ATTRIBUTE, "symbol attributes"),
+        (ReasonKind.INSTRUCTION, "instructions") if in_code else (ReasonKind.CONTENT, "content"),
+        (ReasonKind.REFERENCE, "references"),
+        (ReasonKind.SPECIAL_SECTION, "special sections (alternatives, exceptions, jump labels, bugs)"),
+    )
+    return [
+        unexplained(kind, was, is_, text)
+        for (kind, text), was, is_ in zip(words, before, after, strict=True)
+        if was != is_
+    ]
+
+
+def place_reasons(old: Entry, new: Entry) -> list[Reason]:
+    """Say whether an entry has another size or lies in another section."""
+    reasons = []
+    if old.size != new.size:
+        text = f"size {old.size} -> {new.size}"
+        reasons.append(Reason(ReasonKind.SIZE, f"{old.size} bytes", f"{new.size} bytes", text))
+    if old.home != new.home:
+        text = f"moved from {old.section} to {new.section}"
+        reasons.append(Reason(ReasonKind.SECTION, old.section, new.section, text))
+    return reasons
+
+
+def moved_reason(old: Entry, new: Entry) -> Reason:
+    """Say from where to where something moved that is otherwise the same."""
+    return Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
+
+
+def _labels(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
+    """Return what ``symbols`` are called for people: the name, and where ``entries`` have others of it, which one.
+
+    That is its file, the how manieth of that name, the how manieth in it: `run@core.c`, `run@core.c[2]`, `run[2]`.
+    """
+    homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
+    for entry in entries:
+        if entry.name in homes:
+            homes[entry.name].add((entry.symbol.file, entry.symbol.source))
+    labels = {}
+    for symbol in symbols:
+        name, file, source, copy = symbol
+        label = name if copy == 1 else f"{name}[{copy}]"
+        if len(homes[name]) > 1 and file:
+            label += f"@{file}" if source == 1 else f"@{file}[{source}]"
+        labels[symbol] = label
+    return labels
+
+
+def _classify_pair(pair: Pair) -> Change | None:
+    old, new = pair
+    if old is None:
+        assert new is not None
+        return Change(new.kind, ChangeType.ADDED, None, new)
+    if new is None:
+        return Change(old.kind, ChangeType.REMOVED, old, None)
+    if old.checksum != new.checksum:
+        reasons = component_reasons(old, new) + place_reasons(old, new)
+        return Change(new.kind, ChangeType.CHANGED, old, new, reasons)
+    if old.home != new.home:
+        return Change(new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
+    if old.lines != new.lines:
+        reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
+        return Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)
+    return None
+
+
+def _is_laid_out_otherwise(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Say whether the same variables lie in other places: one has another alignment, and moves those behind it."""
+    (sizes, _, places), (new_sizes, _, new_places) = (place.get("layout", "").partition(".") for place in (old, new))
+    return bool(sizes) and sizes == new_sizes and places != new_places
+
+
+def _moves_alignment(change: Change) -> bool:
+    """Say whether a change of a symbol can have changed the alignment of its section by itself."""
+    if change.old is None or change.new is None or change.kind == KIND_FUNCTION:
+        return True
+    return (change.old.size, change.old.section) != (change.new.size, change.new.section)
+
+
+def _content_reasons(old: Entry, new: Entry) -> list[Reason]:
+    """Say which components of a section entry differ."""
+    before, after = old.split_components(), new.split_components()
+    reasons = []
+    if before.attributes != after.attributes:
+        text = "type or flags of the section"
+        reasons.append(unexplained(ReasonKind.FLAGS, before.attributes, after.attributes, text))
+    was, is_ = (f"{side.data}.{side.references}" for side in (before, after))
+    if was != is_:
+        reasons.append(unexplained(ReasonKind.CONTENT, was, is_, "content that no symbol covers"))
+    if before.special != after.special:
+        text = "entries that belong to no symbol"
+        reasons.append(unexplained(ReasonKind.SPECIAL_SECTION, before.special, after.special, text))
+    return reasons
+
+
+def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned: set[str]) -> Change | None:
+    """Say what became of a section itself, beyond the symbols in it.
+
+    ``touched`` are the sections in which symbols changed, and how; ``realigned`` those in which they may have taken
+    the alignment with them.
+    """
+    old, new = pair
+    if old is None or new is None:
+        only = old or new
+        assert only is not None
+        # A section that comes or goes with its symbols is no news.
+        if not only.size:
+            return None
+        change = ChangeType.ADDED if old is None else ChangeType.REMOVED
+        was, is_ = (f"{entry.size} bytes" if entry else "" for entry in pair)
+        reason = Reason(ReasonKind.CONTENT, was, is_, f"{only.size} bytes without a symbol")
+        return Change(only.kind, change, old, new, [reason])
+    reasons = _content_reasons(old, new)
+    old_place, new_place = old.place, new.place
+    comes_or_goes = touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
+    if old_place.get("order") != new_place.get("order") and not comes_or_goes:
+        was, is_ = (place.get("order", "") for place in (old_place, new_place))
+        reasons.append(unexplained(ReasonKind.ORDER, was, is_, "order of the symbols"))
+    if old_place.get("align") != new_place.get("align") and old.name not in realigned:
+        reasons.append(changed(ReasonKind.ALIGNMENT, old_place.get("align"), new_place.get("align")))
+    elif _is_laid_out_otherwise(old_place, new_place) and not comes_or_goes:
+        was, is_ = (place["layout"] for place in (old_place, new_place))
+        reasons.append(unexplained(ReasonKind.ALIGNMENT, was, is_, "a variable in it is aligned otherwise"))
+    return Change(new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
+
+
+def classify(correlation: Correlation) -> list[Change]:
+    """Return all differences of two objects, sorted by kind and symbol."""
+    changes = []
+    touched: dict[str, set[ChangeType]] = {}
+    realigned: set[str] = set()
+    sections = []
+    for pair in correlation.pairs:
+        if any(entry is not None and entry.kind == KIND_SECTION for entry in pair):
+            sections.append(pair)
+            continue
+        change = _classify_pair(pair)
+        old, new = pair
+        if old and new and old.section != new.section:  # no change where one of them is a section of its own
+            for name in (old.section, new.section):
+                realigned.add(name)
+                touched.setdefault(name, set()).add(ChangeType.MOVED)
+        change = change or _regrouped_change(pair, correlation)
+        if change is not None:
+            changes.append(change)
+            if change.change is not ChangeType.LINE_ONLY:
+                for entry in pair:
+                    if entry is not None:
+                        touched.setdefault(entry.section, set()).add(change.change)
+                        if _moves_alignment(change):
+                            realigned.add(entry.section)
+    for pair in sections:
+        change = _classify_section(pair, touched, realigned) or _regrouped_change(pair, correlation)
+        if change is not None:
+            changes.append(change)
+    entries = (entry for pair in correlation.pairs for entry in pair if entry is not None)
+    labels = _labels({change.id for change in changes if change.kind != KIND_SECTION}, entries)
+    for change in changes:
+        change.label = labels.get(change.id, change.symbol)
+    changes.sort(key=lambda change: (_ORDER.get(change.kind, 3), change.id, change.change.value))
+    return changes
+
+
+_ORDER = {KIND_FUNCTION: 0, KIND_DATA: 1, KIND_SECTION: 2}
+
+
+def _regrouped_change(pair: Pair, correlation: Correlation) -> Change | None:
+    """Return the change of an entry that only refers to another one of several that look alike."""
+    if not correlation.regrouped or pair.old is None or pair.new not in correlation.regrouped:
+        return None
+    shared = correlation.regrouped[pair.new]
+    text = f"no longer shares {shared} with the same functions"
+    reason = Reason(ReasonKind.SHARING, f"{shared} with some functions", f"{shared} with others", text)
+    return Change(pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, [reason])

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which entry of the old object is which entry of the new one.
+
+Names tell, where one entry of each side has them. Where several do, because a compiler's number was in them or because
+the object is of several sources that have the same name, these are asked in turn:
+
+- *the sources*: those of one name are told apart by what unchanged users refer to, by what else they hold, and last by
+  their order;
+- *the users*: two functions that did not change refer to the same variables and clones, in the same order;
+- *the checksums*, and what is left over then, in the order of the object.
+
+What has several names may go by another one of them, and a function by that of a clone.
+
+None of this has to be right for the answer to be: it only says which version is shown beside which. Last it is checked
+that everybody who did not change still refers to what his counterpart refers to. Who does not is reported: with equal
+checksums he may call the other one of two functions of one name. So pairs and checksums together say that two objects
+are the same up to names, whatever the names are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, source_name
+from kbuild_klp.object.symbol_id import SymbolId
+
+
+class Pair(NamedTuple):
+    """An entry on both sides; None where there is no counterpart."""
+
+    old: Entry | None
+    new: Entry | None
+
+
+@dataclass
+class Correlation:
+    """All pairs of two objects, and who of the unchanged shares something in another way than before.
+
+    ``regrouped`` maps such a new entry to the name, without number, of what it shared with another in one build and
+    does not in the other.
+    """
+
+    pairs: list[Pair]
+    regrouped: dict[Entry, str] = field(default_factory=dict)
+
+
+class _Source(NamedTuple):
+    """One of the sources that an object is of: the how manieth of its name."""
+
+    file: str
+    number: int
+
+    @classmethod
+    def of(cls, symbol: SymbolId) -> _Source:
+        return cls(symbol.file, symbol.source)
+
+
+class _Side:
+    """The symbols of one object that have entries; ``left`` those that are not paired yet, in the object's order."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        ordered = sorted(entries, key=_order)
+        self.left = {entry.symbol: entry for entry in ordered}
+        self.sources = dict.fromkeys(_Source.of(symbol) for symbol in self.left)
+        self.files = {source.file for source in self.sources}
+        self._entry_of = {alias: entry.symbol for entry in ordered for alias in entry.aliases}
+        self._entry_of |= {symbol: symbol for symbol in self.left}
+        self._alike: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
+        for symbol in self.left:
+            self._alike[canonical_name(symbol.name)].append(symbol)
+
+    def grouped(self, key: _KeyOf) -> dict[Hashable, list[Entry]]:
+        """Return the entries that are not paired yet, by what they have in common; without those that have None."""
+        groups: dict[Hashable, list[Entry]] = defaultdict(list)
+        for entry in self.left.values():
+            if (found := key(entry)) is not None:
+                groups[found].append(entry)
+        return groups
+
+    def used_by(self, entry: Entry) -> dict[CanonicalName, list[SymbolId]]:
+        """Return to which of the symbols that look alike an entry refers, in the order of first use."""
+        used: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
+        for symbol in entry.uses:
+            used[canonical_name(symbol.name)].append(self._entry_of.get(symbol, symbol))
+        return used
+
+    def all_alike(self, name: CanonicalName) -> list[SymbolId]:
+        """Return all symbols that are called alike; what is not defined here is one of them if there is no other."""
+        return self._alike.get(name) or [SymbolId(name.text)]
+
+    def has(self, symbol: SymbolId) -> bool:
+        """Say whether a symbol has an entry: it is defined here, and no label in something else."""
+        return symbol in self._entry_of
+
+
+_KeyOf = Callable[[Entry], Hashable]
+
+
+def _order(entry: Entry) -> tuple[str, str, int, int, str]:
+    name, file, source, copy = entry.symbol
+    return entry.kind, file, source, copy, name
+
+
+def _text(entry: Entry) -> str:
+    """Return the name of an entry without numbers."""
+    return canonical_name(entry.name).text
+
+
+class _Use(NamedTuple):
+    """To what an unchanged entry refers in both builds; None where that cannot be told."""
+
+    user: Entry
+    old: SymbolId | None
+    new: SymbolId
+
+
+class _Correlator:
+    """Pairs the symbols of two objects, one question after the other."""
+
+    def __init__(self, old: Iterable[Entry], new: Iterable[Entry]) -> None:
+        self.old = _Side(old)
+        self.new = _Side(new)
+        self._files = self.old.files & self.new.files
+        self.pairs: list[tuple[Entry, Entry]] = []
+
+    def run(self) -> None:
+        """Pair what can be paired."""
+        self._pair_groups(self._name, only_single=True)
+        if sources := self._paired_sources():
+            of_source: tuple[_KeyOf, _KeyOf] = (
+                lambda entry: (self._name(entry), sources.get(_Source.of(entry.symbol))),
+                lambda entry: (self._name(entry), _Source.of(entry.symbol)),
+            )
+            self._pair_groups(*of_source, only_single=True)
+        self._pair_by_use()
+        # Functions first: what they agree on tells which of several equal variables is which.
+        self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
+        self._pair_by_use()
+        self._pair_equal(lambda entry: True)
+        if sources:
+            self._pair_groups(*of_source)
+        self._pair_groups(self._name)
+        self._pair_by_alias()
+        self._pair_groups(self._variant)
+        self._pair_by_binding()
+
+    # -- what entries can have in common --------------------------------------------------------------------------
+
+    def _name(self, entry: Entry) -> Hashable:
+        """Return kind and name of an entry, and the file of a local one if both objects have it.
+
+        A file that only one object has may have been renamed, or not be recorded (there is one source only).
+        """
+        file = entry.symbol.file
+        return entry.kind, _text(entry), file if file in self._files else None
+
+    def _variant(self, entry: Entry) -> Hashable:
+        """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""
+        kind, text, file = entry.kind, _text(entry), entry.symbol.file
+        return (source_name(text), file if file in self._files else None) if kind == KIND_FUNCTION else None
+
+    def _pair(self, old: Entry, new: Entry) -> None:
+        self.pairs.append((old, new))
+        del self.old.left[old.symbol], self.new.left[new.symbol]
+
+    def _pair_groups(self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False) -> None:
+        """Pair entries with the same key, in their order; with ``only_single`` where one of each side has it."""
+        news = self.new.grouped(new_key or old_key)
+        for key, olds in self.old.grouped(old_key).items():
+            partners = news.get(key, [])
+            if not only_single or len(olds) == len(partners) == 1:
+                for old, new in zip(olds, partners, strict=False):
+                    self._pair(old, new)
+
+    # -- what unchanged users say ---------------------------------------------------------------------------------
+
+    def _unchanged_uses(self) -> Iterator[_Use]:
+        """Yield what unchanged entries refer to by names that do not say which is meant; the first by name first.
+
+        An object in which there is only one of a name does not list it.
+        """
+        users = [(old, new) for old, new in self.pairs if old.checksum == new.checksum and (old.uses or new.uses)]
+        for old, new in sorted(users, key=lambda pair: pair[1].symbol):
+            before, after = self.old.used_by(old), self.new.used_by(new)
+            for name in dict.fromkeys((*before, *after)):
+                was = before.get(name) or self.old.all_alike(name)
+                is_ = after.get(name) or self.new.all_alike(name)
+                is_clear = len(was) == len(is_) and [*map(self.old.has, was)] == [*map(self.new.has, is_)]
+                yield from (_Use(new, x if is_clear else None, y) for x, y in zip(was, is_, strict=False))
+
+    def _pair_by_use(self) -> None:
+        """Pair entries that unchanged users take for the same; the first user decides."""
+        which: dict[SymbolId, SymbolId] = {}
+        taken: set[SymbolId] = set()
+        for _, before, after in self._unchanged_uses():
+            if before and before not in which and after not in taken:
+                which[before] = after
+                taken.add(after)
+        for before, after in which.items():
+            old, new = self.old.left.get(before), self.new.left.get(after)
+            if old and new and self._name(old) == self._name(new):
+                self._pair(old, new)
+
+    def regrouped(self) -> dict[Entry, str]:
+        """Return the unchanged users that refer to something else than their counterparts do.
+
+        Equal checksums say only that what they refer to looks the same: the other clone, or a variable of their own
+        where they shared one.
+        """
+        forward = {old.symbol: new.symbol for old, new in self.pairs}
+        backward = {after: before for before, after in forward.items()}
+        regrouped: dict[Entry, str] = {}
+        for user, before, after in self._unchanged_uses():
+            is_same = before is not None and forward.setdefault(before, after) == after
+            if before is None or not is_same or backward.setdefault(after, before) != before:
+                regrouped[user] = canonical_name(after.name).text
+        return regrouped
+
+    # -- sources of one name --------------------------------------------------------------------------------------
+
+    def _paired_sources(self) -> dict[_Source, _Source]:
+        """Say which source of the old object is which of the new one, where a name has several."""
+        counts = [Counter(source.file for source in side.sources) for side in (self.old, self.new)]
+        several = {file for side in counts for file, count in side.items() if file and count > 1}
+        if not several:
+            return {}
+        users, others = Counter[tuple[_Source, _Source]](), Counter[tuple[_Source, _Source]]()
+        users.update((_Source.of(old), _Source.of(new)) for _, old, new in self._unchanged_uses() if old)
+        users.update((_Source.of(old.symbol), _Source.of(new.symbol)) for old, new in self.pairs)
+        news = self.new.grouped(lambda entry: (self._name(entry), entry.checksum))
+        for key, olds in self.old.grouped(lambda entry: (self._name(entry), entry.checksum)).items():
+            partners = news.get(key, [])
+            if len(olds) == len(partners) == 1:
+                others[_Source.of(olds[0].symbol), _Source.of(partners[0].symbol)] += 1
+        # In their order is the last resort.
+        ranked = sorted({*users, *others}, key=lambda pair: (-users[pair], -others[pair], pair))
+        for file in sorted(several):
+            sides = ([source for source in side.sources if source.file == file] for side in (self.old, self.new))
+            ranked += zip(*sides, strict=False)
+        paired: dict[_Source, _Source] = {}
+        taken: set[_Source] = set()
+        for old, new in ranked:
+            if old.file in several and old not in paired and new not in taken:
+                paired[old] = new
+                taken.add(new)
+        return paired
+
+    # -- the rest -------------------------------------------------------------------------------------------------
+
+    def _pair_equal(self, wanted: Callable[[Entry], bool]) -> None:
+        """Pair entries of one name with the same checksum, those of one symbol and section first."""
+        self._pair_groups(
+            lambda entry: (self._name(entry), entry.checksum, entry.symbol, entry.section) if wanted(entry) else None
+        )
+        self._pair_groups(lambda entry: (self._name(entry), entry.checksum) if wanted(entry) else None)
+
+    def _pair_by_alias(self) -> None:
+        """Pair entries that have both names in both builds: which one is the first hangs on the symbols' bindings."""
+        for old in list(self.old.left.values()):
+            partners = (self.new.left.get(alias) for alias in old.aliases)
+            new = next((it for it in partners if it and it.kind == old.kind and old.symbol in it.aliases), None)
+            if new is not None:
+                self._pair(old, new)
+
+    def _pair_by_binding(self) -> None:
+        """Pair what was static and is not any more, or the other way round: then it has no file."""
+        news = self.new.grouped(lambda entry: (entry.kind, _text(entry)))
+        for key, olds in self.old.grouped(lambda entry: (entry.kind, _text(entry))).items():
+            partners = news.get(key, [])
+            if len(olds) == len(partners) == 1 and not (olds[0].symbol.file and partners[0].symbol.file):
+                self._pair(olds[0], partners[0])
+
+
+def correlate(old: list[Entry], new: list[Entry]) -> Correlation:
+    """Pair the entries of two objects."""
+    sides = [{entry.name: entry for entry in side if entry.kind == KIND_SECTION} for side in (old, new)]
+    sections = [Pair(sides[0].get(name), sides[1].get(name)) for name in sides[0] | sides[1]]
+    both = _Correlator(*([entry for entry in side if entry.kind != KIND_SECTION] for side in (old, new)))
+    both.run()
+    pairs = [*sections, *map(Pair._make, both.pairs)]
+    pairs += [Pair(entry, None) for entry in both.old.left.values()]
+    pairs += [Pair(None, entry) for entry in both.new.left.values()]
+    # What sections refer to is looked at too.
+    both.pairs += [(pair.old, pair.new) for pair in sections if pair.old and pair.new]
+    return Correlation(pairs, both.regrouped())

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether a livepatch can carry a change, and what stands in its way."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Obstacle(enum.Enum):
+    """What stands in the way of a livepatch. The value is what its reasons begin with, and does not change."""
+
+    NO_LIVEPATCH = "no livepatch"
+    INIT = "init or exit code"
+    NOT_TRACEABLE = "not traceable"
+    NO_SYMBOL = "no symbol"
+    DATA = "data"
+    TABLE = "table"
+    VDSO = "vdso"
+    STATIC_KEY = "static key"
+    STATIC_CALL = "static call"
+    CRC = "CRC"
+    REFERENCED = "still referenced"
+    UNKNOWN = "not known"
+    # These do not forbid it; who makes the livepatch has to know of them.
+    SYMPOS = "sympos"
+    TRACEPOINT = "tracepoint"
+    MOVED = "moved"
+    UNCHECKED = "not checked"
+
+
+NOTES = frozenset({Obstacle.SYMPOS, Obstacle.TRACEPOINT, Obstacle.MOVED, Obstacle.UNCHECKED})
+"""Obstacles with which a livepatch is possible."""
+
+
+class Finding(NamedTuple):
+    """One obstacle in words; ``text`` begins with the value of ``obstacle``."""
+
+    obstacle: Obstacle
+    text: str
+
+
+class Verdict(NamedTuple):
+    """What a livepatch's author has to know of one change; no reasons: it can be carried, or needs nothing at all."""
+
+    reasons: tuple[Finding, ...] = ()
+
+    @property
+    def possible(self) -> bool:
+        """Whether it is known that nothing forbids it.
+
+        What is not known counts as impossible: that costs a look, the other error a kernel that is patched wrongly.
+        """
+        return all(reason.obstacle in NOTES for reason in self.reasons)
+
+
+NOT_JUDGED = Verdict((Finding(Obstacle.UNKNOWN, "not known: nobody looked"),))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The checksum file beside each object: text, one line an entry, sorted, fields separated by tabs.
+
+    # kbuild-klp 5 x86_64 table=1 digest=0f6894626d81a076baecc2a3d65d0e6c
+    function  cmdline_proc_show  .text  24  d96e50c0...  b32ecdad.fb38e39a.dfe71663.-
+
+After these six fields come those of an entry that has them, as `key=value`: ``lines``, ``uses``, ``aliases``, and what
+tells its symbol from others of that name, ``file``, ``source`` and ``copy`` (entry.py says what they are). A symbol in
+a list is its name and the same three, separated by commas, as many as are needed.
+
+The digest covers all other lines and the header up to itself. Nothing in the file says when, where or by whom it was
+made: the same object gives the same file. That it belongs to the object beside it is said by its modification time,
+which is that of the object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from xxhash import xxh3_128_hexdigest
+
+from kbuild_klp.checksum.entry import Columns, Entry
+from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.object.symbol_id import SymbolId
+
+FORMAT_VERSION = 5
+"""To be raised whenever the same object gives other checksums than before, or is written in another way."""
+
+_VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")
+_HEADER = re.compile(rb"# kbuild-klp (\d{1,9}) ([!-~]+) table=(\d{1,9}) digest=([0-9a-f]{32})\n")
+_REMAKE = "remove it, and `make klp-checksums` writes it again"
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_LIST_ESCAPES = _ESCAPES | {" ": "\\s", ",": "\\c"}
+_ESCAPED = re.compile(r"[\\\t\n\r]")
+_LIST_ESCAPED = re.compile(r"[\\\t\n\r ,]")
+_UNESCAPES = {value: key for key, value in _LIST_ESCAPES.items()}
+_UNESCAPED = re.compile(r"\\[\\tnrsc]")
+_FIELDS = 6
+
+
+@dataclass(frozen=True)
+class SumFile:
+    """The content of a checksum file; ``table`` is the version of special.toml it was made with."""
+
+    architecture: str
+    table: int
+    entries: list[Entry]
+
+
+def _escape(text: str) -> str:
+    return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+def _unescape(text: str) -> str:
+    return _UNESCAPED.sub(lambda match: _UNESCAPES[match[0]], text) if "\\" in text else text
+
+
+def _list(symbols: Iterable[SymbolId]) -> str:
+    """Return symbols as they stand in a list."""
+    return " ".join(map(_listed, symbols))
+
+
+def _listed(symbol: SymbolId) -> str:
+    name, file, source, copy = symbol
+    parts = [name, file, str(source), str(copy)]
+    while len(parts) > 1 and parts[-1] == _PLAIN[len(parts) - 1]:
+        parts.pop()
+    return ",".join(_LIST_ESCAPED.sub(lambda match: _LIST_ESCAPES[match[0]], part) for part in parts)
+
+
+_PLAIN = ("", "", "1", "1")
+"""What is left out at the end of a symbol in a list."""
+
+
+def _unlist(text: str) -> tuple[SymbolId, ...]:
+    """Parse a list of symbols; raises ValueError."""
+    symbols = []
+    for word in text.split(" "):
+        name, *rest = word.split(",")
+        file, source, copy = (*rest, *_PLAIN[1 + len(rest) :])
+        symbols.append(SymbolId(_unescape(name), _unescape(file), int(source), int(copy)))
+    return tuple(symbols)
+
+
+def _line(entry: Entry) -> str:
+    """Return the line of an entry, its end included."""
+    name, file, source, copy = entry.symbol
+    fields = (entry.kind, _escape(name), _escape(entry.section), str(entry.size), entry.checksum, entry.components)
+    line = "\t".join(fields)
+    if entry.lines:
+        line += f"\tlines={entry.lines}"
+    if entry.uses:
+        line += f"\tuses={_list(entry.uses)}"
+    if entry.aliases:
+        line += f"\taliases={_list(entry.aliases)}"
+    if file:
+        line += f"\tfile={_escape(file)}"
+    if source != 1:
+        line += f"\tsource={source}"
+    if copy != 1:
+        line += f"\tcopy={copy}"
+    return f"{line}\n"
+
+
+def _parse_line(line: str) -> Entry:
+    """Parse the line of an entry; raises ValueError."""
+    fields = line.split("\t")
+    if len(fields) < _FIELDS:
+        raise ValueError
+    kind, name, section, size, checksum, components = fields[:_FIELDS]
+    more = dict[str, str](field.split("=", 1) for field in fields[_FIELDS:])
+    uses, aliases = (_unlist(more[key]) if key in more else () for key in ("uses", "aliases"))
+    source, copy = int(more.get("source", 1)), int(more.get("copy", 1))
+    symbol = SymbolId(_unescape(name), _unescape(more.get("file", "")), source, copy)
+    return Entry(
+        kind, symbol, _unescape(section), int(size), checksum, components, more.get("lines", ""), uses, aliases
+    )
+
+
+def dump(architecture: str, table: int, columns: Columns) -> bytes:
+    """Return the bytes of a checksum file; ``table`` is the version of special.toml."""
+    text = "".join(sorted(map(_line, map(Entry, *columns))))
+    body = text.encode("utf-8", "surrogateescape")
+    head = f"# kbuild-klp {FORMAT_VERSION} {architecture} table={table} ".encode()
+    return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
+
+
+def load(data: bytes, path: str) -> SumFile:
+    """Parse a checksum file; raises BadSumFileError, naming ``path``, when it is damaged or of another version."""
+    version = _VERSION.match(data)
+    # The version first: nothing else is known of a file of another one.
+    if version and int(version[1]) != FORMAT_VERSION:
+        raise BadSumFileError(
+            f"format version {int(version[1])}, this program reads {FORMAT_VERSION}",
+            file=path,
+            place="line 1",
+            hint=_REMAKE,
+        )
+    header = _HEADER.match(data)
+    if header is None:
+        raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
+    head = data[: data.index(b"digest=")]
+    body = data[header.end() :]
+    if xxh3_128_hexdigest(head + body).encode() != header[4]:
+        raise BadSumFileError("content does not match its digest", file=path, place="line 1", hint=_REMAKE)
+    entries = []
+    lines_of_file = body.decode("utf-8", "surrogateescape").split("\n")
+    if lines_of_file.pop():
+        raise BadSumFileError("not an entry", file=path, place=f"line {len(lines_of_file) + 2}", hint=_REMAKE)
+    for number, line in enumerate(lines_of_file, 2):
+        try:
+            entries.append(_parse_line(line))
+        except ValueError:
+            raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
+    return SumFile(header[2].decode(), int(header[3]), entries)
+
+
+@cache
+def table_version() -> int:
+    """Return the version of special.toml, without reading the rest of it."""
+    with Path(__file__).parents[1].joinpath("special", "special.toml").open(encoding="utf-8") as file:
+        return next((int(line.partition("=")[2]) for line in file if line.startswith("version =")), 0)
+
+
+def is_current(path: str) -> bool:
+    """Say whether the checksum file at ``path`` has the present format and table version, by its first line."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        header = _HEADER.match(os.read(descriptor, 128))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return header is not None and (int(header[1]), int(header[3])) == (FORMAT_VERSION, table_version())
+
+
+def write(path: str, data: bytes, mtime_ns: int) -> None:
+    """Write a checksum file whole or not at all, with the modification time of its object."""
+    temporary = f"{path.removesuffix('.cmd')}.{os.getpid()}.tmp"  # .*.tmp goes with make clean, should we die here
+    try:
+        with Path(temporary).open("wb") as file:
+            file.write(data)
+        os.utime(temporary, ns=(mtime_ns, mtime_ns))
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

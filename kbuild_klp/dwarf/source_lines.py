@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From an address in an object to a source line, by the object's DWARF line table (DWARF 5, section 6.2)."""
+
+from __future__ import annotations
+
+import posixpath
+from bisect import bisect_right
+from typing import Any, NamedTuple
+
+from kbuild_klp.dwarf.debug_info import DebugInfo, address
+from kbuild_klp.dwarf.die_scan import Unit
+from kbuild_klp.elf.reader import ObjectFile
+
+
+class SourceLine(NamedTuple):
+    """A place in a source: ``file`` as the compiler names it, without its build directory."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class SourceLines:
+    """The line tables of one object; nothing is read before the first question."""
+
+    def __init__(self, obj: ObjectFile, info: DebugInfo | None = None) -> None:
+        self._info = info or DebugInfo(obj)
+        self._tables: dict[int, tuple[list[int], list[SourceLine | None]]] = {}
+        self._names: dict[int, list[str]] = {}
+
+    def at(self, section: int, offset: int) -> SourceLine | None:
+        """Return the source line of the code at ``offset`` bytes in section number ``section``, None if unknown."""
+        place = address(section, offset)
+        unit = self._info.unit_at(place)
+        if unit is None:
+            return None
+        starts, lines = self._table(unit)
+        index = bisect_right(starts, place) - 1
+        return lines[index] if index >= 0 else None
+
+    def file_name(self, unit: Unit, number: int) -> str | None:
+        """Return the name of file ``number`` of a compilation unit, as the compiler gives it."""
+        names = self._names.get(unit.cu_offset)
+        if names is None:
+            try:
+                names = _file_names(self._program(unit).header, _directory(unit))
+            except Exception:  # as in _table
+                names = []
+            self._names[unit.cu_offset] = names
+        return names[number] if 0 <= number < len(names) and names[number] else None
+
+    def _program(self, unit: Unit) -> Any:
+        return unit.dwarfinfo.line_program_for_CU(unit)
+
+    def _table(self, unit: Unit) -> tuple[list[int], list[SourceLine | None]]:
+        """Return start addresses, sorted, and the line from each on (None: no line)."""
+        table = self._tables.get(unit.cu_offset)
+        if table is None:
+            try:
+                rows = self._read(unit)
+            except Exception:
+                # Line numbers are an extra, and pyelftools raises whatever it meets in debug information that it
+                # does not understand.
+                rows = []
+            # Where one sequence ends and the next starts, the start counts.
+            rows.sort(key=lambda row: row[:2])
+            table = self._tables[unit.cu_offset] = [row[0] for row in rows], [row[2] for row in rows]
+        return table
+
+    def _read(self, unit: Unit) -> list[tuple[int, bool, SourceLine | None]]:
+        rows: list[tuple[int, bool, SourceLine | None]] = []
+        program = self._program(unit)
+        if program is None:
+            return rows
+        names = _file_names(program.header, _directory(unit))
+        for entry in program.get_entries():
+            state = entry.state
+            if state is None:
+                continue
+            known = not state.end_sequence and state.line and 0 <= state.file < len(names)
+            line = SourceLine(names[state.file], state.line) if known else None
+            rows.append((state.address, not state.end_sequence, line))
+        return rows
+
+
+def _directory(unit: Unit) -> str:
+    """Return the directory in which a unit was compiled."""
+    attributes = unit.get_top_DIE().attributes
+    return attributes["DW_AT_comp_dir"].value.decode() if "DW_AT_comp_dir" in attributes else ""
+
+
+def _file_names(header: Any, directory: str) -> list[str]:
+    """Return the names of a line table's files, by the number that its rows use."""
+    # Up to DWARF 4, directory 0 is that of the compilation and files are counted from 1.
+    old = header.version < 5
+    directories = [directory] if old else []
+    directories += [path.decode("utf-8", "replace") for path in header.include_directory]
+    names = [""] if old else []
+    for entry in header.file_entry:
+        place = directories[entry.dir_index] if entry.dir_index < len(directories) else ""
+        name = posixpath.normpath(posixpath.join(directory, place, entry.name.decode("utf-8", "replace")))
+        names.append(name.removeprefix(f"{directory}/") if directory else name)
+    return names

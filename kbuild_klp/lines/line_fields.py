@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Line numbers that a function carries outside of its instructions: in the bug table, dynamic debug descriptors etc.
+
+Which sections these are, and where in an entry the number stands, says special.toml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.object.view import ObjectView
+
+_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
+_LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
+
+
+class PlacedLine(NamedTuple):
+    """One line number: the section that holds it, the place in the function that it is about, in words, and the
+    source file that stands beside it (None: it names none).
+    """
+
+    section: str
+    place: str
+    file: str | None
+    line: int
+
+
+def line_fields(view: ObjectView, parts: Sequence[int]) -> list[PlacedLine]:
+    """Return the line numbers in the records of the parts of a function or variable, in order."""
+    return [field for part in parts for field in _fields(view, part, parts)]
+
+
+def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
+    """Return the first of the strings to which ``references`` point that can be the name of a source file."""
+    strings = map(view.string, references)
+    return next((text for text in strings if text and _IS_SOURCE.fullmatch(text)), None)
+
+
+def line_reasons(
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
+) -> Iterator[Reason]:
+    """Yield the line numbers outside of the instructions that differ between two versions of a function."""
+    for x, y in zip(line_fields(old, old_parts), line_fields(new, new_parts), strict=False):
+        if x.line == y.line:
+            continue
+        file = f"{y.file}:" if y.file else ""
+        text = f"line number in {y.section} for {y.place}: {file}{x.line} -> {y.line}"
+        yield Reason(ReasonKind.LINE, str(x.line), str(y.line), text)
+
+
+def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[PlacedLine]:
+    name = "" if part == parts[0] else view.part_name(part)
+    start = int(view.canonical.parts.start[part])
+    users = [(reference.row, reference.place) for reference in view.references(part)]
+    for table in view.special_tables(part):
+        for at, lines in enumerate(table.lines):
+            rows = range(at * table.entry_size, (at + 1) * table.entry_size)
+            own = [index for index, place in enumerate(table.places) if place in rows]
+            owner = next((table.references[index] for index in own if table.is_owner[index]), None)
+            place = int(view.canonical.references.target[owner]) - start if owner is not None else 0
+            references = [table.references[index] for index in own]
+            users += [(reference, place) for reference in references if reference != owner]
+            for line in lines:
+                yield PlacedLine(table.section, f"{name}+{place:#x}", source_file(view, references), line)
+    # Records that have no owner are known by content; several instructions may refer to one.
+    seen = set()
+    for reference, place in users:
+        record = view.content_part(reference)
+        if record is not None and record not in seen:
+            seen.add(record)
+            yield from _record_fields(view, record, f"{name}+{place:#x}")
+
+
+def _record_fields(view: ObjectView, record: int, place: str) -> Iterator[PlacedLine]:
+    section = int(view.canonical.parts.section[record])
+    taken = view.digests.record_lines.get(section)
+    if taken is None:
+        return
+    base, size, rows = taken
+    data = rows[(int(view.canonical.parts.start[record]) - base) // size].tobytes()
+    file = source_file(view, [reference.row for reference in view.references(record)])
+    for at in range(0, len(data), _LINE_SIZE):
+        line = int.from_bytes(data[at : at + _LINE_SIZE], "little")
+        yield PlacedLine(view.object.section_names[section], place, file, line)

@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Proof, from the sources, that numbers in an object are source lines that moved.
+
+Both versions of all sources of the object have to be those that were compiled. What is to be proved is always a
+pair of numbers, a before and b now, at a place where nothing else differs. There are two proofs.
+
+*Nothing but lines differs.* All files of the object have the same tokens in the same order, and the same command
+compiled them. Then line numbers are the only thing that can differ at all, and it is enough that line a of one of the
+files is its line b now; or that the numbers differ by a power of two times as much as a line of the function on
+which a line number can come into the code (``__LINE__ << 16 | 3``).
+
+*Something else differs too.* Somewhere in the object's sources there is a change, which may be such that a constant
+moves by as much as the lines do. Then, for each pair:
+
+- line a of a file is its line b now, and a macro stands on it that expands to ``__LINE__`` (kernel/macros.py);
+- that line lies in the function itself, or in one that can have been inlined because the function mentions it, in
+  several steps if need be; and the text of either is the same as before, lines apart. So a function that was
+  edited is never excused;
+- no more numbers go from a to b than there are such macros on the line. A constant that goes the same way is one too
+  many. Where the compiler copied code, the copies are one: they load the number in the same way and call the same
+  function next;
+- nowhere in the sources was a constant a replaced by a constant b.
+
+What that can miss: a line number that the compiler left out of both versions, while a constant that stands in a part of
+the sources that did change (a structure's size, an enumerator without a number) goes from the very number of that line
+to its new one. What it reports needlessly: a function that was edited without effect; a line number in a function that
+cannot be found in the source under its name, or that comes out of a function inlined by way of an unchanged header; and
+one that became longer, because line 128 needs more bytes than line 127 (that is seen through only where nothing but
+lines differs).
+
+Numbers in variables are treated alike, where the variable is declared in the source under its name. A variable that a
+macro makes (``_entry`` of printk) has the lines of that macro's invocations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from kbuild_klp.builds.side import SINGLE_OBJECT, Build
+from kbuild_klp.elf.symbol_names import canonical_name, source_name
+from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.build_identity import identity
+from kbuild_klp.kernel.settings import Settings, compare_flags
+from kbuild_klp.kernel.sources import FileComparison, SourceFiles, configuration_symbols
+from kbuild_klp.source.file_pair import FilePair, read
+from kbuild_klp.source.macros import MacroIndex, line_sites
+from kbuild_klp.source.passages import Passage
+
+MOST_LINES = 1 << 20
+"""The longest generated header of Linux has some 250,000."""
+_MOST_HEADERS = 64  # that are searched for a function which is not in the file that was compiled
+_RENAMES = frozenset(("asm", "__asm", "__asm__", "alias", "__alias", "__alias__", "weakref", "__weakref__"))
+_PLACING_FLAGS = frozenset(("-ffunction-sections", "-fdata-sections"))  # they say where things lie, not what they are
+_MOST_SHIFT = 16  # bits by which a line number may have been shifted
+
+
+class NumberPair(NamedTuple):
+    """A number that changed. ``values`` are what it may have been and be: how wide its field is, is not known."""
+
+    values: tuple[tuple[int, int], ...]
+
+
+DistinctUses = Callable[[Sequence[int]], int]
+"""Counts the uses among some numbers (by their index): what the compiler copied is one use."""
+
+
+class LineProver:
+    """Proofs for the objects of two builds; what was read of a file is kept for the next object.
+
+    A file that changes while the prover lives is not read again.
+    """
+
+    def __init__(self, old: Build, new: Build) -> None:
+        self.old = old
+        self.new = new
+        self.comparison = FileComparison()
+        self._pairs: dict[tuple[str, str], FilePair] = {}
+        self._macros: dict[str, MacroIndex] = {}
+
+    @cached_property
+    def identities(self) -> dict[str, str]:
+        """What the old build says of itself, each with what the new one says instead, as far as that is known."""
+        texts = []
+        for side in (self.old, self.new):
+            tree, settings = side.tree(SINGLE_OBJECT), side.settings()
+            known = {"release": settings.release} if settings and settings.release else {}
+            texts.append({**known, **(identity(tree) if tree else {})})
+        old, new = texts
+        return {text: new[name] for name, text in old.items() if new.get(name, text) != text}
+
+    @cached_property
+    def has_same_configuration(self) -> bool:
+        """Whether both builds are known to have the same configuration."""
+        texts = []
+        for side in (self.old, self.new):
+            tree = side.tree(SINGLE_OBJECT)
+            settings = side.settings() or (Settings.of(tree) if tree else None)
+            texts.append(settings.configuration if settings else "")
+        return bool(texts[0]) and texts[0] == texts[1]
+
+    def pair(self, old: str, new: str) -> FilePair:
+        """Return two versions of a file."""
+        known = self._pairs.get((old, new))
+        if known is None:
+            known = self._pairs[old, new] = FilePair(old, new)
+        return known
+
+    def macros(self, name: str) -> MacroIndex:
+        """Return the index of macros for the tree in which an object lies."""
+        tree = self.old.tree(name) or self.new.tree(name)
+        root = str(tree.root) if tree else ""
+        index = self._macros.get(root)
+        if index is None:
+            index = self._macros[root] = MacroIndex(configuration_symbols(tree) if tree else None)
+        return index
+
+    def of(self, name: str) -> ObjectProof | None:
+        """Return the proof for one object, None when its sources are not at hand."""
+        try:
+            old, new = self.old.sources(name, self.new), self.new.sources(name, self.old)
+        except (KlpError, OSError):
+            return None
+        if old is None or new is None:
+            return None
+        return ObjectProof(self, name, old, new)
+
+
+class ObjectProof:
+    """Proofs for one object, whose sources are ``old`` and ``new``."""
+
+    def __init__(self, prover: LineProver, name: str, old: SourceFiles, new: SourceFiles) -> None:
+        self._prover = prover
+        self._name = name
+        self._old = old
+        self._new = new
+
+    # -- what differs ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _changed(self) -> dict[str, FilePair]:
+        """The files that differ and that both objects depend on, by name; the one that was compiled comes first."""
+        changes = self._prover.comparison.changed_files(self._old, self._new)
+        found = {
+            change.name: self._prover.pair(change.old, change.new)
+            for change in changes
+            if change.old is not None and change.new is not None
+        }
+        main = self._old.main
+        return {main: found.pop(main), **found} if main in found else found
+
+    @cached_property
+    def only_lines_differ(self) -> bool:
+        """Whether line numbers are the only thing that can differ between the two objects."""
+        old, new = self._old, self._new
+        if old.saved is None or new.saved is None or old.main != new.main or old.files.keys() != new.files.keys():
+            return False
+        if old.saved.command != new.saved.command and compare_flags(old.saved, new.saved):
+            return False
+        return all(pair.only_lines_differ for pair in self._changed.values())
+
+    @cached_property
+    def _main(self) -> FilePair | None:
+        """The file that was compiled."""
+        old, new = self._old.files[self._old.main], self._new.files.get(self._old.main)
+        if new is None:
+            return None
+        return self._prover.pair(old, old if self._prover.comparison.same(old, new) else new)
+
+    def _was_replaced(self, old: int, new: int) -> bool:
+        """Say whether somewhere in the sources a constant ``old`` went and a constant ``new`` came."""
+        edited = [pair for pair in self._changed.values() if not pair.only_lines_differ]
+        return any(old in pair.replaced[0] for pair in edited) and any(new in pair.replaced[1] for pair in edited)
+
+    # -- proofs ---------------------------------------------------------------------------------------------------
+
+    def proves_record(self, file: str | None, old: int, new: int) -> bool:
+        """Return True when line ``old`` of ``file`` is line ``new`` now; both are known to be lines of that file.
+
+        ``file`` is what ``__FILE__`` says; None for any file of the object.
+        """
+        if old == new:
+            return True
+        pairs: Iterable[FilePair] = self._changed.values()
+        if file is not None:
+            path = self._old.find(file)
+            pairs = [pair for pair in pairs if pair.old == path]
+        return any(pair.lines.map(old) == new for pair in pairs)
+
+    def proves(
+        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses = len
+    ) -> bool:
+        """Return True when all ``numbers`` of one function or variable are lines that moved."""
+        possible = [NumberPair(tuple(filter(_can_be_lines, number.values))) for number in numbers]
+        if self.only_lines_differ:
+            return all(
+                any(self._is_line(old, new) for old, new in lines.values)
+                or any(self._follows_from_line(symbol, is_function, old, new) for old, new in number.values)
+                for number, lines in zip(numbers, possible, strict=True)
+            )
+        return self._proves_each(symbol, is_function, possible, distinct_uses)
+
+    def _is_line(self, old: int, new: int) -> bool:
+        return any(pair.lines.map(old) == new for pair in self._changed.values())
+
+    def _follows_from_line(self, symbol: str, is_function: bool, old: int, new: int) -> bool:
+        """Say whether two numbers can have been computed from the two numbers of a line in the function itself."""
+        main = self._main
+        if main is None or old == new:
+            return False
+        sites = self._sites(main)
+        for passage in _own(main.old_passages, symbol, is_function):
+            for line in range(passage.first, passage.last + 1):
+                moved = main.lines.map(line) if line in sites else None
+                if moved is not None and moved != line:
+                    factor, rest = divmod(abs(new - old), abs(moved - line))
+                    if not rest and factor & (factor - 1) == 0 and factor <= 1 << _MOST_SHIFT:
+                        return True
+        return False
+
+    def _proves_each(
+        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses
+    ) -> bool:
+        # What costs least first: of thousands of functions that differ, hardly any gets past the second question.
+        chosen: dict[tuple[int, int], list[int]] = {}
+        for index, number in enumerate(numbers):
+            pair = next((values for values in number.values if self._is_line(*values)), None)
+            if pair is None:
+                return False
+            chosen.setdefault(pair, []).append(index)
+        moved = [pair for pair in self._changed.values() if any(pair.lines.map(a) == b for a, b in chosen)]
+        places = list(self._places(symbol, is_function, moved))
+        if not places:
+            return False
+        for (old, new), uses in chosen.items():
+            known = 0
+            for file, passages in places:
+                if file.lines.map(old) == new and any(passage.first <= old <= passage.last for passage in passages):
+                    known += self._sites(file).get(old, 0)
+            if not known or self._was_replaced(old, new):
+                return False
+            if len(uses) > known and distinct_uses(uses) > known:
+                return False
+        return True
+
+    def _sites(self, pair: FilePair) -> Mapping[int, int]:
+        return line_sites(read(pair.old), self._line_macros)
+
+    @cached_property
+    def _line_macros(self) -> frozenset[str]:
+        return self._prover.macros(self._name).line_macros(self._old.files.values())
+
+    # -- where a line number of a function can come from ----------------------------------------------------------
+
+    def _places(
+        self, symbol: str, is_function: bool, wanted: Sequence[FilePair]
+    ) -> Iterator[tuple[FilePair, list[Passage]]]:
+        """Yield those of the files ``wanted`` with pieces that can be in the code of a function (data of a variable).
+
+        Only pieces that did not change; nothing when the function itself did, or is not found.
+        """
+        main = self._main
+        if main is None:
+            return
+        home, own = self._home(symbol, is_function) or (main, [])
+        if not own:
+            if not is_function and self._is_made_by_macro(symbol):
+                yield main, _unchanged(main, main.old_passages)
+            return
+        if not _has_same_text(home, own, symbol, is_function):
+            return
+        if not is_function:
+            yield home, own
+            return
+        near, reached = self._reached(home, main, own)
+        for pair in wanted:
+            inside = _closure(reached, pair.old_passages) if pair not in near else reached
+            members = {id(passage) for passage in inside}
+            passages = [passage for passage in pair.old_passages if passage.is_function and id(passage) in members]
+            unchanged = _unchanged(pair, passages)
+            if unchanged:
+                yield pair, unchanged
+
+    def _home(self, symbol: str, is_function: bool) -> tuple[FilePair, list[Passage]] | None:
+        """Return the file in which a function or variable is defined, and the pieces that do it; None: not found."""
+        main = self._main
+        files = [*([main] if main else ()), *(pair for pair in self._changed.values() if pair is not main)]
+        for home in files:
+            # Functions of headers and of C files that are included; where all headers changed, it would take too long.
+            if home is not main and not home.old.endswith(".c") and len(files) > _MOST_HEADERS:
+                continue
+            if home is not main and symbol_word(symbol) not in read(home.old):
+                continue
+            own = _own(home.old_passages, symbol, is_function)
+            if own:
+                return home, own
+        return None
+
+    @staticmethod
+    def _reached(home: FilePair, main: FilePair, own: list[Passage]) -> tuple[list[FilePair], list[Passage]]:
+        """Return what a function mentions, in several steps, in its file and the one that was compiled, and these."""
+        near = [home, main] if home is not main else [main]
+        return near, _closure(own, [passage for pair in near for passage in pair.old_passages])
+
+    def says_the_same(self, symbol: str) -> bool:
+        """Return True when a function means the same in both sources: its text, and all that it mentions.
+
+        None of the functions and macros that it mentions, in several steps, changed, came or went; the
+        configuration, the flags and the order of directives are the same too. Variables may come and go: those that
+        it mentions are known by name.
+        """
+        old, new, main = self._old, self._new, self._main
+        if main is None or old.saved is None or new.saved is None or not self._prover.has_same_configuration:
+            return False
+        differing = {difference.name for difference in compare_flags(old.saved, new.saved)}
+        if old.files.keys() != new.files.keys() or differing - _PLACING_FLAGS:
+            return False
+        home, own = self._home(symbol, True) or (main, [])
+        if not own or not _has_same_text(home, own, symbol, True):
+            return False
+        near, reached = self._reached(home, main, own)
+        for pair in {id(pair): pair for pair in (*near, *self._changed.values())}.values():
+            if pair.only_lines_differ:
+                continue
+            change = pair.change
+            inside = reached if pair in near else _closure(reached, pair.old_passages)
+            words = frozenset[str]().union(*(passage.words for passage in inside))
+            if change.reordered or any(passage in change.removed for passage in inside):
+                return False
+            if any(_may_give_another_meaning(passage, words) for passage in (*change.removed, *change.added)):
+                return False
+        return True
+
+    def _is_made_by_macro(self, symbol: str) -> bool:
+        """Say whether a variable of that name is in the body of a macro that can expand to a line number."""
+        return bool(self._prover.macros(self._name).users(symbol_word(symbol)) & self._line_macros)
+
+
+def _has_same_text(home: FilePair, own: list[Passage], symbol: str, is_function: bool) -> bool:
+    """Say whether the pieces of the old file that define something have the same text in the new one."""
+    after = Counter(passage.text for passage in _own(home.new_passages, symbol, is_function))
+    return Counter(passage.text for passage in own) == after
+
+
+def _may_give_another_meaning(passage: Passage, words: frozenset[str]) -> bool:
+    """Say whether a piece that came or went can change what ``words`` elsewhere mean."""
+    if passage.is_directive and not passage.names:
+        return True  # #if, #undef
+    if passage.is_directive or passage.is_function:
+        return not words.isdisjoint(passage.names)
+    return not _RENAMES.isdisjoint(passage.words)
+
+
+def _can_be_lines(values: tuple[int, int]) -> bool:
+    return all(0 < value <= MOST_LINES for value in values)
+
+
+def symbol_word(symbol: str) -> str:
+    """Return the word in the source that a symbol is named by: without its file, suffixes and numbers."""
+    return source_name(canonical_name(symbol).text).partition(".")[0]
+
+
+def _own(passages: list[Passage], symbol: str, is_function: bool) -> list[Passage]:
+    """Return the pieces of a file in which a function or variable is defined; several where #if chooses."""
+    word = symbol_word(symbol)
+    if not is_function:
+        named = [passage for passage in passages if not passage.is_directive and word in passage.names]
+        # Else one in a function.
+        return named or [passage for passage in passages if passage.is_function and word in passage.words]
+    own = [passage for passage in passages if passage.is_function and word in passage.names]
+    if not own:
+        # SYSCALL_DEFINE3(read, ...) makes __do_sys_read, DEFINE_IDTENTRY(exc_overflow) exc_overflow.
+        own = [
+            passage
+            for passage in passages
+            if passage.is_function
+            and any(name.isupper() for name in passage.names)
+            and any(f"_{word}".endswith(f"_{argument}") for argument in passage.arguments)
+        ]
+    return own
+
+
+def _closure(own: list[Passage], passages: list[Passage]) -> list[Passage]:
+    """Return pieces and all functions and macros among ``passages`` that they mention, in several steps."""
+    found = list(own)
+    by_name: dict[str, list[Passage]] = {}
+    for passage in passages:
+        if passage.is_function or passage.is_directive:
+            for name in passage.names:
+                by_name.setdefault(name, []).append(passage)
+    seen = {id(passage) for passage in own}
+    waiting = list(own)
+    while waiting:
+        for name in waiting.pop().words & by_name.keys():
+            for passage in by_name[name]:
+                if id(passage) not in seen:
+                    seen.add(id(passage))
+                    found.append(passage)
+                    waiting.append(passage)
+    return found
+
+
+def _unchanged(pair: FilePair, passages: list[Passage]) -> list[Passage]:
+    removed = pair.change.removed if not pair.only_lines_differ else ()
+    return [passage for passage in passages if passage not in removed]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Symbols that have a line number in their name: ELFNOTE makes `_note_43` in line 43 (include/linux/elfnote.h).
+
+When the lines move, `_note_43` is called `_note_44`, and there may have been another of that name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from kbuild_klp.changes.classification import Change, ChangeType, Proof
+from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
+
+_DIGITS = re.compile(r"(\d+)")
+
+Prove = Callable[[str, str, int, int], bool]
+
+
+def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
+    """Return ``changes`` with those taken out that are nothing but other line numbers in names.
+
+    In their place stand changes of type LINE_ONLY. ``proves`` is asked, with kind and new name of an entry, whether a
+    number in its name was one line and is another now.
+    """
+    before = {at: change.old for at, change in enumerate(changes) if change.old and _can_be(change, change.old)}
+    after = {at: change.new for at, change in enumerate(changes) if change.new and _can_be(change, change.new)}
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    candidates: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for y, new in after.items():
+        candidates[new.kind, new.section, new.checksum].append(y)
+    for x, old in before.items():
+        for y in candidates.get((old.kind, old.section, old.checksum), ()):
+            if x != y and y not in taken and _differ_in_lines(old.name, after[y], proves):
+                pairs[x] = y
+                taken.add(y)
+                break
+    # A change has two sides, and both have to be accounted for: take back what leaves one over.
+    while True:
+        lost = {
+            x for x, y in pairs.items() if (x in after and x not in pairs.values()) or (y in before and y not in pairs)
+        }
+        if not lost:
+            break
+        for x in lost:
+            del pairs[x]
+    partners = {y: before[x] for x, y in pairs.items()}
+    result = []
+    for at, change in enumerate(changes):
+        if at in partners:
+            old, new = partners[at], after[at]
+            reason = Reason(ReasonKind.LINE, old.name, new.name, f"line number in its name: was {old.name}")
+            line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.SOURCES, label=new.name)
+            result.append(line_only)
+        elif at not in pairs:
+            result.append(change)
+    return result
+
+
+def _can_be(change: Change, entry: Entry) -> bool:
+    return (
+        change.change in (ChangeType.CHANGED, ChangeType.ADDED, ChangeType.REMOVED)
+        and change.kind in (KIND_FUNCTION, KIND_DATA)
+        and bool(_DIGITS.search(entry.name))
+    )
+
+
+def _differ_in_lines(old: str, new: Entry, proves: Prove) -> bool:
+    was, is_ = _DIGITS.split(old), _DIGITS.split(new.name)
+    if len(was) != len(is_) or was[::2] != is_[::2]:
+        return False
+    moved = [(int(x), int(y)) for x, y in zip(was[1::2], is_[1::2], strict=True) if x != y]
+    return bool(moved) and all(proves(new.kind, new.name, x, y) for x, y in moved)

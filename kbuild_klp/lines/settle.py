@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which of the changes that the checksums show are changes of line numbers only, or no changes at all.
+
+This is a second look at the objects, between comparing checksums and telling reasons: only at objects and entries
+that differ, and in several processes where there are many. What differs is first reduced to numbers (numbers.py), or
+it is none of ours. Then the numbers are proved from the sources (kbuild_klp.lines.proof), known by their records
+(records.py), or inferred from these (infer.py), in this order. A function in which no number differs, but the length
+of a branch (encoding.py), is the same; so is what differs only in what the two builds say of themselves (identity.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from functools import cached_property, partial
+from typing import NamedTuple
+
+from kbuild_klp.builds.object_pair import ObjectPair
+from kbuild_klp.changes.classification import Change, ChangeType, Proof, moved_reason
+from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
+from kbuild_klp.errors import KlpError
+from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
+from kbuild_klp.lines.identity import Identities
+from kbuild_klp.lines.infer import LineInference
+from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
+from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
+from kbuild_klp.lines.records import LineMove, line_moves
+from kbuild_klp.lines.renamed import with_renamed
+from kbuild_klp.object.view import ObjectView
+
+_MOST_REASONS = 8
+
+
+def is_candidate(change: Change, identity_differs: bool = False) -> bool:
+    """Say, from checksums alone, whether a change can be one of lines, or of what builds say of themselves, only."""
+    if change.change is ChangeType.LINE_ONLY:
+        return True
+    old, new = change.old, change.new
+    if change.change is not ChangeType.CHANGED or old is None or new is None:
+        return False
+    if change.kind not in (KIND_FUNCTION, KIND_DATA):
+        return False
+    if old.split_components().attributes != new.split_components().attributes:
+        return False
+    if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
+        return True
+    is_text = identity_differs and change.kind == KIND_DATA
+    return old.home == new.home and (old.size == new.size or is_text)
+
+
+def is_of_interest(change: Change, identity_differs: bool = False) -> bool:
+    """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
+    if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
+        return any(map(str.isdigit, change.symbol))
+    return is_candidate(change, identity_differs)
+
+
+class Settled(NamedTuple):
+    """The changes of an object, those marked LINE_ONLY that are of line numbers only.
+
+    Some are no changes at all, and not among them any more. ``reencoded`` counts the functions with the same
+    instructions, of other lengths, or that refer to variables without bytes beside which something else lies now;
+    ``identity_only`` what differs only in what builds say of themselves.
+    """
+
+    changes: list[Change]
+    reencoded: int = 0
+    identity_only: int = 0
+
+
+def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settled:
+    """Say which changes of an object are of line numbers only, and which are none."""
+    identities = Identities(prover.identities)
+    if None in pair.files or not any(is_of_interest(change, bool(identities)) for change in changes):
+        return Settled(changes)
+    try:
+        return _Judge(prover, pair, identities).settle(changes)
+    except KlpError:
+        return Settled(changes)  # the checksums stand
+
+
+class _Same(Enum):
+    """Why something is no change although the checksums differ."""
+
+    FORM = "length of instructions, or what lies beside"
+    IDENTITY = "what the builds say of themselves"
+
+
+class _Judge:
+    """Settles the changes of one object. Objects and sources are read when they are first needed."""
+
+    def __init__(self, prover: LineProver, pair: ObjectPair, identities: Identities) -> None:
+        self._prover = prover
+        self._pair = pair
+        self._may_be_only_lines = False
+        self._identities = identities
+
+    @property
+    def _views(self) -> tuple[ObjectView, ObjectView]:
+        old, new = self._pair.old, self._pair.new
+        if old is None or new is None:
+            raise KlpError("cannot be read", file=self._pair.name)
+        return old, new
+
+    @cached_property
+    def _proof(self) -> ObjectProof | None:
+        return self._prover.of(self._pair.name)
+
+    @property
+    def _only_lines_differ(self) -> bool:
+        return self._may_be_only_lines and self._proof is not None and self._proof.only_lines_differ
+
+    @cached_property
+    def _inference(self) -> LineInference:
+        return LineInference(*self._views)
+
+    def settle(self, changes: list[Change]) -> Settled:
+        """Return the changes with those marked that are of line numbers only; raises KlpError."""
+        # Where more differs than lines, do not read the sources for instructions of other lengths.
+        self._may_be_only_lines = all(map(is_of_interest, changes))
+        left = []
+        same: Counter[_Same] = Counter()
+        for change in changes:
+            if is_candidate(change, bool(self._identities)):
+                assert change.old is not None and change.new is not None
+                why = self._same(change, change.old, change.new)
+                if why is not None:
+                    same[why] += 1
+                    continue
+            left.append(change)
+        if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
+            left = with_renamed(left, self._is_line_in_name)
+        return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
+
+    def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
+        proof = self._proof
+        return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
+
+    def _same(self, change: Change, old: Entry, new: Entry) -> _Same | None:
+        """Mark a change if it is of lines only, or of the section; return why it is none at all, None when it is."""
+        before, after = self._views
+        old_parts, new_parts = before.parts_of(old.part_symbol), after.parts_of(new.part_symbol)
+        if not old_parts or not new_parts:
+            return None
+        moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
+        if change.change is ChangeType.LINE_ONLY:
+            change.proof = self._records_proof(moves)
+            return None
+        is_function = change.kind == KIND_FUNCTION
+        if is_function and old.size != new.size:
+            numbers = self._reencoded_numbers(old_parts, new_parts)
+            why = _Same.FORM
+        else:
+            found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
+            # Where nothing of this differs, it is not known what does.
+            numbers = found.numbers if found is not None and any(found) else None
+            if found is not None and found.empty and not self._says_the_same(new.name, is_function):
+                return None
+            why = _Same.IDENTITY if found is not None and found.identity else _Same.FORM
+        if numbers is None:
+            return None
+        if numbers:
+            proof = self._numbers_proof(new.name, old_parts[0], is_function, numbers)
+            if proof is not None and old.home == new.home:
+                if old.lines != new.lines and proof is Proof.SOURCES:
+                    proof = self._records_proof(moves)
+                change.change, change.proof, change.why = ChangeType.LINE_ONLY, proof, _reasons(numbers, proof)
+            return None
+        if old.home != new.home:
+            change.change, change.why = ChangeType.MOVED, [moved_reason(old, new)]
+        elif old.lines != new.lines:
+            change.change, change.proof, change.why = ChangeType.LINE_ONLY, self._records_proof(moves), []
+        else:
+            return why
+        return None
+
+    def _says_the_same(self, symbol: str, is_function: bool) -> bool:
+        proof = self._proof
+        return is_function and proof is not None and proof.says_the_same(symbol)
+
+    def _reencoded_numbers(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Number] | None:
+        """Return the numbers that differ between two functions of other sizes, None when anything else does.
+
+        Numbers that differ are believed only where nothing but lines can.
+        """
+        before, after = self._views
+        if has_other_branches(before, after, old_parts, new_parts) or self._only_lines_differ:
+            numbers = reencoded_numbers(before, after, old_parts, new_parts)
+            return numbers if not numbers or self._only_lines_differ else None
+        return None
+
+    def _records_proof(self, moves: list[LineMove]) -> Proof:
+        """Say how it is known of line records that they are lines that moved: they are lines in any case."""
+        proof = self._proof
+        if proof is not None and moves and all(proof.proves_record(*move) for move in moves):
+            return Proof.SOURCES
+        return Proof.RECORDS
+
+    def _numbers_proof(self, symbol: str, old_part: int, is_function: bool, numbers: list[Number]) -> Proof | None:
+        """Say how it is known of numbers that they are lines that moved, None when it is not."""
+        proof = self._proof
+        if proof is None:
+            if all(number.file is not None for number in numbers):
+                return Proof.RECORDS
+            inferred = is_function and self._inference.infers(old_part, numbers)
+            return Proof.INFERRED if inferred else None
+        known = [number for number in numbers if number.file is not None]
+        others = [number for number in numbers if number.file is None]
+        uses = partial(distinct_uses, self._views[0], others)
+        if others and not proof.proves(symbol, is_function, [number.pair for number in others], uses):
+            return None
+        moves = [LineMove(number.file, *number.pair.values[0]) for number in known]
+        return self._records_proof(moves) if moves else Proof.SOURCES
+
+
+def _reasons(numbers: list[Number], proof: Proof) -> list[Reason]:
+    note = " (inferred)" if proof is Proof.INFERRED else ""
+    reasons = []
+    for number in numbers[:_MOST_REASONS]:
+        # Of several readings the one without a sign.
+        was, is_ = next((values for values in number.pair.values if min(values) > 0), number.pair.values[0])
+        text = f"line number {number.place}: {was} -> {is_}{note}"
+        reasons.append(Reason(ReasonKind.LINE, str(was), str(is_), text))
+    return reasons

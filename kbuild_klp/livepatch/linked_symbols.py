@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The symbol table of vmlinux or of a module, as the kernel searches it for the function to patch.
+
+A function is found by its name and, where that is not unique, by its position among all symbols of the name, counted
+from 1: by address in vmlinux (scripts/kallsyms.c sorts by it, and so do kallsyms_on_each_symbol() and
+kallsyms_on_each_match_symbol() go through them), and in the order of the symbol table in a module
+(module_kallsyms_on_each_symbol()). Variables count too, for CONFIG_LIVEPATCH needs CONFIG_KALLSYMS_ALL.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.errors import BadObjectError
+from kbuild_klp.livepatch.rules import Position
+from kbuild_klp.livepatch.sides import FunctionSymbol
+
+# What ftrace starts with: MCOUNT_REC in include/asm-generic/vmlinux.lds.h. scripts/sorttable.c takes places out of it.
+_LIST = ("__start_mcount_loc", "__stop_mcount_loc")
+
+
+class _Candidate(NamedTuple):
+    """One symbol of the image; ``file`` and ``file_rank``: under the how manieth STT_FILE symbol of that name."""
+
+    address: int
+    size: int
+    binding: int
+    file: str
+    file_rank: int
+
+
+class LinkedSymbols:
+    """The symbols of some ``names`` in a linked unit; raises BadObjectError when it cannot be read."""
+
+    def __init__(self, path: Path, unit: str, names: set[str]) -> None:
+        self.unit = unit
+        self._object = _open_linked(path)
+        symbols, shndx = self._object.symbols, self._object.shndx
+        kind, binding = symbols["info"] & 0xF, symbols["info"] >> 4
+        # scripts/mksysmap: undefined ones, local absolute ones and those for debuggers are not in kallsyms.
+        listed = (shndx != elf.SHN_UNDEF) & (kind != elf.STT_FILE) & (kind != elf.STT_SECTION)
+        listed &= ~((shndx == elf.SHN_ABS - 0x10000) & (binding == elf.STB_LOCAL))
+        order = np.flatnonzero(listed)
+        if unit == "vmlinux":
+            order = order[np.argsort(symbols["value"][order], kind="stable")]
+        self._by_name: dict[bytes, list[int]] = defaultdict(list)
+        wanted = {name.encode("utf-8", "surrogateescape") for name in (*names, *_LIST)}
+        all_names = self._names(order)
+        for at in [at for at, name in enumerate(all_names) if name in wanted]:
+            self._by_name[all_names[at]].append(int(order[at]))
+        self._files = np.flatnonzero(kind == elf.STT_FILE)
+        self._file_names = ["", *map(self._object.symbol_name, self._files.tolist())]
+        self._file_ranks = [0]
+        self.file_counts: dict[str, int] = defaultdict(int)
+        """How many STT_FILE symbols of each name there are."""
+        for file in self._file_names[1:]:
+            self._file_ranks.append(self.file_counts[file])
+            self.file_counts[file] += 1
+
+    def _names(self, symbols: NDArray[np.int64]) -> list[bytes]:
+        """Return the names of many symbols: all of a kernel, so ObjectFile's way one by one would take a while."""
+        strings = self._object.symbol_strings
+        starts = self._object.symbols["name"][symbols].astype(np.int64)
+        zeros = np.flatnonzero(np.frombuffer(strings, np.uint8) == 0)
+        if len(starts) and (not len(zeros) or int(starts.max()) > int(zeros[-1])):
+            raise self._object.error("a symbol's name lies outside the string table", place="symbol table")
+        ends = zeros[np.searchsorted(zeros, starts)]
+        return [strings[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+    def _found(self, name: str) -> list[int]:
+        return self._by_name.get(name.encode("utf-8", "surrogateescape"), [])
+
+    def _candidate(self, symbol: int) -> _Candidate:
+        file = int(np.searchsorted(self._files, symbol))
+        row = self._object.symbols[symbol]
+        return _Candidate(
+            int(row["value"]), int(row["size"]), int(row["info"]) >> 4, self._file_names[file], self._file_ranks[file]
+        )
+
+    def position(self, old: FunctionSymbol, file: str, rank: int | None) -> Position:
+        """Find a function: ``file`` is the name of its STT_FILE symbol, ``rank`` the how manieth of that name it is.
+
+        The linker keeps local symbols in the order in which it was given the objects, each behind its STT_FILE
+        symbol. Without ``rank`` two functions of one name and size, from sources of one name, cannot be told apart.
+        """
+        found = [self._candidate(symbol) for symbol in self._found(old.name)]
+        is_other = False
+        if old.is_local:
+            same = (elf.STB_LOCAL, old.size, file)
+            mine = [at for at, other in enumerate(found) if (other.binding, other.size, other.file) == same]
+            if rank is not None:
+                mine = [at for at in mine if found[at].file_rank == rank]
+        else:
+            outer = [at for at, other in enumerate(found) if other.binding != elf.STB_LOCAL]
+            mine = outer or list(range(len(found)))  # a hidden one has become local
+            # Of several definitions the linker takes a strong one, or else the first, with its binding and size.
+            own = (elf.STB_WEAK, old.size)
+            is_other = old.is_weak and any((found[at].binding, found[at].size) != own for at in outer)
+        if len(mine) != 1:
+            return Position(self.unit, 0, len(found))
+        return Position(self.unit, mine[0] + 1, len(found), is_other, self._is_listed(found[mine[0]]))
+
+    def _is_listed(self, symbol: _Candidate) -> bool | None:
+        """Say whether ftrace has a place in a function; None if that cannot be told."""
+        if self._places is None:
+            return None
+        ends = np.array([symbol.address, symbol.address + max(symbol.size, 1)], np.uint64)
+        low, high = np.searchsorted(self._places, ends).tolist()
+        return bool(high > low)
+
+    @cached_property
+    def _places(self) -> NDArray[np.uint64] | None:
+        """The addresses that ftrace knows, sorted; None in a module, and where the boot code fills them in."""
+        ends = [self._candidate(symbol).address for name in _LIST for symbol in self._found(name)[:1]]
+        sections = self._object.sections
+        if len(ends) < len(_LIST) or self.unit != "vmlinux":
+            return None
+        start, stop = ends
+        holds = (sections["addr"] <= start) & (stop <= sections["addr"] + sections["size"])
+        found = np.flatnonzero(holds & (sections["type"] == elf.SHT_PROGBITS)).tolist()
+        if not found:
+            return None
+        offset = start - int(sections["addr"][found[0]])
+        data = self._object.section_array(found[0])[offset : offset + (stop - start) // 8 * 8]
+        places: NDArray[np.uint64] = np.sort(data.view("<u8"))
+        return places if places.any() else None
+
+
+def _open_linked(path: Path) -> ObjectFile:
+    """Open what may be an executable: its section and symbol tables are those of an object."""
+    try:
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise BadObjectError(str(error), file=path) from None
+    if len(data) >= 18:
+        data[16:18] = elf.ET_REL.to_bytes(2, "little")  # e_type, in our copy of the page
+    return ObjectFile(data, str(path))

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Can a livepatch carry a change? The rules, over facts that others gather.
+
+A livepatch is a module that brings new functions, and has ftrace lead each old one's callers to its new one
+(kernel/livepatch/patch.c). The old function must therefore have a place at which ftrace can take over, and must be
+found by name (klp_find_object_symbol in kernel/livepatch/core.c). It replaces nothing else: data stays what it is in
+the running kernel. What is added comes along in the module; what is removed stays where it is, unused or not.
+Documentation/livepatch/livepatch.rst, "Limitations", says the first half of it; tools/objtool/klp-diff.c and kpatch's
+patch author guide the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import NamedTuple
+
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.reasons import ReasonKind
+from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
+
+# Code and data that is freed after boot, or run when all is over (include/linux/init.h, include/asm-generic/
+# vmlinux.lds.h). With memory hotplug .meminit stays (up to 6.9); a function of it is better looked at than patched.
+_INIT = re.compile(r"\.(?:mem|cpu|dev)?(?:init|exit)\.|\..*\.(?:init|exit)$")
+# Tables that are read once, when the kernel is linked or started or the module loaded: an entry more or less has no
+# effect on what runs, and one in a livepatch module would be about the livepatch module.
+_TABLES = (
+    (".modinfo", "is read from the module's file"),
+    (".export_symbol", "is made into exports by the linker"),
+    ("*__ksymtab*", "is what the kernel exports, fixed when it is linked"),
+    ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
+    ("__param", "is read at boot, or when the module is loaded"),
+)
+_CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
+_PER_CPU = ".data..percpu"
+_ONLY_FUNCTIONS = "a livepatch replaces functions only"
+_MOST_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the old function stands among all symbols of its name, as the kernel looks them up.
+
+    ``number`` counts from 1 (0: cannot be told), ``count`` is 0 when the linked image has no such symbol.
+    ``is_other`` says that the image has another definition in its place (weak functions), ``is_listed`` whether the
+    kernel has it in its list of what ftrace can take over (None: cannot be told). ``unit`` is the image.
+    """
+
+    unit: str
+    number: int
+    count: int
+    is_other: bool = False
+    is_listed: bool | None = None
+
+
+class Facts(NamedTuple):
+    """What is known of one change beyond what the checksums say; None where it could not be found out.
+
+    ``no_old`` and ``no_new`` say why nothing is known of the object of that side. ``untraced`` is empty for an old
+    function that ftrace can take over, else why it cannot; ``position`` is None when the linked image is not at hand;
+    ``keys`` are the static keys and calls of a module that the new function uses, in words, ``crcs`` the exports whose
+    CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
+    ``moved`` the object in which a removed function is now.
+    """
+
+    livepatch: bool = True
+    is_vdso: bool = False
+    no_old: str = "the old object was not read"
+    no_new: str = "the new object was not read"
+    untraced: str | None = None
+    position: Position | None = None
+    keys: tuple[Finding, ...] | None = None
+    crcs: tuple[str, ...] = ()
+    users: tuple[str, ...] | None = None
+    moved: str = ""
+
+
+def judge(change: Change, facts: Facts) -> Verdict:
+    """Say whether a livepatch can carry one change."""
+    if needs_nothing(change):
+        return Verdict()
+    if not facts.livepatch:
+        reason = "no livepatch: the old kernel was built without CONFIG_LIVEPATCH"
+        return Verdict((Finding(Obstacle.NO_LIVEPATCH, reason),))
+    first = _place_reason(change, facts)
+    return Verdict((first,) if first else tuple(_RULES.get(change.kind, _data_reasons)(change, facts)))
+
+
+def needs_nothing(change: Change) -> bool:
+    """Say whether the running kernel can stay as it is: only lines, place or what the linker sees of it differ."""
+    if change.change is ChangeType.LINE_ONLY:
+        return True
+    old, new = change.old, change.new
+    if old is None or new is None or change.kind == KIND_SECTION or _changes_lifetime(old, new):
+        return False
+    if change.change is ChangeType.MOVED:
+        return True
+    # An absolute symbol has no bytes: all that there is to it is among its attributes.
+    same = old.size == new.size and old.split_components()[1:] == new.split_components()[1:]
+    return same and old.checksum != new.checksum and not new.section.startswith("*")
+
+
+def _changes_lifetime(old: Entry, new: Entry) -> bool:
+    """Say whether something moved to where it is other memory to who uses it.
+
+    What becomes init code is no longer used by anybody who stays.
+    """
+    leaves_init = is_init(old.section) and not is_init(new.section)
+    return leaves_init or old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU)
+
+
+@cache
+def is_init(section: str) -> bool:
+    """Say whether what lies in a section is freed after boot, or there for the end only."""
+    return _INIT.match(section) is not None
+
+
+def _place_reason(change: Change, facts: Facts) -> Finding | None:
+    """Return what forbids a livepatch by where the change is; nothing else matters then."""
+    if facts.is_vdso and change.kind != KIND_FUNCTION:
+        return Finding(Obstacle.VDSO, "vdso: its image is mapped into running programs")
+    for entry in (change.old, change.new):
+        if entry is not None:
+            reason = _section_reason(entry.name if change.kind == KIND_SECTION else entry.section)
+            if reason is not None:
+                return reason
+    return None
+
+
+@cache
+def _section_reason(section: str) -> Finding | None:
+    if is_init(section):
+        return Finding(Obstacle.INIT, f"init or exit code: in {section}")
+    meaning = next((text for pattern, text in _TABLES if fnmatchcase(section, pattern)), None)
+    return None if meaning is None else Finding(Obstacle.TABLE, f"table: {section} {meaning}")
+
+
+# -- functions ------------------------------------------------------------------------------------------------------
+
+
+def _function_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
+    if change.change is ChangeType.REMOVED and not facts.moved:
+        yield from _removed_reasons(facts)
+        return
+    if change.change is not ChangeType.ADDED:
+        yield from _old_function_reasons(facts)
+    if change.change is not ChangeType.REMOVED:
+        if facts.keys is None:
+            yield Finding(Obstacle.UNKNOWN, f"not known: whether it uses a static key of a module: {facts.no_new}")
+        yield from facts.keys or ()
+        yield from (Finding(Obstacle.CRC, f"CRC: {text}") for text in facts.crcs)
+
+
+def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
+    """Yield what is in the way of leading callers from the old function to the new one."""
+    if facts.untraced is None:
+        yield Finding(Obstacle.UNKNOWN, f"not known: whether it can be traced: {facts.no_old}")
+        return
+    if facts.untraced:
+        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}")
+    elif facts.position is not None and facts.position.is_listed is False:
+        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: not in {facts.position.unit}'s list of what is")
+    if facts.moved:
+        yield Finding(Obstacle.MOVED, f"moved to {facts.moved}: that is the new version of it")
+    position = facts.position
+    if position is None:
+        yield Finding(Obstacle.UNCHECKED, "not checked: whether its name is unique (no linked image of the old build)")
+    elif position.is_other:
+        yield Finding(Obstacle.NO_SYMBOL, f"no symbol: {position.unit} has another definition of it")
+    elif not position.count:
+        yield Finding(Obstacle.NO_SYMBOL, f"no symbol: {position.unit} has none of that name")
+    elif position.count > 1:
+        which = str(position.number) if position.number else "unknown"
+        yield Finding(Obstacle.SYMPOS, f"sympos {which} of {position.count} in {position.unit}")
+
+
+def _removed_reasons(facts: Facts) -> Iterator[Finding]:
+    """Yield who keeps a function going that is not there any more."""
+    if facts.users is None:
+        yield Finding(Obstacle.UNKNOWN, f"not known: whether it is still referenced: {facts.no_old}")
+    elif facts.users:
+        yield Finding(Obstacle.REFERENCED, f"still referenced: by {join_names(facts.users)}")
+
+
+def join_names(names: tuple[str, ...]) -> str:
+    """Return some names in words, and how many more there are."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# -- data and sections ----------------------------------------------------------------------------------------------
+
+
+def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
+    del facts
+    old, new = change.old, change.new
+    if old is None or new is None:
+        return  # new data comes with the module; old data stays where it is
+    before, after = old.split_components(), new.split_components()
+    if old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU):
+        what = f"from {old.section} to {new.section}"
+    elif old.size != new.size:
+        what = f"size {old.size} -> {new.size}"
+    elif before.references != after.references and before.data == after.data:
+        what = "what it points to"
+    else:
+        what = "content"
+    yield Finding(Obstacle.DATA, f"data: {what}; {_ONLY_FUNCTIONS}")
+
+
+def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
+    del facts
+    old, new = change.old, change.new
+    if old is None or new is None:
+        return
+    before, after = old.split_components(), new.split_components()
+    if before[1:] != after[1:]:
+        yield Finding(Obstacle.DATA, f"data: content without a symbol; {_ONLY_FUNCTIONS}")
+    elif before.attributes != after.attributes:
+        yield Finding(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")
+    elif old.place.get("order") != new.place.get("order"):
+        yield Finding(Obstacle.DATA, f"data: the order of its symbols; {_ONLY_FUNCTIONS}")
+    elif not _CODE.match(new.name) and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why):
+        yield Finding(Obstacle.DATA, f"data: alignment; {_ONLY_FUNCTIONS}")
+
+
+_RULES: dict[str, Callable[[Change, Facts], Iterator[Finding]]] = {
+    KIND_FUNCTION: _function_reasons,
+    KIND_DATA: _data_reasons,
+    KIND_SECTION: _section_reasons,
+}

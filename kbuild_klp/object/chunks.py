@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who owns which bytes: the address line cut by symbols.
+
+A *chunk* is what one outermost symbol covers: a function, a variable, or, for a symbol of size zero (assembly),
+everything up to the next symbol. Symbols inside or at the same place (aliases, inner labels) belong to it as
+attributes. A *gap* is what no symbol covers: padding, literals, jump tables, code without a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.object.image import Image
+
+_END = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks sorted by address, one array per column.
+
+    ``symbols`` are the symbol indices of all chunks behind each other, those of chunk i from ``first[i]`` to
+    ``first[i + 1]``; the first of each is the one that names the chunk.
+    """
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    section: NDArray[np.int64]
+    symbols: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What lies between chunks, sorted by address."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    section: NDArray[np.int64]
+
+
+def _eligible_symbols(image: Image) -> NDArray[np.int64]:
+    """Return the symbols that give bytes a name: defined, in the image, not a label of the assembler."""
+    obj = image.object
+    symbols, shndx = obj.symbols, obj.shndx
+    strings = np.frombuffer(obj.symbol_strings + b"\0\0", np.uint8)
+    name = symbols["name"].astype(np.int64)
+    if bool(np.any(name >= max(len(strings) - 2, 1))):
+        raise obj.error("a symbol's name lies outside the string table", place="symbol table")
+    kind = symbols["info"] & 0xF
+    in_image = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
+    for section in image.owned:
+        in_image &= shndx != section
+    first, second = strings[name], strings[name + 1]
+    is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
+    eligible: NDArray[np.bool_] = in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label
+    return eligible.nonzero()[0]
+
+
+def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
+    """Sort key of the symbols at one address: which of them names the chunk."""
+    row = image.object.symbols[symbol]
+    binding = int(row["info"]) >> 4
+    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.object.symbol_name(symbol))
+
+
+def _by_start_and_size(start: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order of symbols by address, of those at one address (few) the largest first."""
+    order = np.argsort(start, kind="stable")
+    is_tie = np.zeros(len(order) + 1, bool)
+    is_tie[1:-1] = start[order[1:]] == start[order[:-1]]
+    ties = (is_tie[1:] | is_tie[:-1]).nonzero()[0]
+    if len(ties):
+        tied = order[ties]
+        order[ties] = tied[np.lexsort((-size[tied], start[tied]))]
+    return order
+
+
+def find_chunks(image: Image) -> Chunks:
+    """Cut the address line by the symbols of the object."""
+    obj = image.object
+    index = _eligible_symbols(image)
+    shndx = obj.shndx[index]
+    value = obj.symbols["value"][index].astype(np.int64)
+    size = obj.symbols["size"][index].astype(np.int64)
+    section_size = obj.sections["size"][shndx].astype(np.int64)
+    if bool(np.any((value < 0) | (value > section_size))):
+        bad = int(index[((value < 0) | (value > section_size)).nonzero()[0][0]])
+        raise obj.error("lies outside its section", place=f"symbol {obj.symbol_name(bad)}")
+    start = image.base[shndx] + value
+    # A size that runs over the end of the section (assembly) covers what there is; the size itself is compared too.
+    end = start + np.minimum(np.where(size < 0, section_size, size), section_size - value)
+    order = _by_start_and_size(start, size)
+    index, start, end, shndx = index[order], start[order], end[order], shndx[order]
+
+    reach = np.maximum.accumulate(end) if len(end) else end
+    before = np.empty(len(index), bool)
+    before[:1] = True
+    before[1:] = (start[1:] >= reach[:-1]) & (start[1:] != start[:-1])
+    first = before.nonzero()[0]
+    chunk_start = start[first]
+    chunk_section = shndx[first]
+    bounds = np.concatenate([first, [len(index)]])
+    chunk_end = reach[bounds[1:] - 1] if len(first) else chunk_start
+    empty = (chunk_end == chunk_start).nonzero()[0]
+    if len(empty):
+        # A compiler's variable of no bytes covers nothing; a label does.
+        empty = empty[[symbol not in image.empty_variables for symbol in index[first[empty]].tolist()]]
+        limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
+        following = np.concatenate([chunk_start[1:], [_END]])[empty]
+        chunk_end[empty] = np.minimum(limit, following)
+    for i in (bounds[1:] - bounds[:-1] > 1).nonzero()[0].tolist():
+        group = index[bounds[i] : bounds[i + 1]]
+        at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
+        if at_start > 1:
+            group[:at_start] = sorted(group[:at_start].tolist(), key=lambda symbol: _name_rank(image, symbol))
+    return Chunks(chunk_start, chunk_end, chunk_section, index, bounds)
+
+
+def find_gaps(image: Image, chunks: Chunks) -> Gaps:
+    """Return what the chunks leave over of each section (tables of owned entries excepted)."""
+    keep = np.ones(len(image.order), bool)
+    for owned in image.owned:
+        keep[image.order == owned] = False
+    start = np.concatenate([image.starts[keep], chunks.end])
+    section = np.concatenate([image.order[keep], chunks.section])
+    limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
+    following = np.concatenate([chunks.start, [_END]])
+    first = following[np.searchsorted(chunks.start, image.starts[keep], "left")]
+    end = np.minimum(limit, np.concatenate([first, following[1:]]))
+    real = (end > start).nonzero()[0]
+    real = real[np.argsort(start[real], kind="stable")]
+    return Gaps(start[real], end[real], section[real])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The final partition of an object's bytes: every byte of the image lies in exactly one part.
+
+Chunks become parts as they are. Gaps become filler (derived), strings, or anonymous pieces, which are cut where
+something refers into them: what nobody can name is known by its content, and belongs to who uses it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import CanonicalName
+from kbuild_klp.object.chunks import Chunks, Gaps
+from kbuild_klp.object.image import Image
+
+
+class PartKind(enum.IntEnum):
+    """How a part is known to those who refer to it."""
+
+    FILLER = 0
+    """NOPs, int3 or zeros up to the next symbol: in no checksum."""
+    NAMED = 1
+    """By its symbol's canonical name."""
+    CONTENT = 2
+    """By its content: the symbol's name is only a number of the compiler (CSWTCH.5, __func__.2)."""
+    PIECE = 3
+    """By its content: no symbol at all."""
+    STRINGS = 4
+    """Strings, each known by its text."""
+    OWNED = 5
+    """A table whose entries belong to others (special.toml)."""
+
+
+# Looking up a member of an enum costs as much as a small numpy call, and is done fifty times an object.
+FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = PartKind
+
+# Read-only data with a numbered name is always known by content. These are writable, and yet mean nothing but what
+# is in them: a rate limit's state (include/linux/ratelimit.h) and dynamic debug descriptors.
+_WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug"})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts, sorted by address, one array per column; ``chunk`` is the index of the chunk or -1."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    section: NDArray[np.int64]
+    kind: NDArray[np.int8]
+    chunk: NDArray[np.int64]
+
+    def at(self, address: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of the part in which (or at the end of which) each address lies."""
+        return np.searchsorted(self.start, address, "right") - 1
+
+
+def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, CanonicalName]]) -> NDArray[np.int8]:
+    """Tell chunks known by name from those known by content.
+
+    ``numbered`` are the positions in ``chunks.symbols`` of the names that lost a number, and what is left of them.
+    """
+    kinds = np.full(len(chunks.start), NAMED, np.int8)
+    flags = image.object.sections["flags"]
+    info = image.object.symbols["info"]
+    if not numbered:
+        return kinds
+    at = np.array([at for at, _ in numbered])
+    chunk = np.searchsorted(chunks.first, at, "right") - 1
+    section = chunks.section[chunk]
+    is_local = info[chunks.symbols[at]] >> 4 == elf.STB_LOCAL
+    is_record = np.isin(section, list(image.records))
+    is_bare = np.array([name.text in _WRITABLE_CONTENT for _, name in numbered])
+    read_only, is_code = flags[section] & elf.SHF_WRITE == 0, flags[section] & elf.SHF_EXECINSTR != 0
+    names_chunk = chunks.first[chunk] == at  # else it is an alias or an inner label
+    kinds[chunk[names_chunk & is_local & ~is_code & (read_only | is_record | is_bare)]] = CONTENT
+    return kinds
+
+
+def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
+    """Say which gaps in machine code are nothing but NOPs and int3, not relocated, and not all there is.
+
+    A section of nothing but NOPs pads nothing: they may be an alternative's replacement.
+    """
+    result = np.zeros(len(gaps.start), bool)
+    is_code = gaps.start < image.code_end
+    has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
+    is_whole = gaps.end - gaps.start == image.object.sections["size"][gaps.section].astype(np.int64)
+    maybe = (is_code & ~has_relocation & ~is_whole).nonzero()[0]
+    content = image.data.data
+    filler = image.architecture.is_filler
+    starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
+    result[maybe] = [filler(bytes(content[start:end])) for start, end in zip(starts, ends, strict=True)]
+    return result
+
+
+def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which gaps in data are alignment: zeros, fewer than the section's alignment, to which nobody refers.
+
+    ``targets`` are the sorted linear addresses to which something refers that names no symbol.
+    """
+    headers = image.object.sections
+    result = np.zeros(len(gaps.start), bool)
+    # A reference to the very start of a gap is one past the end of what stands before it.
+    has_target = np.searchsorted(targets, gaps.start, "right") != np.searchsorted(targets, gaps.end)
+    has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
+    no_content = headers["type"][gaps.section] == elf.SHT_NOBITS
+    mergeable = (headers["flags"][gaps.section] & elf.SHF_MERGE) != 0
+    short = gaps.end - gaps.start < np.maximum(headers["align"][gaps.section].astype(np.int64), 1)
+    at_head = gaps.start == image.base[gaps.section]
+    if at_head.any() and len(chunks.start):  # but for what aligns the second variable, behind one of no bytes
+        heads = gaps.start[at_head]
+        behind = np.minimum(np.searchsorted(chunks.start, heads), len(chunks.start) - 1)
+        at_head[at_head] = chunks.start[behind] != heads
+    quiet = (gaps.start >= image.code_end) & ~has_target & ~has_relocation & ~mergeable & ~at_head & short
+    result[quiet & no_content] = True
+    content = image.data.data
+    maybe = (quiet & ~no_content).nonzero()[0]
+    starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
+    result[maybe] = [not any(content[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return result
+
+
+def _whole_constants(image: Image, gaps: Gaps, cut: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where to cut so that a constant (.rodata.cst*) stays whole: a place inside it is an offset in it."""
+    headers = image.object.sections
+    gap = np.searchsorted(gaps.start, cut, "right") - 1
+    section = gaps.section[gap]
+    size = np.where(headers["flags"][section] & elf.SHF_MERGE != 0, headers["entsize"][section].astype(np.int64), 1)
+    start = image.base[section]
+    whole = cut - (cut - start) % np.maximum(size, 1)
+    # The gap itself starts a piece already.
+    return np.unique(whole[whole > gaps.start[gap]])
+
+
+def build_parts(
+    image: Image,
+    chunks: Chunks,
+    kinds: NDArray[np.int8],
+    gaps: Gaps,
+    filler: NDArray[np.bool_],
+    targets: NDArray[np.int64],
+) -> Parts:
+    """Put chunks, gaps (cut at ``targets``, sorted, each once) and owned tables into one sorted table."""
+    headers = image.object.sections
+    gap_flags = headers["flags"][gaps.section]
+    strings = ((gap_flags & elf.SHF_STRINGS) != 0) & (headers["entsize"][gaps.section] == 1)
+    kind = np.where(filler, FILLER, np.where(strings, STRINGS, PIECE)).astype(np.int8)
+
+    piece = (kind == PIECE).nonzero()[0]
+    low = np.searchsorted(targets, gaps.start[piece], "right")
+    high = np.searchsorted(targets, gaps.end[piece], "left")
+    cuts = [targets[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
+    cut = _whole_constants(image, gaps, np.concatenate(cuts)) if cuts else np.empty(0, np.int64)
+    origin = np.searchsorted(gaps.start, cut, "right") - 1
+
+    owned = np.array(sorted(image.owned), np.int64)
+    start = np.concatenate([chunks.start, gaps.start, cut, image.base[owned]])
+    section = np.concatenate([chunks.section, gaps.section, gaps.section[origin], owned])
+    part_kind = np.concatenate([kinds, kind, kind[origin], np.full(len(owned), OWNED, np.int8)])
+    chunk = np.full(len(start), -1, np.int64)
+    chunk[: len(chunks.start)] = np.arange(len(chunks.start))
+    own_end = np.concatenate(
+        [chunks.end, gaps.end, gaps.end[origin], image.base[owned] + headers["size"][owned].astype(np.int64)]
+    )
+    order = np.argsort(start, kind="stable")
+    start, section, part_kind, chunk, own_end = (
+        start[order],
+        section[order],
+        part_kind[order],
+        chunk[order],
+        own_end[order],
+    )
+    end = np.minimum(own_end, np.concatenate([start[1:], [np.iinfo(np.int64).max]]))
+    return Parts(start, end, section, part_kind, chunk)

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs in one function or variable, for people: side by side or as a unified diff; and as data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from kbuild_klp.builds.side import SINGLE_OBJECT
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import NOTES, Obstacle
+from kbuild_klp.checksum.entry import KIND_FUNCTION
+from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
+from kbuild_klp.report.json import DOCUMENT_VERSION, change_data
+from kbuild_klp.report.model import Explanation, Report
+from kbuild_klp.report.text import TextStyle, summary_line
+
+WIDE = 100
+"""Columns from which on a terminal shows two versions side by side."""
+
+_INDENT = "    "
+_MOST_ROWS = 200
+_TEXT = 44  # columns for an instruction before its source line
+_OPERAND = re.compile(r'"(?:\\.|[^"\\])*"|[(<]|[)>]|, ?| ')
+
+_Pieces = list[tuple[str, bool]]
+"""Text, cut where it begins or ceases to differ."""
+
+
+class ListingStyle(NamedTuple):
+    """How to print: ``columns`` says side by side."""
+
+    text: TextStyle
+    columns: bool
+
+
+def change_line(change: Change) -> str:
+    """Return the line that names a change."""
+    kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
+    return f"  {change.change.value:<9} {change.label}{kind}"
+
+
+def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = None) -> Iterator[str]:
+    """Yield the reasons of a change, ``first`` (the first instructions that differ) before all, and its verdict."""
+    difference = ""
+    if first is not None:
+        difference = _difference(first)
+        yield f"{_INDENT}first difference at {_place(first)}: {difference}"
+    for reason in change.reasons:
+        # Not twice the same: a reason about one instruction is its place and both versions of it.
+        if not difference or not reason.startswith("+") or reason.partition(": ")[2] != difference:
+            yield f"{_INDENT}{reason}"
+    yield from _verdict_lines(change, style)
+
+
+def _verdict_lines(change: Change, style: TextStyle) -> Iterator[str]:
+    """Say whether a livepatch can carry a change, and what its author has to know; nothing where nothing is to carry.
+
+    That the whole kernel has no livepatch is no news of one change.
+    """
+    reasons = change.livepatch.reasons
+    obstacles = {reason.obstacle for reason in reasons} - NOTES
+    if change.change is ChangeType.LINE_ONLY or Obstacle.NO_LIVEPATCH in obstacles:
+        return
+    words, code = ("not possible", "31") if obstacles else ("possible", "33" if reasons else "32")
+    if obstacles == {Obstacle.UNKNOWN}:
+        words, code = Obstacle.UNKNOWN.value, "31"
+    yield f"{_INDENT}livepatch: {style.paint(words, code)}"
+    for reason in sorted(reasons, key=lambda reason: reason.obstacle in NOTES):
+        yield f"{_INDENT}  {reason.text.removeprefix(f'{words}: ')}"
+
+
+def text_lines(listing: Listing, style: ListingStyle) -> Iterator[str]:
+    """Yield the lines about one change."""
+    change = listing.change
+    yield change_line(change)
+    yield from reason_lines(change, style.text, listing.first)
+    if listing.note:
+        yield f"{_INDENT}({listing.note})"
+    left = _MOST_ROWS
+    for hunk in listing.hunks:
+        shown = hunk._replace(rows=hunk.rows[: max(left, 0)])
+        if hunk.before and (shown.rows or (left > 0 and not hunk.rows)):
+            yield _folded(hunk.before, style)
+        if hunk.what != "bytes" and shown.rows:
+            yield _INDENT + style.text.paint(f"@@ {_title(hunk, change.label)} @@", "36")
+        yield from (_side_by_side if style.columns else _unified)(shown, style)
+        left -= len(hunk.rows)
+    if left < 0:
+        yield _INDENT + style.text.paint(f"@@ and {-left} more rows @@", "36")
+
+
+def _folded(count: int, style: ListingStyle) -> str:
+    return _INDENT + style.text.paint(f"  ... {count} unchanged ...", "2")
+
+
+def _title(hunk: ListedHunk, symbol: str) -> str:
+    """Return what a hunk is of, and where it starts on both sides."""
+    if hunk.what != "instructions":
+        return hunk.what
+    start = next(i for i, row in enumerate(hunk.rows) if row.differs)
+    sides = [next((line for row in hunk.rows[start:] if (line := row.sides[side])), None) for side in (0, 1)]
+    return _place(ListedRow(sides[0], sides[1], True), symbol)
+
+
+def _place(row: ListedRow, symbol: str = "") -> str:
+    """Return where a row stands on both sides, with source lines where they are known."""
+    words = []
+    for line in row.sides:
+        if line is not None:
+            place = f"{symbol}{line.place}" if line.place.startswith("+") else line.place
+            words.append(f"{place} ({line.source})" if line.source else place)
+    return " -> ".join(dict.fromkeys(words))
+
+
+def _difference(row: ListedRow) -> str:
+    if row.old is None or row.new is None:
+        return f"added {row.new.text}" if row.new else f"removed {row.old.text}" if row.old else ""
+    return f"{row.old.text} -> {row.new.text}"
+
+
+# -- which operands differ --------------------------------------------------------------------------------------------
+
+
+def _operands(text: str) -> list[str]:
+    """Cut an instruction into mnemonic, operands, and what stands between them."""
+    pieces = [""]
+    depth = 0
+    at = 0
+    for match in _OPERAND.finditer(text):
+        pieces[-1] += text[at : match.start()]
+        at = match.end()
+        found = match[0]
+        depth += (found in "(<") - (found in ")>")
+        if found in (", ", ",", " ") and depth <= 0:
+            pieces += [found, ""]
+        else:
+            pieces[-1] += found
+    pieces[-1] += text[at:]
+    return pieces
+
+
+def marked(old: str, new: str) -> tuple[_Pieces, _Pieces]:
+    """Cut two instructions into pieces and say which differ; none, when they have nothing in common."""
+    before, after = _operands(old), _operands(new)
+    same = [x == y for x, y in zip(before, after, strict=False)]
+    if len(before) != len(after) or all(same) or not any(same[::2]):
+        return [(old, False)], [(new, False)]
+    return (
+        [(piece, not equal) for piece, equal in zip(before, same, strict=True)],
+        [(piece, not equal) for piece, equal in zip(after, same, strict=True)],
+    )
+
+
+def _marked_names(old: ListedLine, new: ListedLine) -> tuple[_Pieces, _Pieces]:
+    """Mark in two rows of data to what they refer; the bytes have a line below them that does."""
+    sides = []
+    for line in (old, new):
+        names = f"<{line.target}>"
+        cut = len(line.text) - len(names)
+        differs = old.target != new.target
+        sides.append([(line.text[:cut], False), (names, differs)] if line.target else [(line.text, False)])
+    return sides[0], sides[1]
+
+
+def _painted(pieces: _Pieces, ends: tuple[str, str], style: TextStyle) -> _Pieces:
+    """Put marks around what differs: brackets, as in a word diff, where there is no colour."""
+    return [(text if style.color or not differs else f"{ends[0]}{text}{ends[1]}", differs) for text, differs in pieces]
+
+
+def _render(pieces: _Pieces, code: str, style: TextStyle) -> str:
+    """Return pieces in a colour, those that differ in reverse."""
+    text = "".join(f"\x1b[7m{text}\x1b[27m" if differs and style.color else text for text, differs in pieces)
+    return style.paint(text, code) if code else text
+
+
+def _cut(pieces: _Pieces, width: int) -> _Pieces:
+    """Cut pieces at a number of columns; what differs is not cut off, but what stands between it and the first one."""
+    if sum(len(text) for text, _ in pieces) <= width:
+        return pieces
+    first = next((at for at, (_, differs) in enumerate(pieces) if differs), 0)
+    if first > 2 and sum(len(text) for text, _ in pieces[: first + 1]) > width - 3:
+        pieces = [pieces[0], ("...", False), *pieces[first:]]
+        if sum(len(text) for text, _ in pieces) <= width:
+            return pieces
+    result: _Pieces = []
+    left = width - 3
+    for text, differs in pieces:
+        result.append((text[: max(left, 0)], differs))
+        left -= len(text)
+    return [*result, ("...", False)]
+
+
+_ENDS = (("[-", "-]"), ("{+", "+}"))
+
+
+def _both(row: ListedRow, what: str, style: TextStyle) -> tuple[_Pieces, _Pieces]:
+    """Return the texts of both sides of a row with marks."""
+    old, new = (line.text if line else "" for line in row.sides)
+    if row.old is None or row.new is None or not row.differs:
+        return [(old, False)], [(new, False)]
+    before, after = _marked_names(row.old, row.new) if what == "bytes" else marked(old, new)
+    return _painted(before, _ENDS[0], style), _painted(after, _ENDS[1], style)
+
+
+# -- one below the other ----------------------------------------------------------------------------------------------
+
+
+def _unified(hunk: ListedHunk, style: ListingStyle) -> Iterator[str]:
+    sources = ["", ""]
+    waiting: list[ListedRow] = []
+    for row in [*hunk.rows, ListedRow(None, None, False)]:
+        if row.differs:
+            waiting.append(row)
+            continue
+        yield from _run(waiting, hunk.what, sources, style)
+        waiting = []
+        if row.new is not None:
+            own = _new_sources(row, sources)
+            yield f"{_INDENT}  {_with_source(row.new, [(row.new.text, False)], own, '', style)}"
+
+
+def _run(rows: list[ListedRow], what: str, sources: list[str], style: ListingStyle) -> Iterator[str]:
+    """Yield a run of lines that differ: those of the old side, then those of the new side."""
+    texts = [_both(row, what, style.text) for row in rows]
+    for side, mark, code in ((0, "-", "31"), (1, "+", "32")):
+        for row, text in zip(rows, texts, strict=True):
+            line = row.sides[side]
+            if line is None:
+                continue
+            source = line.source if line.source != sources[side] else ""
+            sources[side] = line.source
+            yield _INDENT + _with_source(line, text[side], source, code, style, f"{mark} ")
+            if side and what == "bytes" and len(rows) == 1 and row.old is not None and row.old.bytes != line.bytes:
+                yield f"{_INDENT}  {_guide(row.old, line)}".rstrip()
+
+
+def _new_sources(row: ListedRow, sources: list[str]) -> str:
+    """Return the source lines of a row that is the same on both sides, empty if they are those of the row before."""
+    own = [line.source if line else "" for line in row.sides]
+    if own == sources:
+        return ""
+    sources[:] = own
+    return " -> ".join(dict.fromkeys(filter(None, own)))
+
+
+def _with_source(line: ListedLine, text: _Pieces, source: str, code: str, style: ListingStyle, mark: str = "") -> str:
+    place = line.place if not line.place.startswith("+") else f"{line.place:<7}"
+    length = sum(len(piece) for piece, _ in text)
+    end = f"{' ' * max(_TEXT - length, 1)}{style.text.paint(source, '2')}" if source else ""
+    return _render([(f"{mark}{place} ", False), *text], code, style.text) + end
+
+
+def _guide(old: ListedLine, new: ListedLine) -> str:
+    """Return a line that points at the bytes that differ."""
+    marks = ["  " if x == y else "^^" for x, y in zip(old.bytes, new.bytes, strict=False)]
+    return f"{'':<7} {' '.join(marks)}"
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+def _side_by_side(hunk: ListedHunk, style: ListingStyle) -> Iterator[str]:
+    width = (style.text.width - len(_INDENT) - 3) // 2
+    sources = ["", ""]
+    for row in hunk.rows:
+        own = [line.source if line else sources[side] for side, line in enumerate(row.sides)]
+        if own != sources and any(own):
+            shown = ["" if own[side] == sources[side] else own[side] for side in (0, 1)]
+            yield (_INDENT + style.text.paint(f"{shown[0][-width:]:<{width}}   {shown[1][-width:]}", "2")).rstrip()
+            sources = own
+        yield _columns(row, _both(row, hunk.what, style.text), width, style)
+
+
+def _columns(row: ListedRow, texts: tuple[_Pieces, _Pieces], width: int, style: ListingStyle) -> str:
+    mark = " " if not row.differs else "<" if row.new is None else ">" if row.old is None else "|"
+    sides = []
+    for line, text, code in ((row.old, texts[0], "31"), (row.new, texts[1], "32")):
+        place = "" if line is None else f"{line.place:<7} "
+        pieces = _cut([(place, False), *text], width)
+        room = " " * (width - sum(len(piece) for piece, _ in pieces))
+        sides.append(_render(pieces, code if row.differs else "", style.text) + room)
+    return f"{_INDENT}{sides[0]} {mark} {sides[1]}".rstrip()
+
+
+# -- as data ----------------------------------------------------------------------------------------------------------
+
+
+def as_data(listing: Listing) -> dict[str, Any]:
+    """Return everything about one change as JSON has it."""
+    change, first = listing.change, listing.first
+    document: dict[str, Any] = {
+        **change_data(change),
+        "first_difference": {"old": _line(first.old), "new": _line(first.new)} if first else None,
+        "hunks": list(_hunks(listing)),
+    }
+    if listing.note:
+        document["note"] = listing.note
+    return document
+
+
+def _hunks(listing: Listing) -> Iterator[dict[str, Any]]:
+    """Yield each run of lines that differ, and how many are the same before it."""
+    same = 0
+    what = ""
+    for hunk in listing.hunks:
+        same = (same if hunk.what == what else 0) + hunk.before
+        what = hunk.what
+        for differs, group in groupby(hunk.rows, lambda row: row.differs):
+            run = list(group)
+            if not differs:
+                same += len(run)
+                continue
+            yield {
+                "what": hunk.what,
+                "same_before": same,
+                "old": [_line(row.old) for row in run if row.old],
+                "new": [_line(row.new) for row in run if row.new],
+            }
+            same = 0
+
+
+def _line(line: ListedLine | None) -> dict[str, Any] | None:
+    if line is None:
+        return None
+    return {
+        "part": line.part,
+        "offset": line.offset,
+        "bytes": line.bytes.hex(),
+        "text": line.text,
+        "target": line.target or None,
+        "source": line.source or None,
+    }
+
+
+# -- the whole answer -------------------------------------------------------------------------------------------------
+
+
+def text_answer(answer: Explanation, report: Report, style: ListingStyle) -> Iterator[str]:
+    """Yield the lines of an answer, each as soon as it is known."""
+    for symbol, other in answer.aliases:
+        yield f"{symbol} is part of {other}"
+    for found in answer.objects:
+        label = found.object
+        if found.units != [SINGLE_OBJECT]:
+            label += "".join(f" ({unit})" for unit in found.units)
+        yield style.text.paint(label, "1")
+        for listing in found.listings or ():
+            yield from text_lines(listing, style)
+        if found.listings is None:
+            for change in found.changes:
+                yield change_line(change)
+                yield from reason_lines(change, style.text)
+            yield "  the objects are not at hand (an archive holds checksums only), so no instructions are shown"
+        for function, symbols in found.inlined.items():
+            yield f"  inlined   {function} has no code of its own, and differs in {', '.join(symbols)}"
+    for inlined in answer.inlined:
+        own = "has no code of its own; it was" if inlined.is_only else "was also"
+        if not inlined.into:
+            yield f"{inlined.function} {own} inlined, and no instruction of it differs"
+            continue
+        yield f"{inlined.function} {own} inlined, and differs in"
+        yield from (f"  {function} ({name})" for name, function in inlined.into)
+    for symbol, objects in answer.unchanged:
+        yield f"{symbol}: no difference ({', '.join(objects)})"
+    if not (answer.differs or answer.symbols):
+        yield summary_line(report.summary)
+
+
+def json_answer(answer: Explanation, report: Report) -> Iterator[str]:
+    """Yield the lines of one JSON document, each change as soon as it is known: there may be many thousands."""
+    inlined: list[dict[str, Any]] = []
+    yield f'{{"version": {DOCUMENT_VERSION},'
+    last = '"changes": ['
+    for found in answer.objects:
+        place = {"object": found.object, "unit": found.units[0], "units": found.units}
+        missing: dict[str, Any] = {"first_difference": None, "hunks": [], "note": "the objects are not at hand"}
+        rows: Iterable[dict[str, Any]] = map(as_data, found.listings or ())
+        if found.listings is None:
+            rows = (change_data(change) | missing for change in found.changes)
+        for row in rows:
+            yield last if last.endswith("[") else f"{last},"
+            last = json.dumps(place | row)
+        for function, symbols in found.inlined.items():
+            inlined.append({"function": function, "into": _into((found.object, symbol) for symbol in symbols)})
+    yield last
+    inlined += [{"function": each.function, "into": _into(each.into)} for each in answer.inlined]
+    rest = {
+        "inlined": inlined,
+        "unchanged": [{"symbol": symbol, "objects": objects} for symbol, objects in answer.unchanged],
+        "aliases": [{"symbol": symbol, "of": other} for symbol, other in answer.aliases],
+        "warnings": report.warnings + report.failed,
+    }
+    yield "],"
+    yield ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in rest.items()) + "}"
+
+
+def _into(places: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"object": name, "symbol": function} for name, function in places]

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which line of an old source file is which line of the new one.
+
+The map pairs only lines whose text is identical, and never crosses: it is a common subsequence of the two
+files. As with diff(1) there may be several; a repeated line (a brace) may be paired with another copy of
+itself, which does not matter for a proof about ``__LINE__``, because the text that would have to be
+compiled is the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from kbuild_klp.source.matching import Run, common_runs
+
+
+class LineMap:
+    """The line map from an old text to a new one. Line numbers count from 1, as the compiler's do."""
+
+    def __init__(self, old: str | bytes, new: str | bytes) -> None:
+        # Not splitlines(): a form feed ends no line for the compiler.
+        before: Sequence[str | bytes] = old.split("\n") if isinstance(old, str) else old.split(b"\n")
+        after: Sequence[str | bytes] = new.split("\n") if isinstance(new, str) else new.split(b"\n")
+        self._length = len(before)
+        self._runs = common_runs(before, after)
+        self._starts = [run[0] for run in self._runs]
+
+    def map(self, old_line: int) -> int | None:
+        """The new number of an old line, None if its text went or changed, or there is no such line."""
+        place = bisect_left(self._starts, old_line) - 1
+        if place < 0 or not 0 < old_line <= self._length:
+            return None
+        start, target, length = self._runs[place]
+        offset = old_line - 1 - start
+        return target + offset + 1 if offset < length else None
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of identical lines, counted from 0, in order."""
+        return tuple(self._runs)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The table of special sections: each row is sound, and the row that fits is found from the object."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kbuild_klp.special.table
+from kbuild_klp.arch.registry import _MODULES, architecture
+from kbuild_klp.errors import KlpError
+from kbuild_klp.special.table import SectionClass, SpecialSection, special_table
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = Path(kbuild_klp.special.table.__file__).with_name("special.toml")
+DOCUMENT = tomllib.loads(FILE.read_text("utf-8"))
+ROWS = DOCUMENT["section"]
+_KEYS = {
+    "name",
+    "architectures",
+    "class",
+    "sizes",
+    "references",
+    "owner",
+    "lines",
+    "content",
+    "reason",
+    "checked",
+    "names",
+}
+ARCHITECTURES = {found.name for machine in _MODULES if (found := architecture(machine))}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{i}-{row['name']}" for i, row in enumerate(ROWS)])
+def test_row(row: dict[str, Any]) -> None:
+    assert set(row) <= _KEYS
+    kind = SectionClass(row["class"])
+    assert set(row.get("architectures", ())) <= ARCHITECTURES | {"arm64", "ppc64le", "s390", "riscv", "loongarch"}
+    assert row.get("checked") or row.get("reason"), "says neither what it was checked against nor why it may go"
+    if kind is SectionClass.DERIVED:
+        assert row["reason"]
+        assert not {"sizes", "references", "owner", "lines", "content"} & set(row)
+        return
+    sizes = row["sizes"]
+    assert sizes and all(isinstance(size, int) and size > 0 for size in sizes)
+    for line in row.get("lines", ()):
+        assert set(line) == {"offset", "bits"}
+        assert 0 < line["bits"] <= 32
+        assert line["offset"] + (line["bits"] + 7) // 8 <= min(sizes)
+    if kind is SectionClass.RECORDS:
+        return
+    assert row.get("owner", 0) in row["references"]
+    names = {int(offset): name for offset, name in row.get("names", {}).items()}
+    # A reference without a name would run into the field behind it.
+    assert not names or set(row["references"]) - {row["owner"]} <= set(names)
+    assert all(0 < offset < min(sizes) for offset in names) and len(set(names.values())) == len(names)
+    assert len(set(row["references"])) == len(row["references"])
+    assert all(0 <= place < min(sizes) for place in row["references"])
+    content = row.get("content")
+    if content:
+        assert content["reference"] in row["references"]
+        assert -min(sizes) <= content["length"] < min(sizes)
+
+
+def test_rows_of_one_section_differ() -> None:
+    seen = set()
+    for row in ROWS:
+        for architecture_name in row.get("architectures", ("",)):
+            key = (row["name"], architecture_name, *row.get("sizes", ()), *row.get("references", ()))
+            assert key not in seen
+            seen.add(key)
+
+
+def test_the_version_is_what_checksum_files_carry() -> None:
+    assert DOCUMENT["version"] == special_table("x86_64").version
+
+
+def _row(name: str) -> list[SpecialSection]:
+    return list(special_table("x86_64").rows(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fields", "entry"),
+    [
+        (".altinstructions", 28, [0, 4], 14),  # 6.12
+        (".altinstructions", 24, [0, 4], 12),  # 6.1
+        (".altinstructions", 84, [0, 4], 14),  # both divide it: the places of the references decide
+        (".altinstructions", 84, [0, 4], 12),
+        ("__bug_table", 48, [0, 4], 12),
+        ("__bug_table", 48, [0, 4, 8], 16),
+        ("__ex_table", 36, [0, 4], 12),
+        ("__jump_table", 32, [0, 4, 8], 16),
+    ],
+)
+def test_the_object_decides_how_long_entries_are(name: str, size: int, fields: list[int], entry: int) -> None:
+    places = np.array([start + field for start in range(0, size, entry) for field in fields])
+    fitting = [row.entry_size(size, places) for row in _row(name)]
+    assert next(filter(None, fitting)) == entry
+
+
+@pytest.mark.parametrize("places", [[], [1], [0], [0, 4, 8], [0, 12, 13]])
+def test_what_does_not_fit_is_no_table(places: list[int]) -> None:
+    assert not any(row.entry_size(24, np.array(places, np.int64)) for row in _row("__ex_table"))
+
+
+def test_patterns_and_architectures() -> None:
+    assert _row("runtime_ptr_dentry_hashtable")
+    assert not _row(".text")
+    assert not special_table("nonesuch").rows(".altinstructions")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version = 1\n[[section]]\nclass = 'owned'\n",
+        "version = 1\n[[section]]\nname = 'x'\nclass = 'other'\n",
+        "version = 1\n[[section]]\nname = 'x'\nclass = 'owned'\nlines = [5]\n",
+        "version = 1\n[[section]]\nname = 'x'\nclass = 'owned'\ncontent = { reference = 1 }\n",
+        "version = [\n",
+        "version = 1\n",
+        "[[section]]\nname = 'x'\nclass = 'derived'\n",
+    ],
+)
+def test_a_broken_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "special.toml").write_text(text)
+    monkeypatch.setattr(kbuild_klp.special.table, "__file__", str(tmp_path / "special.py"))
+    with pytest.raises(KlpError, match=r"special\.toml: "):
+        special_table.__wrapped__("x86_64")
