@@ -14,13 +14,13 @@ import numpy as np
 from kbuild_klp.arch.x86_64 import is_filler
 from kbuild_klp.changes.classification import Change, classify
 from kbuild_klp.changes.pairing import correlate
-from kbuild_klp.checksum.entries import checksum_object
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.entries import checksum_objects
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.errors import KlpError
-from kbuild_klp.object.canonical import canonicalize
 from kbuild_klp.special.table import SectionClass, special_table
 
 # psABI table 4.9: how many bytes the linker overwrites, whatever stood there.
@@ -55,7 +55,13 @@ class Mutation(NamedTuple):
 
 
 def entries(data: bytes) -> list[Entry]:
-    return sorted(map(Entry, *checksum_object(canonicalize(ObjectFile(data, "unit.o")))))
+    return entries_of(ObjectFile(data, "unit.o"))
+
+
+def entries_of(file: ObjectFile) -> list[Entry]:
+    """Return the entries of one object, read again from what is written."""
+    found = checksum_objects([file])
+    return sorted(sum_file.load(sum_file.dump(found.architecture, 0, found.lines[0]), file.path).entries)
 
 
 def changes(old: list[Entry], data: bytes) -> list[Change] | str:
@@ -161,10 +167,11 @@ class Mutator:
     def _has_no_length(self, section: int, place: int) -> bool:
         """Say whether a relocation says where something lies that has no bytes (special.toml, content)."""
         rows = [row for row in special_table("x86_64").rows(self.object.section_names[section]) if row.content]
-        offsets = np.array([at for _, of, at, _, _, _ in self.relocations if of == section]) if rows else None
+        offsets = np.array([at for _, of, at, _, _, _ in self.relocations if of == section], np.int64)
         header = self.object.sections[section]
         for row in rows:
-            size = row.entry_size(int(header["size"]), offsets) if offsets is not None else 0
+            sizes, owner = np.array([header["size"]], np.int64), np.zeros(len(offsets), np.int64)
+            size = int(row.entry_sizes(sizes, owner, offsets)[0])
             if size and row.content and place % size == row.content.reference:
                 length = place - row.content.reference + row.content.length % size
                 return self.data[int(header["offset"]) + length] == 0

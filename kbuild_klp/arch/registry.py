@@ -3,15 +3,16 @@
 
 To add an architecture: write arch/NAME.py with one Architecture, add it to ``_MODULES`` here, add the rows of
 its special sections to special.toml, and add its compiler to tests/conftest.py. Nothing else changes.
+tests/arch/made_up.py is an example of a machine that is unlike x86 in everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,41 +20,96 @@ from numpy.typing import NDArray
 from kbuild_klp.elf import constants as elf
 
 
+class Field(NamedTuple):
+    """What is filled in later: the bits of ``mask`` in a word of ``size`` bytes, in the byte order of the machine.
+
+    The other bits of the word are opcode, and are compared.
+    """
+
+    size: int
+    mask: int
+
+    @classmethod
+    def whole(cls, size: int) -> Field:
+        """Return a field of whole bytes."""
+        return cls(size, (1 << 8 * size) - 1)
+
+    def cleared(self, data: bytes, place: int, byteorder: Literal["little", "big"]) -> bytes:
+        """Return ``data`` with the field at ``place`` in it cleared."""
+        end = place + self.size
+        rest = int.from_bytes(data[place:end], byteorder) & ~self.mask
+        return data[:place] + rest.to_bytes(len(data[place:end]), byteorder) + data[end:]
+
+
 class RelocationType(NamedTuple):
     """One relocation type of a psABI.
 
-    ``size`` is the width of the field in bytes. ``kind`` is what goes into a checksum: types between which the
-    assembler chooses freely (a call through the PLT or not) share one.
+    ``kind`` is what goes into a checksum: types between which the assembler chooses freely (a call through the PLT or
+    not) share one. ``follows``: the target is an instruction, and what is meant is what that refers to
+    (R_RISCV_PCREL_LO12 to its R_RISCV_PCREL_HI20).
     """
 
     name: str
-    size: int
+    field: Field
     pc_relative: bool
+    kind: int
+    follows: bool = False
+
+
+class PcField(NamedTuple):
+    """A field of instructions that counts from the instruction itself.
+
+    ``kind`` is RelocationType.kind of a branch in which the assembler filled it in without a relocation.
+    """
+
+    field: Field
     kind: int
 
 
 class PcRelativeFields(NamedTuple):
     """PC-relative fields of instructions: one row each, sorted by ``offset``.
 
-    ``offset`` is where the field lies in the code, ``width`` its bytes, ``end`` the end of its instruction, from
-    which the processor counts.
+    ``offset`` is where the word of the field lies in the code, ``form`` its index in Architecture.pc_fields, ``base``
+    where in the code the processor counts from (x86: the end of the instruction; elsewhere: its start), ``is_branch``
+    whether control goes there.
     """
 
-    offset: NDArray[np.int64]
-    width: NDArray[np.int64]
-    end: NDArray[np.int64]
+    offset: NDArray[Any]
+    form: NDArray[np.uint8]
+    base: NDArray[Any]
+    is_branch: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.int64]) -> PcRelativeFields:
+        """Return some of the rows."""
+        return PcRelativeFields(self.offset[rows], self.form[rows], self.base[rows], self.is_branch[rows])
 
 
 class Instruction(NamedTuple):
-    """One decoded instruction: ``offset`` and ``size`` in bytes, ``text`` in the assembler's syntax.
+    """One decoded instruction: ``text`` in the assembler's syntax.
 
     ``is_branch`` says that control goes to what it refers to.
     """
 
-    offset: int
-    size: int
     text: str
     is_branch: bool
+
+
+class Operand(NamedTuple):
+    """What a field of an instruction refers to: its place in the instruction and its size in bytes, and in words."""
+
+    place: int
+    size: int
+    text: str
+
+
+class Operation(NamedTuple):
+    """What an instruction does, whatever the sizes of its immediates and of the distance to where it goes.
+
+    ``text`` is equal for the same operation with the same registers and displacements; ``immediates`` are their values.
+    """
+
+    text: str
+    immediates: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,23 +118,28 @@ class Architecture:
 
     name: str
     machine: int
+    byteorder: Literal["little", "big"]
     relocation_types: Mapping[int, RelocationType]
-    none_type: int
-    """The relocation type that does nothing (objtool turns relocations into it)."""
-    branch_kind: int
-    """RelocationType.kind of a branch that the assembler resolved without a relocation."""
-    short_branches: tuple[int, ...]
-    """The bytes before the field of a branch in its short form: its opcodes (empty: branches have one length)."""
+    none_types: frozenset[int]
+    """The relocation types that do nothing (objtool turns relocations into one) or only advise the linker."""
+    pc_fields: tuple[PcField, ...]
     is_filler: Callable[[bytes], bool]
     """True when the bytes are only what assemblers and compilers put between functions."""
-    pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], PcRelativeFields]
-    """Find the PC-relative fields of all instructions in ranges (their starts, their ends) of the code."""
-    instruction_starts: Callable[[bytes], list[int]]
-    """Return the offsets of the instructions of a function, as far as its bytes are instructions."""
-    disassemble: Callable[[bytes], list[Instruction]]
-    """Decode all instructions of a function, for people. Bytes that are none come one by one."""
-    immediate: Callable[[bytes], bytes]
-    """Return the bytes of one instruction's immediate operand, which are its last (empty: it has none there)."""
+    instruction_lengths: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    """Return for every byte of the code how long the instruction would be that begins there (0: none does)."""
+    pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]], PcRelativeFields]
+    """Find the PC-relative fields of the instructions that begin at some places of the code (all lengths are given)."""
+    displacements: Callable[[NDArray[np.uint8], NDArray[Any], NDArray[np.uint8]], NDArray[np.int64]]
+    """Read what fields at some places of the code hold, in bytes from their base; of which form each is, is given."""
+    disassemble: Callable[[bytes, int, Sequence[Operand]], Instruction]
+    """Decode one instruction at an offset in its function, for people; its operands stand in place of its fields.
+
+    Where a branch goes that has no operand is shown as an offset in the function, with a plus sign.
+    """
+    immediate: Callable[[bytes], int]
+    """Return the bits of one instruction, as a number in the machine's byte order, that are an immediate operand."""
+    operation: Callable[[bytes], Operation]
+    """Return what one instruction does, for machines on which the same may have several lengths."""
     trace_section: str
     """The section that lists the places at which ftrace can take over a function."""
     trace_call: str
@@ -86,8 +147,12 @@ class Architecture:
     trace_fields: tuple[int, ...]
     """Where in a function the field of that call may lie."""
 
+    def bits_at(self, place: int, size: int) -> int:
+        """Return the bits of the byte at ``place`` in an instruction of ``size`` bytes, read as a number."""
+        return 0xFF << 8 * (place if self.byteorder == "little" else size - 1 - place)
 
-_MODULES = {elf.EM_X86_64: "x86_64"}
+
+_MODULES = {elf.EM_X86_64: "kbuild_klp.arch.x86_64"}
 
 
 @cache
@@ -96,5 +161,5 @@ def architecture(machine: int) -> Architecture | None:
     module = _MODULES.get(machine)
     if module is None:
         return None
-    found: Architecture = import_module(f"kbuild_klp.arch.{module}").ARCHITECTURE
+    found: Architecture = import_module(module).ARCHITECTURE
     return found

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.arch.registry import Architecture, Instruction, PcRelativeFields, RelocationType
-from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields, sweep
+from kbuild_klp.arch.registry import Architecture, Field, Instruction, Operand, Operation, PcField, RelocationType
+from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 from kbuild_klp.elf import constants as elf
 
 if TYPE_CHECKING:
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 PC32 = 2
 
 RELOCATION_TYPES = {
-    1: RelocationType("R_X86_64_64", 8, False, 1),
-    2: RelocationType("R_X86_64_PC32", 4, True, PC32),
-    4: RelocationType("R_X86_64_PLT32", 4, True, PC32),
-    9: RelocationType("R_X86_64_GOTPCREL", 4, True, 9),
-    10: RelocationType("R_X86_64_32", 4, False, 10),
-    11: RelocationType("R_X86_64_32S", 4, False, 11),
-    12: RelocationType("R_X86_64_16", 2, False, 12),
-    13: RelocationType("R_X86_64_PC16", 2, True, 13),
-    14: RelocationType("R_X86_64_8", 1, False, 14),
-    15: RelocationType("R_X86_64_PC8", 1, True, 15),
-    24: RelocationType("R_X86_64_PC64", 8, True, 24),
-    41: RelocationType("R_X86_64_GOTPCRELX", 4, True, 9),
-    42: RelocationType("R_X86_64_REX_GOTPCRELX", 4, True, 9),
+    1: RelocationType("R_X86_64_64", Field.whole(8), False, 1),
+    2: RelocationType("R_X86_64_PC32", Field.whole(4), True, PC32),
+    4: RelocationType("R_X86_64_PLT32", Field.whole(4), True, PC32),
+    9: RelocationType("R_X86_64_GOTPCREL", Field.whole(4), True, 9),
+    10: RelocationType("R_X86_64_32", Field.whole(4), False, 10),
+    11: RelocationType("R_X86_64_32S", Field.whole(4), False, 11),
+    12: RelocationType("R_X86_64_16", Field.whole(2), False, 12),
+    13: RelocationType("R_X86_64_PC16", Field.whole(2), True, 13),
+    14: RelocationType("R_X86_64_8", Field.whole(1), False, 14),
+    15: RelocationType("R_X86_64_PC8", Field.whole(1), True, 15),
+    24: RelocationType("R_X86_64_PC64", Field.whole(8), True, 24),
+    41: RelocationType("R_X86_64_GOTPCRELX", Field.whole(4), True, 9),
+    42: RelocationType("R_X86_64_REX_GOTPCRELX", Field.whole(4), True, 9),
 }
 
 # int3 (between functions, after ret for straight-line speculation) and the NOPs of gas and LLVM: any number of
@@ -44,7 +45,6 @@ _FILLER = re.compile(
     rb"\xcc+|\x90+|[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))",
     re.DOTALL,
 )
-_BLOCK = 1 << 16
 _filler_cache: dict[bytes, bool] = {}
 
 
@@ -61,30 +61,15 @@ def is_filler(data: bytes) -> bool:
     return known
 
 
-def pc_relative_fields(code: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> PcRelativeFields:
-    """Find the PC-relative fields of the instructions in the ranges from ``starts`` to ``ends`` of ``code``.
-
-    Each range is swept from its start. Bytes that are no instruction (data in assembly) end the sweep of their
-    range: what follows is compared as plain bytes.
-    """
-    lengths = instruction_lengths(code)
-    swept = sweep(lengths, starts, ends)
-    # In blocks, so that the scratch arrays of one are there for the next.
-    cuts = range(0, max(len(swept.starts), 1), _BLOCK)
-    blocks = [relative_fields(code, lengths, swept.starts[at : at + _BLOCK]) for at in cuts]
-    if len(blocks) == 1:
-        return PcRelativeFields(blocks[0].field, blocks[0].width, blocks[0].end)
-    return PcRelativeFields(
-        np.concatenate([block.field for block in blocks]),
-        np.concatenate([block.width for block in blocks]),
-        np.concatenate([block.end for block in blocks]),
-    )
-
-
-def function_starts(code: bytes) -> list[int]:
-    """Return the offsets of the instructions of one function."""
-    starts, _ = instruction_starts(instruction_lengths(np.frombuffer(code, np.uint8)), 0, len(code))
-    return starts
+def displacements(code: NDArray[np.uint8], offset: NDArray[Any], form: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Read signed displacements of one, two or four bytes."""
+    # Byte by byte: a view of unaligned words makes numpy take its slow path.
+    wide = code[offset].astype(np.uint32)
+    for byte in range(1, 4):
+        wide |= code[offset + byte].astype(np.uint32) << np.uint32(8 * byte)
+    short = np.where(form == 0, wide.astype(np.uint8).view(np.int8), wide.astype(np.uint16).view(np.int16))
+    result: NDArray[np.int64] = np.where(form == len(WIDTHS) - 1, wide.view(np.int32), short).astype(np.int64)
+    return result
 
 
 @cache
@@ -97,41 +82,73 @@ def _decoder(detail: bool) -> capstone.Cs:
     return decoder
 
 
-def disassemble(code: bytes) -> list[Instruction]:
-    """Decode the instructions of one function with capstone."""
-    result: list[Instruction] = []
-    at = 0
-    while at < len(code):
-        for address, size, mnemonic, operands in _decoder(False).disasm_lite(code[at:], at):
-            text = f"{mnemonic} {operands}".rstrip()
-            result.append(Instruction(address, size, text, mnemonic.startswith(("call", "j"))))
-            at = address + size
-        if at < len(code):
-            result.append(Instruction(at, 1, f".byte {code[at]:#04x}", False))
-            at += 1
-    return result
+# What stands in a field while its instruction is disassembled, so that it can be found in the text: all its bytes,
+# but for the lowest. The first that the code does not contain is taken.
+_MARKS = (0x17, 0x19, 0x1B, 0x1D, 0x23, 0x25, 0x27)
+_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
+_IMMEDIATE = re.compile(r"\$(-?)(0x[0-9a-f]+|\d+)")
 
 
-def immediate(instruction: bytes) -> bytes:
-    """Return the bytes of the immediate operand of one instruction; that of a branch is no immediate."""
+def disassemble(code: bytes, offset: int, operands: Sequence[Operand]) -> Instruction:
+    """Decode one instruction with capstone."""
+    byte = next((byte for byte in _MARKS if bytes((byte, byte, byte)) not in code), _MARKS[0])
+    marked, marks = bytearray(code), []
+    for number, operand in enumerate(operands):
+        size = max(operand.size, 1)
+        # Two fields of one instruction must differ.
+        mark = bytes((0x10 + number % 8, *[byte] * (size - 1)))
+        marks.append(int.from_bytes(mark, "little"))
+        marked[operand.place : operand.place + operand.size] = mark[: len(code) - operand.place]
+    decoded = next(_decoder(False).disasm_lite(bytes(marked[: len(code)]), offset), None)
+    if decoded is None or decoded[1] != len(code):
+        return Instruction(" ".join([f".byte {code[0]:#04x}", *(f"<{operand.text}>" for operand in operands)]), False)
+    _, _, mnemonic, text = decoded
+    text = " ".join(f"{mnemonic} {text}".split())
+    is_branch = mnemonic.startswith(("call", "j"))
+    head, _, last = text.rpartition(" ")
+    if is_branch and _NUMBER.fullmatch(last):
+        return Instruction(f"{head} {operands[0].text if operands else f'+{int(last, 0):#x}'}", True)
+    for mark_value, operand in zip(marks, operands, strict=True):
+        found = re.search(rf"(?<!\w){mark_value:#x}(?!\w)", text)
+        if found:
+            text = text[: found.start()] + operand.text + text[found.end() :]
+        else:
+            text += f" {operand.text}" if operand.text.startswith("<") else f" <{operand.text}>"
+    return Instruction(text, is_branch)
+
+
+def immediate(instruction: bytes) -> int:
+    """Return the bits of the immediate operand of one instruction, its last bytes; that of a branch is no immediate."""
     decoded = next(_decoder(True).disasm(instruction, 0), None)
     if decoded is None or not decoded.imm_size or decoded.mnemonic.startswith(("call", "j")):
-        return b""
-    return instruction[-decoded.imm_size :]
+        return 0
+    size: int = 8 * decoded.imm_size
+    return ((1 << size) - 1) << (8 * len(instruction) - size)
+
+
+def operation(instruction: bytes) -> Operation:
+    """Return what one instruction does: its text without immediates, and for a branch without where it goes."""
+    text, is_branch = disassemble(instruction, 0, ())
+    if is_branch:
+        text = text.rpartition("+")[0] or text
+    values = tuple(-int(match[2], 0) if match[1] else int(match[2], 0) for match in _IMMEDIATE.finditer(text))
+    return Operation(_IMMEDIATE.sub("$", text), values)
 
 
 ARCHITECTURE = Architecture(
     name="x86_64",
     machine=elf.EM_X86_64,
     relocation_types=RELOCATION_TYPES,
-    none_type=0,
-    branch_kind=PC32,
-    short_branches=(0xEB, *range(0x70, 0x80)),
+    byteorder="little",
+    none_types=frozenset({0}),
+    pc_fields=tuple(PcField(Field.whole(width), PC32) for width in WIDTHS),
     is_filler=is_filler,
-    pc_relative_fields=pc_relative_fields,
-    instruction_starts=function_starts,
+    instruction_lengths=instruction_lengths,
+    pc_relative_fields=relative_fields,
+    displacements=displacements,
     disassemble=disassemble,
     immediate=immediate,
+    operation=operation,
     # Not __patchable_function_entries: on x86 that is padding, and the linker drops it (KEEP_PATCHABLE in
     # include/asm-generic/vmlinux.lds.h, CONFIG_HAVE_DYNAMIC_FTRACE_NO_PATCHABLE).
     trace_section="__mcount_loc",

@@ -19,11 +19,10 @@ near branches.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
+from kbuild_klp.arch.registry import PcRelativeFields
 from kbuild_klp.arch.x86_opcodes import (
     GROWS_W,
     IS_ESCAPE,
@@ -44,27 +43,26 @@ _CHUNK = 1 << 17
 _AHEAD = MAX_LENGTH + 1
 # Bytes read beyond the last offset decoded: EVEX, opcode, ModRM, SIB.
 _PEEK = 8
-# With fewer ranges than this, walking them singly is faster.
-_FEW_RANGES = 100
 
 
-def instruction_lengths(code: NDArray[np.uint8]) -> bytes:
+def instruction_lengths(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return, for every byte offset of ``code``, the length of the instruction that would begin there.
 
     The length is 1 to 15 bytes; 0 where none begins: not an opcode in 64-bit mode, longer than 15 bytes, or
-    cut off by the end of ``code``. Bytes and not an array, because indexing them from Python is three times
-    as fast.
+    cut off by the end of ``code``.
     """
     size = len(code)
-    padded = np.zeros(size + _AHEAD + _PEEK, np.uint8)
-    padded[:size] = code
     result = np.empty(size, np.uint8)
     for start in range(0, size, _CHUNK):
         end = min(start + _CHUNK, size)
-        result[start:end] = _lengths(padded[start : end + _AHEAD + _PEEK])[: end - start]
+        piece = code[start : end + _AHEAD + _PEEK]
+        missing = end - start + _AHEAD + _PEEK - len(piece)
+        if missing:
+            piece = np.concatenate([piece, np.zeros(missing, np.uint8)])
+        result[start:end] = _lengths(piece)[: end - start]
     tail = result[-MAX_LENGTH:]
     tail[tail > np.arange(len(tail), 0, -1, dtype=np.uint8)] = 0
-    return result.tobytes()
+    return result
 
 
 def _lengths(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -152,79 +150,15 @@ def _prefixed(
     return result
 
 
-def instruction_starts(lengths: bytes, start: int, end: int) -> tuple[list[int], int]:
-    """Return where instructions begin from ``start`` on, one after the other, and where that stopped.
-
-    ``lengths`` is from instruction_lengths, ``start`` and ``end`` are offsets into it. When the second
-    value is ``end``, the instructions fill the range exactly. Otherwise it is the first offset that is not
-    understood: no instruction begins there or it reaches beyond ``end``; it is not in the list.
-    """
-    starts: list[int] = []
-    append = starts.append
-    at = start
-    while at < end and (length := lengths[at]):
-        append(at)
-        at += length
-    if at > end and starts:
-        at = starts.pop()
-    return starts, at
+WIDTHS = (1, 2, 4)
+"""Bytes of a displacement; 2 is that of xbegin with 66. A field's index in this is its form."""
+_FORM_OF_WIDTH = np.array([0, 0, 1, 0, 2], np.uint8)
 
 
-class Sweep(NamedTuple):
-    """The instructions of many ranges."""
-
-    starts: NDArray[np.int64]  # where instructions begin, ascending, each once
-    stopped: NDArray[np.int64]  # for each range what instruction_starts returns as its second value
-
-
-def sweep(lengths: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Sweep:
-    """Do instruction_starts for many ranges, one step in all of them at a time.
-
-    ``starts[i]`` and ``ends[i]`` bound a range; ranges may overlap. For a whole kernel this is ten times as
-    fast as one range after the other; when only long functions are left, they are walked singly.
-    """
-    length = np.frombuffer(lengths, np.uint8)
-    begins = np.zeros(len(length), np.bool_)
-    stopped = np.array(starts, np.int64)
-    row = (stopped < ends).nonzero()[0]
-    at, end = stopped[row], np.asarray(ends, np.int64)[row]
-    while row.size > _FEW_RANGES:
-        step = length[at]
-        behind = at + step
-        is_whole = behind <= end
-        is_whole &= step != 0
-        # Ranges may overlap: what is cut off in one may be an instruction in another.
-        begins[at if is_whole.all() else at[is_whole]] = True
-        goes_on = behind < end
-        goes_on &= is_whole
-        done = (~goes_on).nonzero()[0]
-        if done.size:
-            stopped[row[done]] = np.where(is_whole[done], behind[done], at[done])
-            rest = goes_on.nonzero()[0]
-            row, behind, end = row[rest], behind[rest], end[rest]
-        at = behind
-    for number, first, last in zip(row.tolist(), at.tolist(), end.tolist(), strict=True):
-        found, stopped[number] = instruction_starts(lengths, first, last)
-        begins[found] = True
-    return Sweep(begins.nonzero()[0], stopped)
-
-
-class RelativeFields(NamedTuple):
-    """PC-relative fields of instructions, one row each, by ascending position in the argument ``starts``."""
-
-    start: NDArray[np.int64]  # where the instruction begins
-    field: NDArray[np.int64]  # where its displacement is
-    width: NDArray[np.int64]  # bytes of displacement: 1 or 4 (2 for xbegin with 66)
-    end: NDArray[np.int64]  # where the instruction ends, which the displacement counts from
-    branch: NDArray[np.bool_]  # the target is where control goes; else it is a memory operand
-
-
-def relative_fields(
-    code: NDArray[np.uint8], lengths: bytes | NDArray[np.uint8], starts: NDArray[np.int64]
-) -> RelativeFields:
+def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: NDArray[np.int64]) -> PcRelativeFields:
     """Find the PC-relative field of each instruction that has one: direct branches, RIP-relative operands.
 
-    ``lengths`` is from instruction_lengths over the same ``code``; ``starts`` are offsets of instructions
+    ``length`` is from instruction_lengths over the same ``code``; ``starts`` are offsets of instructions
     in it. Instructions without such a field are absent, so are offsets where no instruction begins.
     """
     table = tables()
@@ -242,14 +176,14 @@ def relative_fields(
     at[escaped] += escape >> 4
     kind[escaped] = table.fields[_pair(code, at[escaped]) | (escape & 0x0F) << 16]
 
-    size = np.frombuffer(lengths, np.uint8)[starts]
+    size = length[starts]
     rows = ((kind != FieldKind.NONE) & (size != 0)).nonzero()[0]
     kind = kind[rows]
-    start = np.asarray(starts, np.int64)[rows]
     field = at[rows] + np.where(kind == FieldKind.BRANCH, 1, 2)
-    end = start + size[rows]
-    branch = kind != FieldKind.MEMORY
-    return RelativeFields(start, field, np.where(branch, end - field, 4), end, branch)
+    end = np.asarray(starts, np.int64)[rows] + size[rows]
+    is_branch = kind != FieldKind.MEMORY
+    form = _FORM_OF_WIDTH[np.where(is_branch, end - field, 4)]
+    return PcRelativeFields(field, form, end, is_branch)
 
 
 def _pair(code: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.intp]:

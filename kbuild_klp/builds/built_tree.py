@@ -10,7 +10,6 @@ from kbuild_klp.builds import archive
 from kbuild_klp.builds.side import Build
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.batch import Progress, write_checksums
-from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.errors import BadTreeError, KlpError
@@ -128,5 +127,5 @@ class TreeBuild(Build):
             if data is None:
                 raise KlpError(f"has no checksums: {self.failed[name]}", file=name, hint="run make, then try again")
             content = self.load(name, data)  # not a damaged one
-            sums[name] = sum_file.dump(content.architecture, content.table, Columns.of(content.entries))
+            sums[name] = sum_file.dump(content.architecture, content.table, map(sum_file.entry_line, content.entries))
         return archive.Archive(self.units(), Settings.of(self._tree), sums)

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.errors import BadObjectError, KlpError
 from kbuild_klp.processes import in_processes, job_slots
 
-_CHUNK = 48  # objects that a worker takes at a time
-_WORTH_A_PROCESS = 96  # objects below which a second process costs more than it saves
+if TYPE_CHECKING:
+    from kbuild_klp.elf.reader import ObjectFile
+
+_BATCH = 4 << 20  # bytes of objects that are read at a time: what numpy costs by call is little then, and memory too
+_WORTH_A_PROCESS = 8 << 20  # bytes below which a second process costs more than it saves
+_MOST_TRIES = 3  # for an object that changes while it is read
 
 Progress = Callable[[int, int], None]
 
@@ -54,30 +59,68 @@ class ObjectChecksums:
 
 def compute(path: str) -> ObjectChecksums:
     """Compute the checksums of the object at ``path``; raises BadObjectError."""
-    # Not at the top: numpy takes longer to import than everything that a diff of two trees without changes does.
-    from kbuild_klp.checksum.entries import checksum_object
-    from kbuild_klp.elf.reader import ObjectFile
-    from kbuild_klp.object.canonical import canonicalize
-    from kbuild_klp.special.table import special_table
+    [(_, result)] = compute_many([path])
+    if isinstance(result, Exception):
+        raise result
+    return result
 
-    for _ in range(3):
+
+def compute_many(paths: Iterable[str]) -> Iterator[tuple[str, ObjectChecksums | Exception]]:
+    """Compute the checksums of objects; yields each with them or with what went wrong, in any order."""
+    # Not at the top: numpy takes longer to import than everything that a diff of two trees without changes does.
+    from kbuild_klp.elf.reader import ObjectFile
+
+    groups: dict[tuple[int, str], list[ObjectFile]] = defaultdict(list)
+    for path in paths:
         try:
-            before = os.stat(path)
-            obj = ObjectFile.open(path)
-            canonical = canonicalize(obj)
-            columns = checksum_object(canonical)
-            after = os.stat(path)
-        except OSError as error:
-            raise BadObjectError(error.strerror or str(error), file=path) from None
-        if (before.st_mtime_ns, before.st_size, before.st_ino) == (
-            after.st_mtime_ns,
-            after.st_size,
-            after.st_ino,
-        ):
-            name = canonical.image.architecture.name
-            data = sum_file.dump(name, special_table(name).version, columns)
-            return ObjectChecksums(data, before.st_mtime_ns, canonical.warnings)
-    raise BadObjectError("changes while it is read", file=path, hint="wait for the build to end")
+            file = ObjectFile.open(path)
+        except KlpError as error:
+            yield path, error
+        else:
+            groups[file.machine, file.byteorder].append(file)
+    for files in groups.values():
+        yield from _compute_files(files)
+
+
+def _compute_files(files: list[ObjectFile]) -> Iterator[tuple[str, ObjectChecksums | Exception]]:
+    """Compute the checksums of objects that are of one machine.
+
+    One that is broken makes its batch fail, and costs itself only: both halves are tried again.
+    """
+    from kbuild_klp.checksum.entries import checksum_objects
+
+    try:
+        found = checksum_objects(files)
+    except Exception as error:
+        if len(files) == 1:
+            yield files[0].path, error
+            return
+        half = len(files) // 2
+        yield from _compute_files(files[:half])
+        yield from _compute_files(files[half:])
+        return
+    warnings: dict[int, list[str]] = defaultdict(list)
+    for number, text in found.warnings:
+        warnings[number].append(text)
+    for number, (file, lines) in enumerate(zip(files, found.lines, strict=True)):
+        data = sum_file.dump(found.architecture, sum_file.table_version(), lines)
+        yield file.path, _checked(file, ObjectChecksums(data, file.mtime_ns, warnings[number]))
+
+
+def _checked(file: ObjectFile, computed: ObjectChecksums) -> ObjectChecksums | Exception:
+    """Return what was computed, unless the object changed meanwhile: then what it is now."""
+    if not file.has_changed():
+        return computed
+    from kbuild_klp.elf.reader import ObjectFile
+
+    if file.tries < _MOST_TRIES:
+        try:
+            again = ObjectFile.open(file.path, file.tries + 1)
+        except KlpError as error:
+            return error
+        [(_, result)] = _compute_files([again])
+        return result
+    return BadObjectError("changes while it is read", file=file.path, hint="wait for the build to end")
 
 
 def _write_some(paths: Sequence[str]) -> BatchResult:
@@ -86,30 +129,31 @@ def _write_some(paths: Sequence[str]) -> BatchResult:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for path in paths:
-            try:
-                computed = compute(path)
-            except KlpError as error:
-                result.errors.append(str(error))
-                continue
-            except Exception as error:
+        for path, computed in compute_many(paths):
+            if not isinstance(computed, Exception):
+                _write(path, computed, result)
+            elif isinstance(computed, KlpError):
+                result.errors.append(str(computed))
+            elif os.environ.get("KLP_DEBUG"):
+                raise computed
+            else:
                 # A fault of ours costs one object, not a build.
-                if os.environ.get("KLP_DEBUG"):
-                    raise
-                reason = f"internal error: {type(error).__name__}: {error}"
+                reason = f"internal error: {type(computed).__name__}: {computed}"
                 result.errors.append(str(KlpError(reason, file=path, hint="please report it, with KLP_DEBUG=1 set")))
-                continue
-            result.warnings += computed.warnings
-            try:
-                sum_file.write(sum_path(path), computed.data, computed.mtime_ns)
-                result.written += 1
-            except OSError as error:
-                result.unwritten[path] = computed.data
-                result.obstacle = error.strerror or str(error)
     finally:
         if collecting:
             gc.enable()
     return result
+
+
+def _write(path: str, computed: ObjectChecksums, result: BatchResult) -> None:
+    result.warnings += computed.warnings
+    try:
+        sum_file.write(sum_path(path), computed.data, computed.mtime_ns)
+        result.written += 1
+    except OSError as error:
+        result.unwritten[path] = computed.data
+        result.obstacle = error.strerror or str(error)
 
 
 def write_checksums(
@@ -123,46 +167,42 @@ def write_checksums(
     objects done and their total.
     """
     names = [os.fspath(path) for path in paths]
-    with job_slots(jobs, max(1, len(names) // _WORTH_A_PROCESS + 1)) as slots:
-        if slots == 1:
-            return _write_serially(names, progress)
-        return _write_in_parallel(names, slots, progress)
-
-
-def _write_serially(names: list[str], progress: Progress | None) -> BatchResult:
-    total = BatchResult()
-    for start in range(0, len(names), _CHUNK):
-        total.add(_write_some(names[start : start + _CHUNK]))
-        if progress is not None:
-            progress(min(start + _CHUNK, len(names)), len(names))
-    return total
-
-
-def _write_in_parallel(names: list[str], slots: int, progress: Progress | None) -> BatchResult:
-    # The largest first, so that no worker is left alone with one at the end.
-    names = sorted(names, key=_size, reverse=True)
-    count = (len(names) + _CHUNK - 1) // _CHUNK
-    chunks = [names[start::count] for start in range(count)]
-    total = BatchResult()
-    done = 0
-    _import_workers_modules()
-    for number, result in in_processes(_write_some, chunks, slots):
-        total.add(result)
-        done += len(chunks[number])
-        if progress is not None:
-            progress(done, len(names))
+    sizes = {name: _size(name) for name in names}
+    with job_slots(jobs, sum(sizes.values()) // _WORTH_A_PROCESS + 1) as slots:
+        if slots > 1:
+            # The largest first, so that no worker is left alone with one at the end.
+            names.sort(key=lambda name: -sizes[name])
+            import kbuild_klp.checksum.entries  # noqa: F401 - before the fork: what every worker needs is paid for once
+        batches = list(_batches(names, sizes))
+        results = enumerate(map(_write_some, batches)) if slots == 1 else in_processes(_write_some, batches, slots)
+        total = BatchResult()
+        done = 0
+        for number, result in results:
+            total.add(result)
+            done += len(batches[number])
+            if progress is not None:
+                progress(done, len(names))
     total.errors.sort()
     total.warnings.sort()
     return total
 
 
-def _import_workers_modules() -> None:
-    """Import before the fork what every worker needs, so that it is paid for once."""
-    import kbuild_klp.checksum.entries  # noqa: F401
+def _batches(names: list[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Cut a list of objects into batches of some megabytes."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        if batch and size + sizes[name] > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += sizes[name]
+    if batch:
+        yield batch
 
 
 def _size(name: str) -> int:
     try:
-        return Path(name).stat().st_size
+        return os.stat(name).st_size
     except OSError:
         return 0

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
+
+from xxhash import xxh3_64_hexdigest
 
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.symbol_id import SymbolId
@@ -14,6 +15,11 @@ KIND_DATA = "data"
 KIND_SECTION = "section"
 
 _OWN_SECTIONS = (".text.", ".data.", ".rodata.", ".bss.")
+
+
+def short_hash(data: bytes) -> str:
+    """Return the short hash by which a component is compared, "-" for nothing."""
+    return xxh3_64_hexdigest(data)[8:] if data else "-"
 
 
 class Components(NamedTuple):
@@ -81,32 +87,3 @@ class Entry(NamedTuple):
     def split_components(self) -> Components:
         """Return the short hashes one by one."""
         return Components(*self.components.split("."))
-
-
-class Columns(NamedTuple):
-    """Many entries, one list a field of Entry: what makes them by the ten thousand makes no object of each."""
-
-    kind: list[str]
-    symbol: list[SymbolId]
-    section: list[str]
-    size: list[int]
-    checksum: list[str]
-    components: list[str]
-    lines: list[str]
-    uses: list[tuple[SymbolId, ...]]
-    aliases: list[tuple[SymbolId, ...]]
-
-    @classmethod
-    def of(cls, entries: Sequence[Entry]) -> Columns:
-        """Turn rows into columns."""
-        return cls(*map(list, zip(*entries, strict=True))) if entries else cls.empty()
-
-    @classmethod
-    def empty(cls) -> Columns:
-        """Return columns without a row."""
-        return cls([], [], [], [], [], [], [], [], [])
-
-    def extend(self, other: Columns) -> None:
-        """Add the rows of ``other``."""
-        for column, more in zip(self, other, strict=True):
-            column += more  # type: ignore[operator]

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.object.canonical import CanonicalObject
-from kbuild_klp.object.meanings import Digests
+from kbuild_klp.object.canonical import Canonical
+from kbuild_klp.object.meanings import Meanings
 from kbuild_klp.object.parts import CONTENT
+from kbuild_klp.object.runs import run_bounds
 
 # Sections in which the order of symbols means nothing. In others (initcalls, parameters, ...) it is the order of an
 # array that the linker makes.
@@ -29,47 +29,53 @@ _ORDINARY_SECTIONS = (
 )
 
 
-def section_orders(digests: Digests, used: set[int]) -> dict[int, bytes]:
+def section_orders(meanings: Meanings, used: set[int]) -> dict[int, bytes]:
     """Return the order of symbols in sections that are arrays made by the linker.
 
     A record of special.toml that is in the checksum of who uses it (``used``) does not count, so that it comes and
     goes with its user. One that looks like another user's does: two users of one record are no users of one each.
     """
-    canonical = digests.canonical
-    obj, chunks = canonical.object, canonical.chunks
-    is_code = obj.sections["flags"] & elf.SHF_EXECINSTR != 0
+    canonical = meanings.canonical
+    objects, chunks, image = canonical.objects, canonical.chunks, canonical.image
+    is_code = objects.sections["flags"] & elf.SHF_EXECINSTR != 0
     result: dict[int, bytes] = {}
-    sections, counts = np.unique(chunks.section, return_counts=True)
-    for section in sections[counts > 1].tolist():
-        if is_code[section] or obj.section_names[section].startswith(_ORDINARY_SECTIONS):
+    records = _records_of_users(meanings, used)
+    starts, ends = run_bounds(chunks.section)
+    several = ((ends - starts > 1) & ~is_code[chunks.section[starts]]).nonzero()[0]
+    heads = chunks.heads
+    for low, high in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+        section = int(chunks.section[low])
+        if objects.section_names[section].startswith(_ORDINARY_SECTIONS):
             continue
-        wanted = chunks.section == section
-        if section in canonical.image.records:
-            wanted[_users_records(digests, section, used)] = False
-        symbols = chunks.symbols[chunks.first[:-1][wanted]].tolist()
-        names = "\0".join(canonical_name(obj.symbol_name(symbol)).text for symbol in symbols)
-        result[section] = names.encode("utf-8", "surrogateescape")
+        wanted = np.ones(high - low, bool)
+        if image.is_record[section]:
+            wanted[np.array(records.get(section, ()), np.int64) - low] = False
+        names = objects.names_of(heads[low:high][wanted].tolist())
+        order = "\0".join(canonical_name(name).text for name in names)
+        result[section] = order.encode("utf-8", "surrogateescape")
     return result
 
 
-def _users_records(digests: Digests, section: int, used: set[int]) -> list[int]:
-    """Return the chunks of records that are in their users' checksums.
+def _records_of_users(meanings: Meanings, used: set[int]) -> dict[int, list[int]]:
+    """Return the chunks of records that are in their users' checksums, by section.
 
     Of those that look alike, one is; the others are if one part uses several of them, which it tells apart.
     """
-    parts = digests.canonical.parts
+    parts, image = meanings.canonical.parts, meanings.canonical.image
     users_of: dict[int, set[int]] = defaultdict(set)
-    for _, user, record in digests.record_references:
+    for _, user, record in meanings.record_references:
         users_of[record].add(user)
-    known: dict[bytes, set[int]] = {}
-    chunks = []
-    for part in ((parts.section == section) & (parts.kind == CONTENT)).nonzero()[0].tolist():
+    known: dict[tuple[int, bytes], set[int]] = {}
+    chunks: dict[int, list[int]] = defaultdict(list)
+    found = (image.is_record[parts.section] & (parts.kind == CONTENT)).nonzero()[0]
+    for part, section in zip(found.tolist(), parts.section[found].tolist(), strict=True):
         if part not in used:
             continue
-        others = known.get(digests.content_digest(part))
-        if others is None or not others.isdisjoint(users_of[part]):
-            chunks.append(int(parts.chunk[part]))
-        known.setdefault(digests.content_digest(part), set()).update(users_of[part])
+        key, users = (section, meanings.content.digest(part)), users_of.get(part, set())
+        others = known.get(key)
+        if others is None or not others.isdisjoint(users):
+            chunks[section].append(int(parts.chunk[part]))
+        known.setdefault(key, set()).update(users)
     return chunks
 
 
@@ -83,16 +89,17 @@ class Layout(NamedTuple):
     places: bytes
 
 
-def section_layouts(canonical: CanonicalObject) -> dict[int, Layout]:
+def section_layouts(canonical: Canonical) -> dict[int, Layout]:
     """Return the layout of sections of several variables; not where parts without a name can move them."""
     chunks, parts = canonical.chunks, canonical.parts
-    barred = set(parts.section[parts.kind > CONTENT].tolist())
-    barred.update((canonical.object.sections["flags"] & elf.SHF_EXECINSTR).nonzero()[0].tolist())
-    edges = np.diff(chunks.section, prepend=-1, append=-1).nonzero()[0].tolist()
-    sizes = memoryview((chunks.end - chunks.start).tobytes())
-    places = memoryview((chunks.start - canonical.image.base[chunks.section]).tobytes())
-    result = {}
-    for (low, high), section in zip(pairwise(edges), chunks.section[edges[:-1]].tolist(), strict=True):
-        if high - low > 1 and section not in barred:
-            result[section] = Layout(bytes(sizes[8 * low : 8 * high]), bytes(places[8 * low : 8 * high]))
-    return result
+    is_barred = canonical.objects.sections["flags"] & elf.SHF_EXECINSTR != 0
+    is_barred[parts.section[parts.kind > CONTENT]] = True
+    starts, ends = run_bounds(chunks.section)
+    wanted = ((ends - starts > 1) & ~is_barred[chunks.section[starts]]).nonzero()[0]
+    sizes = memoryview((chunks.end - chunks.start).astype("<i8").tobytes())
+    places = memoryview((chunks.start - canonical.image.base[chunks.section]).astype("<i8").tobytes())
+    sections = chunks.section[starts[wanted]].tolist()
+    return {
+        section: Layout(bytes(sizes[8 * low : 8 * high]), bytes(places[8 * low : 8 * high]))
+        for section, low, high in zip(sections, starts[wanted].tolist(), ends[wanted].tolist(), strict=True)
+    }

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from xxhash import xxh3_128_hexdigest
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from kbuild_klp.checksum.entry import Columns, Entry
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -51,6 +51,22 @@ class SumFile:
     architecture: str
     table: int
     entries: list[Entry]
+
+
+_NO_SYMBOL = SymbolId("")
+
+
+def more_fields(
+    lines: str = "", uses: Iterable[SymbolId] = (), aliases: Iterable[SymbolId] = (), symbol: SymbolId = _NO_SYMBOL
+) -> str:
+    """Return the fields that only some entries have, each with a tab before it."""
+    _, file, source, copy = symbol
+    text = f"\tlines={lines}" if lines else ""
+    text += f"\tuses={_list(uses)}" if uses else ""
+    text += f"\taliases={_list(aliases)}" if aliases else ""
+    text += f"\tfile={_escape(file)}" if file else ""
+    text += f"\tsource={source}" if source != 1 else ""
+    return f"{text}\tcopy={copy}" if copy != 1 else text
 
 
 def _escape(text: str) -> str:
@@ -88,26 +104,6 @@ def _unlist(text: str) -> tuple[SymbolId, ...]:
     return tuple(symbols)
 
 
-def _line(entry: Entry) -> str:
-    """Return the line of an entry, its end included."""
-    name, file, source, copy = entry.symbol
-    fields = (entry.kind, _escape(name), _escape(entry.section), str(entry.size), entry.checksum, entry.components)
-    line = "\t".join(fields)
-    if entry.lines:
-        line += f"\tlines={entry.lines}"
-    if entry.uses:
-        line += f"\tuses={_list(entry.uses)}"
-    if entry.aliases:
-        line += f"\taliases={_list(entry.aliases)}"
-    if file:
-        line += f"\tfile={_escape(file)}"
-    if source != 1:
-        line += f"\tsource={source}"
-    if copy != 1:
-        line += f"\tcopy={copy}"
-    return f"{line}\n"
-
-
 def _parse_line(line: str) -> Entry:
     """Parse the line of an entry; raises ValueError."""
     fields = line.split("\t")
@@ -123,12 +119,40 @@ def _parse_line(line: str) -> Entry:
     )
 
 
-def dump(architecture: str, table: int, columns: Columns) -> bytes:
-    """Return the bytes of a checksum file; ``table`` is the version of special.toml."""
-    text = "".join(sorted(map(_line, map(Entry, *columns))))
-    body = text.encode("utf-8", "surrogateescape")
+def format_lines(
+    kinds: Iterable[str],
+    names: list[str],
+    sections: list[str],
+    sizes: Iterable[int],
+    checksums: Iterable[str],
+    components: Iterable[str],
+    more: Iterable[str],
+) -> list[str]:
+    """Return one line an entry, from columns of their fields; ``more`` is what `more_fields` makes."""
+    if _ESCAPED.search("\0".join(names)) or _ESCAPED.search("\0".join(dict.fromkeys(sections))):
+        names, sections = list(map(_escape, names)), list(map(_escape, sections))
+    return [
+        f"{kind}\t{name}\t{section}\t{size}\t{checksum}\t{component}{rest}\n"
+        for kind, name, section, size, checksum, component, rest in zip(
+            kinds, names, sections, sizes, checksums, components, more, strict=True
+        )
+    ]
+
+
+def entry_line(entry: Entry) -> str:
+    """Return the line of one entry."""
+    more = more_fields(entry.lines, entry.uses, entry.aliases, entry.symbol)
+    fields = ([entry.name], [entry.section], [entry.size], [entry.checksum], [entry.components], [more])
+    return format_lines([entry.kind], *fields)[0]
+
+
+def dump(architecture: str, table: int, lines: Iterable[str]) -> bytes:
+    """Return the bytes of a checksum file; ``table`` is the version of special.toml, ``lines`` are in any order."""
     head = f"# kbuild-klp {FORMAT_VERSION} {architecture} table={table} ".encode()
-    return head + b"digest=" + xxh3_128_hexdigest(head + body).encode() + b"\n" + body
+    body = "".join(sorted(lines)).encode("utf-8", "surrogateescape")
+    digest = xxh3_128(head)
+    digest.update(body)
+    return b"".join((head, b"digest=", digest.hexdigest().encode(), b"\n", body))
 
 
 def load(data: bytes, path: str) -> SumFile:

@@ -36,9 +36,9 @@ def apply(
         row = arch.relocation_types.get(number)
         if row is None or row.pc_relative:
             continue
-        chosen = (rows["type"] == number) & (place >= 0) & (place + row.size <= len(content))
+        chosen = (rows["type"] == number) & (place >= 0) & (place + row.field.size <= len(content))
         places, words = place[chosen], own[chosen]
-        for byte in range(row.size):
+        for byte in range(row.field.size):
             content[places + byte] = (words >> (8 * byte)) & 0xFF
 
 

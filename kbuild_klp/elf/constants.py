@@ -26,6 +26,10 @@ SHN_ABS = 0xFFF1
 SHN_COMMON = 0xFFF2
 SHN_XINDEX = 0xFFFF
 
+ABSOLUTE = SHN_ABS - 0x10000
+"""Reserved section indices are made negative, so that they never collide with real sections beyond 0xff00."""
+COMMON = SHN_COMMON - 0x10000
+
 SHT_NULL = 0
 SHT_PROGBITS = 1
 SHT_SYMTAB = 2

@@ -11,8 +11,12 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from functools import cached_property
-from typing import NamedTuple
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,28 +39,14 @@ SECTION_HEADER = np.dtype(
     ]
 )
 SYMBOL = np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")])
+_INDEX = np.dtype([("index", "u4")])
 RELA = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
 
+_ORDERS: dict[int, Literal["little", "big"]] = {elf.ELFDATA2LSB: "little", elf.ELFDATA2MSB: "big"}
 _EHDR_SIZE = 64
 _WORTH_MAPPING = 1 << 18
-_REBUILD = "rebuild the object"
-
-
-class Relocations(NamedTuple):
-    """The relocations that apply to the sections asked for, one array per column, those of a section in file order.
-
-    ``section`` is the index of the section they apply to, ``offset`` the place in it in bytes.
-    """
-
-    section: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    type: NDArray[np.int32]
-    symbol: NDArray[np.int64]
-    addend: NDArray[np.int64]
-
-    def take(self, rows: NDArray[np.int64]) -> Relocations:
-        """Return some of the rows, in the order given."""
-        return Relocations(self.section[rows], self.offset[rows], self.type[rows], self.symbol[rows], self.addend[rows])
+_MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
+REBUILD = "rebuild the object"
 
 
 def _open(path: str, flags: int) -> int:
@@ -67,13 +57,18 @@ def _open(path: str, flags: int) -> int:
 class ObjectFile:
     """One ELF64 relocatable object.
 
-    ``sections`` and ``symbols`` are structured arrays (SECTION_HEADER, SYMBOL) in file order;
-    ``section_names`` has one name a section; ``shndx`` is the symbols' section index with SHN_XINDEX resolved.
-    Raises BadObjectError for anything that is not such an object.
+    ``sections`` and ``symbols`` are structured arrays (SECTION_HEADER, SYMBOL) in file order, in the byte order of this
+    machine; ``byteorder`` is that of the object. ``section_names`` has one name a section; ``shndx`` is the symbols'
+    section index with SHN_XINDEX resolved. Raises BadObjectError for anything that is not such an object.
     """
 
-    def __init__(self, data: bytes | mmap.mmap | memoryview, path: str) -> None:
+    def __init__(
+        self, data: bytes | mmap.mmap | memoryview, path: str, status: os.stat_result | None = None, tries: int = 1
+    ) -> None:
         self.path = path
+        self.tries = tries
+        """How often the file was opened because it changed meanwhile."""
+        self._status = status
         self._data = data
         self.size = len(data)
         self._check_header()
@@ -84,7 +79,7 @@ class ObjectFile:
         self.shndx = self._read_section_indices()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> ObjectFile:
+    def open(cls, path: str | os.PathLike[str], tries: int = 1) -> ObjectFile:
         """Map and parse the file at ``path``."""
         name = os.fspath(path)
         try:
@@ -102,14 +97,30 @@ class ObjectFile:
             raise BadObjectError(error.strerror or str(error), file=name) from None
         except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
             raise BadObjectError(str(error), file=name) from None
-        return cls(data, name)
+        return cls(data, name, status, tries)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the file was made (0: it is none)."""
+        return self._status.st_mtime_ns if self._status else 0
+
+    def has_changed(self) -> bool:
+        """Say whether the file is another one than when it was opened."""
+        if self._status is None:
+            return False
+        try:
+            now = Path(self.path).stat()
+        except OSError:
+            return True
+        then = self._status
+        return (then.st_mtime_ns, then.st_size, then.st_ino) != (now.st_mtime_ns, now.st_size, now.st_ino)
 
     def release_pages(self) -> None:
         """Let the system have back the memory of what was read; it is read again should anybody look."""
         if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._data.madvise(mmap.MADV_DONTNEED)
 
-    def error(self, message: str, place: str | None = None, hint: str = _REBUILD) -> BadObjectError:
+    def error(self, message: str, place: str | None = None, hint: str = REBUILD) -> BadObjectError:
         """Make the error that names this file."""
         return BadObjectError(message, file=self.path, place=place, hint=hint)
 
@@ -130,23 +141,27 @@ class ObjectFile:
             raise self.error(f"truncated: {len(head)} bytes, an ELF header has {_EHDR_SIZE}")
         if head[4] != elf.ELFCLASS64:
             raise self.error("not a 64-bit object", hint="only 64-bit kernels are supported")
-        if head[5] != elf.ELFDATA2LSB:
-            raise self.error("not a little-endian object", hint="this architecture is not supported yet")
-        if int.from_bytes(head[16:18], "little") != elf.ET_REL:
+        if head[5] not in _ORDERS:
+            raise self.error("neither a little-endian nor a big-endian object")
+        self.byteorder = _ORDERS[head[5]]
+        if int.from_bytes(head[16:18], self.byteorder) != elf.ET_REL:
+            if int.from_bytes(head[17:15:-1], self.byteorder) == elf.ET_REL:
+                raise self.error(f"not a {self.byteorder}-endian object, as its header says")
             raise self.error("not a relocatable object", hint="name the .o file, not the linked result")
-        self.machine = int.from_bytes(head[18:20], "little")
+        self.machine = int.from_bytes(head[18:20], self.byteorder)
+        self._head = head
 
     def _table(self, dtype: np.dtype[np.void], offset: int, count: int, what: str) -> NDArray[np.void]:
         end = offset + count * dtype.itemsize
         if offset < 0 or count < 0 or end > self.size:
-            raise self.error(f"{what} ends at {end:#x}, the file at {self.size:#x}", hint=_REBUILD)
-        return np.frombuffer(self._data, dtype, count, offset)
+            raise self.error(f"{what} ends at {end:#x}, the file at {self.size:#x}", hint=REBUILD)
+        return native(np.frombuffer(self._data, np.uint8, count * dtype.itemsize, offset), dtype, self.byteorder)
 
     def _read_sections(self) -> NDArray[np.void]:
-        head = bytes(self._data[:_EHDR_SIZE])
-        offset = int.from_bytes(head[40:48], "little")
-        entry_size = int.from_bytes(head[58:60], "little")
-        count = int.from_bytes(head[60:62], "little")
+        head = self._head
+        offset = int.from_bytes(head[40:48], self.byteorder)
+        entry_size = int.from_bytes(head[58:60], self.byteorder)
+        count = int.from_bytes(head[60:62], self.byteorder)
         if offset == 0:
             raise self.error("no section header table")
         if entry_size != SECTION_HEADER.itemsize:
@@ -156,20 +171,17 @@ class ObjectFile:
         return self._table(SECTION_HEADER, offset, count, "section header table")
 
     def _read_section_names(self) -> list[str]:
-        head = bytes(self._data[:_EHDR_SIZE])
-        index = int.from_bytes(head[62:64], "little")
+        index = int.from_bytes(self._head[62:64], self.byteorder)
         if index == elf.SHN_XINDEX and len(self.sections):
             index = int(self.sections[0]["link"])
         if index >= len(self.sections):
             raise self.error(f"section name table {index} does not exist")
         strings = self.section_bytes(index)
-        names = []
-        for start in self.sections["name"].tolist():
-            end = strings.find(b"\0", start)
-            if end < 0:
-                raise self.error(f"section name at {start:#x} has no end", place="section header table")
-            names.append(strings[start:end].decode("utf-8", "surrogateescape"))
-        return names
+        return names_at(strings, self.sections["name"].astype(np.int64), partial(self._no_end, "section header table"))
+
+    def _no_end(self, place: str, index: int) -> BadObjectError:
+        what = "symbol" if place == "symbol table" else "section"
+        return self.error(f"name of {what} {index} has no end", place=place)
 
     def section_bytes(self, index: int) -> bytes:
         """Return the content of one section (empty for SHT_NOBITS)."""
@@ -181,7 +193,7 @@ class ObjectFile:
             raise self.error(
                 f"ends at {start + size:#x}, the file at {self.size:#x}",
                 place=f"section {index}",
-                hint=_REBUILD,
+                hint=REBUILD,
             )
         return bytes(self._data[start : start + size])
 
@@ -196,7 +208,15 @@ class ObjectFile:
                 f"ends at {start + size:#x}, the file at {self.size:#x}",
                 place=f"section {self.section_names[index]}",
             )
+        self._read_ahead(start, size)
         return np.frombuffer(self._data, np.uint8, size, start)
+
+    def _read_ahead(self, start: int, size: int) -> None:
+        """Have the pages of a large piece of a mapped file put in their places at once, not at a fault each."""
+        if size >= _WORTH_MAPPING and isinstance(self._data, mmap.mmap):
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            with suppress(OSError):  # before Linux 5.14
+                self._data.madvise(_MADV_POPULATE_READ, first, start + size - first)
 
     def _find_symtab(self) -> int:
         tables = np.flatnonzero(self.sections["type"] == elf.SHT_SYMTAB)
@@ -227,34 +247,10 @@ class ObjectFile:
         """Return the name of one symbol."""
         return self._symbol_names[index]
 
-    def symbol_names_of(self, indices: list[int]) -> list[str]:
-        """Return the names of some symbols."""
-        return list(map(self._symbol_names.__getitem__, indices))
-
     @cached_property
     def _symbol_names(self) -> list[str]:
-        """The names of all symbols.
-
-        One decoding and one cutting for the whole string table: a kernel has 80,000 symbols. Linkers let names share
-        their ends, so a name may start in the middle of a piece.
-        """
-        strings = self.symbol_strings or b"\0"
-        offset = self.symbols["name"].astype(np.int64)
-        ends = (np.frombuffer(strings, np.uint8) == 0).nonzero()[0]
-        piece = np.searchsorted(ends, offset)
-        if bool(np.any(piece == len(ends))):
-            index = int((piece == len(ends)).nonzero()[0][0])
-            raise self.error(f"name of symbol {index} has no end", place="symbol table")
-        text = strings[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
-        pieces = text.split("\0")
-        skipped = offset.copy()
-        skipped[piece > 0] -= ends[piece[piece > 0] - 1] + 1
-        names = list(map(pieces.__getitem__, piece.tolist()))
-        for index in skipped.nonzero()[0].tolist():
-            names[index] = names[index][skipped[index] :]
-        if not text.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
-            names = [name.encode("latin-1").decode("utf-8", "surrogateescape") for name in names]
-        return names
+        offsets = self.symbols["name"].astype(np.int64)
+        return names_at(self.symbol_strings, offsets, partial(self._no_end, "symbol table"))
 
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)
@@ -266,11 +262,10 @@ class ObjectFile:
             if not len(tables):
                 raise self.error("symbols use SHN_XINDEX, but there is no SHT_SYMTAB_SHNDX", place="symbol table")
             header = self.sections[int(tables[0])]
-            dtype = np.dtype([("index", "u4")])
-            count = int(header["size"]) // 4
+            count = int(header["size"]) // _INDEX.itemsize
             if count < len(shndx):
                 raise self.error("extended section indices are fewer than symbols", place="symbol table")
-            table = self._table(dtype, int(header["offset"]), count, "extended section indices")
+            table = self._table(_INDEX, int(header["offset"]), count, "extended section indices")
             shndx[extended] = table["index"][extended]
         real = (shndx < elf.SHN_LORESERVE) | np.isin(np.arange(len(shndx)), extended)
         if bool(np.any(shndx[real] >= len(self.sections))):
@@ -279,47 +274,33 @@ class ObjectFile:
         shndx[~real] -= 0x10000
         return shndx
 
-    def relocations(self, sections: NDArray[np.int64]) -> Relocations:
-        """Return the relocations that apply to ``sections``, in the order of these."""
-        position = np.full(len(self.sections), -1, np.int64)
-        position[sections] = np.arange(len(sections))
-        pieces: list[NDArray[np.uint8]] = []
-        targets: list[int] = []
-        counts: list[int] = []
-        types = self.sections["type"]
-        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
-        applies_to = np.minimum(self.sections["info"][chosen], len(position) - 1)
-        chosen = chosen[np.argsort(position[applies_to], kind="stable")]
-        headers = self.sections[chosen]
-        for index, kind, target, size, entry_size in zip(
-            chosen.tolist(),
-            headers["type"].tolist(),
-            headers["info"].tolist(),
-            headers["size"].tolist(),
-            headers["entsize"].tolist(),
-            strict=True,
-        ):
-            if target >= len(self.sections):
-                raise self.error(f"applies to section {target}, which does not exist", self._place(index))
-            if position[target] < 0:
-                continue
-            if kind == elf.SHT_REL:
-                raise self.error("SHT_REL relocations", self._place(index), "this architecture is not supported")
-            if entry_size != RELA.itemsize or size % RELA.itemsize:
-                raise self.error("entry size is not that of Elf64_Rela", self._place(index))
-            pieces.append(self.section_array(index))
-            targets.append(target)
-            counts.append(size // RELA.itemsize)
-        # Joined as bytes: joining structured arrays makes numpy compare their fields one by one.
-        rows = (np.concatenate(pieces) if pieces else np.empty(0, np.uint8)).view(RELA)
-        section = np.repeat(np.array(targets, np.int32), counts)
-        symbol = rows["symbol"].astype(np.int64)
-        offset = rows["offset"].astype(np.int64)
-        if bool(np.any(symbol >= len(self.symbols))):
-            raise self.error("a relocation names a symbol that does not exist", place="relocations")
-        if bool(np.any(offset >= self.sections["size"][section].astype(np.int64))) or bool(np.any(offset < 0)):
-            raise self.error("a relocation lies outside its section", place="relocations")
-        return Relocations(section, offset, rows["type"].astype(np.int32), symbol, rows["addend"].astype(np.int64))
 
-    def _place(self, index: int) -> str:
-        return f"section {self.section_names[index]}"
+def native(data: NDArray[np.uint8], dtype: np.dtype[np.void], byteorder: str) -> NDArray[np.void]:
+    """Return rows of a table in the byte order of this machine; without copying them where they are in it."""
+    if byteorder == sys.byteorder:
+        return data.view(dtype)
+    return data.view(dtype.newbyteorder()).astype(dtype)
+
+
+def names_at(strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int], BadObjectError]) -> list[str]:
+    """Return the names at ``offsets`` in a string table; ``no_end`` makes the error for one (by its index) without end.
+
+    One decoding and one cutting for the whole table: a kernel has 80,000 symbols. Linkers let names share their ends,
+    so a name may start in the middle of a piece.
+    """
+    strings = strings or b"\0"
+    ends = (np.frombuffer(strings, np.uint8) == 0).nonzero()[0]
+    piece = np.searchsorted(ends, offsets)
+    is_lost = piece == len(ends)
+    if is_lost.any():
+        raise no_end(int(is_lost.nonzero()[0][0]))
+    text = strings[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
+    pieces = text.split("\0")
+    skipped = offsets.copy()
+    skipped[piece > 0] -= ends[piece[piece > 0] - 1] + 1
+    names = list(map(pieces.__getitem__, piece.tolist()))
+    for index in skipped.nonzero()[0].tolist():
+        names[index] = names[index][skipped[index] :]
+    if not text.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
+        names = [name.encode("latin-1").decode("utf-8", "surrogateescape") for name in names]
+    return names

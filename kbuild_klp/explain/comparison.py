@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from kbuild_klp.explain.instructions import Line, function_lines
+from kbuild_klp.object.function import Line, function_lines
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.source.matching import Run, common_runs
 

@@ -79,7 +79,7 @@ class Explainer:
         self.old = old
         self.new = new
         self.patience = patience
-        self.origins = Origins(DebugSide(old.object), DebugSide(new.object), sources)
+        self.origins = Origins(DebugSide(old.file), DebugSide(new.file), sources)
         self.inlined: dict[str, list[str]] = {}
         self._words = Words(old, new)
 

@@ -12,8 +12,8 @@ from kbuild_klp.changes.classification import Change
 from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.comparison import Comparison, Hunk
-from kbuild_klp.explain.instructions import Line, function_lines
 from kbuild_klp.explain.origins import DebugSide
+from kbuild_klp.object.function import Line, function_lines
 from kbuild_klp.object.view import ObjectView, quote
 
 _ROW = 16  # bytes of data in a line
@@ -86,7 +86,7 @@ class Lister:
         context: int = 3,
     ) -> None:
         self._views = (old, new)
-        self._debug = sides or [DebugSide(view.object) if view else None for view in (old, new)]
+        self._debug = sides or [DebugSide(view.file) if view else None for view in (old, new)]
         self._context = context
 
     def listing(self, change: Change, whole: bool = True) -> Listing:
@@ -244,7 +244,7 @@ class Lister:
         data, references = view.data(parts[0]), view.references(parts[0])
         rows: list[tuple[ListedLine | None, object]] = []
         name = view.part_name(parts[0])
-        widths = {row.kind: row.size for row in view.architecture.relocation_types.values()}
+        widths = {row.kind: row.field.size for row in view.architecture.relocation_types.values()}
         for at in range(0, len(data), _ROW):
             own = [reference for reference in references if at <= reference.place < at + _ROW]
             names = ", ".join(view.describe(reference.row) for reference in own)
@@ -298,6 +298,6 @@ def _paired(comparison: Comparison, hunk: Hunk) -> Iterator[tuple[Line | None, L
     if len(removed) == len(added) or not removed or not added or len(removed) + len(added) > _MOST_PAIRED:
         yield from zip_longest(removed, added)
         return
-    old, new = ([line.instruction.text.partition(" ")[0] for line in lines] for lines in (removed, added))
+    old, new = ([line.text.partition(" ")[0] for line in lines] for lines in (removed, added))
     for _, a0, a1, b0, b1 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         yield from zip_longest(removed[a0:a1], added[b0:b1])

@@ -21,8 +21,8 @@ from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
 from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.explain.comparison import Comparison
-from kbuild_klp.explain.instructions import Line
 from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.object.function import Line
 from kbuild_klp.object.view import ObjectView
 
 _MOST_LOOKED_UP = 200  # instructions of a function

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import zip_longest
 
 from kbuild_klp.changes.reasons import Reason, ReasonKind
-from kbuild_klp.explain.instructions import function_lines
+from kbuild_klp.object.function import function_lines
 from kbuild_klp.object.view import EntryField, ObjectView, SpecialEntry
 
 NAMES = (

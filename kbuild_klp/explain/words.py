@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from kbuild_klp.changes.reasons import Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
-from kbuild_klp.explain.instructions import Line
+from kbuild_klp.object.function import Line
 from kbuild_klp.object.view import ObjectView, Reference, quote
 
 _WORD = 8  # bytes of data that are shown as one
@@ -224,11 +224,12 @@ def _line_kind(a: Line, b: Line) -> ReasonKind:
     """Say what about an instruction is another, where no reference is."""
     if a.is_branch and b.is_branch and a.targets and b.targets:
         return ReasonKind.BRANCH
-    immediate = b.view.architecture.immediate
+    arch = b.view.architecture
     x, y = a.bytes, b.bytes
     if len(x) == len(y) and not (a.is_branch or b.is_branch):
-        was, is_ = immediate(x), immediate(y)
-        if was and len(was) == len(is_) and x[: -len(was)] == y[: -len(is_)]:
+        mask = arch.immediate(x)
+        was, is_ = (int.from_bytes(side, arch.byteorder) & ~mask for side in (x, y))
+        if mask and mask == arch.immediate(y) and was == is_:
             return ReasonKind.CONSTANT
     return ReasonKind.INSTRUCTION
 

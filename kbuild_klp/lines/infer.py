@@ -59,7 +59,7 @@ class LineInference:
     def __init__(self, old: ObjectView, new: ObjectView) -> None:
         self._old = old
         self._new = new
-        self._tables = SourceLines(old.object), SourceLines(new.object)
+        self._tables = SourceLines(old.file), SourceLines(new.file)
 
     def infers(self, function: int, numbers: list[Number]) -> bool:
         """Return True when all ``numbers`` of a function can be taken for lines; ``function`` is its old main part."""
@@ -106,7 +106,7 @@ class LineInference:
 
 def _functions(view: ObjectView) -> dict[str, list[int]]:
     """Return the parts of each function whose name is unique, that have records: others are of no use here."""
-    families = view.digests.families
+    families = view.canonical.families
     found: dict[str, list[int]] = {}
     twice: set[str] = set()
     parts = view.canonical.parts

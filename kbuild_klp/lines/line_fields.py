@@ -76,7 +76,7 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
 
 def _record_fields(view: ObjectView, record: int, place: str) -> Iterator[PlacedLine]:
     section = int(view.canonical.parts.section[record])
-    taken = view.digests.record_lines.get(section)
+    taken = view.canonical.record_lines.get(section)
     if taken is None:
         return
     base, size, rows = taken

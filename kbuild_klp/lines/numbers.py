@@ -20,6 +20,7 @@ import numpy as np
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.view import ObjectView
 
@@ -91,19 +92,20 @@ def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[
 
 def _use(view: ObjectView, part: int, offset: int) -> object:
     """Return how an instruction with an immediate operand is used: see distinct_uses."""
-    data = view.digests.part_data(part)
+    data, starts, _, _ = part_code(view, part)
     arch = view.architecture
-    starts = arch.instruction_starts(data)
     at = bisect_right(starts, offset)
     end = starts[at] if at < len(starts) else len(data)
-    opcode = data[offset : end - len(arch.immediate(data[offset:end]))]
+    instruction = data[offset:end]
+    rest = int.from_bytes(instruction, arch.byteorder) & ~arch.immediate(instruction)
     for reference in own_references(view, part):
         place = view.reference_place(part, reference)
         if place >= end:
-            start = starts[bisect_right(starts, place) - 1]
-            if next(iter(arch.disassemble(data[start : place + 4]))).is_branch:
-                return opcode, *view.digests.target(reference)[2:]
-    return opcode, offset
+            at = bisect_right(starts, place) - 1
+            stop = starts[at + 1] if at + 1 < len(starts) else len(data)
+            if arch.disassemble(data[starts[at] : stop], starts[at], ()).is_branch:
+                return rest, len(instruction), *view.meanings.target(reference)[2:]
+    return rest, len(instruction), offset
 
 
 def ubsan_file(view: ObjectView, part: int, users: Sequence[int]) -> str | None:
@@ -139,7 +141,7 @@ class _Comparison:
     def entries(self, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool) -> Iterator[Number]:
         """Yield what differs; raises DifferentError."""
         for old_part, new_part in zip(old_parts, new_parts, strict=True):
-            before, after = (view.digests.part_data(part) for view, part in self._sides(old_part, new_part))
+            before, after = (view.data(part) for view, part in self._sides(old_part, new_part))
             old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
             is_in_place = len(before) == len(after) or not old_rows
             if not is_function and is_in_place and self._is_identity(before, after):
@@ -169,8 +171,8 @@ class _Comparison:
         """Yield what differs in what references point to, when that is known by content."""
         if not old:
             return
-        before = self.old.digests.rows[np.asarray(old, np.int64)]
-        after = self.new.digests.rows[np.asarray(new, np.int64)]
+        before = self.old.meanings.rows[np.asarray(old, np.int64)]
+        after = self.new.meanings.rows[np.asarray(new, np.int64)]
         # The first word is place and kind; the place of an entry of a special section is its field.
         how = before[:, 0] ^ after[:, 0]
         if (how >> np.uint64(KIND_SHIFT) if is_owner else how).any():
@@ -185,7 +187,7 @@ class _Comparison:
         if ((next(offsets) != next(offsets)) & differs).any():
             raise DifferentError
         for at in differs.nonzero()[0].tolist():
-            if self.old.digests.ordinals.get(old[at]) != self.new.digests.ordinals.get(new[at]):
+            if self.old.meanings.ordinals.get(old[at]) != self.new.meanings.ordinals.get(new[at]):
                 raise DifferentError
             if not (is_owner and is_owner[at]):
                 yield from self._content(old[at], new[at], old)
@@ -207,7 +209,7 @@ class _Comparison:
             return
         self._seen.add((old_part, new_part))
         sides = self._sides(old_part, new_part)
-        contents = [view.digests.content(part) for view, part in sides]
+        contents = [view.meanings.content.of(part) for view, part in sides]
         kinds = {int(view.canonical.parts.kind[part]) for view, part in sides}
         # Code without a name is the replacement of an alternative: it holds no line.
         if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
@@ -227,8 +229,8 @@ class _Comparison:
         if not differing:
             return
         arch = self.new.architecture
-        starts = arch.instruction_starts(before)
-        if starts != arch.instruction_starts(after):
+        starts = part_code(self.old, old_part).starts
+        if starts != part_code(self.new, new_part).starts:
             raise DifferentError
         places = {self.new.reference_place(new_part, index) for index in own_references(self.new, new_part)}
         end = 0
@@ -240,11 +242,14 @@ class _Comparison:
                 raise DifferentError
             start = starts[index]
             end = starts[index + 1] if index + 1 < len(starts) else len(before)
-            was, is_ = arch.immediate(before[start:end]), arch.immediate(after[start:end])
-            field = end - len(is_)
-            if not is_ or len(was) != len(is_) or before[start:field] != after[start:field] or field in places:
+            mask = arch.immediate(after[start:end])
+            was, is_ = (int.from_bytes(side[start:end], arch.byteorder) for side in (before, after))
+            size = end - start
+            is_filled_in = any(mask & arch.bits_at(at, size) for at in range(size) if start + at in places)
+            if not mask or arch.immediate(before[start:end]) != mask or was & ~mask != is_ & ~mask or is_filled_in:
                 raise DifferentError
-            yield Number(immediate_values(was, is_), f"at +{start:#x}", ((old_part, start), (new_part, start)))
+            values = immediate_values(was & mask, is_ & mask, mask)
+            yield Number(values, f"at +{start:#x}", ((old_part, start), (new_part, start)))
 
     def _fields(self, before: bytes, after: bytes, where: str, file: str | None = None) -> Iterator[Number]:
         """Yield the fields of data in which two parts of one length differ."""
@@ -290,11 +295,13 @@ def _differing(before: bytes, after: bytes) -> list[int]:
     return places
 
 
-def immediate_values(was: bytes, is_: bytes) -> NumberPair:
-    """Return what two immediate operands of one width may be: with a sign, and without one."""
-    signed = tuple(int.from_bytes(value, "little", signed=True) for value in (was, is_))
-    plain = tuple(int.from_bytes(value, "little") for value in (was, is_))
-    return NumberPair(tuple(dict.fromkeys(((signed[0], signed[1]), (plain[0], plain[1])))))
+def immediate_values(was: int, is_: int, mask: int) -> NumberPair:
+    """Return what the bits of ``mask`` in two instructions may be: with a sign, and without one."""
+    shift = (mask & -mask).bit_length() - 1
+    sign = (mask >> shift) + 1 >> 1
+    plain = was >> shift, is_ >> shift
+    signed = tuple(value - 2 * sign if value & sign else value for value in plain)
+    return NumberPair(tuple(dict.fromkeys(((signed[0], signed[1]), plain))))
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

@@ -51,9 +51,9 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     users = own_references(view, part)
     sections = view.canonical.parts.section
     for target in dict.fromkeys(map(view.content_part, users)):
-        if target is None or int(sections[target]) in view.digests.record_lines:
+        if target is None or int(sections[target]) in view.canonical.record_lines:
             continue
         file = ubsan_file(view, target, users)
         if file is not None:
-            data = view.digests.part_data(target)
+            data = view.data(target)
             yield LineRecord(file, int.from_bytes(data[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE], "little"))

@@ -48,7 +48,7 @@ class LinkedSymbols:
         kind, binding = symbols["info"] & 0xF, symbols["info"] >> 4
         # scripts/mksysmap: undefined ones, local absolute ones and those for debuggers are not in kallsyms.
         listed = (shndx != elf.SHN_UNDEF) & (kind != elf.STT_FILE) & (kind != elf.STT_SECTION)
-        listed &= ~((shndx == elf.SHN_ABS - 0x10000) & (binding == elf.STB_LOCAL))
+        listed &= ~((shndx == elf.ABSOLUTE) & (binding == elf.STB_LOCAL))
         order = np.flatnonzero(listed)
         if unit == "vmlinux":
             order = order[np.argsort(symbols["value"][order], kind="stable")]

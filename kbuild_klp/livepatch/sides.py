@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.object.canonical import PartKind
+from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -60,8 +60,7 @@ class ObjectSide:
 
     def _tables(self, name: str) -> list[int]:
         """Return which of the object's special tables lie in sections of a name."""
-        tables = self.view.digests.owned.tables
-        return [at for at, table in enumerate(tables) if self._object.section_names[table.section] == name]
+        return [at for at, group in enumerate(self.view.canonical.owned.groups) if group.name == name]
 
     # -- functions ------------------------------------------------------------------------------------------------
 
@@ -71,8 +70,8 @@ class ObjectSide:
         arch = self.view.architecture
         listed = self._tables(arch.trace_section)
         if listed:
-            owned = self.view.digests.owned
-            return frozenset(owned.owner[np.isin(owned.table, listed)].tolist())
+            owned = self.view.canonical.owned
+            return frozenset(owned.owner[np.isin(owned.group, listed)].tolist())
         # objtool makes the list when it sees the linked kernel: the calls are what it will find.
         undefined = np.flatnonzero(self._object.shndx == elf.SHN_UNDEF).tolist()
         symbols = [symbol for symbol in undefined if self._object.symbol_name(symbol) == arch.trace_call]
@@ -132,9 +131,9 @@ class ObjectSide:
     def _keys(self) -> dict[int, list[Key]]:
         """The keys by part: from its jump labels, and from its calls of static calls' trampolines."""
         found: dict[int, dict[Key, None]] = defaultdict(dict)
-        targets, owned = self._canonical.targets, self.view.digests.owned
+        targets, owned = self._canonical.targets, self.view.canonical.owned
         counts = np.diff(owned.reference_at)
-        is_key = np.repeat(np.isin(owned.table, self._tables(_JUMP_TABLE)), counts) & (owned.field == _JUMP_KEY)
+        is_key = np.repeat(np.isin(owned.group, self._tables(_JUMP_TABLE)), counts) & (owned.field == _JUMP_KEY)
         owners = np.repeat(owned.owner, counts)[is_key]
         for part, reference in zip(owners.tolist(), owned.references[is_key].tolist(), strict=True):
             key = self._key(reference, is_call=False)
@@ -157,7 +156,7 @@ class ObjectSide:
             return None
         if symbol >= 0:
             is_local = part >= 0 and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
-            [local] = self.view.digests.families.files.ids(np.array([symbol])) if is_local else [None]
+            [local] = self.view.canonical.sources.ids(np.array([symbol])) if is_local else [None]
             return Key(self._object.symbol_name(symbol), is_call, part >= 0, local)
         return Key(self.view.describe(reference), is_call, True)
 
@@ -202,7 +201,7 @@ class ObjectSide:
                 result[user].add(symbols[symbol])
         return result
 
-    def _users(self, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, set[SymbolId]]:
+    def _users(self, rows: NDArray[np.int64], targets: NDArray[Any]) -> dict[int, set[SymbolId]]:
         """Return the entries in which references stand, by what these refer to."""
         result: dict[int, set[SymbolId]] = defaultdict(set)
         for part, target in set(zip(self._parts_at(rows).tolist(), targets.tolist(), strict=True)):
@@ -217,7 +216,7 @@ class ObjectSide:
         while waiting:
             current = waiting.pop()
             if kinds[current] == PartKind.NAMED:
-                found.add(self._entry_of(self.view.digests.families.parent.get(current, current)))
+                found.add(self._entry_of(self.view.canonical.families.parent.get(current, current)))
             elif kinds[current] != PartKind.OWNED:  # what a special section says is about its owner
                 users = self._users_of_content.get(current, set())
                 if not users:  # nobody's: it is an entry of its own, or in that of its section
@@ -231,14 +230,14 @@ class ObjectSide:
         symbols = self._canonical.part_symbols(part)[:1]
         if not len(symbols):
             return SymbolId(self._canonical.section_name(part))
-        [found] = self.view.digests.families.files.ids(symbols)
+        [found] = self.view.canonical.sources.ids(symbols)
         return found
 
     @cached_property
     def _users_of_content(self) -> dict[int, set[int]]:
         """Who refers to each part that is known by its content."""
         users: dict[int, set[int]] = defaultdict(set)
-        by_content = self.view.digests.by_content
+        by_content = self.view.meanings.by_content
         rows = np.fromiter(by_content, np.int64, len(by_content))
         for user, part in zip(self._parts_at(rows).tolist(), by_content.values(), strict=True):
             users[part].add(user)

@@ -313,6 +313,6 @@ class Survey:
 
 def _time(view: ObjectView | None) -> int:
     try:
-        return 0 if view is None else Path(view.object.path).stat().st_mtime_ns
+        return 0 if view is None else Path(view.file.path).stat().st_mtime_ns
     except OSError:
         return 0

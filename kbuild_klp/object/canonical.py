@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An object in canonical form: its bytes cut into parts, and its references by what they mean.
+"""Objects in canonical form: their bytes cut into parts, and their references by what they mean.
 
-`canonicalize` is the way through: image (one line of addresses), chunks (what symbols cover), references (what
-refers where), parts (every byte in exactly one), targets (what each reference means).
+`canonicalize` is the way through, one step after the other; from its end on nothing of it changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,50 +14,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import architecture
+from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, numbered_candidates
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, memory_of, numbered_candidates
 from kbuild_klp.object.chunks import Chunks, find_chunks, find_gaps
+from kbuild_klp.object.families import Families, find_families
 from kbuild_klp.object.image import Image, build_image
-from kbuild_klp.object.parts import PartKind, Parts, build_parts, chunk_kinds, code_filler, data_filler
+from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, take_record_lines
+from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.object.references import References, find_references
+from kbuild_klp.object.runs import with_end
+from kbuild_klp.object.symbol_sources import Sources
 from kbuild_klp.object.targets import Targets, find_targets, nameless_targets
 from kbuild_klp.special.table import special_table
 
-__all__ = ["CanonicalObject", "PartKind", "canonicalize"]
 
+@dataclass(frozen=True)
+class Canonical:
+    """A batch of objects in canonical form.
 
-@dataclass
-class CanonicalObject:
-    """One object in canonical form.
-
-    ``names`` are those of ``chunks.symbols``, ``dotted`` the positions in it of names that may have
-    lost a number, ``numbered`` of those that did;
-    ``references`` and ``targets`` have a row for each reference, in order of place.
+    ``references`` and ``targets`` have a row for each reference, in order of place; ``owned`` are the entries of
+    special sections, by part; ``record_lines`` the line numbers that were cleared in sections of records; ``numbered``
+    the symbols in whose names there was a compiler's number, by position in ``chunks.symbols``.
     """
 
     image: Image
     chunks: Chunks
-    names: list[str]
-    dotted: list[int]
-    numbered: list[tuple[int, CanonicalName]]
     parts: Parts
     references: References
     targets: Targets
+    sources: Sources
+    families: Families
+    owned: OwnedEntries
+    record_lines: dict[int, RecordLines]
+    numbered: list[tuple[int, CanonicalName]]
 
     @property
-    def object(self) -> ObjectFile:
-        """The ELF file."""
-        return self.image.object
+    def objects(self) -> Objects:
+        """The ELF files."""
+        return self.image.objects
 
     @property
     def warnings(self) -> list[str]:
         """What was not understood, one line each."""
-        return self.image.warnings
+        return [text for _, text in self.image.warnings]
 
     @cached_property
     def first_reference(self) -> NDArray[np.int64]:
         """Index of the first reference of each part; that of part i + 1 ends part i (one element more than parts)."""
-        return np.searchsorted(self.references.place, np.concatenate([self.parts.start, [np.iinfo(np.int64).max]]))
+        return np.searchsorted(self.references.place, with_end(self.parts.start))
 
     @cached_property
     def section_names(self) -> list[str]:
@@ -70,7 +75,12 @@ class CanonicalObject:
     @cached_property
     def single_section_names(self) -> list[str]:
         """The name of each section, with the compiler's number of a symbol that it is named after."""
-        return list(map(canonical_section, self.object.section_names))
+        return list(map(canonical_section, self.objects.section_names))
+
+    @cached_property
+    def memories(self) -> list[bytes]:
+        """For each section what its memory is, where that is not the rule: init memory is given back after boot."""
+        return [memory_of(name).encode("utf-8", "surrogateescape") for name in self.single_section_names]
 
     @cached_property
     def renumbered_sections(self) -> dict[int, str]:
@@ -84,10 +94,16 @@ class CanonicalObject:
         found: dict[int, str] = {}
         if not maybe or not self.numbered:
             return found
-        maybe.difference_update(self.parts.section[self.parts.kind == PartKind.CONTENT].tolist())
+        maybe.difference_update(self.parts.section[self.parts.kind == CONTENT].tolist())
         symbols = self.chunks.symbols[[at for at, _ in self.numbered]]
-        for (at, form), section in zip(self.numbered, self.object.shndx[symbols].tolist(), strict=True):
-            end = f".{self.names[at]}"
+        rows = zip(
+            self.numbered,
+            self.objects.names_of(symbols.tolist()),
+            self.objects.shndx[symbols].tolist(),
+            strict=True,
+        )
+        for (_, form), symbol, section in rows:
+            end = f".{symbol}"
             if section in maybe and names[section].endswith(end):
                 found[section] = names[section].removesuffix(end) + f".{form.text}"
         return found
@@ -104,24 +120,37 @@ class CanonicalObject:
         return self.chunks.symbols[self.chunks.first[chunk] : self.chunks.first[chunk + 1]]
 
 
-def canonicalize(obj: ObjectFile) -> CanonicalObject:
-    """Bring an object into canonical form; raises BadObjectError when it is broken or of an unknown machine."""
-    arch = architecture(obj.machine)
+def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
+    """Bring objects of one machine into canonical form; raises BadObjectError for one that is broken."""
+    objects = Objects([files] if isinstance(files, ObjectFile) else files)
+    arch = architecture(objects.machine)
     if arch is None:
-        raise obj.error(f"ELF machine {obj.machine} is not supported", hint="see kbuild_klp/arch")
-    image = build_image(obj, arch, special_table(arch.name))
+        raise objects.error(0, f"ELF machine {objects.machine} is not supported", hint="see kbuild_klp/arch")
+    if objects.byteorder != arch.byteorder:
+        raise objects.error(0, f"a {objects.byteorder}-endian object", hint=f"{arch.name} is {arch.byteorder}-endian")
+    image, relocations = build_image(objects, arch, special_table(arch.name))
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
-    names = obj.symbol_names_of(chunks.symbols.tolist())
+    names = objects.names_of(chunks.symbols.tolist())
     dotted = numbered_candidates(names)
-    numbered = [(at, form) for at in dotted if (form := canonical_name(names[at])).numbered]
+    numbered = list(_numbered(names, dotted))
     kinds = chunk_kinds(image, chunks, numbered)
 
     filler = code_filler(image, gaps)
-    references = find_references(image, chunks, gaps, filler)
+    references = find_references(image, relocations, chunks, gaps, filler)
+    del relocations
     anonymous = nameless_targets(image, references)
     filler |= data_filler(image, chunks, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
-    image.release_relocations()
-    return CanonicalObject(image, chunks, names, dotted, numbered, parts, references, targets)
+
+    sources = Sources(objects)
+    families = find_families(image, chunks, parts, sources, names, dotted, numbered)
+    owned = sort_by_owner(image, references, targets)
+    lines = take_record_lines(image)
+    image.data.flags.writeable = False
+    return Canonical(image, chunks, parts, references, targets, sources, families, owned, lines, numbered)
+
+
+def _numbered(names: list[str], dotted: Iterable[int]) -> Iterable[tuple[int, CanonicalName]]:
+    return ((at, form) for at in dotted if (form := canonical_name(names[at])).numbered)

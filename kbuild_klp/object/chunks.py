@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.image import Image
-
-_END = np.iinfo(np.int64).max
+from kbuild_klp.object.runs import Numbers, with_end
 
 
 @dataclass(frozen=True)
@@ -27,35 +26,34 @@ class Chunks:
     ``first[i + 1]``; the first of each is the one that names the chunk.
     """
 
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
+    start: Numbers
+    end: Numbers
     section: NDArray[np.int64]
     symbols: NDArray[np.int64]
     first: NDArray[np.int64]
+
+    @property
+    def heads(self) -> NDArray[np.int64]:
+        """The symbol that names each chunk."""
+        return self.symbols[self.first[:-1]]
 
 
 @dataclass(frozen=True)
 class Gaps:
     """What lies between chunks, sorted by address."""
 
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
+    start: Numbers
+    end: Numbers
     section: NDArray[np.int64]
 
 
 def _eligible_symbols(image: Image) -> NDArray[np.int64]:
     """Return the symbols that give bytes a name: defined, in the image, not a label of the assembler."""
-    obj = image.object
-    symbols, shndx = obj.symbols, obj.shndx
-    strings = np.frombuffer(obj.symbol_strings + b"\0\0", np.uint8)
-    name = symbols["name"].astype(np.int64)
-    if bool(np.any(name >= max(len(strings) - 2, 1))):
-        raise obj.error("a symbol's name lies outside the string table", place="symbol table")
-    kind = symbols["info"] & 0xF
-    in_image = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
-    for section in image.owned:
-        in_image &= shndx != section
-    first, second = strings[name], strings[name + 1]
+    objects = image.objects
+    kind = objects.symbols["info"] & 0xF
+    section = np.maximum(objects.shndx, 0)
+    in_image = (objects.shndx > 0) & (image.base[section] >= 0) & ~image.is_owned[section]
+    first, second = objects.first_letters.T
     is_label = ((first == ord(".")) & (second == ord("L"))) | (first == ord("$")) | (first == 0)
     eligible: NDArray[np.bool_] = in_image & (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & ~is_label
     return eligible.nonzero()[0]
@@ -63,12 +61,12 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
 
 def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
     """Sort key of the symbols at one address: which of them names the chunk."""
-    row = image.object.symbols[symbol]
+    row = image.objects.symbols[symbol]
     binding = int(row["info"]) >> 4
-    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.object.symbol_name(symbol))
+    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.objects.symbol_name(symbol))
 
 
-def _by_start_and_size(start: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_start_and_size(start: Numbers, size: Numbers) -> NDArray[np.int64]:
     """Return the order of symbols by address, of those at one address (few) the largest first."""
     order = np.argsort(start, kind="stable")
     is_tie = np.zeros(len(order) + 1, bool)
@@ -81,19 +79,21 @@ def _by_start_and_size(start: NDArray[np.int64], size: NDArray[np.int64]) -> NDA
 
 
 def find_chunks(image: Image) -> Chunks:
-    """Cut the address line by the symbols of the object."""
-    obj = image.object
+    """Cut the address line by the symbols of the objects."""
+    objects = image.objects
     index = _eligible_symbols(image)
-    shndx = obj.shndx[index]
-    value = obj.symbols["value"][index].astype(np.int64)
-    size = obj.symbols["size"][index].astype(np.int64)
-    section_size = obj.sections["size"][shndx].astype(np.int64)
-    if bool(np.any((value < 0) | (value > section_size))):
-        bad = int(index[((value < 0) | (value > section_size)).nonzero()[0][0]])
-        raise obj.error("lies outside its section", place=f"symbol {obj.symbol_name(bad)}")
-    start = image.base[shndx] + value
+    shndx = objects.shndx[index]
+    value = objects.symbols["value"][index].astype(np.int64)
+    size = objects.symbols["size"][index].astype(np.int64)
+    section_size = objects.sections["size"][shndx].astype(np.int64)
+    is_outside = (value < 0) | (value > section_size)
+    if is_outside.any():
+        bad = int(index[is_outside.nonzero()[0][0]])
+        raise objects.symbol_error(bad, "lies outside its section", f"symbol {objects.symbol_name(bad)}")
+    start = image.base[shndx] + value.astype(image.base.dtype)
     # A size that runs over the end of the section (assembly) covers what there is; the size itself is compared too.
-    end = start + np.minimum(np.where(size < 0, section_size, size), section_size - value)
+    covered = np.minimum(np.where(size < 0, section_size, size), section_size - value)
+    end = start + covered.astype(image.base.dtype)
     order = _by_start_and_size(start, size)
     index, start, end, shndx = index[order], start[order], end[order], shndx[order]
 
@@ -110,9 +110,8 @@ def find_chunks(image: Image) -> Chunks:
     if len(empty):
         # A compiler's variable of no bytes covers nothing; a label does.
         empty = empty[[symbol not in image.empty_variables for symbol in index[first[empty]].tolist()]]
-        limit = image.base[chunk_section[empty]] + obj.sections["size"][chunk_section[empty]].astype(np.int64)
-        following = np.concatenate([chunk_start[1:], [_END]])[empty]
-        chunk_end[empty] = np.minimum(limit, following)
+        following = with_end(chunk_start[1:])[empty]
+        chunk_end[empty] = np.minimum(image.end[chunk_section[empty]], following)
     for i in (bounds[1:] - bounds[:-1] > 1).nonzero()[0].tolist():
         group = index[bounds[i] : bounds[i + 1]]
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
@@ -123,15 +122,12 @@ def find_chunks(image: Image) -> Chunks:
 
 def find_gaps(image: Image, chunks: Chunks) -> Gaps:
     """Return what the chunks leave over of each section (tables of owned entries excepted)."""
-    keep = np.ones(len(image.order), bool)
-    for owned in image.owned:
-        keep[image.order == owned] = False
+    keep = ~image.is_owned[image.order]
     start = np.concatenate([image.starts[keep], chunks.end])
     section = np.concatenate([image.order[keep], chunks.section])
-    limit = image.base[section] + image.object.sections["size"][section].astype(np.int64)
-    following = np.concatenate([chunks.start, [_END]])
+    following = with_end(chunks.start)
     first = following[np.searchsorted(chunks.start, image.starts[keep], "left")]
-    end = np.minimum(limit, np.concatenate([first, following[1:]]))
+    end = np.minimum(image.end[section], np.concatenate([first, following[1:]]))
     real = (end > start).nonzero()[0]
     real = real[np.argsort(start[real], kind="stable")]
     return Gaps(start[real], end[real], section[real])

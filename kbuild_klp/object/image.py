@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One line of addresses for a whole object, so that everything after works on whole tables at once.
+"""One line of addresses for all objects of a batch, so that everything after works on whole tables at once.
 
 All allocated sections that count are laid behind each other: machine code first (it is decoded in one go), other
 content next, sections without content (.bss) last. Between sections lies a guard, so that one past the end of a
@@ -9,6 +9,7 @@ section is never the start of another. An address in this line is called *linear
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,56 +18,69 @@ from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import ObjectFile, Relocations
+from kbuild_klp.elf.objects import Objects, Relocations
 from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.object.runs import Numbers, run_bounds, run_rows, run_starts
 from kbuild_klp.special.table import SectionClass, SpecialSection, SpecialTable
 
 GUARD = 16
 """Bytes between two sections; also what the instruction decoder may look at behind the last one."""
 
 _SIZE_LIMIT = 1 << 40  # a .bss larger than any address space is a broken header
+_NARROW = 1 << 30
 
 
 @dataclass(frozen=True)
-class OwnedTable:
-    """A special section whose entries belong to functions, with the row that fits it."""
+class SpecialGroup:
+    """Sections of one name for which the same row of the table fits; entries have ``entry_size`` bytes."""
 
-    section: int
+    name: str
     row: SpecialSection
     entry_size: int
+    sections: NDArray[np.int64]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Image:
-    """The linear address space of an object.
+    """The linear address space of a batch.
 
     ``base[section]`` is the linear address of a section's start, or -1 for one that is not in it; ``order`` lists
-    the sections in it by address; ``data`` is the content (writable, sections without content left out);
-    ``code_end`` the end of machine code in it; ``relocations`` are sorted by ``places``, the linear addresses at which
-    they apply; ``owned`` and ``records`` the special tables found, by section.
-    ``derived`` names the sections left out of every checksum, ``warnings`` what was not understood.
+    the sections in it by address; ``data`` is the content (writable, sections without content left out), which
+    ``buffer`` holds; ``code_end`` is the end of machine code in it; ``places`` are the linear addresses at which
+    relocations apply, sorted; ``owned`` and ``records`` are the special tables found, by name.
+    ``derived`` names the sections left out of every checksum, ``warnings`` what was not understood of which object.
     """
 
-    object: ObjectFile
+    objects: Objects
     architecture: Architecture
-    base: NDArray[np.int64]
+    base: Numbers
     order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    starts: Numbers
+    sizes: Numbers
+    buffer: bytearray
     data: NDArray[np.uint8]
     code_end: int
-    relocations: Relocations
-    places: NDArray[np.int64]
-    owned: dict[int, OwnedTable]
-    records: dict[int, OwnedTable]
+    places: Numbers
+    owned: list[SpecialGroup]
+    records: list[SpecialGroup]
     derived: list[int]
-    warnings: list[str]
+    warnings: list[tuple[int, str]]
 
-    def release_relocations(self) -> None:
-        """Forget the relocations, a quarter of what a large object takes: References says all that they said."""
-        self.object.release_pages()
-        self.relocations = self.relocations.take(np.empty(0, np.int64))
-        self.places = np.empty(0, np.int64)
+    @cached_property
+    def is_owned(self) -> NDArray[np.bool_]:
+        """Whether each section is a table of which the entries belong to others."""
+        return self._marked(self.owned)
+
+    @cached_property
+    def is_record(self) -> NDArray[np.bool_]:
+        """Whether each section holds records of one layout."""
+        return self._marked(self.records)
+
+    def _marked(self, groups: list[SpecialGroup]) -> NDArray[np.bool_]:
+        result = np.zeros(len(self.base), bool)
+        for group in groups:
+            result[group.sections] = True
+        return result
 
     @cached_property
     def empty_variables(self) -> dict[int, str]:
@@ -75,120 +89,140 @@ class Image:
         Where one lies is chance, and it is no other name of what starts there: struct lock_class_key without lockdep,
         include/linux/lockdep_types.h.
         """
-        symbols = self.object.symbols
+        symbols = self.objects.symbols
         is_empty = (symbols["info"] == elf.STB_LOCAL << 4 | elf.STT_OBJECT) & (symbols["size"] == 0)
-        is_empty &= (symbols["other"] == 0) & (self.object.shndx > 0)
+        is_empty &= (symbols["other"] == 0) & (self.objects.shndx > 0)
         found = is_empty.nonzero()[0].tolist()
-        names = ((symbol, canonical_name(self.object.symbol_name(symbol))) for symbol in found)
+        names = ((symbol, canonical_name(self.objects.symbol_name(symbol))) for symbol in found)
         return {symbol: name.text for symbol, name in names if name.numbered}
 
     def section_at(self, address: int) -> int:
         """Return the section in which a linear address lies (one past its end included)."""
         return int(self.order[np.searchsorted(self.starts, address, "right") - 1])
 
-    def end(self, section: int) -> int:
-        """Return the linear address one past the end of a section."""
-        return int(self.base[section] + self.object.sections["size"][section])
-
-
-def _derived_sections(obj: ObjectFile, allocated: list[int], table: SpecialTable) -> list[int]:
-    rows = [(index, table.rows(obj.section_names[index])) for index in allocated]
-    return [index for index, found in rows if found and found[0].section_class is SectionClass.DERIVED]
-
-
-def _classify(
-    obj: ObjectFile, sections: list[int], relocations: Relocations, table: SpecialTable
-) -> tuple[dict[int, OwnedTable], dict[int, OwnedTable], list[str]]:
-    """Find the row that fits each special section: owned tables, record tables, and warnings where none does."""
-    owned: dict[int, OwnedTable] = {}
-    records: dict[int, OwnedTable] = {}
-    warnings: list[str] = []
-    for index in sections:
-        rows = table.rows(obj.section_names[index])
-        size = int(obj.sections["size"][index])
-        if not rows or not size:
-            continue
-        offsets = relocations.offset[relocations.section == index]
-        for row in rows:
-            entry = row.entry_size(size, offsets)
-            if entry:
-                target = owned if row.section_class is SectionClass.OWNED else records
-                target[index] = OwnedTable(index, row, entry)
-                break
-        else:
-            warnings.append(
-                f"{obj.path}: section {obj.section_names[index]}: no row of special.toml fits its {size} bytes "
-                f"and {len(offsets)} relocations; compared as plain data"
-            )
-    return owned, records, warnings
+    @cached_property
+    def end(self) -> Numbers:
+        """The linear address one past the end of each section, as ``base``."""
+        end = self.base.copy()
+        end[self.order] += self.sizes
+        return end
 
 
 # Elf64_Nhdr of a build id (name size 4, any size, type NT_GNU_BUILD_ID) and its name.
 _BUILD_ID = re.compile(rb"\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03\0\0\0GNU\0")
 
 
-def _clear_build_ids(data: NDArray[np.uint8]) -> None:
+def _clear_build_ids(buffer: bytearray) -> None:
     """Clear build ids in embedded ELF images (the vdso): digests of everything, debug information included."""
-    for match in _BUILD_ID.finditer(data.data):
+    for match in list(_BUILD_ID.finditer(buffer)):
         size = match[1][0]
-        data[match.end() : match.end() + size] = 0
+        buffer[match.end() : match.end() + size] = bytes(size)
 
 
-def build_image(obj: ObjectFile, architecture: Architecture, table: SpecialTable) -> Image:
-    """Lay out the allocated sections of ``obj``; raises BadObjectError for impossible sizes."""
-    headers = obj.sections
+def build_image(objects: Objects, architecture: Architecture, table: SpecialTable) -> tuple[Image, Relocations]:
+    """Lay out the allocated sections of a batch; raises BadObjectError for impossible sizes.
+
+    The relocations, in the order of their places, are not part of it: nobody needs them once there are References.
+    """
+    headers = objects.sections
     flags, types, size = headers["flags"], headers["type"], headers["size"].astype(np.int64)
     counts = (flags & elf.SHF_ALLOC) != 0
-    derived = _derived_sections(obj, counts.nonzero()[0].tolist(), table)
+    special = _special_sections(objects, counts.nonzero()[0], table)
+    rows_of = {name: table.rows(name) for name in special}
+    is_derived = {name for name, rows in rows_of.items() if rows[0].section_class is SectionClass.DERIVED}
+    derived = [section for name in is_derived for section in special.pop(name)]
     counts[derived] = False
     allocated = counts.nonzero()[0]
     rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))
     order = allocated[np.argsort(rank, kind="stable")]
-    rank = np.sort(rank, kind="stable")
+    count_code, count_content = np.searchsorted(np.sort(rank), [0, 1], "right").tolist()
     sizes = size[order]
-    if len(sizes) and (int(sizes.min()) < 0 or int(sizes.max()) > _SIZE_LIMIT):
-        raise obj.error("a section is larger than any address space", place="section header table")
-    starts = np.zeros(len(order), np.int64)
-    if len(order):
-        np.cumsum(sizes[:-1] + GUARD, out=starts[1:])
-    base = np.full(len(headers), -1, np.int64)
+    is_impossible = (sizes < 0) | (sizes > _SIZE_LIMIT)
+    if is_impossible.any():
+        bad = int(order[is_impossible][0])
+        raise objects.section_error(bad, "a section is larger than any address space", "section header table")
+    relocations = objects.relocations(order)
+    starts = run_starts(sizes + GUARD)
+    is_narrow = starts[-1] < _NARROW and (np.abs(relocations.addend) < _NARROW).all()
+    numbers = np.dtype(np.int32 if is_narrow else np.int64)
+    starts, sizes = starts[:-1].astype(numbers), sizes.astype(numbers)
+    base = np.full(len(headers), -1, numbers)
     base[order] = starts
+    owned, records, warnings = _classify(objects, special, rows_of, relocations)
 
-    relocations = obj.relocations(order)
-    owned, records, warnings = _classify(obj, allocated.tolist(), relocations, table)
-    count_code = int(np.searchsorted(rank, 0, "right"))
-    count_content = int(np.searchsorted(rank, 1, "right"))
-    total = int(starts[count_content - 1] + sizes[count_content - 1]) if count_content else 0
-    if int(sizes[:count_content].sum()) > obj.size:
-        raise obj.error("sections overlap or end behind the end of the file", place="section header table")
-    data = np.zeros(total + GUARD, np.uint8)
-    for section, start, length in zip(
-        order[:count_content].tolist(),
-        starts[:count_content].tolist(),
-        sizes[:count_content].tolist(),
-        strict=True,
-    ):
-        if length:
-            data[start : start + length] = obj.section_array(section)
-    _clear_build_ids(data)
+    content = order[:count_content]
+    _check_size(objects, content)
+    pieces = [piece for section in objects.contents(content) for piece in (section.data, bytes(GUARD))]
+    buffer = bytearray().join(pieces or [bytes(GUARD)])
+    objects.release_pages()
+    _clear_build_ids(buffer)
     code_end = int(starts[count_code - 1] + sizes[count_code - 1]) if count_code else 0
-    place = base[relocations.section] + relocations.offset
-    if bool(np.any(place[1:] < place[:-1])):  # compilers write them in order
+    place = base[relocations.section]
+    place += relocations.offset.astype(numbers)
+    if (place[1:] < place[:-1]).any():  # compilers write them in order
         by_place = np.argsort(place, kind="stable")
         relocations, place = relocations.take(by_place), place[by_place]
-    return Image(
-        obj,
-        architecture,
-        base,
-        order,
-        starts,
-        sizes,
-        data,
-        code_end,
-        relocations,
-        place,
-        owned,
-        records,
-        derived,
-        warnings,
-    )
+    data = np.frombuffer(buffer, np.uint8)
+    layout = base, order, starts, sizes, buffer, data, code_end
+    return Image(objects, architecture, *layout, place, owned, records, derived, warnings), relocations
+
+
+def _check_size(objects: Objects, sections: NDArray[np.int64]) -> None:
+    """Refuse an object whose sections hold more than the file does."""
+    sizes = objects.sections["size"][sections].astype(np.float64)
+    totals = np.bincount(objects.section_object[sections], sizes, len(objects.files))
+    for number in (totals > [file.size for file in objects.files]).nonzero()[0].tolist():
+        message = "sections overlap or end behind the end of the file"
+        raise objects.error(number, message, "section header table")
+
+
+# -- special sections -------------------------------------------------------------------------------------------------
+
+
+def _special_sections(objects: Objects, sections: NDArray[np.int64], table: SpecialTable) -> dict[str, list[int]]:
+    """Return those of ``sections`` for which the table has rows, by name."""
+    found: dict[str, list[int]] = defaultdict(list)
+    listed = sections.tolist()
+    for section, name in zip(listed, map(objects.section_names.__getitem__, listed), strict=True):
+        if table.rows(name):
+            found[name].append(section)
+    return found
+
+
+def _classify(
+    objects: Objects,
+    special: dict[str, list[int]],
+    rows_of: dict[str, tuple[SpecialSection, ...]],
+    relocations: Relocations,
+) -> tuple[list[SpecialGroup], list[SpecialGroup], list[tuple[int, str]]]:
+    """Find the row that fits each special section: owned tables, record tables, and warnings where none does."""
+    owned: list[SpecialGroup] = []
+    records: list[SpecialGroup] = []
+    warnings: list[tuple[int, str]] = []
+    # The relocations of a section stand behind each other.
+    first, end = run_bounds(relocations.section)
+    first_row, count = np.zeros((2, len(objects.sections)), np.int64)
+    first_row[relocations.section[first]], count[relocations.section[first]] = first, end - first
+    # By name: their order in the object is that of first use, which any function may change.
+    for name in sorted(special):
+        sections = np.array([index for index in special[name] if objects.sections["size"][index]], np.int64)
+        if not len(sections):
+            continue
+        sizes = objects.sections["size"][sections].astype(np.int64)
+        offsets = relocations.offset[run_rows(first_row[sections], count[sections])]
+        mine = np.repeat(np.arange(len(sections)), count[sections])
+        left = np.ones(len(sections), bool)
+        for row in rows_of[name]:
+            entry = np.where(left, row.entry_sizes(sizes, mine, offsets), 0)
+            for size in sorted({*entry.tolist()} - {0}):
+                group = SpecialGroup(name, row, size, sections[entry == size])
+                (owned if row.section_class is SectionClass.OWNED else records).append(group)
+            left &= entry == 0
+        for section in sections[left].tolist():
+            owner, size = int(objects.section_object[section]), int(objects.sections["size"][section])
+            text = (
+                f"{objects.files[owner].path}: section {name}: no row of special.toml fits its {size} bytes and "
+                f"{int(count[section])} relocations; compared as plain data"
+            )
+            warnings.append((owner, text))
+    return owned, records, warnings

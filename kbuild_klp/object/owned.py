@@ -2,29 +2,35 @@
 """Tables whose entries belong to functions: alternatives, exception table, jump labels, bug table and so on.
 
 Each entry is given to the part into which its `owner` reference points. The entries of one owner stand behind each
-other, those of one table in their order, which is the order in which the kernel applies them.
+other, those of one table in their order, which is the order in which the kernel applies them. Line numbers are taken
+out of them, and out of records (sections of variables of one layout): they are kept apart from all else.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.object.canonical import CanonicalObject
-from kbuild_klp.object.image import OwnedTable
+from kbuild_klp.object.image import Image, SpecialGroup
+from kbuild_klp.object.references import References
+from kbuild_klp.object.runs import run_bounds, run_rows, run_starts
+from kbuild_klp.object.targets import Targets, rows_of_group
 from kbuild_klp.special.table import LineField
 
 NOBODY = -1
 """The owner of entries that point to no part of the image."""
 
+LINE_SIZE = 4
+"""Bytes of a line number that was taken out: little-endian, whatever the object is."""
+
 
 class OwnedEntries(NamedTuple):
     """The entries of all special sections that belong to others, sorted by owner, then by section name.
 
-    One row an entry: ``owner`` the part, ``table`` an index into ``tables``. Its bytes, references and line fields
+    One row an entry: ``owner`` the part, ``group`` an index into ``groups``. Its bytes, references and line fields
     cleared, are ``data[data_at[i] : data_at[i + 1]]``; its references the rows ``reference_at[i]`` to
     ``reference_at[i + 1]`` of these: ``references`` indices into References, ``field`` the place in the entry,
     ``is_owner`` marks those that name the owner.
@@ -32,9 +38,9 @@ class OwnedEntries(NamedTuple):
     nothing (an alternative that replaces by nothing points at whatever lies there).
     """
 
-    tables: list[OwnedTable]
+    groups: list[SpecialGroup]
     owner: NDArray[np.int64]
-    table: NDArray[np.int64]
+    group: NDArray[np.int64]
     data: bytes
     data_at: NDArray[np.int64]
     references: NDArray[np.int64]
@@ -42,11 +48,21 @@ class OwnedEntries(NamedTuple):
     field: NDArray[np.int64]
     is_owner: NDArray[np.bool_]
     lines: dict[int, bytes]
-    unused: list[int]
+    unused: NDArray[np.int64]
+
+
+class RecordLines(NamedTuple):
+    """The line numbers taken out of a section of records: its linear address, the size of a record, a row a record."""
+
+    base: int
+    size: int
+    rows: NDArray[np.uint8]
 
 
 class _Table(NamedTuple):
-    """One section: a row an entry (``entries``, ``owner``, ``counts`` of references), a row a reference (the rest)."""
+    """A group of tables: a row an entry (``entries``, ``owner``, ``counts`` of references), a row a reference (the
+    rest).
+    """
 
     entries: NDArray[np.uint8]
     owner: NDArray[np.int64]
@@ -56,108 +72,126 @@ class _Table(NamedTuple):
     is_owner: NDArray[np.bool_]
 
 
-def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...]) -> NDArray[np.uint8]:
-    """Clear the line fields of ``entries`` (shape n, size) in place; return what was in them (shape n, 4 * fields)."""
-    taken = np.zeros((len(entries), 4 * len(fields)), np.uint8)
+def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...], byteorder: str) -> NDArray[np.uint8]:
+    """Clear the line fields of ``entries`` (shape n, size) in place; return what was in them (shape n, 4 * fields).
+
+    A field is the lowest bits of a word, where compilers put the first bit field on little-endian machines; on
+    big-endian ones that are its highest. The word has as few bytes as hold the field, or four if that is a part of one.
+    """
+    taken = np.zeros((len(entries), LINE_SIZE * len(fields)), np.uint8)
     for index, field in enumerate(fields):
-        # A field of up to 32 bits in little-endian order: whole bytes first, then the low bits of the next.
-        for byte in range((field.bits + 7) // 8):
-            mask = (1 << min(8, field.bits - 8 * byte)) - 1
-            taken[:, 4 * index + byte] = entries[:, field.offset + byte] & mask
-            entries[:, field.offset + byte] &= 0xFF ^ mask
+        whole, rest = divmod(field.bits, 8)
+        size = LINE_SIZE if rest else whole
+        word = np.zeros(len(entries), np.uint32)
+        for byte in range(size):
+            shift = 8 * (byte if byteorder == "little" else size - 1 - byte)
+            word |= entries[:, field.offset + byte].astype(np.uint32) << np.uint32(shift)
+        low = 0 if byteorder == "little" else 8 * size - field.bits
+        mask = ((1 << field.bits) - 1) << low
+        for byte in range(size):
+            shift = 8 * (byte if byteorder == "little" else size - 1 - byte)
+            entries[:, field.offset + byte] &= 0xFF ^ (mask >> shift & 0xFF)
+        line = (word & np.uint32(mask)) >> np.uint32(low)
+        taken[:, LINE_SIZE * index : LINE_SIZE * (index + 1)] = line.astype("<u4")[:, None].view(np.uint8)
     return taken
 
 
-def _read_table(canonical: CanonicalObject, table: OwnedTable) -> _Table:
-    image, references, targets = canonical.image, canonical.references, canonical.targets
-    base, size = int(image.base[table.section]), table.entry_size
-    count = int(image.object.sections["size"][table.section]) // size
-    entries = image.data[base : base + count * size].reshape(count, size)
-    low, high = np.searchsorted(references.place, [base, base + count * size]).tolist()
-    record, field = np.divmod(references.place[low:high] - base, size)
-    is_owner = field == table.row.owner
-    owner = np.full(count, NOBODY, np.int64)
-    owner[record[is_owner]] = targets.part[low:high][is_owner]
-    return _Table(entries, owner, np.bincount(record, minlength=count), np.arange(low, high), field, is_owner)
+def _content(image: Image, group: SpecialGroup) -> NDArray[np.uint8]:
+    """Return the entries of a group, one a row: a copy."""
+    start, size = image.base[group.sections], group.entry_size
+    counts = image.objects.sections["size"][group.sections].astype(np.int64) // size
+    first = np.repeat(start, counts) + (run_rows(np.zeros(len(counts), np.int64), counts) * size)
+    entries: NDArray[np.uint8] = image.data[first[:, None] + np.arange(size)]
+    return entries
 
 
-def _unused_content(table: OwnedTable, read: _Table) -> list[int]:
-    """Return the references of a table to content of no length."""
-    content = table.row.content
+def _read_group(image: Image, group: SpecialGroup, references: References, targets: Targets) -> _Table:
+    entries = _content(image, group)
+    found = rows_of_group(image, group, references)
+    is_owner = found.field == group.row.owner
+    owner = np.full(len(entries), NOBODY, np.int64)
+    owner[found.entry[is_owner]] = targets.part[found.rows[is_owner]]
+    counts = np.bincount(found.entry, minlength=len(entries))
+    return _Table(entries, owner, counts, found.rows, found.field, is_owner)
+
+
+def _unused_content(group: SpecialGroup, read: _Table) -> NDArray[np.int64]:
+    """Return the references of a group to content of no length."""
+    content = group.row.content
     if content is None:
-        return []
-    is_empty = read.entries[:, content.length % table.entry_size] == 0
-    unused = np.repeat(is_empty, read.counts) & (read.field == content.reference)
-    found: list[int] = read.references[unused].tolist()
-    return found
+        return read.references[:0]
+    is_empty = read.entries[:, content.length % group.entry_size] == 0
+    unused: NDArray[np.int64] = read.references[np.repeat(is_empty, read.counts) & (read.field == content.reference)]
+    return unused
 
 
 def _add_lines(lines: dict[int, bytes], owner: NDArray[np.int64], taken: NDArray[np.uint8]) -> None:
-    """Add the line numbers of a table's entries to those of their owners."""
+    """Add the line numbers of a group's entries to those of their owners."""
     order = np.argsort(owner, kind="stable")
     owner = owner[order]
-    text = taken[order].tobytes()
-    bounds = [0, *((owner[1:] != owner[:-1]).nonzero()[0] + 1).tolist(), len(owner)]
-    size = taken.shape[1]
-    for start, end in itertools.pairwise(bounds):
-        part = int(owner[start])
+    text, size = taken[order].tobytes(), taken.shape[1]
+    starts, ends = run_bounds(owner)
+    for part, start, end in zip(owner[starts].tolist(), starts.tolist(), ends.tolist(), strict=True):
         lines[part] = lines.get(part, b"") + text[start * size : end * size]
 
 
-def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each of several runs starts when they stand behind each other, and where the last one ends."""
-    starts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts
+def take_record_lines(image: Image) -> dict[int, RecordLines]:
+    """Clear the line numbers in sections of records, and return what was in them, by section."""
+    taken = {}
+    for group in image.records:
+        for section in group.sections.tolist() if group.row.lines else ():
+            base, size = int(image.base[section]), group.entry_size
+            count = int(image.objects.sections["size"][section]) // size
+            view = image.data[base : base + count * size].reshape(count, size)
+            taken[section] = RecordLines(base, size, take_lines(view, group.row.lines, image.architecture.byteorder))
+    return taken
 
 
-def sort_by_owner(canonical: CanonicalObject) -> OwnedEntries:
-    """Read all special sections of an object and sort their entries by the part that owns them."""
-    image, names = canonical.image, canonical.object.section_names
-    # By name: their order in the object is that of first use, which any function may change.
-    tables = [image.owned[section] for section in sorted(image.owned, key=lambda index: (names[index], index))]
+def sort_by_owner(image: Image, references: References, targets: Targets) -> OwnedEntries:
+    """Read all special sections of a batch and sort their entries by the part that owns them."""
     lines: dict[int, bytes] = {}
     none = np.empty(0, np.int64)
-    if not tables:
+    if not image.owned:
         zero = np.zeros(1, np.int64)
-        return OwnedEntries([], none, none, b"", zero, none, zero, none, none.astype(bool), lines, [])
+        return OwnedEntries([], none, none, b"", zero, none, zero, none, none.astype(bool), lines, none)
     read = []
-    unused = []
-    for table in tables:
-        found = _read_table(canonical, table)
-        unused += _unused_content(table, found)
-        if table.row.lines:
-            found = found._replace(entries=found.entries.copy())
-            _add_lines(lines, found.owner, take_lines(found.entries, table.row.lines))
+    for group in image.owned:
+        found = _read_group(image, group, references, targets)
         read.append(found)
+        if group.row.lines:
+            _add_lines(lines, found.owner, take_lines(found.entries, group.row.lines, image.architecture.byteorder))
 
     owner = np.concatenate([found.owner for found in read])
     lengths = [len(found.owner) for found in read]
     order = np.argsort(owner, kind="stable")
-    data_at = _starts(np.repeat([table.entry_size for table in tables], lengths)[order])
+    data_at = run_starts(np.repeat([group.entry_size for group in image.owned], lengths)[order])
     place = np.empty(len(order), np.int64)
     place[order] = data_at[:-1]
     data = np.empty(int(data_at[-1]), np.uint8)
-    start = 0
-    for found in read:
-        end = start + len(found.owner)
-        data[place[start:end, None] + np.arange(found.entries.shape[1])] = found.entries
-        start = end
+    for found, start in _with_starts(read, lengths):
+        mine = place[start : start + len(found.owner), None]
+        data[mine + np.arange(found.entries.shape[1])] = found.entries
 
     counts = np.concatenate([found.counts for found in read])
-    first = _starts(counts)[:-1][order]
-    reference_at = _starts(counts[order])
-    rows = np.arange(reference_at[-1]) + np.repeat(first - reference_at[:-1], counts[order])
+    rows = run_rows(run_starts(counts)[:-1][order], counts[order])
     return OwnedEntries(
-        tables,
+        image.owned,
         owner[order],
-        np.repeat(np.arange(len(tables)), lengths)[order],
+        np.repeat(np.arange(len(read)), lengths)[order],
         data.tobytes(),
         data_at,
         np.concatenate([found.references for found in read])[rows],
-        reference_at,
+        run_starts(counts[order]),
         np.concatenate([found.field for found in read])[rows],
         np.concatenate([found.is_owner for found in read])[rows],
         lines,
-        unused,
+        np.concatenate([_unused_content(group, found) for group, found in zip(image.owned, read, strict=True)]),
     )
+
+
+def _with_starts(read: list[_Table], lengths: list[int]) -> Iterator[tuple[_Table, int]]:
+    """Yield groups with the number of entries before each."""
+    start = 0
+    for found, length in zip(read, lengths, strict=True):
+        yield found, start
+        start += length

@@ -17,6 +17,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.image import Image
+from kbuild_klp.object.runs import Numbers, sorted_unique, with_end
 
 
 class PartKind(enum.IntEnum):
@@ -48,13 +49,13 @@ _WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug"})
 class Parts:
     """All parts, sorted by address, one array per column; ``chunk`` is the index of the chunk or -1."""
 
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
+    start: Numbers
+    end: Numbers
     section: NDArray[np.int64]
     kind: NDArray[np.int8]
     chunk: NDArray[np.int64]
 
-    def at(self, address: NDArray[np.int64]) -> NDArray[np.int64]:
+    def at(self, address: Numbers) -> NDArray[np.int64]:
         """Return the index of the part in which (or at the end of which) each address lies."""
         return np.searchsorted(self.start, address, "right") - 1
 
@@ -65,15 +66,15 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
     ``numbered`` are the positions in ``chunks.symbols`` of the names that lost a number, and what is left of them.
     """
     kinds = np.full(len(chunks.start), NAMED, np.int8)
-    flags = image.object.sections["flags"]
-    info = image.object.symbols["info"]
+    flags = image.objects.sections["flags"]
+    info = image.objects.symbols["info"]
     if not numbered:
         return kinds
     at = np.array([at for at, _ in numbered])
     chunk = np.searchsorted(chunks.first, at, "right") - 1
     section = chunks.section[chunk]
     is_local = info[chunks.symbols[at]] >> 4 == elf.STB_LOCAL
-    is_record = np.isin(section, list(image.records))
+    is_record = image.is_record[section]
     is_bare = np.array([name.text in _WRITABLE_CONTENT for _, name in numbered])
     read_only, is_code = flags[section] & elf.SHF_WRITE == 0, flags[section] & elf.SHF_EXECINSTR != 0
     names_chunk = chunks.first[chunk] == at  # else it is an alias or an inner label
@@ -89,21 +90,20 @@ def code_filler(image: Image, gaps: Gaps) -> NDArray[np.bool_]:
     result = np.zeros(len(gaps.start), bool)
     is_code = gaps.start < image.code_end
     has_relocation = np.searchsorted(image.places, gaps.start) != np.searchsorted(image.places, gaps.end)
-    is_whole = gaps.end - gaps.start == image.object.sections["size"][gaps.section].astype(np.int64)
+    is_whole = gaps.end - gaps.start == image.objects.sections["size"][gaps.section].astype(np.int64)
     maybe = (is_code & ~has_relocation & ~is_whole).nonzero()[0]
-    content = image.data.data
     filler = image.architecture.is_filler
     starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
-    result[maybe] = [filler(bytes(content[start:end])) for start, end in zip(starts, ends, strict=True)]
+    result[maybe] = [filler(bytes(image.buffer[start:end])) for start, end in zip(starts, ends, strict=True)]
     return result
 
 
-def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: Numbers) -> NDArray[np.bool_]:
     """Say which gaps in data are alignment: zeros, fewer than the section's alignment, to which nobody refers.
 
     ``targets`` are the sorted linear addresses to which something refers that names no symbol.
     """
-    headers = image.object.sections
+    headers = image.objects.sections
     result = np.zeros(len(gaps.start), bool)
     # A reference to the very start of a gap is one past the end of what stands before it.
     has_target = np.searchsorted(targets, gaps.start, "right") != np.searchsorted(targets, gaps.end)
@@ -118,23 +118,22 @@ def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: NDArray[np.in
         at_head[at_head] = chunks.start[behind] != heads
     quiet = (gaps.start >= image.code_end) & ~has_target & ~has_relocation & ~mergeable & ~at_head & short
     result[quiet & no_content] = True
-    content = image.data.data
     maybe = (quiet & ~no_content).nonzero()[0]
     starts, ends = gaps.start[maybe].tolist(), gaps.end[maybe].tolist()
-    result[maybe] = [not any(content[start:end]) for start, end in zip(starts, ends, strict=True)]
+    result[maybe] = [not any(image.buffer[start:end]) for start, end in zip(starts, ends, strict=True)]
     return result
 
 
-def _whole_constants(image: Image, gaps: Gaps, cut: NDArray[np.int64]) -> NDArray[np.int64]:
+def _whole_constants(image: Image, gaps: Gaps, cut: Numbers) -> Numbers:
     """Return where to cut so that a constant (.rodata.cst*) stays whole: a place inside it is an offset in it."""
-    headers = image.object.sections
+    headers = image.objects.sections
     gap = np.searchsorted(gaps.start, cut, "right") - 1
     section = gaps.section[gap]
     size = np.where(headers["flags"][section] & elf.SHF_MERGE != 0, headers["entsize"][section].astype(np.int64), 1)
     start = image.base[section]
     whole = cut - (cut - start) % np.maximum(size, 1)
     # The gap itself starts a piece already.
-    return np.unique(whole[whole > gaps.start[gap]])
+    return sorted_unique(whole[whole > gaps.start[gap]])
 
 
 def build_parts(
@@ -143,30 +142,28 @@ def build_parts(
     kinds: NDArray[np.int8],
     gaps: Gaps,
     filler: NDArray[np.bool_],
-    targets: NDArray[np.int64],
+    targets: Numbers,
 ) -> Parts:
     """Put chunks, gaps (cut at ``targets``, sorted, each once) and owned tables into one sorted table."""
-    headers = image.object.sections
+    headers = image.objects.sections
     gap_flags = headers["flags"][gaps.section]
     strings = ((gap_flags & elf.SHF_STRINGS) != 0) & (headers["entsize"][gaps.section] == 1)
     kind = np.where(filler, FILLER, np.where(strings, STRINGS, PIECE)).astype(np.int8)
 
-    piece = (kind == PIECE).nonzero()[0]
-    low = np.searchsorted(targets, gaps.start[piece], "right")
-    high = np.searchsorted(targets, gaps.end[piece], "left")
-    cuts = [targets[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
-    cut = _whole_constants(image, gaps, np.concatenate(cuts)) if cuts else np.empty(0, np.int64)
+    cut = gaps.start[:0]
+    if len(gaps.start):
+        gap = np.maximum(np.searchsorted(gaps.start, targets, "right") - 1, 0)
+        is_inside = (kind[gap] == PIECE) & (gaps.start[gap] < targets) & (targets < gaps.end[gap])
+        cut = _whole_constants(image, gaps, targets[is_inside])
     origin = np.searchsorted(gaps.start, cut, "right") - 1
 
-    owned = np.array(sorted(image.owned), np.int64)
+    owned = image.is_owned.nonzero()[0]
     start = np.concatenate([chunks.start, gaps.start, cut, image.base[owned]])
     section = np.concatenate([chunks.section, gaps.section, gaps.section[origin], owned])
     part_kind = np.concatenate([kinds, kind, kind[origin], np.full(len(owned), OWNED, np.int8)])
     chunk = np.full(len(start), -1, np.int64)
     chunk[: len(chunks.start)] = np.arange(len(chunks.start))
-    own_end = np.concatenate(
-        [chunks.end, gaps.end, gaps.end[origin], image.base[owned] + headers["size"][owned].astype(np.int64)]
-    )
+    own_end = np.concatenate([chunks.end, gaps.end, gaps.end[origin], image.end[owned]])
     order = np.argsort(start, kind="stable")
     start, section, part_kind, chunk, own_end = (
         start[order],
@@ -175,5 +172,5 @@ def build_parts(
         chunk[order],
         own_end[order],
     )
-    end = np.minimum(own_end, np.concatenate([start[1:], [np.iinfo(np.int64).max]]))
+    end = np.minimum(own_end, with_end(start[1:]))
     return Parts(start, end, section, part_kind, chunk)

@@ -11,17 +11,17 @@ from collections import defaultdict
 
 import numpy as np
 
-from kbuild_klp.object.meanings import Digests
+from kbuild_klp.object.meanings import Meanings
 from kbuild_klp.object.parts import CONTENT, PIECE
 
 _NAMELESS = (CONTENT, PIECE)
 
 
-def _edges(digests: Digests) -> dict[int, list[int]]:
+def _edges(meanings: Meanings) -> dict[int, list[int]]:
     """Return the parts known by content to which each part refers, through its special entries as well."""
-    references = list(digests.by_content)
+    references = list(meanings.by_content)
     edges: dict[int, list[int]] = defaultdict(list)
-    for owner, target in zip(digests.owner[references].tolist(), digests.by_content.values(), strict=True):
+    for owner, target in zip(meanings.owner[references].tolist(), meanings.by_content.values(), strict=True):
         edges[owner].append(target)
     return edges
 
@@ -36,18 +36,18 @@ def _reach(edges: dict[int, list[int]], part: int, seen: dict[int, None]) -> Non
                 waiting.append(target)
 
 
-def used_content(digests: Digests) -> set[int]:
+def used_content(meanings: Meanings) -> set[int]:
     """Return the parts known by content that are in the checksum of who refers to them.
 
     Parts that refer only to each other are in nobody's: of these, one is left out, to be an entry with all others.
     """
-    used = set(digests.by_content.values())
+    used = set(meanings.by_content.values())
     if not used:
         return used
-    kind: list[int] = digests.canonical.parts.kind.tolist()
-    if used.isdisjoint(_sources(digests)):
+    kind: list[int] = meanings.canonical.parts.kind.tolist()
+    if used.isdisjoint(_sources(meanings)):
         return used
-    edges = _edges(digests)
+    edges = _edges(meanings)
     reached: dict[int, None] = {}
     for part in edges:
         if part < 0 or kind[part] not in _NAMELESS or part not in used:
@@ -59,26 +59,26 @@ def used_content(digests: Digests) -> set[int]:
     return used
 
 
-def _sources(digests: Digests) -> set[int]:
+def _sources(meanings: Meanings) -> set[int]:
     """Return the nameless parts that may refer to nameless parts."""
-    parts = digests.canonical.parts
-    places = digests.canonical.references.place[np.fromiter(digests.by_content, np.int64)]
+    parts = meanings.canonical.parts
+    places = meanings.canonical.references.place[np.fromiter(meanings.by_content, np.int64)]
     source = np.unique(parts.at(places))
     nameless = source[np.isin(parts.kind[source], _NAMELESS)]
-    return {*nameless.tolist(), *digests.nameless_owners}
+    return {*nameless.tolist(), *meanings.special.of_nameless}
 
 
-def ambiguous_symbols(digests: Digests) -> dict[int, list[int]]:
+def ambiguous_symbols(meanings: Meanings) -> dict[int, list[int]]:
     """Return the symbols that look like others to which each part leads, those in nameless tables behind its own."""
-    kind: list[int] = digests.canonical.parts.kind.tolist()
-    if not any(part >= 0 and kind[part] in _NAMELESS for part in digests.ambiguous):
-        return digests.ambiguous
-    edges = _edges(digests)
+    kind: list[int] = meanings.canonical.parts.kind.tolist()
+    if not any(part >= 0 and kind[part] in _NAMELESS for part in meanings.ambiguous):
+        return meanings.ambiguous
+    edges = _edges(meanings)
     result: dict[int, list[int]] = {}
-    for part in {*edges, *digests.ambiguous}:
+    for part in {*edges, *meanings.ambiguous}:
         seen: dict[int, None] = {}
         _reach(edges, part, seen)
-        lists = [digests.ambiguous.get(part, []), *(digests.ambiguous.get(target, []) for target in seen)]
+        lists = [meanings.ambiguous.get(part, []), *(meanings.ambiguous.get(target, []) for target in seen)]
         symbols = list(dict.fromkeys(symbol for symbols in lists for symbol in symbols))
         if symbols:
             result[part] = symbols

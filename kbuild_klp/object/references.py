@@ -8,63 +8,85 @@ from the field); others are a symbol and an addend.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.arch.registry import PcRelativeFields
+from kbuild_klp.arch.registry import Field, PcRelativeFields
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.objects import Relocations
 from kbuild_klp.object.chunks import Chunks, Gaps
+from kbuild_klp.object.code import decode
 from kbuild_klp.object.image import GUARD, Image
+from kbuild_klp.object.runs import Numbers
 
 UNKNOWN_KIND = 0x8000
 """Added to a relocation type that the architecture's table does not know."""
 
+_AT_FIELD = 64  # the processor counts from the field itself
+
+_MOST_STEPS = 4
+"""Places that are followed one after the other (RelocationType.follows); more are a circle."""
+
 
 @dataclass(frozen=True)
 class References:
-    """References sorted by place, one array per column.
+    """References sorted by place, one array per column; several may be of one place.
 
     ``place`` linear address of the field; ``kind`` RelocationType.kind; ``symbol`` the relocation's symbol (0 for a
     branch without relocation); ``addend`` what is added to it, PC bias taken off; ``target`` linear address, or -1
     when the symbol is not in the image; ``section`` the section of the target, or -1.
     """
 
-    place: NDArray[np.int64]
+    place: Numbers
     kind: NDArray[np.int32]
-    symbol: NDArray[np.int64]
-    addend: NDArray[np.int64]
-    target: NDArray[np.int64]
-    section: NDArray[np.int64]
+    symbol: Numbers
+    addend: Numbers
+    target: Numbers
+    section: Numbers
 
 
-def _relocation_columns(
-    image: Image, types: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return kind, size and PC-relativity of relocation ``types``; unknown ones are raw, and warned about once."""
-    known = image.architecture.relocation_types
-    # One table indexed by type; hostile files may hold any 32-bit number.
-    limit = max(known) + 1
-    kind = np.arange(limit, dtype=np.int32) + UNKNOWN_KIND
-    size = np.zeros(limit, np.int64)
-    pc_relative = np.zeros(limit, bool)
-    for number, row in known.items():
-        kind[number], size[number], pc_relative[number] = row.kind, row.size, row.pc_relative
-    inside = (types >= 0) & (types < limit)
-    index = np.where(inside, types, 0)
-    kinds = np.where(inside, kind[index], types + UNKNOWN_KIND).astype(np.int32)
-    unknown = types[kinds >= UNKNOWN_KIND]
-    for number in sorted(set(unknown.tolist())):
-        image.warnings.append(
-            f"{image.object.path}: relocation type {number} is unknown on {image.architecture.name}; compared raw"
-        )
-    return kinds, np.where(inside, size[index], 0), inside & pc_relative[index]
+class _Types:
+    """The relocation types of a machine as tables, indexed by ``index``: the type, and one row for those unknown."""
+
+    def __init__(self, image: Image, relocations: Relocations) -> None:
+        known = image.architecture.relocation_types
+        # Hostile files may hold any 32-bit number.
+        limit = max(known) + 1
+        fields = dict.fromkeys(row.field for row in known.values())
+        number = {field: at for at, field in enumerate(fields, 1)}
+        self.fields: list[Field] = [Field(0, 0), *fields]
+        kind, self._field = np.arange(limit + 1, dtype=np.int32) + UNKNOWN_KIND, np.zeros(limit + 1, np.uint8)
+        self.pc_relative, self.follows = np.zeros((2, limit + 1), bool)
+        for at, row in known.items():
+            kind[at], self._field[at] = row.kind, number[row.field]
+            self.pc_relative[at], self.follows[at] = row.pc_relative, row.follows
+        types = relocations.type
+        self.index = np.minimum(types.view(np.uint32), np.uint32(limit))
+        self.kind = kind[self.index]
+        is_strange = self.index == limit
+        if is_strange.any():
+            self.kind[is_strange] = types[is_strange] + UNKNOWN_KIND
+        self._warn(image, relocations, self.kind >= UNKNOWN_KIND)
+
+    @staticmethod
+    def _warn(image: Image, relocations: Relocations, is_unknown: NDArray[np.bool_]) -> None:
+        """Say once for each object which types are compared raw."""
+        if not is_unknown.any():
+            return
+        number = image.objects.section_object[relocations.section[is_unknown]].tolist()
+        for at, kind in sorted({*zip(number, relocations.type[is_unknown].tolist(), strict=True)}):
+            path, name = image.objects.files[at].path, image.architecture.name
+            image.warnings.append((at, f"{path}: relocation type {kind} is unknown on {name}; compared raw"))
+
+    def clear(self, image: Image, place: Numbers) -> None:
+        """Clear the fields at the places of all relocations."""
+        clear_fields(image, place, self._field[self.index], self.fields)
 
 
-def _code_ranges(
-    image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _code_ranges(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
     """Return starts and ends of everything that is decoded: functions, and code that no symbol covers."""
     in_code = chunks.start < image.code_end
     anonymous = (gaps.start < image.code_end) & ~filler
@@ -74,87 +96,126 @@ def _code_ranges(
     return start[order], end[order]
 
 
-def _displacements(data: NDArray[np.uint8], offset: NDArray[np.int64], width: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Read signed little-endian displacements of one or four bytes."""
-    # Byte by byte: a view of unaligned words makes numpy take its slow path.
-    wide = data[offset].astype(np.uint32)
-    for byte in range(1, 4):
-        wide |= data[offset + byte].astype(np.uint32) << np.uint32(8 * byte)
-    return np.where(width == 4, wide.view(np.int32), data[offset].view(np.int8)).astype(np.int64)
+def _in_section(image: Image, shndx: NDArray[np.int64]) -> Numbers:
+    """Return where in its section each symbol lies; a value that is no place in it is as good as its end."""
+    value = image.objects.symbols["value"].astype(np.int64)
+    size = image.objects.sections["size"][np.maximum(shndx, 0)].astype(np.int64)
+    return np.where(value < 0, size, np.minimum(value, size)).astype(image.base.dtype)
 
 
 def _resolved_branches(
-    image: Image, fields: PcRelativeFields, chunks: Chunks, gaps: Gaps, covered: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return place, width and target of PC-relative fields without relocation that leave their chunk."""
-    free = (~covered).nonzero()[0]
-    offset, width, end = fields.offset[free], fields.width[free], fields.end[free]
-    target = end + _displacements(image.data, offset, width)
+    image: Image, code: NDArray[np.uint8], fields: PcRelativeFields, chunks: Chunks, gaps: Gaps
+) -> tuple[Numbers, NDArray[np.uint8], Numbers]:
+    """Return place, form and target of PC-relative fields without relocation that leave their chunk."""
+    offset, form = fields.offset.astype(image.base.dtype), fields.form
+    target = fields.base + image.architecture.displacements(code, offset, form)
     for bounds in (chunks, gaps):
         if len(bounds.start):
             owner = np.maximum(np.searchsorted(bounds.start, offset, "right") - 1, 0)
             start, stop = bounds.start[owner], bounds.end[owner]
             is_inside = (start <= offset) & (offset < stop) & (start <= target) & (target < stop)
             rest = (~is_inside).nonzero()[0]
-            offset, width, target = offset[rest], width[rest], target[rest]
+            offset, form, target = offset[rest], form[rest], target[rest]
     section = np.searchsorted(image.starts, offset, "right") - 1
     section_start = image.starts[section]
     leaves = (target >= section_start) & (target <= section_start + image.sizes[section])
-    return offset[leaves], width[leaves], target[leaves]
+    return offset[leaves], form[leaves], target[leaves]
 
 
-def clear_fields(data: NDArray[np.uint8], place: NDArray[np.int64], width: NDArray[np.int64]) -> None:
-    """Set the bytes of all fields to zero."""
-    for bytes_wide in np.bincount(width).nonzero()[0].tolist() if len(width) else ():
-        at = place[width == bytes_wide]
-        for byte in range(bytes_wide):
-            data[at + byte] = 0  # a field that runs over the last section ends in the guard
+def clear_fields(image: Image, place: Numbers, form: NDArray[np.uint8], fields: Sequence[Field]) -> None:
+    """Clear the bits of fields at some places; ``form`` says which of ``fields`` each is."""
+    data = image.data
+    for number in np.bincount(form).nonzero()[0].tolist() if len(form) else ():
+        at = place[form == number]
+        size, mask = fields[number]
+        for byte, bits in enumerate(mask.to_bytes(size, image.architecture.byteorder)):
+            if bits == 0xFF:
+                data[at + byte] = 0  # a field that runs over the last section ends in the guard
+            elif bits:
+                data[at + byte] &= 0xFF ^ bits
 
 
-def find_references(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]) -> References:
+def find_references(
+    image: Image, relocations: Relocations, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bool_]
+) -> References:
     """Find all references of the image, and clear their fields in ``image.data``."""
-    relocations = image.relocations
-    place = image.places
-    if bool(np.any(relocations.type == image.architecture.none_type)):
-        keep = (relocations.type != image.architecture.none_type).nonzero()[0]
-        relocations = relocations.take(keep)
-        place = place[keep]
-    kind, width, pc_relative = _relocation_columns(image, relocations.type)
-    symbol, addend = relocations.symbol, relocations.addend
-    no_content = image.object.sections["type"][relocations.section] == elf.SHT_NOBITS
-    if bool(np.any(no_content)):
-        raise image.object.error("a relocation applies to a section without content", place="relocations")
+    place, arch = image.places, image.architecture
+    does_nothing = np.isin(relocations.type, list(arch.none_types))
+    if does_nothing.any():
+        keep = (~does_nothing).nonzero()[0]
+        relocations, place = relocations.take(keep), place[keep]
+    no_content = image.objects.sections["type"][relocations.section] == elf.SHT_NOBITS
+    if no_content.any():
+        bad = int(relocations.section[no_content.nonzero()[0][0]])
+        raise image.objects.section_error(bad, "a relocation applies to a section without content", "relocations")
+    types = _Types(image, relocations)
+    symbol = relocations.symbol
 
     code = image.data[: image.code_end + GUARD]
-    fields = image.architecture.pc_relative_fields(code, *_code_ranges(image, chunks, gaps, filler))
+    _, fields = decode(arch, code, *_code_ranges(image, chunks, gaps, filler))
     in_code = int(np.searchsorted(place, image.code_end))
-    # By address: how far the end of the instruction is from its field, and whether a relocation applies.
+    # By address of a field: how far behind it is what the processor counts from; 0 where there is none.
     distance = np.zeros(len(code), np.uint8)
-    distance[fields.offset] = fields.end - fields.offset
-    is_relocated = np.zeros(len(code), bool)
-    is_relocated[place[:in_code]] = True
-    addend = addend.copy()
-    addend[:in_code] += np.where(pc_relative[:in_code], distance[place[:in_code]], 0)
-    covered = is_relocated[fields.offset]
+    distance[fields.offset] = fields.base - fields.offset + _AT_FIELD
+    bias = distance[place[:in_code]].astype(image.base.dtype)
+    has_bias = (bias > 0) & types.pc_relative[types.index[:in_code]]
+    addend = relocations.addend.astype(image.base.dtype)
+    addend[:in_code] += (bias - _AT_FIELD) * has_bias
+    distance[place[:in_code]] = 0
+    free = distance[fields.offset].nonzero()[0]
+    del distance
+    fields = fields.take(free)
 
-    shndx = image.object.shndx[symbol]
-    internal = (shndx > 0) & (image.base[np.maximum(shndx, 0)] >= 0)
-    symbol_value = image.object.symbols["value"][symbol].astype(np.int64)
-    target = np.where(internal, image.base[np.maximum(shndx, 0)] + symbol_value + addend, -1)
-    section = np.where(internal, shndx, -1)
+    shndx = image.objects.shndx
+    home = np.where(shndx > 0, image.base[np.maximum(shndx, 0)], -1)  # of each symbol
+    value = home + _in_section(image, shndx)
+    section = np.where(home >= 0, shndx, -1).astype(np.int32)[symbol]
+    target = value[symbol]
+    target += addend
+    target[section < 0] = -1
 
-    branch_place, branch_width, branch_target = _resolved_branches(image, fields, chunks, gaps, covered)
-    place = np.concatenate([place, branch_place])
-    clear_fields(image.data, place, np.concatenate([width, branch_width]))
-    # A branch of one byte is another instruction than one of four; its opcode says so, the kind need not.
-    kind = np.concatenate([kind, np.full(len(branch_place), image.architecture.branch_kind, np.int32)])
-    zeros = np.zeros(len(branch_place), np.int64)
-    target = np.concatenate([target, branch_target])
-    branch_section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1]
-    symbol, addend = np.concatenate([symbol, zeros]), np.concatenate([addend, zeros])
-    section = np.concatenate([section, branch_section])
+    branch_place, form, branch_target = _resolved_branches(image, code, fields, chunks, gaps)
+    types.clear(image, place)
+    clear_fields(image, branch_place, form, [row.field for row in arch.pc_fields])
     if len(branch_place):
+        # A branch of one byte is another instruction than one of four; its opcode says so, the kind need not.
+        kinds = np.array([row.kind for row in arch.pc_fields], np.int32)[form]
+        branch_section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1]
+        zeros = np.zeros(len(branch_place), np.int32)
+        place = np.concatenate([place, branch_place])
         order = np.argsort(place, kind="stable")
-        place, kind, symbol, addend = place[order], kind[order], symbol[order], addend[order]
-        target, section = target[order], section[order]
-    return References(place, kind, symbol, addend, target, section)
+        place = place[order]
+        kind = np.concatenate([types.kind, kinds])[order]
+        symbol, addend = np.concatenate([symbol, zeros])[order], np.concatenate([addend, zeros])[order]
+        target = np.concatenate([target, branch_target.astype(target.dtype)])[order]
+        section = np.concatenate([section, branch_section.astype(np.int32)])[order]
+    else:
+        order, kind = None, types.kind
+    found = References(place, kind, symbol, addend, target, section)
+    if types.follows.any():
+        follows = types.follows[types.index]
+        if order is not None:
+            follows = np.concatenate([follows, np.zeros(len(branch_place), bool)])[order]
+        return _followed(found, follows)
+    return found
+
+
+def _followed(references: References, follows: NDArray[np.bool_]) -> References:
+    """Give those that mean what another place refers to the target of the reference there, if there is one."""
+    symbol, addend, target, section = (
+        column.copy() for column in (references.symbol, references.addend, references.target, references.section)
+    )
+    for _ in range(_MOST_STEPS):
+        rows = follows.nonzero()[0]
+        at = np.searchsorted(references.place, target[rows])
+        there = np.minimum(at, max(len(target) - 1, 0))
+        is_there = (references.place[there] == target[rows]) & (there != rows)
+        rows, there = rows[is_there], there[is_there]
+        if not len(rows):
+            break
+        goes_on = follows[there]
+        symbol[rows], addend[rows] = symbol[there], addend[there]
+        target[rows], section[rows] = target[there], section[there]
+        follows = np.zeros_like(follows)
+        follows[rows[goes_on]] = True
+    return References(references.place, references.kind, symbol, addend, target, section)

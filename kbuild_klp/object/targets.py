@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.chunks import Chunks
-from kbuild_klp.object.image import Image
-from kbuild_klp.object.parts import CONTENT, FILLER, NAMED, OWNED, Parts
+from kbuild_klp.object.image import Image, SpecialGroup
+from kbuild_klp.object.parts import CONTENT, FILLER, NAMED, OWNED, STRINGS, Parts
 from kbuild_klp.object.references import References
+from kbuild_klp.object.runs import Numbers, run_rows, sorted_unique
 
 
 @dataclass(frozen=True)
@@ -21,65 +23,78 @@ class Targets:
 
     ``part`` is the part referred to, -1 when the target is not in the image; ``symbol`` the symbol whose name stands
     for the target, -1 when it is known by content (then ``part`` says by which) or only by its section (``section``,
-    for addresses outside of everything); ``offset`` is counted from the symbol, or from the start of the part.
+    for addresses outside of everything); ``offset`` is counted from the symbol, or from the start of the part, and 0
+    for a string, which is known by its text from there on.
     """
 
-    part: NDArray[np.int64]
-    symbol: NDArray[np.int64]
-    section: NDArray[np.int64]
-    offset: NDArray[np.int64]
+    part: NDArray[np.int32]
+    symbol: NDArray[np.int32]
+    section: NDArray[np.int32]
+    offset: Numbers
+
+    @property
+    def is_content(self) -> NDArray[np.bool_]:
+        """Whether each reference is known by what it refers to."""
+        return (self.symbol < 0) & (self.section < 0)
+
+
+class EntryRows(NamedTuple):
+    """The references in the tables of a group: ``rows`` of References, ``entry`` (counted over all tables of the group
+    in order) and ``field``, the place in it in bytes.
+    """
+
+    rows: NDArray[np.int64]
+    entry: NDArray[np.int64]
+    field: NDArray[np.int64]
+
+
+def rows_of_group(image: Image, group: SpecialGroup, references: References) -> EntryRows:
+    """Return the references that stand in the sections of a group of special tables."""
+    start = image.base[group.sections]
+    low = np.searchsorted(references.place, start)
+    counts = np.searchsorted(references.place, image.end[group.sections]) - low
+    rows = run_rows(low, counts)
+    entry, field = np.divmod(references.place[rows] - np.repeat(start, counts), group.entry_size)
+    entries = image.objects.sections["size"][group.sections].astype(np.int64) // group.entry_size
+    return EntryRows(rows, entry + np.repeat(np.cumsum(entries) - entries, counts), field)
 
 
 def _is_proper(image: Image) -> NDArray[np.bool_]:
     """Say which symbols have a name that means something: no sections, no labels of the assembler."""
-    obj = image.object
-    kind = obj.symbols["info"] & 0xF
-    strings = np.frombuffer(obj.symbol_strings + b"\0\0", np.uint8)
-    name = np.minimum(obj.symbols["name"].astype(np.int64), len(strings) - 2)
-    label = (strings[name] == ord(".")) & (strings[name + 1] == ord("L"))
-    nameless = strings[name] == 0
-    return np.asarray((kind != elf.STT_SECTION) & ~label & ~nameless)
+    kind = image.objects.symbols["info"] & 0xF
+    first, second = image.objects.first_letters.T
+    label = (first == ord(".")) & (second == ord("L"))
+    return np.asarray((kind != elf.STT_SECTION) & ~label & (first != 0))
 
 
-def _sorted_unique(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Do what np.unique does, which builds a hash table first."""
-    values = np.sort(values)
-    is_first = np.ones(len(values), bool)
-    is_first[1:] = values[1:] != values[:-1]
-    return values[is_first]
-
-
-def nameless_targets(image: Image, references: References) -> NDArray[np.int64]:
+def nameless_targets(image: Image, references: References) -> Numbers:
     """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own.
 
     An entry of a special section says where in a piece of code something is done (a LOCK prefix in the middle of an
     alternative's replacement): that is no new piece.
     """
     is_bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
-    for index, table in image.owned.items():
-        low, high = np.searchsorted(references.place, [image.base[index], image.end(index)]).tolist()
-        field = (references.place[low:high] - image.base[index]) % table.entry_size
-        is_bare[low:high] &= field != table.row.owner
+    for group in image.owned:
+        found = rows_of_group(image, group, references)
+        is_bare[found.rows[found.field == group.row.owner]] = False
     bare = is_bare.nonzero()[0]
     target, section = references.target[bare], references.section[bare]
-    start = image.base[section]
-    end = start + image.object.sections["size"][section].astype(np.int64)
-    target = target[(target >= start) & (target <= end)]
+    target = target[(target >= image.base[section]) & (target <= image.end[section])]
     # Sorting by counting, unless .bss makes the address line much longer than there are targets.
     size = int(image.starts[-1] + image.sizes[-1]) + 1 if len(image.starts) else 0
     if size > 64 * len(target):
-        return _sorted_unique(target)
+        return sorted_unique(target)
     seen = np.zeros(size, bool)
     seen[target] = True
-    return seen.nonzero()[0]
+    return seen.nonzero()[0].astype(image.base.dtype)
 
 
-def _parts_of_symbols(image: Image, parts: Parts) -> NDArray[np.int64]:
+def _parts_of_symbols(image: Image, parts: Parts) -> NDArray[np.int32]:
     """Return the part in which each symbol lies, 0 for those outside of the image: they are fewer than references."""
-    shndx = image.object.shndx
+    shndx = image.objects.shndx
     base = image.base[np.maximum(shndx, 0)]
-    address = np.where((shndx > 0) & (base >= 0), base + image.object.symbols["value"].astype(np.int64), 0)
-    return np.clip(parts.at(address), 0, None)
+    address = np.where((shndx > 0) & (base >= 0), base + image.objects.symbols["value"].astype(np.int64), 0)
+    return np.clip(parts.at(address.astype(image.base.dtype)), 0, None).astype(np.int32)
 
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
@@ -87,9 +102,9 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     proper = _is_proper(image)[references.symbol]
     internal = references.section >= 0
     count = len(references.place)
-    part = np.full(count, -1, np.int64)
-    symbol = np.where(internal, -1, references.symbol)
-    section = np.full(count, -1, np.int64)
+    part = np.full(count, -1, np.int32)
+    symbol = np.where(internal, -1, references.symbol).astype(np.int32)
+    section = np.full(count, -1, np.int32)
     offset = references.addend.copy()
     if not len(parts.start):
         return Targets(part, symbol, section, offset)
@@ -101,31 +116,29 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     nameless = (internal & ~proper).nonzero()[0]
     at[nameless] = np.clip(parts.at(address[nameless]), 0, None)
     start = image.base[references.section]
-    end = start + image.object.sections["size"][references.section].astype(np.int64)
-    outside = internal & ((address < start) | (address > end) | (parts.section[at] != references.section))
+    is_outside = (address < start) | (address > image.end[references.section])
+    is_outside |= parts.section[at] != references.section
+    outside = (internal & is_outside).nonzero()[0]
     section[outside] = references.section[outside]
-    offset[outside] = (references.target - start)[outside]
+    offset[outside] = references.target[outside] - start[outside]
 
-    known = internal & ~outside
-    filler = known & (parts.kind[at] == FILLER)
-    for i in filler.nonzero()[0].tolist():
+    known = internal & ~is_outside
+    for i in (known & (parts.kind[at] == FILLER)).nonzero()[0].tolist():
         at[i] = _beside_filler(parts, int(at[i]), int(address[i]), image.code_end)
-    part[known] = at[known]
-    offset[known] = (references.target - parts.start[at])[known]
+    np.copyto(part, at, where=known)
+    np.copyto(offset, references.target - parts.start[at], where=known)
 
     kind = parts.kind[at]
     # A global label in a nameless table is known by its name: the linker goes by that.
-    is_global = image.object.symbols["info"][references.symbol] >> 4 != elf.STB_LOCAL
+    is_global = image.objects.symbols["info"][references.symbol] >> 4 != elf.STB_LOCAL
     by_name = known & ((kind == NAMED) | (named & is_global & (kind == CONTENT)))
-    symbol[by_name] = references.symbol[by_name]
+    np.copyto(symbol, references.symbol, where=by_name)
     if len(chunks.start):
-        first = chunks.symbols[chunks.first[np.maximum(parts.chunk, 0)]]
         bare = (by_name & ~named).nonzero()[0]
-        symbol[bare] = first[at[bare]]
-    own = by_name & named
-    offset[own] = references.addend[own]
-    owned = known & ((kind == OWNED) | (kind == FILLER))
-    section[owned] = references.section[owned]
+        symbol[bare] = chunks.heads[np.maximum(parts.chunk[at[bare]], 0)]
+    np.copyto(offset, references.addend, where=by_name & named)
+    np.copyto(section, references.section, where=known & ((kind == OWNED) | (kind == FILLER)))
+    offset[known & (kind == STRINGS) & (symbol < 0) & (section < 0)] = 0
     return Targets(part, symbol, section, offset)
 
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.object.canonical import CanonicalObject, PartKind, canonicalize
-from kbuild_klp.object.image import OwnedTable
-from kbuild_klp.object.meanings import KIND_SHIFT, Digests
+from kbuild_klp.object.canonical import canonicalize
+from kbuild_klp.object.image import SpecialGroup
+from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
+from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reach import used_content
 from kbuild_klp.object.references import UNKNOWN_KIND
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.special.table import SpecialSection
+
+if TYPE_CHECKING:
+    from kbuild_klp.object.code import PartCode
 
 _MOST_TEXT = 40
 _MOST_CONSTANT = 16
@@ -86,10 +90,13 @@ class ObjectView:
     """An object, its parts by entry and its references in words."""
 
     def __init__(self, path: str) -> None:
-        self.canonical: CanonicalObject = canonicalize(ObjectFile.open(path))
-        self.digests = Digests(self.canonical)
-        self.object = self.canonical.object
+        self.file = ObjectFile.open(path)
+        self.canonical = canonicalize(self.file)
+        self.meanings = find_meanings(self.canonical)
+        self.object = self.canonical.objects
         self._first: list[int] = self.canonical.first_reference.tolist()
+        self.code: dict[int, PartCode] = {}
+        """The parts that were taken apart into instructions."""
 
     @property
     def architecture(self) -> Architecture:
@@ -101,13 +108,13 @@ class ObjectView:
         """The parts that are known by a symbol."""
         parts, chunks = self.canonical.parts, self.canonical.chunks
         found = np.flatnonzero((parts.kind == PartKind.NAMED) | (parts.kind == PartKind.CONTENT))
-        heads = chunks.symbols[chunks.first[parts.chunk[found]]]
-        return dict(zip(self.digests.families.files.ids(heads), found.tolist(), strict=True))
+        heads = chunks.heads[parts.chunk[found]]
+        return dict(zip(self.canonical.sources.ids(heads), found.tolist(), strict=True))
 
     def parts_of(self, symbol: SymbolId | None) -> list[int]:
         """Return the parts of a function or variable, the main one first; empty when it has none (absolute symbols)."""
         part = None if symbol is None else self._parts.get(symbol)
-        return [] if part is None else [part, *self.digests.families.children.get(part, ())]
+        return [] if part is None else [part, *self.canonical.families.children.get(part, ())]
 
     def alias_of(self, symbol: str) -> str | None:
         """Return the name of the entry that ``symbol`` is another name of, or a label in; None if it is not there."""
@@ -125,7 +132,7 @@ class ObjectView:
 
     def _rows(self, low: int, high: int) -> list[tuple[int, tuple[int, ...]]]:
         """Return place and meaning of references: the kind, and what is equal for what means the same."""
-        rows: list[list[int]] = self.digests.rows[low:high].tolist()
+        rows: list[list[int]] = self.meanings.rows[low:high].tolist()
         mask = (1 << KIND_SHIFT) - 1
         return [(first & mask, (first >> KIND_SHIFT, *target)) for first, *target in rows]
 
@@ -139,12 +146,12 @@ class ObjectView:
 
     def data(self, part: int) -> bytes:
         """Return the bytes of a part with references cleared (empty for .bss)."""
-        return self.digests.part_data(part)
+        return self.meanings.content.data(part)
 
     def raw_bytes(self, part: int, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset`` in a part as they stand in the object."""
         section, start = self.place(part)
-        return bytes(self.object.section_array(section)[start + offset : start + offset + size])
+        return bytes(self.object.content(section)[start + offset : start + offset + size])
 
     def place(self, part: int) -> tuple[int, int]:
         """Return where a part starts: number of the section, offset in it."""
@@ -174,7 +181,7 @@ class ObjectView:
 
     def content_part(self, index: int) -> int | None:
         """Return the part by whose content a reference is known, None when by something else."""
-        return self.digests.by_content.get(index)
+        return self.meanings.by_content.get(index)
 
     def memory(self, index: int) -> bytes | None:
         """Return what is hashed of the memory to which a reference goes, None for one that is not known by content."""
@@ -182,7 +189,7 @@ class ObjectView:
         part = int(targets.part[index])
         if part < 0 or targets.symbol[index] >= 0 or targets.section[index] >= 0:
             return None
-        return self.digests.memories[int(self.canonical.parts.section[part])]
+        return self.canonical.memories[int(self.canonical.parts.section[part])]
 
     @cached_property
     def _empty_variables(self) -> dict[int, str]:
@@ -213,7 +220,13 @@ class ObjectView:
         words = self.describe(index)
         return words if words.endswith(f" in {section}") else f"{words} in {section}"
 
-    def inner_target(self, index: int, family: Sequence[int]) -> tuple[int, int] | None:
+    def rows_into(self, part: int, family: Collection[int]) -> set[int]:
+        """Return the references of a part that go to one of ``family``: the few that may be inner ones."""
+        low, high = self._first[part], self._first[part + 1]
+        hits = np.isin(self.canonical.targets.part[low:high], list(family)).nonzero()[0]
+        return {low + hit for hit in hits.tolist()}
+
+    def inner_target(self, index: int, family: Collection[int]) -> tuple[int, int] | None:
         """Return part and offset to which a reference goes that stays in the code of ``family``; None for others.
 
         A reference that names a global symbol is none of these: the linker may give that name to something else.
@@ -228,7 +241,7 @@ class ObjectView:
             return None
         return part, int(references.target[index] - self.canonical.parts.start[part])
 
-    def jump_table(self, part: int, family: Sequence[int]) -> list[tuple[int, int]] | None:
+    def jump_table(self, part: int, family: Collection[int]) -> list[tuple[int, int]] | None:
         """Return where the entries of a jump table go (part, offset), None for data that is no table of ``family``."""
         references = range(self._first[part], self._first[part + 1])
         if not references or any(self.data(part)):
@@ -244,8 +257,8 @@ class ObjectView:
         if not by_content or self.canonical.parts.kind[part] != PartKind.STRINGS:
             return None
         address = int(self.canonical.references.target[index])
-        end = self.digests.data.find(b"\0", address)
-        return self.digests.data[address:end].decode("utf-8", "backslashreplace")
+        buffer = self.canonical.image.buffer
+        return buffer[address : buffer.find(0, address)].decode("utf-8", "backslashreplace")
 
     def describe(self, index: int) -> str:
         """Return a reference's target in words."""
@@ -291,7 +304,7 @@ class ObjectView:
                 words += ["undefined"] + ["weak"] * weak
                 if row["other"] & 3:
                     words.append(elf.VISIBILITY_NAMES[int(row["other"]) & 3])
-            elif shndx == elf.SHN_ABS - 0x10000:
+            elif shndx == elf.ABSOLUTE:
                 words.append(f"absolute {int(row['value']):#x}")
         return " ".join(words)
 
@@ -305,8 +318,8 @@ class ObjectView:
     def bare_symbol(self, symbol: SymbolId) -> int | None:
         """Return the index of a symbol that has no bytes: an absolute or a common one."""
         shndx = self.object.shndx
-        wanted = ((shndx == elf.SHN_ABS - 0x10000) | (shndx == elf.SHN_COMMON - 0x10000)).nonzero()[0]
-        ids = zip(wanted.tolist(), self.digests.families.files.ids(wanted), strict=True)
+        wanted = ((shndx == elf.ABSOLUTE) | (shndx == elf.COMMON)).nonzero()[0]
+        ids = zip(wanted.tolist(), self.canonical.sources.ids(wanted), strict=True)
         return next((index for index, known in ids if known == symbol), None)
 
     def sections_called(self, name: str) -> list[int]:
@@ -316,7 +329,7 @@ class ObjectView:
 
     def nameless_parts(self, name: str) -> list[int]:
         """Return the parts of the sections called ``name`` that no symbol covers and nobody refers to."""
-        sections, used = self.sections_called(name), used_content(self.digests)
+        sections, used = self.sections_called(name), used_content(self.meanings)
         parts = self.canonical.parts
         found = (np.isin(parts.section, sections) & (parts.kind == PartKind.PIECE)).nonzero()[0].tolist()
         return [part for part in found if part not in used]
@@ -325,7 +338,7 @@ class ObjectView:
         """Return the names of what lies in the sections called ``name``, in order, and their offsets."""
         chunks, base = self.canonical.chunks, self.canonical.image.base
         found = np.isin(chunks.section, self.sections_called(name))
-        heads = chunks.symbols[chunks.first[:-1][found]].tolist()
+        heads = chunks.heads[found].tolist()
         offsets = (chunks.start - base[chunks.section])[found].tolist()
         names = (canonical_name(self.object.symbol_name(symbol)).text for symbol in heads)
         return list(zip(names, offsets, strict=True))
@@ -336,36 +349,36 @@ class ObjectView:
         """Return the special entries of some parts, by section name."""
         found: dict[str, list[SpecialEntry]] = defaultdict(list)
         for part in parts:
-            for table, data, references in self._owned_entries(part):
-                owner = references.pop(table.row.owner)  # or nobody would own it
+            for group, data, references in self._owned_entries(part):
+                owner = references.pop(group.row.owner)  # or nobody would own it
                 place = int(self.canonical.references.target[owner] - self.canonical.parts.start[part])
                 kind = int(self.canonical.references.kind[owner])
-                fields = tuple(self._fields(table.row, data, references, parts))
-                found[self.object.section_names[table.section]].append(SpecialEntry(part, place, kind, fields))
+                fields = tuple(self._fields(group.row, data, references, parts))
+                found[group.name].append(SpecialEntry(part, place, kind, fields))
         return found
 
     def special_tables(self, part: int) -> list[EntryTable]:
         """Return the special entries of a part by table, without words."""
-        owned = self.digests.owned
+        owned = self.canonical.owned
         low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
         numbers = np.frombuffer(owned.lines.get(part, b""), "<u4").tolist()
         found = []
         while low < high:
-            index = int(owned.table[low])
-            table = owned.tables[index]
-            end = low + int(np.searchsorted(owned.table[low:high], index, "right"))
+            index = int(owned.group[low])
+            group = owned.groups[index]
+            end = low + int(np.searchsorted(owned.group[low:high], index, "right"))
             first, last = owned.reference_at[[low, end]].tolist()
             record = np.repeat(np.arange(end - low), np.diff(owned.reference_at[low : end + 1]))
-            fields = len(table.row.lines)
+            fields = len(group.row.lines)
             lines = [numbers[at * fields : (at + 1) * fields] for at in range(end - low)]
             numbers = numbers[fields * (end - low) :]
             found.append(
                 EntryTable(
-                    self.object.section_names[table.section],
-                    table.entry_size,
+                    group.name,
+                    group.entry_size,
                     owned.data[owned.data_at[low] : owned.data_at[end]],
                     owned.references[first:last].tolist(),
-                    (record * table.entry_size + owned.field[first:last]).tolist(),
+                    (record * group.entry_size + owned.field[first:last]).tolist(),
                     owned.is_owner[first:last].tolist(),
                     lines,
                 )
@@ -373,18 +386,18 @@ class ObjectView:
             low = end
         return found
 
-    def _owned_entries(self, part: int) -> Iterator[tuple[OwnedTable, bytes, dict[int, int]]]:
+    def _owned_entries(self, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int]]]:
         """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
-        owned = self.digests.owned
+        owned = self.canonical.owned
         low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
         for entry in range(low, high):
             first, last = owned.reference_at[entry : entry + 2].tolist()
             fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
             data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]
-            yield owned.tables[int(owned.table[entry])], data, dict(zip(fields, indices, strict=True))
+            yield owned.groups[int(owned.group[entry])], data, dict(zip(fields, indices, strict=True))
 
     def _fields(
-        self, row: SpecialSection, data: bytes, references: dict[int, int], family: Sequence[int]
+        self, row: SpecialSection, data: bytes, references: dict[int, int], family: Collection[int]
     ) -> Iterator[EntryField]:
         lines = {field.offset for field in row.lines}
         starts = sorted({*row.names, *references}) or [row.owner]

@@ -62,21 +62,21 @@ class SpecialSection:
     reason: str
     names: Mapping[int, str]
 
-    def entry_size(self, size: int, relocation_offsets: NDArray[np.int64]) -> int:
-        """Return the bytes of an entry in a section of ``size`` bytes, or 0 when this row does not fit it.
+    def entry_sizes(self, sizes: NDArray[np.int64], owner: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the bytes of an entry in each of some sections of ``sizes`` bytes, 0 where this row does not fit.
 
-        ``relocation_offsets`` are the places of the section's relocations, in any order.
+        Their relocations stand at ``offsets`` (any order) of the sections ``owner`` (index into ``sizes``).
         """
+        result = np.zeros(len(sizes), np.int64)
         for entry in self.sizes:
-            if size % entry:
-                continue
-            if self.section_class is SectionClass.RECORDS:
-                return entry
-            per_field = np.bincount(relocation_offsets % entry, minlength=entry).tolist()
-            used = {field for field, count in enumerate(per_field) if count}
-            if per_field[self.owner] == size // entry and self.references.issuperset(used):
-                return entry
-        return 0
+            fits = (result == 0) & (sizes % entry == 0)
+            if self.section_class is not SectionClass.RECORDS:
+                field = offsets % entry
+                owners = np.bincount(owner[field == self.owner], minlength=len(sizes))
+                strangers = np.bincount(owner[~np.isin(field, list(self.references))], minlength=len(sizes))
+                fits &= (owners == sizes // entry) & (strangers == 0)
+            result[fits] = entry
+        return result
 
 
 def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:

@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from x86_peers import capstone_length
 
+from kbuild_klp.arch import sweep as sweeping
 from kbuild_klp.arch import x86_decode
-from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields, sweep
+from kbuild_klp.arch.sweep import instruction_starts, sweep
+from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 
 # fmt: off
 # Encoding, what it is. The length is that of the text: everything written there is the instruction.
@@ -298,7 +300,7 @@ def parse(table: str) -> list[Encoding]:
 
 
 def lengths_of(data: bytes) -> bytes:
-    return instruction_lengths(np.frombuffer(data, np.uint8))
+    return instruction_lengths(np.frombuffer(data, np.uint8)).tobytes()
 
 
 @pytest.mark.parametrize("row", parse(ENCODINGS), ids=lambda row: row.text)
@@ -410,9 +412,9 @@ def test_sweep_is_instruction_starts_of_each_range(data: bytes, ranges: list[tup
     ranges = [(min(start, len(data)), min(end, len(data))) for start, end in ranges]
     single = [instruction_starts(lengths, start, end) for start, end in ranges]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(x86_decode, "_FEW_RANGES", few)
-        found = sweep(lengths, *np.array(ranges, np.int64).reshape(-1, 2).T)
-    assert found.starts.tolist() == sorted({start for starts, _ in single for start in starts})
+        patch.setattr(sweeping, "_FEW_RANGES", few)
+        found = sweep(np.frombuffer(lengths, np.uint8), *np.array(ranges, np.int64).reshape(-1, 2).T)
+    assert found.begins.nonzero()[0].tolist() == sorted({start for starts, _ in single for start in starts})
     assert found.stopped.tolist() == [stopped for _, stopped in single]
 
 
@@ -422,18 +424,19 @@ def test_relative_field(text: str, field: int, width: int, branch: bool) -> None
     for behind in (b"", b"\x05" * 8):
         code = np.frombuffer(data + behind, np.uint8)
         found = relative_fields(code, instruction_lengths(code), np.array([0, 1]))
-        assert [x.tolist() for x in found] == [[1], [1 + field], [width], [len(data)], [branch]]
+        assert [WIDTHS[form] for form in found.form] == [width]
+        assert [x.tolist() for x in (found.offset, found.base, found.is_branch)] == [[1 + field], [len(data)], [branch]]
 
 
 @pytest.mark.parametrize("row", parse(WITHOUT_FIELD), ids=lambda row: row.text)
 def test_no_relative_field(row: Encoding) -> None:
     for behind in (b"", b"\x05" * 8):
         code = np.frombuffer(row.data + behind, np.uint8)
-        assert not relative_fields(code, instruction_lengths(code), np.array([0])).start.size
+        assert not relative_fields(code, instruction_lengths(code), np.array([0])).offset.size
 
 
 def test_relative_fields_skips_what_is_no_instruction() -> None:
     code = np.frombuffer(bytes.fromhex("06e800"), np.uint8)
     lengths = instruction_lengths(code)
-    assert not relative_fields(code, lengths, np.arange(3)).start.size
-    assert not relative_fields(code, np.frombuffer(lengths, np.uint8), np.zeros(0, np.int64)).start.size
+    assert not relative_fields(code, lengths, np.arange(3)).offset.size
+    assert not relative_fields(code, lengths, np.zeros(0, np.int64)).offset.size

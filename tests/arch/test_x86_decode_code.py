@@ -18,7 +18,8 @@ from elftools.elf.sections import SymbolTableSection
 from numpy.typing import NDArray
 from x86_peers import capstone_length, objdump
 
-from kbuild_klp.arch.x86_decode import instruction_lengths, instruction_starts, relative_fields
+from kbuild_klp.arch.sweep import instruction_starts
+from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 
 
 def gcc(source: str, directory: Path, *flags: str) -> Path:
@@ -84,7 +85,7 @@ def check_sections(path: Path, sections: list[Section], overlapping: frozenset[s
         lengths = instruction_lengths(code)
         starts: list[int] = []
         for start, end in zip(section.bounds, section.bounds[1:], strict=False):
-            found, stopped = instruction_starts(lengths, start, end)
+            found, stopped = instruction_starts(lengths.data, start, end)
             assert stopped == end or section.name in overlapping, f"{section.name}+{stopped:#x}"
             starts += found
         lost = False  # objdump, after something it does not know
@@ -102,15 +103,15 @@ def check_sections(path: Path, sections: list[Section], overlapping: frozenset[s
     return count
 
 
-def check_fields(section: Section, code: NDArray[np.uint8], lengths: bytes, starts: list[int]) -> None:
+def check_fields(section: Section, code: NDArray[np.uint8], lengths: NDArray[np.uint8], starts: list[int]) -> None:
     """Every PC-relative relocation has its field; every branch without one goes to an instruction."""
     fields = relative_fields(code, lengths, np.array(starts, np.int64))
-    assert section.relative <= set(fields.field[fields.width == 4].tolist())
+    assert section.relative <= set(fields.offset[np.array(WIDTHS)[fields.form] == 4].tolist())
     boundaries = {*starts, len(code)}
-    for start, field, width, end, branch in zip(*(column.tolist() for column in fields), strict=True):
+    for field, form, end, branch in zip(*(column.tolist() for column in fields), strict=True):
         if branch and field not in section.relative:
-            displacement = int.from_bytes(section.data[field : field + width], "little", signed=True)
-            assert end + displacement in boundaries, f"{section.name}+{start:#x}"
+            displacement = int.from_bytes(section.data[field : field + WIDTHS[form]], "little", signed=True)
+            assert end + displacement in boundaries, f"{section.name}+{field:#x}"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from samples import SAMPLE, compile_object
 
 from kbuild_klp.checksum import batch, sum_file
 from kbuild_klp.checksum.batch import compute, write_checksums
-from kbuild_klp.checksum.entry import Columns
+from kbuild_klp.checksum.entries import Checksums, checksum_objects
 from kbuild_klp.checksum.path import Freshness, freshness, sum_path
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError, KlpError
+from kbuild_klp.object import image
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,14 @@ def test_each_object_gets_a_fresh_file(sample: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few small objects are worth a second process, and several batches."""
+    monkeypatch.setattr(batch, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(batch, "_BATCH", 40_000)
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_the_same_under_any_number_of_processes(sample: Path, tmp_path: Path) -> None:
     paths = _copies(sample, tmp_path, 120)
     paths[7].write_bytes(b"broken")
@@ -53,6 +64,28 @@ def test_the_same_under_any_number_of_processes(sample: Path, tmp_path: Path) ->
     assert _sums(good) == first
     assert (one.written, one.errors) == (two.written, two.errors) == (119, [str(_error(paths[7]))])
     assert sorted(seen) == seen and seen[-1] == (120, 120)
+
+
+def test_a_broken_object_costs_itself_only(sample: Path, tmp_path: Path) -> None:
+    """Objects are read many at a time; one whose tables contradict each other is found out in the middle of them."""
+    paths = _copies(sample, tmp_path, 9)
+    file = ObjectFile.open(sample)
+    relocations = file.section_names.index(".rela.text")
+    data = bytearray(sample.read_bytes())
+    struct.pack_into("<I", data, int.from_bytes(data[40:48], "little") + 64 * relocations + 44, 0xFFFFFF)
+    paths[4].write_bytes(data)
+    result = write_checksums(paths, 1)
+    assert (result.written, result.errors) == (8, [str(_error(paths[4]))])
+    assert "applies to section 16777215" in result.errors[0]
+    paths.remove(paths[4])
+    assert _sums(paths) == [compute(str(sample)).data] * 8
+
+
+def test_addresses_of_any_width(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of gigabytes (or whose .bss is) have the same checksums, if not at the same cost."""
+    narrow = compute(str(sample)).data
+    monkeypatch.setattr(image, "_NARROW", 0)
+    assert compute(str(sample)).data == narrow
 
 
 def _error(path: Path) -> KlpError:
@@ -73,11 +106,11 @@ def test_an_object_that_changes_while_it_is_read(sample: Path, tmp_path: Path, m
     path = Path(shutil.copy(sample, tmp_path / "a.o"))
     times = iter(range(1, 100))
 
-    def touched(canonical: object) -> Columns:
+    def touched(files: list[object]) -> Checksums:
         os.utime(path, ns=(next(times),) * 2)
-        return Columns.empty()
+        return Checksums("x86_64", [[] for _ in files], [])
 
-    monkeypatch.setattr("kbuild_klp.checksum.entries.checksum_object", touched)
+    monkeypatch.setattr("kbuild_klp.checksum.entries.checksum_objects", touched)
     with pytest.raises(BadObjectError, match="changes while it is read; wait for the build"):
         compute(str(path))
 
@@ -99,14 +132,14 @@ def test_where_nothing_can_be_written_the_content_comes_back(
 
 def test_a_fault_of_ours_costs_one_object(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = _copies(sample, tmp_path, 3)
-    real = batch.compute
+    real = checksum_objects
 
-    def faulty(path: str) -> batch.ObjectChecksums:
-        if path == str(paths[1]):
+    def faulty(files: list[ObjectFile]) -> Checksums:
+        if any(file.path == str(paths[1]) for file in files):
             raise IndexError("oh")
-        return real(path)
+        return real(files)
 
-    monkeypatch.setattr(batch, "compute", faulty)
+    monkeypatch.setattr("kbuild_klp.checksum.entries.checksum_objects", faulty)
     result = write_checksums(paths, 1)
     assert result.written == 2
     assert result.errors == [f"{paths[1]}: internal error: IndexError: oh; please report it, with KLP_DEBUG=1 set"]
@@ -115,14 +148,16 @@ def test_a_fault_of_ours_costs_one_object(sample: Path, tmp_path: Path, monkeypa
         write_checksums(paths, 1)
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_a_process_that_is_killed(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = _copies(sample, tmp_path, 100)
+    ours = os.getpid()
 
-    def killed(path: str) -> batch.ObjectChecksums:
+    def killed(paths: list[str]) -> None:
+        assert os.getpid() != ours
         os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
 
-    monkeypatch.setattr(batch, "compute", killed)
+    monkeypatch.setattr(batch, "compute_many", killed)
     with pytest.raises(KlpError, match="was killed; if memory is short, try --jobs 1"):
         write_checksums(paths, 2)
 

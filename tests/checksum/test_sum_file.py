@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
 from kbuild_klp.checksum import sum_file
-from kbuild_klp.checksum.entry import Columns, Entry
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.checksum.sum_file import FORMAT_VERSION
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.object.symbol_id import SymbolId
@@ -40,7 +40,7 @@ _ENTRIES = st.builds(
 
 
 def _dump(entries: list[Entry], table: int = 1) -> bytes:
-    return sum_file.dump("x86_64", table, Columns.of(entries))
+    return sum_file.dump("x86_64", table, map(sum_file.entry_line, entries))
 
 
 @settings(max_examples=300, deadline=None)

@@ -308,13 +308,14 @@ def test_a_full_disk_behind_standard_output(builds: Path) -> None:
 _SLOW = r"""
 import os, sys, time
 from kbuild_klp.checksum import batch
-real = batch.compute
-def slow(path):
-    os.write(2, b"working\n")
-    time.sleep(0.3)
-    return real(path)
-batch.compute = slow
-batch._WORTH_A_PROCESS = batch._CHUNK = 1
+real = batch.compute_many
+def slow(paths):
+    for path in paths:
+        os.write(2, b"working\n")
+        time.sleep(0.3)
+        yield from real([path])
+batch.compute_many = slow
+batch._WORTH_A_PROCESS = batch._BATCH = 1
 from kbuild_klp.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

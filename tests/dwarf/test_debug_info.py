@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 from snippets import Compiler
 
+from kbuild_klp.arch.sweep import instruction_starts
 from kbuild_klp.dwarf import debug_info, relocated_stream
 from kbuild_klp.dwarf.debug_info import DebugInfo
 from kbuild_klp.dwarf.die_scan import DieScan, UnknownFormError
@@ -72,12 +73,13 @@ class Debug:
 
     def code(self) -> list[tuple[int, int]]:
         """Return section and offset of every instruction of a function."""
-        starts = ObjectView(str(self.path)).architecture.instruction_starts
+        arch = ObjectView(str(self.path)).architecture
         places = []
         for index in (self.object.symbols["info"] & 0xF == elf.STT_FUNC).nonzero()[0].tolist():
             section, symbol = int(self.object.shndx[index]), self.object.symbols[index]
             begin, end = int(symbol["value"]), int(symbol["value"] + symbol["size"])
-            places += [(section, begin + at) for at in starts(self.object.section_bytes(section)[begin:end])]
+            lengths = arch.instruction_lengths(self.object.section_array(section))
+            places += [(section, at) for at in instruction_starts(lengths.data, begin, end)[0]]
         return places
 
 

@@ -18,7 +18,6 @@ from samples import compile_object
 
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.batch import compute
-from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.errors import BadObjectError, KlpError
 
 _SECTION = {"name": (0, 4), "type": (4, 4), "flags": (8, 8), "addr": (16, 8), "offset": (24, 8), "size": (32, 8)}
@@ -92,7 +91,7 @@ def mutator(sample: Path) -> Mutator:
 
 
 def _written_again(content: sum_file.SumFile) -> bytes:
-    return sum_file.dump(content.architecture, content.table, Columns.of(content.entries))
+    return sum_file.dump(content.architecture, content.table, map(sum_file.entry_line, content.entries))
 
 
 @pytest.fixture
@@ -150,7 +149,6 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 from kbuild_klp.checksum.batch import compute
-from kbuild_klp.checksum.entry import Columns
 from kbuild_klp.errors import KlpError
 answers = errors = 0
 for name in sys.argv[1:]:
@@ -211,7 +209,8 @@ def _section(kind: int, name: str, value: int) -> Callable[[Mutator], bytes]:
         (lambda m: b"int main(void);\n", "not an ELF file"),
         (lambda m: m.data[:20], "truncated: 20 bytes"),
         (_set(4, b"\1"), "not a 64-bit object"),
-        (_set(5, b"\2"), "not a little-endian object"),
+        (_set(5, b"\2"), "not a big-endian object, as its header says"),
+        (_set(5, b"\3"), "neither a little-endian nor a big-endian object"),
         (_set(16, b"\2\0"), "not a relocatable object"),
         (_set(18, b"\x28\0"), "ELF machine 40 is not supported"),
         (_set(40, bytes(8)), "no section header table"),

@@ -16,6 +16,7 @@ from elftools.elf.sections import SymbolTableSection
 from samples import SAMPLE, compile_object
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 
 MANY_SECTIONS = 66_000
@@ -38,7 +39,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _all_relocations(obj: ObjectFile) -> list[tuple[int, ...]]:
-    found = obj.relocations(np.arange(len(obj.sections)))
+    found = Objects.of(obj).relocations(np.arange(len(obj.sections)))
     columns = (found.section, found.offset, found.type, found.symbol, found.addend)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -88,7 +89,7 @@ def test_only_the_relocations_that_are_wanted(path: Path) -> None:
     obj = ObjectFile.open(path)
     everything = _all_relocations(obj)
     for index in {row[0] for row in everything}:
-        assert len(obj.relocations(np.array([index])).offset) == sum(row[0] == index for row in everything)
+        assert len(Objects.of(obj).relocations(np.array([index])).offset) == sum(row[0] == index for row in everything)
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")

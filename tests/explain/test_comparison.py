@@ -55,7 +55,7 @@ f:  {0}
 
 def _parts(view: ObjectView, name: str) -> list[int]:
     (part,) = (part for symbol, part in view._parts.items() if symbol.name == name)
-    return [part, *view.digests.families.children.get(part, ())]
+    return [part, *view.canonical.families.children.get(part, ())]
 
 
 def _compare(old: Path, new: Path, name: str = "f") -> Comparison:
@@ -218,7 +218,7 @@ def test_text_of_an_instruction(gcc: Compiler, body: str, text: str) -> None:
     comparison = Comparison.of(view, view, _parts(view, "f"), _parts(view, "f"))
     line = comparison.old[0]
     assert line.text.replace("(,%rdi,8)", "(, %rdi, 8)") == text
-    assert line.bytes == view.raw_bytes(line.part, 0, len(line.bytes)) and len(line.bytes) == line.instruction.size
+    assert line.bytes == view.raw_bytes(line.part, 0, len(line.bytes)) and len(line.bytes) == line.size
     assert not comparison.differs
 
 

@@ -87,7 +87,7 @@ def located(build: TreeBuild, linked: Symbols) -> Iterator[tuple[str, ObjectSide
     (unit,) = (unit for unit in build.units() if unit.name == "vmlinux")
     for name in unit.objects:
         side = ObjectSide(ObjectView(str(build.root / name)))
-        bases = placed(side.view.object, linked)
+        bases = placed(side.view.file, linked)
         canonical = side.view.canonical
         for entry in entries(build, name):
             symbol = int(canonical.part_symbols(side.view.parts_of(entry.part_symbol)[0])[0])

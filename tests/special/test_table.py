@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import kbuild_klp.special.table
 from kbuild_klp.arch.registry import _MODULES, architecture
@@ -87,6 +88,12 @@ def _row(name: str) -> list[SpecialSection]:
     return list(special_table("x86_64").rows(name))
 
 
+def _entry_sizes(name: str, size: int, places: NDArray[np.int64]) -> list[int]:
+    """Return the entry sizes that fit one section of that size, with references at these places."""
+    sizes, owner = np.array([size]), np.zeros(len(places), np.int64)
+    return [int(found) for row in _row(name) for found in row.entry_sizes(sizes, owner, places) if found]
+
+
 @pytest.mark.parametrize(
     ("name", "size", "fields", "entry"),
     [
@@ -102,13 +109,20 @@ def _row(name: str) -> list[SpecialSection]:
 )
 def test_the_object_decides_how_long_entries_are(name: str, size: int, fields: list[int], entry: int) -> None:
     places = np.array([start + field for start in range(0, size, entry) for field in fields])
-    fitting = [row.entry_size(size, places) for row in _row(name)]
-    assert next(filter(None, fitting)) == entry
+    assert _entry_sizes(name, size, places)[0] == entry
 
 
 @pytest.mark.parametrize("places", [[], [1], [0], [0, 4, 8], [0, 12, 13]])
 def test_what_does_not_fit_is_no_table(places: list[int]) -> None:
-    assert not any(row.entry_size(24, np.array(places, np.int64)) for row in _row("__ex_table"))
+    assert not _entry_sizes("__ex_table", 24, np.array(places, np.int64))
+
+
+def test_each_section_of_a_name_has_its_own_entry_size() -> None:
+    """Linked objects have several tables of one name, and those of assembly files may be of another layout."""
+    sizes, owner = np.array([28, 24]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    places = np.array([0, 4, 14, 18, 0, 4, 12, 16])
+    found = [row.entry_sizes(sizes, owner, places).tolist() for row in _row(".altinstructions")]
+    assert found == [[14, 0], [0, 12]]
 
 
 def test_patterns_and_architectures() -> None:

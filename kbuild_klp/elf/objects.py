@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many objects laid end to end: one table of sections, one of symbols, one of strings, for all of them.
+
+An average object of a kernel has 30 sections, 100 symbols and 300 relocations, and a call of numpy costs as much for
+that as for thousands. So the unit of work is a batch of objects, each step is done once for all of them, and an object
+by itself is a batch of one. A section or symbol is known by its place in the table of the batch.
+
+An object that is broken raises as soon as that is seen, and takes the batch with it; who reads many tries again
+without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import RELA, ObjectFile, names_at
+from kbuild_klp.errors import BadObjectError
+
+_BLOCK = 1 << 20
+_LOOK = 8
+_FACTORS = np.array([3, 0xC2B2AE3D27D4EB4F], np.uint64)
+_BIG_RELA = np.dtype([("offset", ">u8"), ("symbol", ">u4"), ("type", ">u4"), ("addend", ">i8")])
+
+
+class Relocations(NamedTuple):
+    """The relocations that apply to the sections asked for, one array per column, those of a section in file order.
+
+    ``section`` is the index of the section they apply to, ``offset`` the place in it in bytes.
+    """
+
+    section: NDArray[np.int32]
+    offset: NDArray[np.integer[Any]]
+    type: NDArray[np.int32]
+    symbol: NDArray[np.int32]
+    addend: NDArray[np.integer[Any]]
+
+    def take(self, rows: NDArray[np.int64]) -> Relocations:
+        """Return some of the rows, in the order given."""
+        return Relocations(self.section[rows], self.offset[rows], self.type[rows], self.symbol[rows], self.addend[rows])
+
+
+class Objects:
+    """Objects of one machine and byte order.
+
+    ``sections`` and ``symbols`` are the tables of all ``files``, one after the other; those of object i are from
+    ``first_section[i]`` to ``first_section[i + 1]`` (``first_symbol``). ``section_object`` says of which object a
+    section is. ``shndx`` is the section of each symbol: its place in ``sections``, 0 for undefined ones, and negative
+    for reserved indices (elf.ABSOLUTE, elf.COMMON). Names of symbols are offsets in ``strings``.
+    """
+
+    def __init__(self, files: Sequence[ObjectFile]) -> None:
+        self.files = list(files)
+        self.byteorder = files[0].byteorder
+        self.machine = files[0].machine
+        self.first_section = _starts([len(file.sections) for file in files])
+        self.first_symbol = _starts([len(file.symbols) for file in files])
+        self.section_names = list(chain.from_iterable(file.section_names for file in files))
+        numbers = np.arange(len(files), dtype=np.int32)
+        self.section_object = np.repeat(numbers, np.diff(self.first_section))
+        if len(files) == 1:
+            self.sections, self.symbols, self.shndx = files[0].sections, files[0].symbols, files[0].shndx
+            self.strings = files[0].symbol_strings
+            return
+        # Joined as bytes: joining structured arrays makes numpy compare their fields one by one.
+        self.sections = _joined(file.sections for file in files)
+        self.symbols = _joined(file.symbols for file in files)
+        strings = [file.symbol_strings for file in files]
+        self.strings = b"".join(strings)
+        counts = np.diff(self.first_symbol)
+        self.symbols["name"] += np.repeat(_starts(list(map(len, strings)))[:-1], counts).astype("u4")
+        shndx = np.concatenate([file.shndx for file in files])
+        self.shndx = np.where(shndx > 0, shndx + np.repeat(self.first_section[:-1], counts), shndx)
+
+    @classmethod
+    def of(cls, file: ObjectFile) -> Objects:
+        """Return a batch of one."""
+        return cls([file])
+
+    def object_of_symbols(self, symbols: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the object of each symbol."""
+        return np.searchsorted(self.first_symbol, symbols, "right") - 1
+
+    def error(
+        self, number: int, message: str, place: str | None = None, hint: str = "rebuild the object"
+    ) -> BadObjectError:
+        """Make the error that names an object."""
+        return self.files[number].error(message, place, hint)
+
+    def section_error(self, section: int, message: str, place: str | None = None) -> BadObjectError:
+        """Make the error about a section that names its object."""
+        return self.error(int(self.section_object[section]), message, place)
+
+    def symbol_error(self, symbol: int, message: str, place: str = "symbol table") -> BadObjectError:
+        """Make the error about a symbol that names its object."""
+        return self.error(int(self.object_of_symbols(np.array([symbol]))[0]), message, place)
+
+    def release_pages(self) -> None:
+        """Let the system have back the memory of what was read; it is read again should anybody look."""
+        for file in self.files:
+            file.release_pages()
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of all symbols."""
+        return names_at(
+            self.strings,
+            self.symbols["name"].astype(np.int64),
+            lambda symbol: self.symbol_error(symbol, f"name of symbol {symbol} has no end"),
+        )
+
+    def symbol_name(self, symbol: int) -> str:
+        """Return the name of one symbol."""
+        return self.names[symbol]
+
+    def names_of(self, symbols: Iterable[int]) -> list[str]:
+        """Return the names of some symbols."""
+        return list(map(self.names.__getitem__, symbols))
+
+    @cached_property
+    def first_letters(self) -> NDArray[np.uint8]:
+        """The first two letters of each symbol's name (shape n, 2; zeros behind its end)."""
+        strings = np.frombuffer(self.strings + b"\0\0", np.uint8)
+        name = self.symbols["name"].astype(np.int64)
+        is_outside = name >= max(len(strings) - 2, 1)
+        if is_outside.any():
+            symbol = int(is_outside.nonzero()[0][0])
+            raise self.symbol_error(symbol, "a symbol's name lies outside the string table")
+        first = strings[name]
+        return np.stack([first, np.where(first != 0, strings[name + 1], 0)], axis=1)
+
+    @cached_property
+    def looks(self) -> NDArray[np.uint64]:
+        """A number for each symbol: equal for equal names, and rarely for others. Length, first and last letters."""
+        strings = np.frombuffer(self.strings + bytes(_LOOK), np.uint8)
+        start = self.symbols["name"].astype(np.int64)
+        ends = (strings == 0).nonzero()[0]
+        end = ends[np.searchsorted(ends, start)]
+        words = np.lib.stride_tricks.sliding_window_view(strings, _LOOK).view("<u8")[:, 0]
+        first, last = words[start], words[np.maximum(end - _LOOK, start)]
+        # What stands behind the end of a short name is no part of it.
+        short = np.maximum(_LOOK - (end - start), 0).astype(np.uint64) * np.uint64(8)
+        mask = np.where(short < 64, np.uint64(2**64 - 1) >> np.minimum(short, np.uint64(63)), np.uint64(0))
+        looks: NDArray[np.uint64] = (first & mask) * _FACTORS[0] + (last & mask) * _FACTORS[1]
+        looks += (end - start).astype(np.uint64)
+        return looks
+
+    # -- contents -------------------------------------------------------------------------------------------------
+
+    def content(self, section: int) -> NDArray[np.uint8]:
+        """Return the bytes of one section without copying them (read-only); none for SHT_NOBITS."""
+        number = int(self.section_object[section])
+        return self.files[number].section_array(section - int(self.first_section[number]))
+
+    def contents(self, sections: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the bytes of some sections, without copying them."""
+        numbers = self.section_object[sections]
+        rows = zip(numbers.tolist(), (sections - self.first_section[numbers]).tolist(), strict=True)
+        return [self.files[number].section_array(index) for number, index in rows]
+
+    def relocations(self, sections: NDArray[np.int64]) -> Relocations:
+        """Return the relocations that apply to ``sections``, in the order of these."""
+        position = np.full(len(self.sections), -1, np.int64)
+        position[sections] = np.arange(len(sections))
+        types = self.sections["type"]
+        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
+        number = self.section_object[chosen]
+        info = self.sections["info"][chosen].astype(np.int64)
+        lost = info >= np.diff(self.first_section)[number]
+        if lost.any():
+            at = int(lost.nonzero()[0][0])
+            message = f"applies to section {info[at]}, which does not exist"
+            raise self.section_error(int(chosen[at]), message, self._place(int(chosen[at])))
+        target = info + self.first_section[number]
+        wanted = (position[target] >= 0).nonzero()[0]
+        wanted = wanted[np.argsort(position[target[wanted]], kind="stable")]
+        chosen, target = chosen[wanted], target[wanted]
+        headers = self.sections[chosen]
+        if (headers["type"] == elf.SHT_REL).any():
+            bad = int(chosen[headers["type"] == elf.SHT_REL][0])
+            raise self.section_error(bad, "SHT_REL relocations are not supported", self._place(bad))
+        is_odd = (headers["entsize"] != RELA.itemsize) | (headers["size"] % RELA.itemsize != 0)
+        if is_odd.any():
+            bad = int(chosen[is_odd][0])
+            raise self.section_error(bad, "entry size is not that of Elf64_Rela", self._place(bad))
+        # Before anything is allocated by what headers say: their tables lie inside their files.
+        contents = self.contents(chosen)
+        counts = np.array(list(map(len, contents)), np.int64) // RELA.itemsize
+        section = np.repeat(target.astype(np.int32), counts)
+        offset, kind, symbol, addend = self._relocation_columns(contents, len(section))
+        number = self.section_object[target]
+        for column, limit, what in (
+            (symbol, np.diff(self.first_symbol)[number], "names a symbol that does not exist"),
+            (offset, self.sections["size"][target].astype(np.int64), "lies outside its section"),
+        ):
+            # Limits that fit are compared as what the columns are; those beyond are no limits.
+            most = np.minimum(limit, np.iinfo(column.dtype).max).astype(column.dtype)
+            lost = (column >= np.repeat(most, counts)) | (column < 0)
+            if lost.any():
+                bad = int(section[lost.nonzero()[0][0]])
+                raise self.section_error(bad, f"a relocation {what}", "relocations")
+        symbol += np.repeat(self.first_symbol[number].astype(np.int32), counts)
+        return Relocations(section, offset, kind, symbol, addend)
+
+    def _relocation_columns(self, tables: Iterable[NDArray[np.uint8]], count: int) -> list[NDArray[Any]]:
+        """Return offset, type, symbol and addend of all rows of some tables: as 32-bit numbers where they fit."""
+        dtype = RELA if self.byteorder == "little" else _BIG_RELA
+        columns: list[NDArray[Any]] = [np.empty(count, np.int32) for _ in range(4)]
+        fields = ("offset", "type", "symbol", "addend")
+        start = 0
+        for block in _blocks(tables):
+            rows = block.view(dtype)
+            end = start + len(rows)
+            for at, field in enumerate(fields):
+                column = rows[field]
+                columns[at][start:end] = column
+                if column.dtype.itemsize > columns[at].itemsize and (columns[at][start:end] != column).any():
+                    columns[at] = columns[at].astype(np.int64)
+                    columns[at][start:end] = column
+            start = end
+        return columns
+
+    def _place(self, section: int) -> str:
+        return f"section {self.section_names[section]}"
+
+
+def _starts(lengths: list[int]) -> NDArray[np.int64]:
+    """Return where each of several tables starts when they stand behind each other, and where the last one ends."""
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+def _joined(tables: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
+    listed = list(tables)
+    return np.concatenate([table.view(np.uint8) for table in listed]).view(listed[0].dtype)
+
+
+def _blocks(contents: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Join contents of sections, as many together as fit into the cache."""
+    block: list[NDArray[np.uint8]] = []
+    size = 0
+    for content in contents:
+        block.append(content)
+        size += len(content)
+        if size > _BLOCK:
+            yield np.concatenate(block) if len(block) > 1 else content
+            block, size = [], 0
+    if block:
+        yield np.concatenate(block)

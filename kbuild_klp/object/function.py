@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A function as a list of instructions that can be compared: without places, with meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.arch.registry import Architecture, Instruction, Operand
+from kbuild_klp.arch.sweep import instruction_starts
+from kbuild_klp.object.code import PartCode
+from kbuild_klp.object.view import ObjectView, Reference
+
+Place = tuple[int, int]
+"""A part and an offset in it."""
+
+Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
+
+_INNER = 2  # elements of the meaning of a reference that stays in the function: where it goes is compared later
+_GUARD = bytes(16)  # what the decoder may look at behind the end
+_DEFAULT_SIZE = 4  # bytes of a field of which nothing is known
+
+
+class Line:
+    """One instruction of a function.
+
+    ``token`` is equal for instructions that do the same: bytes with references and branches inside the function
+    cleared, what each of the references means, and how many stay inside. ``targets`` are the instructions (by number)
+    to which a branch inside the function goes, or a reference to a place in it; ``tables`` those of each jump table
+    that the instruction uses.
+    """
+
+    __slots__ = ("__dict__", "code", "offset", "part", "references", "size", "tables", "targets", "token", "view")
+
+    def __init__(
+        self, view: ObjectView, part: int, code: PartCode, place: tuple[int, int], references: list[Reference]
+    ) -> None:
+        self.view = view
+        self.part = part
+        self.code = code
+        self.offset, self.size = place
+        self.references = references
+        self.token: Token = (b"", (), 0)
+        self.targets: tuple[int, ...] = ()
+        self.tables: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def outer_references(self) -> list[Reference]:
+        """The references that do not stay in the function."""
+        pairs = zip(self.references, self.token[1], strict=True)
+        return [reference for reference, meaning in pairs if len(meaning) > _INNER]
+
+    @property
+    def bytes(self) -> bytes:
+        """The instruction as it stands in the object."""
+        return self.view.raw_bytes(self.part, self.offset, self.size)
+
+    @cached_property
+    def instruction(self) -> Instruction:
+        """The instruction decoded, with what it refers to in place of the fields."""
+        arch = self.view.architecture
+        operands = [
+            Operand(reference.place - self.offset, self._field_size(arch, reference), self.operand(reference))
+            for reference in self.references
+        ]
+        return arch.disassemble(self.code.data[self.offset : self.offset + self.size], self.offset, operands)
+
+    def _field_size(self, arch: Architecture, reference: Reference) -> int:
+        form = self.code.forms.get(reference.place)
+        if form is not None:
+            return arch.pc_fields[form].field.size
+        return _sizes(arch).get(reference.key[0], _DEFAULT_SIZE)
+
+    @property
+    def text(self) -> str:
+        """The instruction in the assembler's syntax."""
+        return self.instruction.text
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether control goes to what the instruction refers to."""
+        return self.instruction.is_branch
+
+    def operand(self, reference: Reference) -> str:
+        """Return the target of a reference as it stands in an instruction; places in the own part are offsets."""
+        inner = self.view.inner_target(reference.row, (self.part,))
+        return f"+{inner[1]:#x}" if inner and inner[1] else self.view.operand(reference.row)
+
+    @property
+    def target(self) -> str:
+        """What the instruction refers to, in words; empty when it refers to nothing."""
+        names = [self.operand(reference) for reference in self.references]
+        if not names and self.is_branch and self.text.rpartition(" ")[2].startswith("+"):
+            names = [self.text.rpartition(" ")[2]]
+        return ", ".join(name[1:-1] if name.startswith("<") else name for name in names)
+
+    def where(self, parts: Sequence[int]) -> str:
+        """Return the place of the instruction in the function whose parts are ``parts``."""
+        name = "" if self.part == parts[0] else self.view.part_name(self.part)
+        return f"{name}+{self.offset:#x}"
+
+
+def _sizes(arch: Architecture) -> dict[int, int]:
+    return {row.kind: row.field.size for row in arch.relocation_types.values()}
+
+
+# -- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def part_code(view: ObjectView, part: int) -> PartCode:
+    """Return the instructions of one part."""
+    if part not in view.code:
+        decode_parts(view, [part])
+    return view.code[part]
+
+
+def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
+    """Take parts apart into instructions; a call for many costs little more than one for one."""
+    wanted = [part for part in dict.fromkeys(parts) if part not in view.code]
+    if not wanted:
+        return
+    arch = view.architecture
+    contents = [view.data(part) for part in wanted]
+    code = np.frombuffer(b"".join(piece for data in contents for piece in (data, _GUARD)), np.uint8)
+    lengths = arch.instruction_lengths(code)
+    known, first, starts = lengths.data, 0, []
+    bounds = []
+    for data in contents:
+        starts.append(_all_starts(known, first, first + len(data)))
+        bounds.append(first)
+        first += len(data) + len(_GUARD)
+    fields = arch.pc_relative_fields(code, lengths, np.array([start for own in starts for start in own], np.int64))
+    target = fields.base + arch.displacements(code, fields.offset, fields.form)
+    cuts = np.searchsorted(fields.offset, [*bounds, first]).tolist()
+    rows = list(zip(fields.offset.tolist(), fields.form.tolist(), target.tolist(), strict=True))
+    for part, data, base, own, low, high in zip(wanted, contents, bounds, starts, cuts, cuts[1:], strict=False):
+        places = {reference.place for reference in view.references(part)}
+        mine = [(offset - base, form, goal - base) for offset, form, goal in rows[low:high]]
+        view.code[part] = PartCode(
+            data,
+            [start - base for start in own],
+            {offset: (form, goal) for offset, form, goal in mine if offset not in places and 0 <= goal < len(data)},
+            {offset: form for offset, form, _ in mine},
+        )
+
+
+def _all_starts(lengths: memoryview, start: int, end: int) -> list[int]:
+    """Return where instructions begin; a byte that is none is one by itself."""
+    starts: list[int] = []
+    while start < end:
+        found, start = instruction_starts(lengths, start, end)
+        starts += found
+        if start < end:
+            starts.append(start)
+            start += 1
+    return starts
+
+
+# -- comparing --------------------------------------------------------------------------------------------------------
+
+
+def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
+    """Return the instructions of a function and its split-off parts."""
+    decode_parts(view, parts)
+    lines: list[Line] = []
+    for part in parts:
+        code, references = view.code[part], view.references(part)
+        at = 0
+        for start, end in zip(code.starts, [*code.starts[1:], len(code.data)], strict=True):
+            first = at
+            while at < len(references) and references[at].place < end:
+                at += 1
+            lines.append(Line(view, part, code, (start, end - start), references[first:at]))
+    number = {(line.part, line.offset): i for i, line in enumerate(lines)}
+    family = frozenset(parts)
+    inner = set[int]().union(*(view.rows_into(part, family) for part in parts))
+    for line in lines:
+        _make_token(line, family, inner, number)
+    return lines
+
+
+def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Place, int]) -> None:
+    """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
+    view, code, start = line.view, line.code, line.offset
+    end = start + line.size
+    data = code.data[start:end]
+    targets: list[int] = []
+    if code.inside:
+        for place in range(start, end):
+            if place in code.inside:
+                form, target = code.inside[place]
+                if (line.part, target) in number:
+                    targets.append(number[line.part, target])
+                    data = view.architecture.pc_fields[form].field.cleared(
+                        data, place - start, view.architecture.byteorder
+                    )
+    meanings: list[tuple[object, ...]] = []
+    for reference in line.references:
+        place = reference.place - start
+        inner = view.inner_target(reference.row, parts) if reference.row in inner_rows else None
+        if inner is not None and inner in number:
+            targets.append(number[inner])
+            meanings.append((place, reference.key[0]))  # _INNER elements
+            continue
+        table = _table(view, reference, parts, number)
+        if table is not None:
+            line.tables += (table.entries,)
+            offset = view.target_offset(reference.row)
+            meanings.append((place, reference.key[0], "table", offset, *table.kinds))
+        else:
+            meanings.append((place, *reference.key))
+    line.targets = tuple(targets)
+    line.token = (data, tuple(meanings), len(targets))
+
+
+class _Table(NamedTuple):
+    """A jump table: the instructions to which its entries go, and the kinds of relocation in it."""
+
+    entries: tuple[int, ...]
+    kinds: list[int]
+
+
+def _table(view: ObjectView, reference: Reference, parts: frozenset[int], number: dict[Place, int]) -> _Table | None:
+    """Return the jump table that a reference is to, None when it is to something else."""
+    part = view.content_part(reference.row)
+    entries = None if part is None else view.jump_table(part, parts)
+    if part is None or entries is None or not all(entry in number for entry in entries):
+        return None
+    kinds = {own.key[0] for own in view.references(part)}
+    return _Table(tuple(number[entry] for entry in entries), sorted(kinds))
