@@ -32,7 +32,7 @@ def apply(
     rows = rows[rows["symbol"] < len(values)]
     own = values[rows["symbol"]] + rows["addend"]
     place = rows["offset"].astype(np.int64) - base
-    for number in np.unique(rows["type"]).tolist():
+    for number in {*rows["type"].tolist()}:
         row = arch.relocation_types.get(number)
         if row is None or row.pc_relative:
             continue

@@ -139,19 +139,28 @@ class Objects:
 
     @cached_property
     def looks(self) -> NDArray[np.uint64]:
-        """A number for each symbol: equal for equal names, and rarely for others. Length, first and last letters."""
-        strings = np.frombuffer(self.strings + bytes(_LOOK), np.uint8)
+        """A number for each symbol: equal for equal names, and rarely for others."""
         start = self.symbols["name"].astype(np.int64)
-        ends = (strings == 0).nonzero()[0]
-        end = ends[np.searchsorted(ends, start)]
-        words = np.lib.stride_tricks.sliding_window_view(strings, _LOOK).view("<u8")[:, 0]
-        first, last = words[start], words[np.maximum(end - _LOOK, start)]
-        # What stands behind the end of a short name is no part of it.
-        short = np.maximum(_LOOK - (end - start), 0).astype(np.uint64) * np.uint64(8)
-        mask = np.where(short < 64, np.uint64(2**64 - 1) >> np.minimum(short, np.uint64(63)), np.uint64(0))
-        looks: NDArray[np.uint64] = (first & mask) * _FACTORS[0] + (last & mask) * _FACTORS[1]
-        looks += (end - start).astype(np.uint64)
-        return looks
+        is_lost = start > self.strings.rfind(b"\0")
+        if is_lost.any():
+            symbol = int(is_lost.nonzero()[0][0])
+            raise self.symbol_error(symbol, f"name of symbol {symbol} has no end")
+        return _looks(self.strings, start)
+
+    def named(self, names: Iterable[bytes]) -> list[tuple[int, bytes]]:
+        """Return the symbols that have one of some names, and the name; without reading those of all others."""
+        wanted = {*names}
+        if not wanted:
+            return []
+        looks = np.sort(_looks(b"\0".join([*wanted, b""]), _starts([len(name) + 1 for name in wanted])[:-1]))
+        at = np.minimum(np.searchsorted(looks, self.looks), len(looks) - 1)
+        maybe = (looks[at] == self.looks).nonzero()[0].tolist()
+        return [(symbol, name) for symbol in maybe if (name := self.encoded_name(symbol)) in wanted]
+
+    def encoded_name(self, symbol: int) -> bytes:
+        """Return the name of one symbol as it stands in the string table."""
+        start = int(self.symbols["name"][symbol])
+        return self.strings[start : self.strings.index(b"\0", start)]
 
     # -- contents -------------------------------------------------------------------------------------------------
 
@@ -256,3 +265,18 @@ def _blocks(contents: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]
             block, size = [], 0
     if block:
         yield np.concatenate(block)
+
+
+def _looks(strings: bytes, start: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return a number for each name in a string table: of its length, its first and its last letters."""
+    letters = np.frombuffer(strings + bytes(_LOOK), np.uint8)
+    ends = (letters == 0).nonzero()[0]
+    end = ends[np.searchsorted(ends, start)]
+    words = np.lib.stride_tricks.sliding_window_view(letters, _LOOK).view("<u8")[:, 0]
+    first, last = words[start], words[np.maximum(end - _LOOK, start)]
+    # What stands behind the end of a short name is no part of it.
+    short = np.maximum(_LOOK - (end - start), 0).astype(np.uint64) * np.uint64(8)
+    mask = np.where(short < 64, np.uint64(2**64 - 1) >> np.minimum(short, np.uint64(63)), np.uint64(0))
+    looks: NDArray[np.uint64] = (first & mask) * _FACTORS[0] + (last & mask) * _FACTORS[1]
+    looks += (end - start).astype(np.uint64)
+    return looks

@@ -9,7 +9,9 @@ files of the objects (extract_crcs_for_object), and so does this where an object
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from kbuild_klp.kernel.modules import read_text
 from kbuild_klp.kernel.tree import BuildTree
 
 _FILE = "Module.symvers"
+_REAL_CRC = re.compile(r"^0x0*[1-9a-f]", re.MULTILINE)
 _CRC = re.compile(r"^#SYMVER (\S+) 0x([0-9a-f]{1,8})$", re.MULTILINE)
 
 
@@ -29,28 +32,47 @@ class Export(NamedTuple):
     crc: int
 
 
-def read_exports(tree: BuildTree) -> dict[str, Export] | None:
-    """Return what is exported in ``tree`` and the kernel below it, by symbol; None if no file says.
+class Exports:
+    """What is exported in a tree and the kernel below it.
 
-    A line that is none is passed over: an external module's file may have been written by anybody.
+    ``lines`` are those of their files, which are only taken apart for a symbol that is asked for: a kernel exports
+    10,000. ``newer`` are CRCs that are not in the files yet, by symbol.
     """
-    exports: dict[str, Export] = {}
-    roots = dict.fromkeys(root for root in (tree.kernel, tree.root) if root is not None)
-    texts = [text for root in roots if (text := read_text(f"{root}/{_FILE}")) is not None]
-    for text in texts:
-        for line in text.splitlines():
+
+    def __init__(self, lines: list[str], newer: Mapping[str, int]) -> None:
+        self.lines = lines
+        self.newer = newer
+
+    @cached_property
+    def _exports(self) -> dict[str, Export]:
+        return self.parse(self.lines)
+
+    def parse(self, lines: Iterable[str]) -> dict[str, Export]:
+        """Return what some of the lines say, by symbol.
+
+        A line that is none is passed over: an external module's file may have been written by anybody.
+        """
+        exports = {}
+        for line in lines:
             fields = line.split("\t")
             if len(fields) >= 3 and fields[0].startswith("0x"):
-                try:
-                    crc = int(fields[0], 16)
-                except ValueError:
-                    continue
-                exports[fields[1]] = Export(fields[2].rpartition("/")[2].removesuffix(".ko"), crc)
-    if any(export.crc for export in exports.values()):
-        for symbol, crc in _newer_crcs(tree):
-            if symbol in exports:
-                exports[symbol] = exports[symbol]._replace(crc=crc)
-    return exports if texts else None
+                with suppress(ValueError):
+                    crc = self.newer.get(fields[1], int(fields[0], 16))
+                    exports[fields[1]] = Export(fields[2].rpartition("/")[2].removesuffix(".ko"), crc)
+        return exports
+
+    def get(self, symbol: str) -> Export | None:
+        """Return the export of a symbol."""
+        return self._exports.get(symbol)
+
+
+def read_exports(tree: BuildTree) -> Exports | None:
+    """Return what is exported in ``tree``; None if no file says."""
+    roots = dict.fromkeys(root for root in (tree.kernel, tree.root) if root is not None)
+    texts = [text for root in roots if (text := read_text(f"{root}/{_FILE}")) is not None]
+    has_crcs = any(_REAL_CRC.search(text) for text in texts)
+    newer = dict(_newer_crcs(tree)) if has_crcs else {}
+    return Exports([line for text in texts for line in text.splitlines()], newer) if texts else None
 
 
 def _newer_crcs(tree: BuildTree) -> Iterator[tuple[str, int]]:
@@ -70,10 +92,12 @@ def _newer_crcs(tree: BuildTree) -> Iterator[tuple[str, int]]:
             continue  # an object that was copied in
 
 
-def changed_crcs(old: Mapping[str, Export], new: Mapping[str, Export]) -> dict[str, tuple[int, int]]:
+def changed_crcs(old: Exports, new: Exports) -> dict[str, tuple[int, int]]:
     """Return old and new CRC of the symbols that both export with different ones."""
+    same = set() if old.newer or new.newer else {*old.lines} & {*new.lines}
+    before, after = (side.parse(line for line in side.lines if line not in same) for side in (old, new))
     return {
-        name: (before.crc, after.crc)
-        for name, after in new.items()
-        if (before := old.get(name)) is not None and before.crc != after.crc and before.crc and after.crc
+        name: (before[name].crc, now.crc)
+        for name, now in after.items()
+        if name in before and before[name].crc != now.crc and before[name].crc and now.crc
     }

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.livepatch.rules import Position
@@ -44,21 +45,21 @@ class LinkedSymbols:
     def __init__(self, path: Path, unit: str, names: set[str]) -> None:
         self.unit = unit
         self._object = _open_linked(path)
+        self._table = Objects.of(self._object)
         symbols, shndx = self._object.symbols, self._object.shndx
         kind, binding = symbols["info"] & 0xF, symbols["info"] >> 4
         # scripts/mksysmap: undefined ones, local absolute ones and those for debuggers are not in kallsyms.
         listed = (shndx != elf.SHN_UNDEF) & (kind != elf.STT_FILE) & (kind != elf.STT_SECTION)
         listed &= ~((shndx == elf.ABSOLUTE) & (binding == elf.STB_LOCAL))
-        order = np.flatnonzero(listed)
+        found = self._table.named(name.encode("utf-8", "surrogateescape") for name in (*names, *_LIST))
+        found = [(symbol, name) for symbol, name in found if listed[symbol]]
         if unit == "vmlinux":
-            order = order[np.argsort(symbols["value"][order], kind="stable")]
+            found.sort(key=lambda it: int(symbols["value"][it[0]]))
         self._by_name: dict[bytes, list[int]] = defaultdict(list)
-        wanted = {name.encode("utf-8", "surrogateescape") for name in (*names, *_LIST)}
-        all_names = self._names(order)
-        for at in [at for at, name in enumerate(all_names) if name in wanted]:
-            self._by_name[all_names[at]].append(int(order[at]))
+        for symbol, name in found:
+            self._by_name[name].append(symbol)
         self._files = np.flatnonzero(kind == elf.STT_FILE)
-        self._file_names = ["", *map(self._object.symbol_name, self._files.tolist())]
+        self._file_names = ["", *map(self._file_name, self._files.tolist())]
         self._file_ranks = [0]
         self.file_counts: dict[str, int] = defaultdict(int)
         """How many STT_FILE symbols of each name there are."""
@@ -66,15 +67,8 @@ class LinkedSymbols:
             self._file_ranks.append(self.file_counts[file])
             self.file_counts[file] += 1
 
-    def _names(self, symbols: NDArray[np.int64]) -> list[bytes]:
-        """Return the names of many symbols: all of a kernel, so ObjectFile's way one by one would take a while."""
-        strings = self._object.symbol_strings
-        starts = self._object.symbols["name"][symbols].astype(np.int64)
-        zeros = np.flatnonzero(np.frombuffer(strings, np.uint8) == 0)
-        if len(starts) and (not len(zeros) or int(starts.max()) > int(zeros[-1])):
-            raise self._object.error("a symbol's name lies outside the string table", place="symbol table")
-        ends = zeros[np.searchsorted(zeros, starts)]
-        return [strings[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    def _file_name(self, symbol: int) -> str:
+        return self._table.encoded_name(symbol).decode("utf-8", "surrogateescape")
 
     def _found(self, name: str) -> list[int]:
         return self._by_name.get(name.encode("utf-8", "surrogateescape"), [])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -139,7 +140,7 @@ class ObjectSide:
             key = self._key(reference, is_call=False)
             if key is not None:
                 found[part][key] = None
-        used = np.unique(targets.symbol[targets.symbol >= 0]).tolist()
+        used = sorted_unique(targets.symbol[targets.symbol >= 0]).tolist()
         trampolines = [symbol for symbol in used if self._object.symbol_name(symbol).startswith(TRAMPOLINE)]
         calls = np.flatnonzero(np.isin(targets.symbol, trampolines))
         for part, reference in zip(self._parts_at(calls).tolist(), calls.tolist(), strict=True):

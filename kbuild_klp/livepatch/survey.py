@@ -21,7 +21,7 @@ from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
+from kbuild_klp.kernel.symvers import Exports, changed_crcs, read_exports
 from kbuild_klp.livepatch.linked_symbols import LinkedSymbols
 from kbuild_klp.livepatch.removed import still_used
 from kbuild_klp.livepatch.rules import Facts, Position, join_names, judge, needs_nothing
@@ -65,7 +65,7 @@ class Survey:
         return tree is None or tree.kernel is None or tree.setting("LIVEPATCH") == "y"
 
     @cached_property
-    def _exports(self) -> tuple[dict[str, Export] | None, dict[str, Export] | None]:
+    def _exports(self) -> tuple[Exports | None, Exports | None]:
         """What the two trees export, None where no file says."""
         old, new = (side.tree(SINGLE_OBJECT) for side in (self.old, self.new))
         return read_exports(old) if old else None, read_exports(new) if new else None
@@ -261,7 +261,7 @@ class Survey:
         if key.is_defined:
             return unit
         known = [exports for exports in self._exports if exports is not None]
-        export = next((exports[key.symbol] for exports in known if key.symbol in exports), None)
+        export = next(filter(None, (exports.get(key.symbol) for exports in known)), None)
         # What nobody exports is defined by another object of the same module.
         return export.unit if export else unit if known else _UNKNOWN_UNIT
 

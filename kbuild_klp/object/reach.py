@@ -13,6 +13,7 @@ import numpy as np
 
 from kbuild_klp.object.meanings import Meanings
 from kbuild_klp.object.parts import CONTENT, PIECE
+from kbuild_klp.object.runs import sorted_unique
 
 _NAMELESS = (CONTENT, PIECE)
 
@@ -63,7 +64,7 @@ def _sources(meanings: Meanings) -> set[int]:
     """Return the nameless parts that may refer to nameless parts."""
     parts = meanings.canonical.parts
     places = meanings.canonical.references.place[np.fromiter(meanings.by_content, np.int64)]
-    source = np.unique(parts.at(places))
+    source = sorted_unique(parts.at(places))
     nameless = source[np.isin(parts.kind[source], _NAMELESS)]
     return {*nameless.tolist(), *meanings.special.of_nameless}
 

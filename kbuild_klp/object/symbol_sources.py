@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
+from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -26,7 +27,7 @@ class Sources:
         self._objects = objects
         files = (objects.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0]
         # What stands before the first one is of no file; above all not of the last one of the object before.
-        self._marks = np.union1d(files, objects.first_symbol[:-1])
+        self._marks = sorted_unique(np.concatenate([files, objects.first_symbol[:-1]]))
         number = objects.object_of_symbols(self._marks)
         has_many = np.bincount(objects.object_of_symbols(files), minlength=len(objects.files)) > 1
         self._has_many = has_many[number]

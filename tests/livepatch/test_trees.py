@@ -14,7 +14,7 @@ from fake_build import klp
 
 from kbuild_klp.builds.opening import open_build
 from kbuild_klp.compare.passes import compare
-from kbuild_klp.kernel.symvers import Export, changed_crcs, read_exports
+from kbuild_klp.kernel.symvers import Export, Exports, changed_crcs, read_exports
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.report.model import Report
 
@@ -111,8 +111,17 @@ def test_the_file_of_exports(tmp_path: Path) -> None:
     )
     text = "".join(line.replace(" ", "\t") + "\n" for line in lines)
     (tmp_path / "Module.symvers").write_text(text)
-    assert read_exports(tree) == {"foo": Export("vmlinux", 0x12345678), "baz": Export("ext4", 1)}
-    assert changed_crcs({"a": Export("b", 1)}, {"a": Export("c", 2), "d": Export("b", 2)}) == {"a": (1, 2)}
+    exports = read_exports(tree)
+    assert exports is not None
+    assert exports.parse(exports.lines) == {"foo": Export("vmlinux", 0x12345678), "baz": Export("ext4", 1)}
+    assert (exports.get("foo"), exports.get("bar")) == (Export("vmlinux", 0x12345678), None)
+
+
+def test_a_crc_differs_where_both_export() -> None:
+    same, old = "0x00000005\tsame\tvmlinux\tEXPORT_SYMBOL\t", "0x00000001\ta\tb\tEXPORT_SYMBOL\t"
+    new = ["0x00000002\ta\tc\tEXPORT_SYMBOL\t", "0x00000002\td\tb\tEXPORT_SYMBOL\t"]
+    assert changed_crcs(Exports([same, old], {}), Exports([same, *new], {})) == {"a": (1, 2)}
+    assert changed_crcs(Exports([same, old], {}), Exports([same, old], {"same": 7})) == {"same": (5, 7)}
 
 
 # -- what is not at hand ----------------------------------------------------------------------------------------------
