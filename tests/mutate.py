@@ -13,6 +13,7 @@ import numpy as np
 
 from kbuild_klp.arch.x86_64 import is_filler
 from kbuild_klp.changes.classification import Change, classify
+from kbuild_klp.changes.contested import Contested
 from kbuild_klp.changes.pairing import correlate
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.entries import checksum_objects
@@ -67,7 +68,7 @@ def entries_of(file: ObjectFile) -> list[Entry]:
 def changes(old: list[Entry], data: bytes) -> list[Change] | str:
     """Return what is said of a mutated object: changes, or why it is refused."""
     try:
-        return classify(correlate(old, entries(data)))
+        return classify(correlate(Contested(old, entries(data))))
     except KlpError as error:
         return str(error)
 

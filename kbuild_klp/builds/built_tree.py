@@ -127,5 +127,5 @@ class TreeBuild(Build):
             if data is None:
                 raise KlpError(f"has no checksums: {self.failed[name]}", file=name, hint="run make, then try again")
             content = self.load(name, data)  # not a damaged one
-            sums[name] = sum_file.dump(content.architecture, content.table, map(sum_file.entry_line, content.entries))
+            sums[name] = sum_file.dump(content.architecture, content.table, (f"{line}\n" for line in content.lines))
         return archive.Archive(self.units(), Settings.of(self._tree), sums)

@@ -31,12 +31,12 @@ class ObjectPair:
     @cached_property
     def old(self) -> ObjectView | None:
         """The old version."""
-        return _open(self.files[0])
+        return self._builds[0].view(self.name)
 
     @cached_property
     def new(self) -> ObjectView | None:
         """The new version."""
-        return _open(self.files[1])
+        return self._builds[1].view(self.name)
 
     def sources(self) -> tuple[SourceFiles | None, SourceFiles | None]:
         """Return the source files of both sides, None where they are not those that were compiled."""
@@ -45,10 +45,3 @@ class ObjectPair:
             return old.sources(self.name, new), new.sources(self.name, old)
         except (KlpError, OSError):
             return None, None
-
-
-def _open(path: str | None) -> ObjectView | None:
-    try:
-        return ObjectView(path) if path is not None else None
-    except KlpError:
-        return None

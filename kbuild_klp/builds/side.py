@@ -10,14 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.batch import Progress, compute
 from kbuild_klp.checksum.sum_file import SumFile
-from kbuild_klp.errors import BadSumFileError
+from kbuild_klp.errors import BadSumFileError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+
+if TYPE_CHECKING:
+    from kbuild_klp.object.view import ObjectView
 
 SINGLE_OBJECT = "object"
 """The name of the only unit, and key of the only object, when two objects are compared."""
@@ -80,6 +84,19 @@ class Build(ABC):
     @abstractmethod
     def object_file(self, name: str) -> str | None:
         """Return the path of the object from which the checksums were made, None when it is not at hand."""
+
+    def view(self, name: str) -> ObjectView | None:
+        """Return an object to be read, None when it is not at hand or cannot be read."""
+        path = self.object_file(name) if name in self.names else None
+        if path is None:
+            return None
+        # Not at the top: most objects of most comparisons are not read.
+        from kbuild_klp.object.view import ObjectView
+
+        try:
+            return ObjectView(path)
+        except KlpError:
+            return None
 
     @abstractmethod
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:

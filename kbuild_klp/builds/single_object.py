@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
-from kbuild_klp.checksum.batch import compute
+from kbuild_klp.checksum.batch import compute, compute_read
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+
+if TYPE_CHECKING:
+    from kbuild_klp.object.view import ObjectView
 
 
 class ObjectBuild(Build):
@@ -21,6 +25,7 @@ class ObjectBuild(Build):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.path = os.path.abspath(path)
+        self._view: ObjectView | None = None
 
     def units(self) -> list[LinkUnit]:
         """Return one unit with one object, under a name that both sides share."""
@@ -31,9 +36,19 @@ class ObjectBuild(Build):
         del name
         if not any(find_stale("/", [self.path])):
             return Path(sum_path(self.path)).read_bytes()
-        computed = compute(self.path)
+        from kbuild_klp.object.view import ObjectView
+
+        self._view = ObjectView(self.path)
+        computed = compute_read(self._view.meanings)
+        if self._view.file.has_changed():
+            self._view = None
+            computed = compute(self.path)
         self.warnings += computed.warnings
         return computed.data
+
+    def view(self, name: str) -> ObjectView | None:
+        """Return the object to be read: as it was read for its checksums, if it was."""
+        return self._view or super().view(name)
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the object."""

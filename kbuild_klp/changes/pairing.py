@@ -24,6 +24,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kbuild_klp.changes.contested import Contested
 from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, source_name
 from kbuild_klp.object.symbol_id import SymbolId
@@ -60,12 +61,15 @@ class _Source(NamedTuple):
 
 
 class _Side:
-    """The symbols of one object that have entries; ``left`` those that are not paired yet, in the object's order."""
+    """The symbols of one object that are in question; ``left`` those that are not paired yet, in the object's order.
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    ``settled`` are the sources of the others.
+    """
+
+    def __init__(self, entries: Iterable[Entry], settled: Iterable[_Source]) -> None:
         ordered = sorted(entries, key=_order)
         self.left = {entry.symbol: entry for entry in ordered}
-        self.sources = dict.fromkeys(_Source.of(symbol) for symbol in self.left)
+        self.sources = sorted({*map(_Source.of, self.left), *settled})
         self.files = {source.file for source in self.sources}
         self._entry_of = {alias: entry.symbol for entry in ordered for alias in entry.aliases}
         self._entry_of |= {symbol: symbol for symbol in self.left}
@@ -121,11 +125,16 @@ class _Use(NamedTuple):
 class _Correlator:
     """Pairs the symbols of two objects, one question after the other."""
 
-    def __init__(self, old: Iterable[Entry], new: Iterable[Entry]) -> None:
-        self.old = _Side(old)
-        self.new = _Side(new)
+    def __init__(self, found: Contested) -> None:
+        self._settled = Counter({_Source(*source): count for source, count in found.settled.items()})
+        self.old, self.new = (
+            _Side((entry for entry in side if entry.kind != KIND_SECTION), self._settled)
+            for side in (found.old, found.new)
+        )
         self._files = self.old.files & self.new.files
         self.pairs: list[tuple[Entry, Entry]] = []
+        self._uses: dict[SymbolId, list[_Use]] = {}
+        """What those of `_unchanged_uses` that have been asked refer to, by new symbol."""
 
     def run(self) -> None:
         """Pair what can be paired."""
@@ -185,12 +194,17 @@ class _Correlator:
         """
         users = [(old, new) for old, new in self.pairs if old.checksum == new.checksum and (old.uses or new.uses)]
         for old, new in sorted(users, key=lambda pair: pair[1].symbol):
-            before, after = self.old.used_by(old), self.new.used_by(new)
-            for name in dict.fromkeys((*before, *after)):
-                was = before.get(name) or self.old.all_alike(name)
-                is_ = after.get(name) or self.new.all_alike(name)
-                is_clear = len(was) == len(is_) and [*map(self.old.has, was)] == [*map(self.new.has, is_)]
-                yield from (_Use(new, x if is_clear else None, y) for x, y in zip(was, is_, strict=False))
+            if new.symbol not in self._uses:
+                self._uses[new.symbol] = list(self._uses_of(old, new))
+            yield from self._uses[new.symbol]
+
+    def _uses_of(self, old: Entry, new: Entry) -> Iterator[_Use]:
+        before, after = self.old.used_by(old), self.new.used_by(new)
+        for name in dict.fromkeys((*before, *after)):
+            was = before.get(name) or self.old.all_alike(name)
+            is_ = after.get(name) or self.new.all_alike(name)
+            is_clear = len(was) == len(is_) and [*map(self.old.has, was)] == [*map(self.new.has, is_)]
+            yield from (_Use(new, x if is_clear else None, y) for x, y in zip(was, is_, strict=False))
 
     def _pair_by_use(self) -> None:
         """Pair entries that unchanged users take for the same; the first user decides."""
@@ -231,6 +245,7 @@ class _Correlator:
         users, others = Counter[tuple[_Source, _Source]](), Counter[tuple[_Source, _Source]]()
         users.update((_Source.of(old), _Source.of(new)) for _, old, new in self._unchanged_uses() if old)
         users.update((_Source.of(old.symbol), _Source.of(new.symbol)) for old, new in self.pairs)
+        users.update({(source, source): count for source, count in self._settled.items()})
         news = self.new.grouped(lambda entry: (self._name(entry), entry.checksum))
         for key, olds in self.old.grouped(lambda entry: (self._name(entry), entry.checksum)).items():
             partners = news.get(key, [])
@@ -275,11 +290,11 @@ class _Correlator:
                 self._pair(olds[0], partners[0])
 
 
-def correlate(old: list[Entry], new: list[Entry]) -> Correlation:
+def correlate(found: Contested) -> Correlation:
     """Pair the entries of two objects."""
-    sides = [{entry.name: entry for entry in side if entry.kind == KIND_SECTION} for side in (old, new)]
+    sides = [{entry.name: entry for entry in side if entry.kind == KIND_SECTION} for side in (found.old, found.new)]
     sections = [Pair(sides[0].get(name), sides[1].get(name)) for name in sides[0] | sides[1]]
-    both = _Correlator(*([entry for entry in side if entry.kind != KIND_SECTION] for side in (old, new)))
+    both = _Correlator(found)
     both.run()
     pairs = [*sections, *map(Pair._make, both.pairs)]
     pairs += [Pair(entry, None) for entry in both.old.left.values()]

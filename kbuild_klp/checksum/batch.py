@@ -16,7 +16,9 @@ from kbuild_klp.errors import BadObjectError, KlpError
 from kbuild_klp.processes import in_processes, job_slots
 
 if TYPE_CHECKING:
+    from kbuild_klp.checksum.entries import Checksums
     from kbuild_klp.elf.reader import ObjectFile
+    from kbuild_klp.object.meanings import Meanings
 
 _BATCH = 4 << 20  # bytes of objects that are read at a time: what numpy costs by call is little then, and memory too
 _WORTH_A_PROCESS = 8 << 20  # bytes below which a second process costs more than it saves
@@ -65,6 +67,15 @@ def compute(path: str) -> ObjectChecksums:
     return result
 
 
+def compute_read(meanings: Meanings) -> ObjectChecksums:
+    """Compute the checksums of an object that has been read by itself."""
+    from kbuild_klp.checksum.entries import checksum_meanings
+
+    [file] = meanings.canonical.objects.files
+    [(_, computed)] = _dumped([file], checksum_meanings(meanings))
+    return computed
+
+
 def compute_many(paths: Iterable[str]) -> Iterator[tuple[str, ObjectChecksums | Exception]]:
     """Compute the checksums of objects; yields each with them or with what went wrong, in any order."""
     # Not at the top: numpy takes longer to import than everything that a diff of two trees without changes does.
@@ -99,12 +110,18 @@ def _compute_files(files: list[ObjectFile]) -> Iterator[tuple[str, ObjectChecksu
         yield from _compute_files(files[:half])
         yield from _compute_files(files[half:])
         return
+    for file, computed in _dumped(files, found):
+        yield file.path, _checked(file, computed)
+
+
+def _dumped(files: list[ObjectFile], found: Checksums) -> Iterator[tuple[ObjectFile, ObjectChecksums]]:
+    """Put entries into the form in which they are written."""
     warnings: dict[int, list[str]] = defaultdict(list)
     for number, text in found.warnings:
         warnings[number].append(text)
     for number, (file, lines) in enumerate(zip(files, found.lines, strict=True)):
         data = sum_file.dump(found.architecture, sum_file.table_version(), lines)
-        yield file.path, _checked(file, ObjectChecksums(data, file.mtime_ns, warnings[number]))
+        yield file, ObjectChecksums(data, file.mtime_ns, warnings[number])
 
 
 def _checked(file: ObjectFile, computed: ObjectChecksums) -> ObjectChecksums | Exception:

@@ -46,9 +46,14 @@ class Checksums(NamedTuple):
 
 def checksum_objects(files: Sequence[ObjectFile]) -> Checksums:
     """Make the entries of objects of one machine; raises BadObjectError for one that is broken."""
-    canonical = canonicalize(files)
-    result = Checksums(canonical.image.architecture.name, [[] for _ in files], canonical.image.warnings)
-    meanings = find_meanings(canonical)
+    return checksum_meanings(find_meanings(canonicalize(files)))
+
+
+def checksum_meanings(meanings: Meanings) -> Checksums:
+    """Make the entries of objects that have been read."""
+    canonical = meanings.canonical
+    lines: list[list[str]] = [[] for _ in canonical.objects.files]
+    result = Checksums(canonical.image.architecture.name, lines, canonical.image.warnings)
     used = used_content(meanings)
     uses = ambiguous_symbols(meanings)
     others = (

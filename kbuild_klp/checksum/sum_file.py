@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from xxhash import xxh3_128, xxh3_128_hexdigest
+from xxhash import xxh3_128
 
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.errors import BadSumFileError
@@ -46,11 +46,34 @@ _FIELDS = 6
 
 @dataclass(frozen=True)
 class SumFile:
-    """The content of a checksum file; ``table`` is the version of special.toml it was made with."""
+    """The content of a checksum file: ``lines`` are those of the entries, ``path`` is for messages.
+
+    ``table`` is the version of special.toml it was made with.
+    """
 
     architecture: str
     table: int
-    entries: list[Entry]
+    lines: list[str]
+    path: str
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries; raises BadSumFileError."""
+        return self.parse(self.lines)
+
+    def parse(self, lines: Iterable[str]) -> list[Entry]:
+        """Return the entries of some of the lines; raises BadSumFileError."""
+        entries = []
+        for line in lines:
+            try:
+                entries.append(_parse_line(line))
+            except ValueError:
+                raise _damaged("not an entry", self.path, self.lines.index(line) + 2) from None
+        return entries
+
+
+def _damaged(message: str, path: str, line: int = 1) -> BadSumFileError:
+    return BadSumFileError(message, file=path, place=f"line {line}", hint=_REMAKE)
 
 
 _NO_SYMBOL = SymbolId("")
@@ -160,29 +183,22 @@ def load(data: bytes, path: str) -> SumFile:
     version = _VERSION.match(data)
     # The version first: nothing else is known of a file of another one.
     if version and int(version[1]) != FORMAT_VERSION:
-        raise BadSumFileError(
-            f"format version {int(version[1])}, this program reads {FORMAT_VERSION}",
-            file=path,
-            place="line 1",
-            hint=_REMAKE,
-        )
+        raise _damaged(f"format version {int(version[1])}, this program reads {FORMAT_VERSION}", path)
     header = _HEADER.match(data)
     if header is None:
-        raise BadSumFileError("not a checksum file, or a truncated one", file=path, place="line 1", hint=_REMAKE)
-    head = data[: data.index(b"digest=")]
-    body = data[header.end() :]
-    if xxh3_128_hexdigest(head + body).encode() != header[4]:
-        raise BadSumFileError("content does not match its digest", file=path, place="line 1", hint=_REMAKE)
-    entries = []
-    lines_of_file = body.decode("utf-8", "surrogateescape").split("\n")
-    if lines_of_file.pop():
-        raise BadSumFileError("not an entry", file=path, place=f"line {len(lines_of_file) + 2}", hint=_REMAKE)
-    for number, line in enumerate(lines_of_file, 2):
-        try:
-            entries.append(_parse_line(line))
-        except ValueError:
-            raise BadSumFileError("not an entry", file=path, place=f"line {number}", hint=_REMAKE) from None
-    return SumFile(header[2].decode(), int(header[3]), entries)
+        raise _damaged("not a checksum file, or a truncated one", path)
+    digest = xxh3_128(data[: data.index(b"digest=")])
+    digest.update(memoryview(data)[header.end() :])
+    if digest.hexdigest().encode() != header[4]:
+        raise _damaged("content does not match its digest", path)
+    lines = data[header.end() :].decode("utf-8", "surrogateescape").split("\n")
+    last = lines.pop()
+    for number, line in enumerate(lines, 2):
+        if line.count("\t") < _FIELDS - 1:
+            raise _damaged("not an entry", path, number)
+    if last:
+        raise _damaged("not an entry", path, len(lines) + 2)
+    return SumFile(header[2].decode(), int(header[3]), lines, path)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build, objects_by_name
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import Change, classify
+from kbuild_klp.changes.contested import Contested, contested
 from kbuild_klp.changes.pairing import correlate
 from kbuild_klp.checksum.batch import Progress
 from kbuild_klp.compare.selection import Selection, first_rule
@@ -137,13 +138,16 @@ def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[C
     try:
         old_sums = old.load(name, before) if before else None
         new_sums = new.load(name, after) if after else None
-        if old_sums and new_sums and old_sums.table != new_sums.table:
-            old_sums, new_sums = old.up_to_date(name, old_sums), new.up_to_date(name, new_sums)
+        if old_sums is None or new_sums is None:
+            found = Contested(old_sums.entries if old_sums else [], new_sums.entries if new_sums else [])
+        else:
+            if old_sums.table != new_sums.table:
+                old_sums, new_sums = old.up_to_date(name, old_sums), new.up_to_date(name, new_sums)
+            if (old_sums.architecture, old_sums.table) != (new_sums.architecture, new_sums.table):
+                what = "architecture" if old_sums.architecture != new_sums.architecture else "special section table"
+                raise KlpError(f"checksums of another {what}; nothing of it can be compared", file=name)
+            found = contested(old_sums, new_sums)
     except KlpError as error:
         report.failed.append(str(error))
         return None
-    if old_sums and new_sums and (old_sums.architecture, old_sums.table) != (new_sums.architecture, new_sums.table):
-        what = "architecture" if old_sums.architecture != new_sums.architecture else "special section table"
-        report.failed.append(f"{name}: checksums of another {what}; nothing of it can be compared")
-        return None
-    return classify(correlate(old_sums.entries if old_sums else [], new_sums.entries if new_sums else []))
+    return classify(correlate(found))

@@ -104,16 +104,22 @@ class ObjectView:
         return self.canonical.image.architecture
 
     @cached_property
-    def _parts(self) -> dict[SymbolId, int]:
-        """The parts that are known by a symbol."""
+    def _named_parts(self) -> dict[str, list[int]]:
+        """The parts that are known by a symbol, by what ELF calls it."""
         parts, chunks = self.canonical.parts, self.canonical.chunks
         found = np.flatnonzero((parts.kind == PartKind.NAMED) | (parts.kind == PartKind.CONTENT))
-        heads = chunks.heads[parts.chunk[found]]
-        return dict(zip(self.canonical.sources.ids(heads), found.tolist(), strict=True))
+        named: dict[str, list[int]] = defaultdict(list)
+        names = self.object.names_of(chunks.heads[parts.chunk[found]].tolist())
+        for name, part in zip(names, found.tolist(), strict=True):
+            named[name].append(part)
+        return named
 
     def parts_of(self, symbol: SymbolId | None) -> list[int]:
         """Return the parts of a function or variable, the main one first; empty when it has none (absolute symbols)."""
-        part = None if symbol is None else self._parts.get(symbol)
+        candidates = [] if symbol is None else self._named_parts.get(symbol.name, [])
+        heads = self.canonical.chunks.heads[self.canonical.parts.chunk[candidates]]
+        ids = self.canonical.sources.ids(heads) if candidates else []
+        part = next((part for part, found in zip(candidates, ids, strict=True) if found == symbol), None)
         return [] if part is None else [part, *self.canonical.families.children.get(part, ())]
 
     def alias_of(self, symbol: str) -> str | None:
@@ -160,7 +166,7 @@ class ObjectView:
 
     def has_symbol(self, name: str) -> bool:
         """Say whether a function or variable of that name has bytes of its own here."""
-        return any(symbol.name == name for symbol in self._parts)
+        return name in self._named_parts
 
     def size(self, part: int) -> int:
         """Return the number of bytes of a part."""

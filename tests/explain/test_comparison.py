@@ -54,7 +54,7 @@ f:  {0}
 
 
 def _parts(view: ObjectView, name: str) -> list[int]:
-    (part,) = (part for symbol, part in view._parts.items() if symbol.name == name)
+    (part,) = view._named_parts[name]
     return [part, *view.canonical.families.children.get(part, ())]
 
 
