@@ -16,6 +16,7 @@ from kbuild_klp.explain.comparison import Comparison
 from kbuild_klp.explain.origins import DebugSide, Origins, Sources
 from kbuild_klp.explain.words import Words
 from kbuild_klp.lines.line_fields import line_reasons
+from kbuild_klp.object.function import decode_functions
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
@@ -48,6 +49,9 @@ def explain_changes(
     if patience <= 0:
         return changes
     explainer = Explainer(old, new, patience, sources)
+    heard = [it for it in changes if it.change is ChangeType.CHANGED and it.kind == KIND_FUNCTION][:patience]
+    decode_functions(old, (it.old.symbol for it in heard if it.old))
+    decode_functions(new, (it.new.symbol for it in heard if it.new))
     for change in changes:
         explainer.explain(change)
     return changes
@@ -125,8 +129,9 @@ class Explainer:
             inner = self._words.data(old_parts[0], new_parts[0])
             code_differs = bool(inner)
             reasons += inner
-        for table in tables.differences(self.old, self.new, old_parts, new_parts, moves):
-            reasons += table.reasons((self.old, self.new), old_parts, new_parts)
+        if (old.split_components().special, old.lines) != (new.split_components().special, new.lines):
+            for table in tables.differences(self.old, self.new, old_parts, new_parts, moves):
+                reasons += table.reasons((self.old, self.new), old_parts, new_parts)
         reasons += _unexplained(old, new, reasons, code_differs, moves)
         return _shortened(reasons + last, left, inlined)
 

@@ -24,8 +24,6 @@ a line.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from functools import cached_property
 
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
@@ -60,6 +58,8 @@ class LineInference:
         self._old = old
         self._new = new
         self._tables = SourceLines(old.file), SourceLines(new.file)
+        self._brackets: dict[str, _Bracket] = {}
+        self._moved: dict[int, list[LineMove]] = {}
 
     def infers(self, function: int, numbers: list[Number]) -> bool:
         """Return True when all ``numbers`` of a function can be taken for lines; ``function`` is its old main part."""
@@ -90,33 +90,23 @@ class LineInference:
         return (before.line, after.line, before.file) == (old, new, after.file)
 
     def _between_records(self, function: int, old: int, new: int) -> bool:
-        return any(bracket.holds(old, new, function) for bracket in self._brackets.values())
+        # Only a file in which the function has records itself can tell.
+        files = {move.file for move in self._moves(function)}
+        return any(file and self._bracket(file).holds(old, new, function) for file in files)
 
-    @cached_property
-    def _brackets(self) -> dict[str, _Bracket]:
-        """The records of all functions that both objects have, by file."""
-        by_file: dict[str, list[tuple[LineMove, int]]] = defaultdict(list)
-        old_parts, new_parts = _functions(self._old), _functions(self._new)
-        for name in old_parts.keys() & new_parts.keys():
-            for move in line_moves(self._old, self._new, old_parts[name], new_parts[name]):
-                if move.file is not None:
-                    by_file[move.file].append((move, old_parts[name][0]))
-        return {file: _Bracket(moves) for file, moves in by_file.items()}
+    def _bracket(self, file: str) -> _Bracket:
+        """Return the records of one file, of all functions that both objects have."""
+        if file not in self._brackets:
+            users = self._old.functions_that_name(file)
+            moves = [(move, user) for user in users for move in self._moves(user) if move.file == file]
+            self._brackets[file] = _Bracket(moves)
+        return self._brackets[file]
 
-
-def _functions(view: ObjectView) -> dict[str, list[int]]:
-    """Return the parts of each function whose name is unique, that have records: others are of no use here."""
-    families = view.canonical.families
-    found: dict[str, list[int]] = {}
-    twice: set[str] = set()
-    parts = view.canonical.parts
-    for part in range(len(parts.start)):
-        if part in families.parent or not len(view.canonical.part_symbols(part)):
-            continue
-        if int(parts.start[part]) >= view.canonical.image.code_end:
-            break
-        name = view.object.symbol_name(int(view.canonical.part_symbols(part)[0]))
-        if name in found:
-            twice.add(name)
-        found[name] = [part, *families.children.get(part, ())]
-    return {name: members for name, members in found.items() if name not in twice}
+    def _moves(self, function: int) -> list[LineMove]:
+        """Return the line records of a function before and now; none where its name does not tell which it is now."""
+        if function not in self._moved:
+            name = self._old.part_name(function)
+            old, new = self._old.functions_called(name), self._new.functions_called(name)
+            sides = [view.family(parts[0]) for view, parts in ((self._old, old), (self._new, new)) if len(parts) == 1]
+            self._moved[function] = line_moves(self._old, self._new, *sides) if len(sides) == 2 else []
+        return self._moved[function]

@@ -7,6 +7,7 @@ Which sections these are, and where in an entry the number stands, says special.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -54,15 +55,18 @@ def line_reasons(
 def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[PlacedLine]:
     name = "" if part == parts[0] else view.part_name(part)
     start = int(view.canonical.parts.start[part])
-    users = [(reference.row, reference.place) for reference in view.references(part)]
+    users = [(row, view.reference_place(part, row)) for row in view.known_by_content(part)]
     for table in view.special_tables(part):
+        owners: dict[int, int] = {}
+        others: dict[int, list[int]] = defaultdict(list)
+        for row, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
+            if is_owner:
+                owners.setdefault(place // table.entry_size, row)
+            others[place // table.entry_size].append(row)
         for at, lines in enumerate(table.lines):
-            rows = range(at * table.entry_size, (at + 1) * table.entry_size)
-            own = [index for index, place in enumerate(table.places) if place in rows]
-            owner = next((table.references[index] for index in own if table.is_owner[index]), None)
+            references, owner = others[at], owners.get(at)
             place = int(view.canonical.references.target[owner]) - start if owner is not None else 0
-            references = [table.references[index] for index in own]
-            users += [(reference, place) for reference in references if reference != owner]
+            users += [(row, place) for row in references if row != owner and row in view.meanings.by_content]
             for line in lines:
                 yield PlacedLine(table.section, f"{name}+{place:#x}", source_file(view, references), line)
     # Records that have no owner are known by content; several instructions may refer to one.

@@ -28,6 +28,7 @@ from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
+from kbuild_klp.object.function import decode_functions
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
@@ -120,6 +121,10 @@ class _Judge:
         """Return the changes with those marked that are of line numbers only; raises KlpError."""
         # Where more differs than lines, do not read the sources for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
+        candidates = [change for change in changes if is_candidate(change, bool(self._identities))]
+        pairs = [(it.old, it.new) for it in candidates if it.kind == KIND_FUNCTION and it.old and it.new]
+        for at, view in enumerate(self._views if pairs else ()):
+            decode_functions(view, (pair[at].symbol for pair in pairs if pair[0].size == pair[1].size))
         left = []
         same: Counter[_Same] = Counter()
         for change in changes:

@@ -12,6 +12,7 @@ import numpy as np
 from kbuild_klp.arch.registry import Architecture, Instruction, Operand
 from kbuild_klp.arch.sweep import instruction_starts
 from kbuild_klp.object.code import PartCode
+from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView, Reference
 
 Place = tuple[int, int]
@@ -33,16 +34,36 @@ class Line:
     that the instruction uses.
     """
 
-    __slots__ = ("__dict__", "code", "offset", "part", "references", "size", "tables", "targets", "token", "view")
+    __slots__ = (
+        "__dict__",
+        "code",
+        "inside",
+        "offset",
+        "part",
+        "references",
+        "size",
+        "tables",
+        "targets",
+        "token",
+        "view",
+    )
 
     def __init__(
-        self, view: ObjectView, part: int, code: PartCode, place: tuple[int, int], references: list[Reference]
+        self,
+        view: ObjectView,
+        part: int,
+        code: PartCode,
+        place: tuple[int, int],
+        references: list[Reference],
+        inside: list[int],
     ) -> None:
         self.view = view
         self.part = part
         self.code = code
         self.offset, self.size = place
         self.references = references
+        self.inside = inside
+        """The places of its branches that stay in the part."""
         self.token: Token = (b"", (), 0)
         self.targets: tuple[int, ...] = ()
         self.tables: tuple[tuple[int, ...], ...] = ()
@@ -147,6 +168,11 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
         )
 
 
+def decode_functions(view: ObjectView, symbols: Iterable[SymbolId]) -> None:
+    """Take functions apart that will be asked for."""
+    decode_parts(view, (part for symbol in symbols for part in view.parts_of(symbol)))
+
+
 def _all_starts(lengths: memoryview, start: int, end: int) -> list[int]:
     """Return where instructions begin; a byte that is none is one by itself."""
     starts: list[int] = []
@@ -168,12 +194,17 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
     lines: list[Line] = []
     for part in parts:
         code, references = view.code[part], view.references(part)
-        at = 0
+        inside = sorted(code.inside)
+        at = branch = 0
         for start, end in zip(code.starts, [*code.starts[1:], len(code.data)], strict=True):
-            first = at
+            first, first_branch = at, branch
             while at < len(references) and references[at].place < end:
                 at += 1
-            lines.append(Line(view, part, code, (start, end - start), references[first:at]))
+            while branch < len(inside) and inside[branch] < end:
+                branch += 1
+            lines.append(
+                Line(view, part, code, (start, end - start), references[first:at], inside[first_branch:branch])
+            )
     number = {(line.part, line.offset): i for i, line in enumerate(lines)}
     family = frozenset(parts)
     inner = set[int]().union(*(view.rows_into(part, family) for part in parts))
@@ -185,18 +216,16 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
 def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Place, int]) -> None:
     """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
     view, code, start = line.view, line.code, line.offset
-    end = start + line.size
-    data = code.data[start:end]
+    data = code.data[start : start + line.size]
     targets: list[int] = []
-    if code.inside:
-        for place in range(start, end):
-            if place in code.inside:
-                form, target = code.inside[place]
-                if (line.part, target) in number:
-                    targets.append(number[line.part, target])
-                    data = view.architecture.pc_fields[form].field.cleared(
-                        data, place - start, view.architecture.byteorder
-                    )
+    for place in line.inside:
+        form, target = code.inside[place]
+        if (line.part, target) in number:
+            targets.append(number[line.part, target])
+            data = view.architecture.pc_fields[form].field.cleared(data, place - start, view.architecture.byteorder)
+    if not line.references:  # as most
+        line.targets, line.token = tuple(targets), (data, (), len(targets))
+        return
     meanings: list[tuple[object, ...]] = []
     for reference in line.references:
         place = reference.place - start

@@ -20,6 +20,7 @@ from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reach import used_content
 from kbuild_klp.object.references import UNKNOWN_KIND
+from kbuild_klp.object.runs import run_bounds
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.special.table import SpecialSection
 
@@ -120,7 +121,11 @@ class ObjectView:
         heads = self.canonical.chunks.heads[self.canonical.parts.chunk[candidates]]
         ids = self.canonical.sources.ids(heads) if candidates else []
         part = next((part for part, found in zip(candidates, ids, strict=True) if found == symbol), None)
-        return [] if part is None else [part, *self.canonical.families.children.get(part, ())]
+        return [] if part is None else self.family(part)
+
+    def family(self, part: int) -> list[int]:
+        """Return a main part and those that were split off it."""
+        return [part, *self.canonical.families.children.get(part, ())]
 
     def alias_of(self, symbol: str) -> str | None:
         """Return the name of the entry that ``symbol`` is another name of, or a label in; None if it is not there."""
@@ -229,8 +234,38 @@ class ObjectView:
     def rows_into(self, part: int, family: Collection[int]) -> set[int]:
         """Return the references of a part that go to one of ``family``: the few that may be inner ones."""
         low, high = self._first[part], self._first[part + 1]
-        hits = np.isin(self.canonical.targets.part[low:high], list(family)).nonzero()[0]
-        return {low + hit for hit in hits.tolist()}
+        targets = self.canonical.targets.part[low:high].tolist()
+        return {row for row, target in enumerate(targets, low) if target in family}
+
+    def known_by_content(self, part: int) -> list[int]:
+        """Return the references of a part to parts that are known by content."""
+        by_content = self.meanings.by_content
+        return [row for row in range(self._first[part], self._first[part + 1]) if row in by_content]
+
+    def functions_that_name(self, text: str) -> list[int]:
+        """Return the main parts of the functions that refer to a string: themselves, or something that they refer to.
+
+        What refers to it for a function is an entry of a special section, or data that are known by content.
+        """
+        buffer, pattern = self.canonical.image.buffer, text.encode("utf-8", "surrogateescape") + b"\0"
+        places = []
+        at = buffer.find(pattern)
+        while at >= 0:
+            places.append(at)
+            at = buffer.find(pattern, at + 1)
+        targets, owner = self.canonical.targets, self.meanings.owner
+        hits = np.isin(self.canonical.references.target, places).nonzero()[0]
+        direct = {int(owner[row]) for row in hits.tolist() if self.string(row) == text}
+        data = [part for part in direct if part >= 0 and not self.is_code(part)]
+        users = direct.union(owner[np.isin(targets.part, data)].tolist())
+        parent = self.canonical.families.parent
+        return sorted({parent.get(part, part) for part in users if part >= 0 and self.is_code(part)})
+
+    def functions_called(self, name: str) -> list[int]:
+        """Return the main parts of all functions of a name."""
+        parent, end = self.canonical.families.parent, self.canonical.image.code_end
+        start = self.canonical.parts.start
+        return [part for part in self._named_parts.get(name, ()) if part not in parent and start[part] < end]
 
     def inner_target(self, index: int, family: Collection[int]) -> tuple[int, int] | None:
         """Return part and offset to which a reference goes that stays in the code of ``family``; None for others.
@@ -366,37 +401,45 @@ class ObjectView:
     def special_tables(self, part: int) -> list[EntryTable]:
         """Return the special entries of a part by table, without words."""
         owned = self.canonical.owned
-        low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
+        low, high = self._entries.get(part, (0, 0))
+        if low == high:
+            return []
         numbers = np.frombuffer(owned.lines.get(part, b""), "<u4").tolist()
+        groups, ends = owned.group[low:high].tolist(), owned.reference_at[low : high + 1].tolist()
+        first = ends[0]
+        references, is_owner = owned.references[first : ends[-1]].tolist(), owned.is_owner[first : ends[-1]].tolist()
+        places = owned.field[first : ends[-1]].tolist()
+        data_at = owned.data_at[low : high + 1].tolist()
         found = []
-        while low < high:
-            index = int(owned.group[low])
-            group = owned.groups[index]
-            end = low + int(np.searchsorted(owned.group[low:high], index, "right"))
-            first, last = owned.reference_at[[low, end]].tolist()
-            record = np.repeat(np.arange(end - low), np.diff(owned.reference_at[low : end + 1]))
+        at = 0
+        while at < len(groups):
+            group, end = owned.groups[groups[at]], at + groups.count(groups[at])
+            rows = range(ends[at] - first, ends[end] - first)
+            for entry in range(at, end):
+                for row in range(ends[entry] - first, ends[entry + 1] - first):
+                    places[row] += (entry - at) * group.entry_size
             fields = len(group.row.lines)
-            lines = [numbers[at * fields : (at + 1) * fields] for at in range(end - low)]
-            numbers = numbers[fields * (end - low) :]
+            lines = [numbers[fields * entry : fields * (entry + 1)] for entry in range(end - at)]
+            numbers = numbers[fields * (end - at) :]
+            data = owned.data[data_at[at] : data_at[end]]
+            mine = slice(rows.start, rows.stop)
             found.append(
-                EntryTable(
-                    group.name,
-                    group.entry_size,
-                    owned.data[owned.data_at[low] : owned.data_at[end]],
-                    owned.references[first:last].tolist(),
-                    (record * group.entry_size + owned.field[first:last]).tolist(),
-                    owned.is_owner[first:last].tolist(),
-                    lines,
-                )
+                EntryTable(group.name, group.entry_size, data, references[mine], places[mine], is_owner[mine], lines)
             )
-            low = end
+            at = end
         return found
+
+    @cached_property
+    def _entries(self) -> dict[int, tuple[int, int]]:
+        """The special entries of each part that owns some: from, to."""
+        owner = self.canonical.owned.owner
+        starts, ends = run_bounds(owner)
+        return dict(zip(owner[starts].tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
 
     def _owned_entries(self, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int]]]:
         """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
         owned = self.canonical.owned
-        low, high = np.searchsorted(owned.owner, [part, part + 1]).tolist()
-        for entry in range(low, high):
+        for entry in range(*self._entries.get(part, (0, 0))):
             first, last = owned.reference_at[entry : entry + 2].tolist()
             fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
             data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]

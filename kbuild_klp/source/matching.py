@@ -81,7 +81,8 @@ def _match(
         found = _anchors(left, right, count_left, count_right) if depth else []
         anchors = [(a0 + i, b0 + j) for i, j in found]
         for i, j in anchors:
-            _match(a, b, (a0, i), (b0, j), runs, depth - 1)
+            if a0 < i or b0 < j:
+                _match(a, b, (a0, i), (b0, j), runs, depth - 1)
             _add(runs, Run(i, j, 1))
             a0, b0 = i + 1, j + 1
         if anchors:
