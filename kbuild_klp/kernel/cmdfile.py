@@ -24,7 +24,7 @@ from kbuild_klp.errors import BadTreeError
 
 _ASSIGNMENT = re.compile(r"^(savedcmd|cmd|source|deps)_(\S+)[ \t]*:?=[ \t]*(.*)$", re.DOTALL)
 _CONTINUATION = re.compile(r"\\\r?\n")
-_CONFIG = "include/config/"
+_WILDCARD = re.compile(r"\$\(wildcard(?![^\s)])[^)]*\)?")
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,13 @@ class SavedCommand:
     """How one target was made.
 
     ``source`` is None and ``dependencies`` empty where kbuild records none (links, archives). Paths are as
-    kbuild wrote them: absolute, or relative to the directory in which make ran. ``symbols`` are the
-    configuration symbols that the sources mention, without ``CONFIG_``.
+    kbuild wrote them: absolute, or relative to the directory in which make ran.
     """
 
     target: str
     command: str
     source: str | None
     dependencies: tuple[str, ...]
-    symbols: tuple[str, ...] = ()
 
 
 def cmd_path(target: str) -> str:
@@ -56,7 +54,6 @@ def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None
     """
     target = command = source = None
     dependencies: list[str] = []
-    symbols: list[str] = []
     for line in _CONTINUATION.sub(" ", text).split("\n"):
         match = _ASSIGNMENT.match(line)
         if match is None:
@@ -70,10 +67,11 @@ def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None
         elif kind == "source":
             source = value.strip() or None
         else:
-            _split_dependencies(value, dependencies, symbols)
+            # $(wildcard): what fixdep found to be mentioned of the configuration, and objtool itself.
+            dependencies += _WILDCARD.sub(" ", value).split()
     if target is None or command is None:
         raise BadTreeError("holds no saved command", file=file, hint="remove it and build again")
-    return SavedCommand(target, command, source, tuple(dependencies), tuple(symbols))
+    return SavedCommand(target, command, source, tuple(dependencies))
 
 
 def read_saved_command(path: str | os.PathLike[str]) -> SavedCommand | None:
@@ -94,20 +92,3 @@ def read_saved_command(path: str | os.PathLike[str]) -> SavedCommand | None:
 def _unescaped(command: str) -> str:
     """Undo make-cmd of scripts/Kbuild.include: it keeps ``$`` and ``#`` from make."""
     return command.replace("$(pound)", "#").replace("$$", "$")
-
-
-def _split_dependencies(value: str, dependencies: list[str], symbols: list[str]) -> None:
-    # A word at a time and without patterns: this is asked of a thousand words of a thousand objects.
-    in_wildcard = False
-    for word in value.split():
-        if word == "$(wildcard":
-            in_wildcard = True
-        elif not in_wildcard:
-            dependencies.append(word)
-        else:
-            in_wildcard = not word.endswith(")")
-            # A wildcard may also name a file that need not be there (objtool itself, say).
-            if word.startswith(_CONFIG):
-                # Lower case and with directories before 5.14: include/config/64/bit.h
-                name = word[len(_CONFIG) :].rstrip(")")
-                symbols.append(name.removesuffix(".h").replace("/", "_").upper())

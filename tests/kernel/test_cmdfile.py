@@ -35,7 +35,6 @@ def test_compiled_object() -> None:
         command="gcc -DX='\"a#b\"' -c -o kernel/fork.o fork.c $x",
         source="/src/kernel/fork.c",
         dependencies=("/src/include/linux/slab.h", "include/generated/bounds.h"),
-        symbols=("SMP", "CC_VERSION_TEXT"),
     )
 
 
@@ -43,7 +42,6 @@ def test_format_before_saved_commands_were_renamed() -> None:
     old = COMPILED.replace("savedcmd_", "cmd_").replace("config/SMP", "config/64bit.h")
     parsed = parse_saved_command(old)
     assert parsed.target == "kernel/fork.o"
-    assert parsed.symbols[0] == "64BIT"
     assert len(parsed.dependencies) == 2
 
 
@@ -94,7 +92,7 @@ def test_what_kbuild_writes_is_read_back(
     lines = "".join(f"  {file} \\\n" for file in files)
     text = f"{name}_a/b.o := {escaped}\n\nsource_a/b.o := {source}\n\ndeps_a/b.o := \\\n{wildcards}{lines}\n"
     parsed = parse_saved_command(text + "a/b.o: $(deps_a/b.o)\n\n$(deps_a/b.o):\n")
-    assert parsed == SavedCommand("a/b.o", command, source, tuple(files), tuple(symbols))
+    assert parsed == SavedCommand("a/b.o", command, source, tuple(files))
 
 
 @given(st.text() | st.text(st.sampled_from("savedcmd_deps:= \\\n$(wildcard)/.o")))
