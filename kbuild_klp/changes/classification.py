@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kbuild_klp.changes.pairing import Correlation, Pair
-from kbuild_klp.changes.reasons import Reason, ReasonKind, changed, unexplained
+from kbuild_klp.changes.reasons import Code, Reason, unexplained
 from kbuild_klp.changes.verdict import NOT_JUDGED, Verdict
+from kbuild_klp.changes.wording import sentence
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -74,41 +75,37 @@ class Change:
     @property
     def reasons(self) -> list[str]:
         """The reasons in words."""
-        return [reason.text for reason in self.why]
+        return list(map(sentence, self.why))
 
 
 def component_reasons(old: Entry, new: Entry) -> list[Reason]:
     """Say which components differ: all that can be said without the objects."""
     before, after = old.split_components(), new.split_components()
     in_code = new.kind == KIND_FUNCTION
-    words = (
-        (ReasonKind.ATTRIBUTE, "symbol attributes"),
-        (ReasonKind.INSTRUCTION, "instructions") if in_code else (ReasonKind.CONTENT, "content"),
-        (ReasonKind.REFERENCE, "references"),
-        (ReasonKind.SPECIAL_SECTION, "special sections (alternatives, exceptions, jump labels, bugs)"),
+    codes = (
+        Code.ATTRIBUTES,
+        Code.INSTRUCTIONS if in_code else Code.CONTENT,
+        Code.REFERENCES,
+        Code.SPECIAL_SECTIONS,
     )
-    return [
-        unexplained(kind, was, is_, text)
-        for (kind, text), was, is_ in zip(words, before, after, strict=True)
-        if was != is_
-    ]
+    sides = zip(codes, before, after, strict=True)
+    return [unexplained(code, was, is_) for code, was, is_ in sides if was != is_]
 
 
 def place_reasons(old: Entry, new: Entry) -> list[Reason]:
     """Say whether an entry has another size or lies in another section."""
     reasons = []
     if old.size != new.size:
-        text = f"size {old.size} -> {new.size}"
-        reasons.append(Reason(ReasonKind.SIZE, f"{old.size} bytes", f"{new.size} bytes", text))
+        sizes = f"{old.size} bytes", f"{new.size} bytes"
+        reasons.append(Reason.of(Code.SIZE, *sizes, old_size=old.size, new_size=new.size))
     if old.home != new.home:
-        text = f"moved from {old.section} to {new.section}"
-        reasons.append(Reason(ReasonKind.SECTION, old.section, new.section, text))
+        reasons.append(Reason.of(Code.SECTION, old.section, new.section))
     return reasons
 
 
 def moved_reason(old: Entry, new: Entry) -> Reason:
     """Say from where to where something moved that is otherwise the same."""
-    return Reason(ReasonKind.SECTION, old.section, new.section, f"from {old.section} to {new.section}")
+    return Reason.of(Code.MOVED, old.section, new.section)
 
 
 def _labels(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
@@ -143,8 +140,8 @@ def _classify_pair(pair: Pair) -> Change | None:
     if old.home != new.home:
         return Change(new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
     if old.lines != new.lines:
-        reason = unexplained(ReasonKind.LINE, old.lines, new.lines, "line numbers in special sections only")
-        return Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.RECORDS)
+        why = [unexplained(Code.RECORD_LINES, old.lines, new.lines)]
+        return Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.RECORDS)
     return None
 
 
@@ -166,14 +163,12 @@ def _content_reasons(old: Entry, new: Entry) -> list[Reason]:
     before, after = old.split_components(), new.split_components()
     reasons = []
     if before.attributes != after.attributes:
-        text = "type or flags of the section"
-        reasons.append(unexplained(ReasonKind.FLAGS, before.attributes, after.attributes, text))
+        reasons.append(unexplained(Code.SECTION_FLAGS, before.attributes, after.attributes))
     was, is_ = (f"{side.data}.{side.references}" for side in (before, after))
     if was != is_:
-        reasons.append(unexplained(ReasonKind.CONTENT, was, is_, "content that no symbol covers"))
+        reasons.append(unexplained(Code.UNCOVERED_CONTENT, was, is_))
     if before.special != after.special:
-        text = "entries that belong to no symbol"
-        reasons.append(unexplained(ReasonKind.SPECIAL_SECTION, before.special, after.special, text))
+        reasons.append(unexplained(Code.UNOWNED_ENTRIES, before.special, after.special))
     return reasons
 
 
@@ -192,19 +187,18 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
             return None
         change = ChangeType.ADDED if old is None else ChangeType.REMOVED
         was, is_ = (f"{entry.size} bytes" if entry else "" for entry in pair)
-        reason = Reason(ReasonKind.CONTENT, was, is_, f"{only.size} bytes without a symbol")
-        return Change(only.kind, change, old, new, [reason])
+        return Change(only.kind, change, old, new, [Reason.of(Code.UNCOVERED_BYTES, was, is_, size=only.size)])
     reasons = _content_reasons(old, new)
     old_place, new_place = old.place, new.place
     comes_or_goes = touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
     if old_place.get("order") != new_place.get("order") and not comes_or_goes:
         was, is_ = (place.get("order", "") for place in (old_place, new_place))
-        reasons.append(unexplained(ReasonKind.ORDER, was, is_, "order of the symbols"))
+        reasons.append(unexplained(Code.ORDER, was, is_))
     if old_place.get("align") != new_place.get("align") and old.name not in realigned:
-        reasons.append(changed(ReasonKind.ALIGNMENT, old_place.get("align"), new_place.get("align")))
+        reasons.append(Reason.of(Code.ALIGNMENT, old_place.get("align"), new_place.get("align")))
     elif _is_laid_out_otherwise(old_place, new_place) and not comes_or_goes:
         was, is_ = (place["layout"] for place in (old_place, new_place))
-        reasons.append(unexplained(ReasonKind.ALIGNMENT, was, is_, "a variable in it is aligned otherwise"))
+        reasons.append(unexplained(Code.VARIABLE_ALIGNMENT, was, is_))
     return Change(new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
 
 
@@ -253,6 +247,5 @@ def _regrouped_change(pair: Pair, correlation: Correlation) -> Change | None:
     if not correlation.regrouped or pair.old is None or pair.new not in correlation.regrouped:
         return None
     shared = correlation.regrouped[pair.new]
-    text = f"no longer shares {shared} with the same functions"
-    reason = Reason(ReasonKind.SHARING, f"{shared} with some functions", f"{shared} with others", text)
-    return Change(pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, [reason])
+    why = [Reason.of(Code.SHARING, f"{shared} with some functions", f"{shared} with others", shared=shared)]
+    return Change(pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, why)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Reason, ReasonKind, changed
+from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import canonical_name
@@ -45,17 +45,17 @@ def _symbols(view: ObjectView, part: int) -> list[Symbol]:
     return [Symbol.of(view, index, start) for index in view.canonical.part_symbols(part).tolist()]
 
 
-def symbol_reasons(old: Symbol, new: Symbol, prefix: str = "") -> list[Reason]:
+def symbol_reasons(old: Symbol, new: Symbol, within: tuple[str, ...] = ()) -> list[Reason]:
     """Say how the attributes of a symbol differ."""
     reasons = []
-    for kind, names, was, is_ in (
-        (ReasonKind.BINDING, elf.BINDING_NAMES, old.binding, new.binding),
-        (ReasonKind.TYPE, elf.TYPE_NAMES, old.type, new.type),
-        (ReasonKind.VISIBILITY, elf.VISIBILITY_NAMES, old.visibility, new.visibility),
+    for code, names, was, is_ in (
+        (Code.BINDING, elf.BINDING_NAMES, old.binding, new.binding),
+        (Code.TYPE, elf.TYPE_NAMES, old.type, new.type),
+        (Code.VISIBILITY, elf.VISIBILITY_NAMES, old.visibility, new.visibility),
     ):
         if was != is_:
             words = names.get(was, str(was)), names.get(is_, str(is_))
-            reasons.append(changed(kind, *words, f"{prefix}{kind.value}"))
+            reasons.append(Reason.of(code, *words)._replace(within=within))
     return reasons
 
 
@@ -67,25 +67,19 @@ def part_reasons(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new
     )
     reasons = named_part_reasons(old, new, old_parts[0], new_parts[0])
     for name in sorted(before.keys() | after.keys()):
-        sizes = [
-            f"{name}, {view.size(side[name])} bytes" if name in side else ""
-            for view, side in ((old, before), (new, after))
-        ]
-        if name not in before:
-            text = f"part {sizes[1]}, split off"
-        elif name not in after:
-            text = f"part {sizes[0]}, no longer split off"
+        sizes = [view.size(side[name]) if name in side else -1 for view, side in ((old, before), (new, after))]
+        was, is_ = (f"{name}, {size} bytes" if size >= 0 else "" for size in sizes)
+        if name in before and name in after:
+            reasons += named_part_reasons(old, new, before[name], after[name], (name,))
+            if sizes[0] != sizes[1]:
+                reasons.append(Reason.of(Code.PART_SIZE, was, is_, symbol=name, old_size=sizes[0], new_size=sizes[1]))
         else:
-            reasons += named_part_reasons(old, new, before[name], after[name], f"{name}: ")
-            if sizes[0] == sizes[1]:
-                continue
-            text = f"part {name}: {old.size(before[name])} -> {new.size(after[name])} bytes"
-        reasons.append(Reason(ReasonKind.PART, sizes[0], sizes[1], text))
+            reasons.append(Reason.of(Code.PART, was, is_, symbol=name))
     return reasons
 
 
 def named_part_reasons(
-    old: ObjectView, new: ObjectView, old_part: int, new_part: int, prefix: str = ""
+    old: ObjectView, new: ObjectView, old_part: int, new_part: int, within: tuple[str, ...] = ()
 ) -> list[Reason]:
     """Return what differs in the symbols of one part."""
     before, after = _symbols(old, old_part), _symbols(new, new_part)
@@ -94,23 +88,21 @@ def named_part_reasons(
     # Which of several names comes first hangs on their bindings: the same one on both sides is to be compared.
     listed = after[0].name
     after.sort(key=lambda symbol: (symbol.name, symbol.offset) != (before[0].name, 0))
-    named = prefix if after[0].name == listed else f"{prefix}{after[0].name}: "
+    named = within if after[0].name == listed else (*within, after[0].name)
     reasons = symbol_reasons(before[0], after[0], named)
     was, is_ = _stated(before[0], old.size(old_part)), _stated(after[0], new.size(new_part))
     if " for " in was + is_ and was != is_:
-        reasons.append(changed(ReasonKind.SIZE, was, is_, f"{prefix}stated size"))
+        reasons.append(Reason.of(Code.STATED_SIZE, was, is_)._replace(within=within))
     gone, come = set(before[1:]) - set(after[1:]), set(after[1:]) - set(before[1:])
     others = {symbol.name: symbol for symbol in come}
     for symbol in sorted(gone):
         other = others.pop(symbol.name, None)
         if other is None:
-            text = f"{prefix}no longer also named {symbol.name}"
-            reasons.append(Reason(ReasonKind.ALIAS, str(symbol), "", text))
+            reasons.append(Reason.of(Code.ALIAS, symbol, "", symbol=symbol.name)._replace(within=within))
         else:
-            text = f"{prefix}other name or label: {symbol} -> {other}"
-            reasons.append(Reason(ReasonKind.ALIAS, str(symbol), str(other), text))
+            reasons.append(Reason.of(Code.ALIAS_DIFFERS, symbol, other)._replace(within=within))
     for symbol in sorted(others.values()):
-        reasons.append(Reason(ReasonKind.ALIAS, "", str(symbol), f"{prefix}now also named {symbol.name}"))
+        reasons.append(Reason.of(Code.ALIAS, "", symbol, symbol=symbol.name)._replace(within=within))
     return reasons
 
 
@@ -130,7 +122,7 @@ def number_reasons(old: ObjectView, new: ObjectView, entries: tuple[Entry, Entry
     before, after = (Symbol.of(view, index, 0) for view, index in ((old, found[0]), (new, found[1])))
     reasons = symbol_reasons(before, after)
     if before.offset != after.offset:
-        reasons.insert(0, changed(ReasonKind.VALUE, f"{before.offset:#x}", f"{after.offset:#x}"))
+        reasons.insert(0, Reason.of(Code.VALUE, f"{before.offset:#x}", f"{after.offset:#x}"))
     return reasons
 
 

@@ -7,7 +7,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType, component_reasons, place_reasons
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import sentence
 from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.dwarf.inlined import InlinedFunction
 from kbuild_klp.explain import tables
@@ -93,7 +94,7 @@ class Explainer:
         if old is None or new is None:
             return
         # Line numbers in code were told when it was found that there is nothing else.
-        if change.change is ChangeType.LINE_ONLY and all(_is_hash(reason) for reason in change.why):
+        if change.change is ChangeType.LINE_ONLY and all(reason.is_hash for reason in change.why):
             change.why = self._line_numbers(old, new) or change.why
         if change.change is not ChangeType.CHANGED:
             return
@@ -168,36 +169,31 @@ class Explainer:
 
     def _section_reason(self, name: str, reason: Reason) -> Reason:
         """Return a reason that the checksums told of a section in more words, where the objects have them."""
-        if not _is_hash(reason):
+        if not reason.is_hash:
             return reason  # has been told
         if reason.kind is ReasonKind.FLAGS:
             was, is_ = section_in_words(self.old, name), section_in_words(self.new, name)
-            return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}") if was != is_ else reason
+            return reason._replace(old=was, new=is_) if was != is_ else reason
         if reason.kind is ReasonKind.ORDER:
             before, after = ([symbol for symbol, _ in side.symbol_order(name)] for side in (self.old, self.new))
             pairs = enumerate(zip(before, after, strict=False))
             at = next((i for i, (x, y) in pairs if x != y), None)
             if at is not None:
                 was, is_ = (", ".join(side[at : at + _MOST_ORDER]) for side in (before, after))
-                return Reason(reason.kind, was, is_, f"{reason.text}: {was} -> {is_}")
+                return reason._replace(old=was, new=is_)
         if reason.kind is ReasonKind.ALIGNMENT:
             places = zip(self.old.symbol_order(name), self.new.symbol_order(name), strict=False)
             moved = next(((symbol, was, is_) for (symbol, was), (_, is_) in places if was != is_), None)
             if moved is not None:
-                symbol, was, is_ = moved[0], f"{moved[1]:#x}", f"{moved[2]:#x}"
-                return Reason(reason.kind, was, is_, f"{reason.text}: {symbol} at {was} -> {is_}")
+                symbol, before_at, after_at = moved
+                return reason._replace(old=f"{before_at:#x}", new=f"{after_at:#x}", values={"symbol": symbol})
         if reason.kind is ReasonKind.CONTENT:
             old_parts, new_parts = self.old.nameless_parts(name), self.new.nameless_parts(name)
             for old_part, new_part in zip_longest(old_parts, new_parts):
                 inner = self._words.pieces(old_part, new_part)
                 if inner:
-                    return inner[0]._replace(text=f"{reason.text}: {inner[0].text}")
+                    return inner[0]._replace(within=(sentence(reason), *inner[0].within))
         return reason
-
-
-def _is_hash(reason: Reason) -> bool:
-    """Say whether a reason is known from checksums alone (kbuild_klp.changes.reasons.unexplained)."""
-    return (reason.old or reason.new).startswith("hash ")
 
 
 def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bool, moves: bool) -> list[Reason]:
@@ -222,5 +218,4 @@ def _shortened(reasons: list[Reason], left: int, kept: list[Reason]) -> list[Rea
     if count <= most:
         return reasons + kept
     rest = count - most + 1
-    more = Reason(ReasonKind.MORE, "", f"{rest} more", f"and {rest} more differences")
-    return [*reasons[: most - 1], *kept, more]
+    return [*reasons[: most - 1], *kept, Reason.of(Code.MORE, "", f"{rest} more", count=rest)]

@@ -14,7 +14,8 @@ from kbuild_klp.explain import tables
 from kbuild_klp.explain.comparison import Comparison, Hunk
 from kbuild_klp.explain.origins import DebugSide
 from kbuild_klp.object.function import Line, function_lines
-from kbuild_klp.object.view import ObjectView, quote
+from kbuild_klp.object.reference_text import describe, quote
+from kbuild_klp.object.view import ObjectView
 
 _ROW = 16  # bytes of data in a line
 _WORD = 8
@@ -162,7 +163,7 @@ class Lister:
         debug = self._debug[side]
         source = debug.source(line) if debug else None
         return ListedLine(
-            line.where(parts[side]),
+            str(line.where(parts[side])),
             line.view.part_name(line.part),
             line.offset,
             line.bytes,
@@ -247,7 +248,7 @@ class Lister:
         widths = {row.kind: row.field.size for row in view.architecture.relocation_types.values()}
         for at in range(0, len(data), _ROW):
             own = [reference for reference in references if at <= reference.place < at + _ROW]
-            names = ", ".join(view.describe(reference.row) for reference in own)
+            names = ", ".join(describe(view, reference.row) for reference in own)
             piece = data[at : at + _ROW]
             fields = [(reference.place - at, widths.get(reference.key[0], _WORD)) for reference in own]
             text = _hex(piece, names, fields)

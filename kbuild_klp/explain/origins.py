@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.dwarf.debug_info import DebugInfo
 from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
 from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines
@@ -79,8 +79,7 @@ class Origins:
             for name in sorted(before.keys() & after.keys()):
                 if self._text_differs(before[name], after[name]):
                     was, is_ = str(before[name]), str(after[name])
-                    reason = Reason(ReasonKind.INLINED, was, is_, f"inlined {is_} differs in the source")
-                    found.append((after[name], reason))
+                    found.append((after[name], Reason.of(Code.INLINED_SOURCE, was, is_)))
             own = self.old.inlined.around(*old.place(old_parts[0])), self.new.inlined.around(*new.place(new_parts[0]))
             if not found and own[0] and own[1] and self._text_differs(own[0], own[1]):
                 return []
@@ -93,8 +92,7 @@ class Origins:
         found = []
         for name in sorted(counts, key=lambda name: (-counts[name], name))[:_MOST_NAMED]:
             was, is_ = (side[name].words if name in side else "" for side in (old, new))
-            reason = Reason(ReasonKind.INLINED, was, is_, f"in inlined {is_ or was}")
-            found.append(((new.get(name) or old[name]).function, reason))
+            found.append(((new.get(name) or old[name]).function, Reason.of(Code.INLINED, was, is_)))
         return found
 
     def _chains(self, comparison: Comparison, side: int) -> list[tuple[InlinedFunction, ...]]:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.object.function import function_lines
-from kbuild_klp.object.view import EntryField, ObjectView, SpecialEntry
+from kbuild_klp.object.place import Place
+from kbuild_klp.object.reference_text import how, relocation_name
+from kbuild_klp.object.special_entries import EntryField, SpecialEntry, special_entries
+from kbuild_klp.object.view import ObjectView
 
 NAMES = (
     (".altinstructions", ReasonKind.ALTERNATIVE, "alternatives"),
@@ -77,13 +80,14 @@ class TableDifference:
         """Return one reason for each entry that differs, or one for the number of entries."""
         if len(self.old) != len(self.new):
             was, is_ = (f"{len(side)} {'entry' if len(side) == 1 else 'entries'}" for side in (self.old, self.new))
-            return [Reason(self.kind, was, is_, f"{self.name}: {len(self.old)} -> {is_}")]
+            counts = Reason.of(Code.ENTRY_COUNT, was, is_, table=self.name, old_count=len(self.old))
+            return [counts._replace(kind=self.kind)]
         reasons = []
         for x, y in self.pairs(old_parts, new_parts):
             assert x is not None and y is not None
             was, is_ = self._difference(x, y, views)
             place = where(views[1], y, new_parts)
-            reasons.append(Reason(self.kind, was, is_, f"{self.noun} at {place}: {was} -> {is_}"))
+            reasons.append(Reason.of(Code.ENTRY, was, is_, place, noun=self.noun)._replace(kind=self.kind))
         return reasons
 
     def _difference(self, x: SpecialEntry, y: SpecialEntry, views: tuple[ObjectView, ObjectView]) -> tuple[str, str]:
@@ -95,7 +99,7 @@ class TableDifference:
             was, is_ = f"at +{x.place:#x}", f"at +{y.place:#x}"
             if x.owner != y.owner:
                 was, is_ = (
-                    f"{view.relocation(entry.owner)} {text}"
+                    f"{relocation_name(view, entry.owner)} {text}"
                     for view, entry, text in zip(views, (x, y), (was, is_), strict=True)
                 )
             return was, is_
@@ -116,21 +120,20 @@ def in_words(view: ObjectView, field: EntryField) -> str:
 
 def _precise(view: ObjectView, field: EntryField) -> str:
     """Return a field in more words than usual."""
-    how = f"{view.how(field.row)} " if field.row is not None else ""
-    return f"{field.name} {how}{field.text}"
+    relation = f"{how(view, field.row)} " if field.row is not None else ""
+    return f"{field.name} {relation}{field.text}"
 
 
-def where(view: ObjectView, entry: SpecialEntry, parts: Sequence[int]) -> str:
+def where(view: ObjectView, entry: SpecialEntry, parts: Sequence[int]) -> Place:
     """Return the place in the function to which an entry belongs."""
-    name = "" if entry.part == parts[0] else view.part_name(entry.part)
-    return f"{name}+{entry.place:#x}"
+    return Place("" if entry.part == parts[0] else view.part_name(entry.part), entry.place)
 
 
 def differences(
     old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], moves: bool
 ) -> list[TableDifference]:
     """Return the special sections of a function on both sides, by name."""
-    before, after = _by_name(old.special(old_parts)), _by_name(new.special(new_parts))
+    before, after = _by_name(special_entries(old, old_parts)), _by_name(special_entries(new, new_parts))
     return [
         TableDifference(name, before.get(name, []), after.get(name, []), moves)
         for name in sorted(before.keys() | after.keys())

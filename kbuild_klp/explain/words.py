@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
+from kbuild_klp.lines.numbers import signed_immediate
 from kbuild_klp.object.function import Line
-from kbuild_klp.object.view import ObjectView, Reference, quote
+from kbuild_klp.object.place import Place
+from kbuild_klp.object.reference_text import describe, describe_with_section, how, quote
+from kbuild_klp.object.view import ObjectView, Reference
 
 _WORD = 8  # bytes of data that are shown as one
 _ALL = 1 << 20  # characters of a string, where it is not cut
@@ -50,18 +53,12 @@ class Words:
             pairs = zip(removed, added, strict=True)
             return [reason for a, b in pairs if a.token != b.token for reason in self._line(a, b, new_parts)]
         where = added[0].where(new_parts) if added else removed[0].where(old_parts)
-        words = [
-            f"{len(lines)} instruction{'s' * (len(lines) > 1)} {verb}"
-            for lines, verb in ((removed, "removed"), (added, "added"))
-            if lines
-        ]
         old, new = (_summary(lines) for lines in (removed, added))
-        reasons = [Reason(ReasonKind.INSTRUCTION, old, new, f"{', '.join(words)} at {where}")]
+        counts = {"removed": len(removed), "added": len(added)}
+        reasons = [Reason.of(Code.INSTRUCTION_COUNT, old, new, where, **counts)]
         gone, come = set(_mentions(removed)), set(_mentions(added))
-        for kind, name in _in_order(come - gone):
-            reasons.append(Reason(kind, "", name, f"now {_VERBS[kind]} {name}"))
-        for kind, name in _in_order(gone - come):
-            reasons.append(Reason(kind, name, "", f"no longer {_VERBS[kind]} {name}"))
+        reasons += [Reason.of(code, "", name) for code, name in _in_order(come - gone)]
+        reasons += [Reason.of(code, name, "") for code, name in _in_order(gone - come)]
         return reasons
 
     def _line(self, a: Line, b: Line, new_parts: Sequence[int]) -> list[Reason]:
@@ -79,40 +76,37 @@ class Words:
             old, new = (f"{line.text} ({line.bytes.hex(' ')})" for line in (a, b))
         if old == new and bool(a.targets) != bool(b.targets):
             old, new = (line.text if line.targets else f"{line.text}, into an instruction" for line in (a, b))
-        return [Reason(_line_kind(a, b), old, new, f"{where}: {old} -> {new}")]
+        return [_line_reason(a, b, old, new, where)]
 
-    def _reference(self, old: Reference, new: Reference, is_branch: bool, where: str) -> list[Reason]:
+    def _reference(self, old: Reference, new: Reference, is_branch: bool, where: Place) -> list[Reason]:
         if old.key[0] != new.key[0]:
-            was, is_ = (f"{side.how(x.row)} {side.describe(x.row)}" for side, x in ((self.old, old), (self.new, new)))
-            return [Reason(ReasonKind.RELOCATION, was, is_, f"{where}: {was} -> {is_}")]
+            was, is_ = (f"{how(side, x.row)} {describe(side, x.row)}" for side, x in ((self.old, old), (self.new, new)))
+            return [Reason.of(Code.RELOCATION, was, is_, where)]
         memories = self.old.memory(old.row), self.new.memory(new.row)
         if None not in memories and memories[0] != memories[1]:
-            was, is_ = self.old.describe_with_section(old.row), self.new.describe_with_section(new.row)
-            return [Reason(ReasonKind.SECTION, was, is_, f"{where}: refers to {is_} instead of {was}")]
+            was, is_ = describe_with_section(self.old, old.row), describe_with_section(self.new, new.row)
+            return [Reason.of(Code.TARGET_SECTION, was, is_, where)]
         before, after = self.old.string(old.row), self.new.string(new.row)
         if before is not None and after is not None:
             if before == after:  # the middle of a string means all of it
                 was, is_ = quote(after), f"{quote(after)} in another string"
-                return [Reason(ReasonKind.STRING, was, is_, f"{where}: {is_}")]
-            text = f"{where}: string {_string_change(before, after)}"
-            return [Reason(ReasonKind.STRING, quote(before, _ALL), quote(after, _ALL), text)]
-        was, is_ = self.old.describe(old.row), self.new.describe(new.row)
+                return [Reason.of(Code.OTHER_STRING, was, is_, where)]
+            quoted = quote(before, _ALL), quote(after, _ALL)
+            return [Reason.of(Code.STRING, *quoted, where, excerpt=_string_change(before, after))]
+        was, is_ = describe(self.old, old.row), describe(self.new, new.row)
         old_part, new_part = self.old.content_part(old.row), self.new.content_part(new.row)
         if old_part is not None and new_part is not None:
             return self._nameless(old_part, new_part, was, is_, where)
         if was == is_:
-            was, is_ = (f"{side.how(x.row)} {was}" for side, x in ((self.old, old), (self.new, new)))
+            was, is_ = (f"{how(side, x.row)} {was}" for side, x in ((self.old, old), (self.new, new)))
             if was != is_:
-                return [Reason(ReasonKind.RELOCATION, was, is_, f"{where}: {was} -> {is_}")]
-            kind = ReasonKind.CALL_TARGET if is_branch else ReasonKind.DATA_REFERENCE
-            name = self.new.describe(new.row)
-            text = f"{where}: {name} means something else (another symbol of that name)"
-            return [Reason(kind, name, f"another {name}", text)]
-        if is_branch:
-            return [Reason(ReasonKind.CALL_TARGET, was, is_, f"{where}: calls {is_} instead of {was}")]
-        return [Reason(ReasonKind.DATA_REFERENCE, was, is_, f"{where}: refers to {is_} instead of {was}")]
+                return [Reason.of(Code.RELOCATION, was, is_, where)]
+            name = describe(self.new, new.row)
+            code = Code.CALLS_OTHER_SYMBOL if is_branch else Code.OTHER_SYMBOL
+            return [Reason.of(code, name, f"another {name}", where)]
+        return [Reason.of(Code.CALL_TARGET if is_branch else Code.DATA_REFERENCE, was, is_, where)]
 
-    def _nameless(self, old_part: int, new_part: int, was: str, is_: str, where: str) -> list[Reason]:
+    def _nameless(self, old_part: int, new_part: int, was: str, is_: str, where: Place) -> list[Reason]:
         """Say how data without a name differs, to which ``where`` refers."""
         inner: list[Reason] = []
         if (old_part, new_part) not in self._open:  # nameless data may refer to itself
@@ -120,20 +114,17 @@ class Words:
             inner = named_part_reasons(self.old, self.new, old_part, new_part) + self.data(old_part, new_part)
             self._open.pop()
         if was != is_ and is_.startswith("constant "):  # its content is its name
-            return [Reason(ReasonKind.CONSTANT, was, is_, f"{where}: {was} -> {is_}")]
+            return [Reason.of(Code.CONSTANT, was, is_, where)]
         is_table = is_.startswith("jump table")
         reasons = []
         for reason in inner:
-            kind = reason.kind
-            if is_table:
-                kind = ReasonKind.JUMP_TABLE
-            elif kind in (ReasonKind.CONTENT, ReasonKind.SIZE):
-                kind = ReasonKind.CONSTANT
-            reasons.append(reason._replace(kind=kind, text=f"{where}: {is_}: {reason.text}"))
+            is_own = reason.kind in (ReasonKind.CONTENT, ReasonKind.SIZE)
+            kind = ReasonKind.JUMP_TABLE if is_table else ReasonKind.CONSTANT if is_own else reason.kind
+            reasons.append(reason._replace(kind=kind, within=(str(where), is_, *reason.within)))
         kind = ReasonKind.JUMP_TABLE if is_table else ReasonKind.CONSTANT
         if was == is_:
             is_ = f"another {is_}"
-        return reasons or [Reason(kind, was, is_, f"{where}: content of {was}")]
+        return reasons or [Reason.of(Code.NAMELESS, was, is_, where)._replace(kind=kind)]
 
     def pieces(self, old_part: int | None, new_part: int | None) -> list[Reason]:
         """Return how two pieces that no symbol covers differ, of which one may not be there."""
@@ -145,9 +136,7 @@ class Words:
         _, start = view.place(part)
         data = view.data(part)[:_WORD].hex()
         words = f"{view.size(part)} bytes at +{start:#x}: {data}"
-        if new_part is None:
-            return [Reason(ReasonKind.CONTENT, words, "", f"no longer {words}")]
-        return [Reason(ReasonKind.CONTENT, "", words, f"now {words}")]
+        return [Reason.of(Code.UNCOVERED_PIECE, *((words, "") if new_part is None else ("", words)))]
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -160,52 +149,46 @@ class Words:
         if at < both:
             start = at // _WORD * _WORD
             was, is_ = before[start : start + _WORD].hex(), after[start : start + _WORD].hex()
-            reasons.append(Reason(ReasonKind.CONTENT, was, is_, f"content at +{start:#x}: {was} -> {is_}"))
+            reasons.append(Reason.of(Code.BYTES, was, is_, Place("", start)))
         elif len(before) != len(after):
             longer = before if len(before) > both else after
             rest = longer[both : both + _WORD].hex()
             was, is_ = (rest if side is longer else "" for side in (before, after))
-            verb = "no longer" if was else "now"
-            reasons.append(Reason(ReasonKind.CONTENT, was, is_, f"{verb} has content at +{both:#x}: {rest}"))
+            reasons.append(Reason.of(Code.BYTES_AT_END, was, is_, Place("", both)))
         old_references = {reference.place: reference for reference in self.old.references(old_part)}
         new_references = {reference.place: reference for reference in self.new.references(new_part)}
         for place in sorted(old_references.keys() | new_references.keys()):
             x, y = old_references.get(place), new_references.get(place)
-            where = f"+{place:#x}"
-            if x is None and y is not None:
-                name = self.new.describe(y.row)
-                kind = ReasonKind.DATA_REFERENCE if self.new.string(y.row) is None else ReasonKind.STRING
-                reasons.append(Reason(kind, "", name, f"{where}: now refers to {name}"))
-            elif y is None and x is not None:
-                name = self.old.describe(x.row)
-                kind = ReasonKind.DATA_REFERENCE if self.old.string(x.row) is None else ReasonKind.STRING
-                reasons.append(Reason(kind, name, "", f"{where}: no longer refers to {name}"))
-            elif x is not None and y is not None and x.key != y.key:
-                reasons += self._reference(x, y, False, where)
+            if x is not None and y is not None:
+                if x.key != y.key:
+                    reasons += self._reference(x, y, False, Place("", place))
+                continue
+            view, only = (self.new, y) if y is not None else (self.old, x)
+            assert only is not None
+            name = describe(view, only.row)
+            code = Code.REFERENCE if view.string(only.row) is None else Code.REFERENCE_TO_STRING
+            sides = ("", name) if x is None else (name, "")
+            reasons.append(Reason.of(code, *sides, Place("", place)))
         return reasons
 
 
-_VERBS = {
-    ReasonKind.CALL_TARGET: "calls",
-    ReasonKind.DATA_REFERENCE: "refers to",
-    ReasonKind.STRING: "refers to",
-}
+_MENTIONS = (Code.CALLS, Code.REFERS, Code.REFERS_TO_STRING)
 
 
-def _mentions(lines: list[Line]) -> Iterator[tuple[ReasonKind, str]]:
+def _mentions(lines: list[Line]) -> Iterator[tuple[Code, str]]:
     """Yield what some instructions refer to outside of the function."""
     for line in lines:
         for reference in line.outer_references:
             if line.is_branch:
-                yield ReasonKind.CALL_TARGET, line.view.describe(reference.row)
+                yield Code.CALLS, describe(line.view, reference.row)
             elif line.view.string(reference.row) is not None:
-                yield ReasonKind.STRING, line.view.describe(reference.row)
+                yield Code.REFERS_TO_STRING, describe(line.view, reference.row)
             elif line.view.target_symbol(reference.row) >= 0:
-                yield ReasonKind.DATA_REFERENCE, line.view.describe(reference.row)
+                yield Code.REFERS, describe(line.view, reference.row)
 
 
-def _in_order(mentions: set[tuple[ReasonKind, str]]) -> list[tuple[ReasonKind, str]]:
-    return sorted(mentions, key=lambda mention: (list(_VERBS).index(mention[0]), mention[1]))
+def _in_order(mentions: set[tuple[Code, str]]) -> list[tuple[Code, str]]:
+    return sorted(mentions, key=lambda mention: (_MENTIONS.index(mention[0]), mention[1]))
 
 
 def _summary(lines: list[Line]) -> str:
@@ -220,18 +203,19 @@ def _weight(hunk: Hunk) -> int:
     return hunk.a1 - hunk.a0 if hunk.a1 - hunk.a0 == hunk.b1 - hunk.b0 else 1
 
 
-def _line_kind(a: Line, b: Line) -> ReasonKind:
-    """Say what about an instruction is another, where no reference is."""
+def _line_reason(a: Line, b: Line, old: str, new: str, where: Place) -> Reason:
+    """Say what about an instruction is another, where no reference is; ``old`` and ``new`` are both in words."""
     if a.is_branch and b.is_branch and a.targets and b.targets:
-        return ReasonKind.BRANCH
+        return Reason.of(Code.BRANCH, old, new, where)
     arch = b.view.architecture
     x, y = a.bytes, b.bytes
     if len(x) == len(y) and not (a.is_branch or b.is_branch):
         mask = arch.immediate(x)
-        was, is_ = (int.from_bytes(side, arch.byteorder) & ~mask for side in (x, y))
-        if mask and mask == arch.immediate(y) and was == is_:
-            return ReasonKind.CONSTANT
-    return ReasonKind.INSTRUCTION
+        was, is_ = (int.from_bytes(side, arch.byteorder) for side in (x, y))
+        if mask and mask == arch.immediate(y) and was & ~mask == is_ & ~mask:
+            numbers = [signed_immediate(bits, mask) for bits in (was, is_)]
+            return Reason.of(Code.IMMEDIATE, old, new, where, old_value=numbers[0], new_value=numbers[1])
+    return Reason.of(Code.INSTRUCTION, old, new, where)
 
 
 def _retarget(target: Retarget, comparison: Comparison, new_parts: Sequence[int]) -> Reason:
@@ -240,12 +224,12 @@ def _retarget(target: Retarget, comparison: Comparison, new_parts: Sequence[int]
     where = b.where(new_parts)
     if target.entry == LENGTH:
         was, is_ = f"{target.old} entries", f"{target.new} entries"
-        return Reason(ReasonKind.JUMP_TABLE, was, is_, f"{where}: jump table of {target.old} -> {target.new} entries")
+        counts = {"old_count": target.old, "new_count": target.new}
+        return Reason.of(Code.JUMP_TABLE_LENGTH, was, is_, where, **counts)
     was, is_ = (_place(side[line]) for side, line in ((comparison.old, target.old), (comparison.new, target.new)))
     if target.entry == OPERAND:
-        return Reason(ReasonKind.BRANCH, was, is_, f"{where}: goes to {is_} instead of {was}")
-    text = f"{where}: entry {target.entry} of the jump table goes to {is_} instead of {was}"
-    return Reason(ReasonKind.JUMP_TABLE, was, is_, text)
+        return Reason.of(Code.BRANCH_TARGET, was, is_, where)
+    return Reason.of(Code.JUMP_TABLE_ENTRY, was, is_, where, entry=target.entry)
 
 
 def _place(line: Line) -> str:

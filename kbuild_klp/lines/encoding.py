@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.lines.numbers import DifferentError, Number, own_references
+from kbuild_klp.lines.numbers import DifferentError, Number
 from kbuild_klp.lines.proof import NumberPair
 from kbuild_klp.object.function import Line, function_lines, part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
+from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _MOST_GROWTH = 64  # bytes: more than a few immediates and branches
@@ -41,7 +42,7 @@ def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int
         return False
     is_other = False
     for old_part, new_part in zip(old_parts, new_parts, strict=True):
-        own = own_references(old, old_part), own_references(new, new_part)
+        own = old.reference_range(old_part), new.reference_range(new_part)
         if len(own[0]) != len(own[1]):
             return False
         before, after = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
@@ -53,7 +54,7 @@ def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int
 
 def _outward(view: ObjectView, part: int, family: Sequence[int]) -> NDArray[np.uint64]:
     """Return the references of a part but for those to the function itself: place, kind and what they mean."""
-    own = own_references(view, part)
+    own = view.reference_range(part)
     rows, targets = view.meanings.rows[own.start : own.stop], view.canonical.targets.part[own.start : own.stop]
     rows = rows[~np.isin(targets, list(family))]
     place, kind = rows[:, :1] & np.uint64((1 << KIND_SHIFT) - 1), rows[:, :1] >> np.uint64(KIND_SHIFT)
@@ -118,7 +119,7 @@ def _special(side: _Side, part: int) -> Iterator[tuple[object, ...]]:
     view, parts, lines = side
     number = {(line.part, line.offset): at for at, line in enumerate(lines)}
     number |= {(own, view.size(own)): -1 - at for at, own in enumerate(parts)}
-    for table in view.special_tables(part):
+    for table in special_tables(view, part):
         meanings: list[tuple[object, ...]] = []
         for reference, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
             offset, ordinal, *name = view.meanings.target(reference)

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.object.place import Place
+from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
@@ -19,12 +21,12 @@ _LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
 
 
 class PlacedLine(NamedTuple):
-    """One line number: the section that holds it, the place in the function that it is about, in words, and the
+    """One line number: the section that holds it, the place in the function that it is about, and the
     source file that stands beside it (None: it names none).
     """
 
     section: str
-    place: str
+    place: Place
     file: str | None
     line: int
 
@@ -47,16 +49,15 @@ def line_reasons(
     for x, y in zip(line_fields(old, old_parts), line_fields(new, new_parts), strict=False):
         if x.line == y.line:
             continue
-        file = f"{y.file}:" if y.file else ""
-        text = f"line number in {y.section} for {y.place}: {file}{x.line} -> {y.line}"
-        yield Reason(ReasonKind.LINE, str(x.line), str(y.line), text)
+        file = {"file": y.file} if y.file else {}
+        yield Reason.of(Code.LINE_IN_RECORD, x.line, y.line, y.place, section=y.section, **file)
 
 
 def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[PlacedLine]:
     name = "" if part == parts[0] else view.part_name(part)
     start = int(view.canonical.parts.start[part])
     users = [(row, view.reference_place(part, row)) for row in view.known_by_content(part)]
-    for table in view.special_tables(part):
+    for table in special_tables(view, part):
         owners: dict[int, int] = {}
         others: dict[int, list[int]] = defaultdict(list)
         for row, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
@@ -68,17 +69,17 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
             place = int(view.canonical.references.target[owner]) - start if owner is not None else 0
             users += [(row, place) for row in references if row != owner and row in view.meanings.by_content]
             for line in lines:
-                yield PlacedLine(table.section, f"{name}+{place:#x}", source_file(view, references), line)
+                yield PlacedLine(table.section, Place(name, place), source_file(view, references), line)
     # Records that have no owner are known by content; several instructions may refer to one.
     seen = set()
     for reference, place in users:
         record = view.content_part(reference)
         if record is not None and record not in seen:
             seen.add(record)
-            yield from _record_fields(view, record, f"{name}+{place:#x}")
+            yield from _record_fields(view, record, Place(name, place))
 
 
-def _record_fields(view: ObjectView, record: int, place: str) -> Iterator[PlacedLine]:
+def _record_fields(view: ObjectView, record: int, place: Place) -> Iterator[PlacedLine]:
     section = int(view.canonical.parts.section[record])
     taken = view.canonical.record_lines.get(section)
     if taken is None:

@@ -22,6 +22,8 @@ from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.lines.proof import NumberPair
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
+from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _FIELD = 4  # bytes in data that are looked at as one number, or as two
@@ -98,7 +100,7 @@ def _use(view: ObjectView, part: int, offset: int) -> object:
     end = starts[at] if at < len(starts) else len(data)
     instruction = data[offset:end]
     rest = int.from_bytes(instruction, arch.byteorder) & ~arch.immediate(instruction)
-    for reference in own_references(view, part):
+    for reference in view.reference_range(part):
         place = view.reference_place(part, reference)
         if place >= end:
             at = bisect_right(starts, place) - 1
@@ -113,19 +115,13 @@ def ubsan_file(view: ObjectView, part: int, users: Sequence[int]) -> str | None:
 
     ``users`` are the references of the function that refers to them: one of them is a call of UBSAN.
     """
-    references = own_references(view, part)
+    references = view.reference_range(part)
     if not len(references) or view.reference_place(part, references[0]) != 0:
         return None
     symbols = (view.target_symbol(reference) for reference in users)
     if not any(symbol >= 0 and view.object.symbol_name(symbol).startswith(_UBSAN_CALL) for symbol in symbols):
         return None
     return source_file(view, references[:1])
-
-
-def own_references(view: ObjectView, part: int) -> range:
-    """Return the indices of a part's references."""
-    first = view.canonical.first_reference
-    return range(int(first[part]), int(first[part + 1]))
 
 
 class _Comparison:
@@ -142,7 +138,7 @@ class _Comparison:
         """Yield what differs; raises DifferentError."""
         for old_part, new_part in zip(old_parts, new_parts, strict=True):
             before, after = (view.data(part) for view, part in self._sides(old_part, new_part))
-            old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
+            old_rows, new_rows = self.old.reference_range(old_part), self.new.reference_range(new_part)
             is_in_place = len(before) == len(after) or not old_rows
             if not is_function and is_in_place and self._is_identity(before, after):
                 before = after
@@ -214,11 +210,11 @@ class _Comparison:
         # Code without a name is the replacement of an alternative: it holds no line.
         if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
             raise DifferentError
-        old_rows, new_rows = own_references(self.old, old_part), own_references(self.new, new_part)
+        old_rows, new_rows = self.old.reference_range(old_part), self.new.reference_range(new_part)
         if len(contents[0][0]) != len(contents[1][0]) or len(old_rows) != len(new_rows):
             raise DifferentError
         file = ubsan_file(self.old, old_part, users)
-        yield from self._fields(contents[0][0], contents[1][0], self.new.describe(new), file)
+        yield from self._fields(contents[0][0], contents[1][0], describe(self.new, new), file)
         yield from self._references(old_rows, new_rows)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
@@ -232,7 +228,7 @@ class _Comparison:
         starts = part_code(self.old, old_part).starts
         if starts != part_code(self.new, new_part).starts:
             raise DifferentError
-        places = {self.new.reference_place(new_part, index) for index in own_references(self.new, new_part)}
+        places = {self.new.reference_place(new_part, index) for index in self.new.reference_range(new_part)}
         end = 0
         for at in differing:
             if at < end:
@@ -274,7 +270,7 @@ class _Comparison:
     def _special(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> Iterator[Number]:
         """Yield what differs in what the special entries of a function refer to; the entries have to be equal."""
         for old_part, new_part in zip(old_parts, new_parts, strict=True):
-            before, after = self.old.special_tables(old_part), self.new.special_tables(new_part)
+            before, after = special_tables(self.old, old_part), special_tables(self.new, new_part)
             if [table.section for table in before] != [table.section for table in after]:
                 raise DifferentError
             for x, y in zip(before, after, strict=True):
@@ -298,10 +294,15 @@ def _differing(before: bytes, after: bytes) -> list[int]:
 def immediate_values(was: int, is_: int, mask: int) -> NumberPair:
     """Return what the bits of ``mask`` in two instructions may be: with a sign, and without one."""
     shift = (mask & -mask).bit_length() - 1
-    sign = (mask >> shift) + 1 >> 1
-    plain = was >> shift, is_ >> shift
-    signed = tuple(value - 2 * sign if value & sign else value for value in plain)
-    return NumberPair(tuple(dict.fromkeys(((signed[0], signed[1]), plain))))
+    signed = signed_immediate(was, mask), signed_immediate(is_, mask)
+    return NumberPair(tuple(dict.fromkeys((signed, ((was & mask) >> shift, (is_ & mask) >> shift)))))
+
+
+def signed_immediate(instruction: int, mask: int) -> int:
+    """Return what the bits of ``mask`` in an instruction are as a number with a sign."""
+    shift = (mask & -mask).bit_length() - 1
+    value, sign = (instruction & mask) >> shift, (mask >> shift) + 1 >> 1
+    return value - 2 * sign if value & sign else value
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

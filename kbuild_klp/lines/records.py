@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.lines.line_fields import line_fields
-from kbuild_klp.lines.numbers import UBSAN_LINE, own_references, ubsan_file
+from kbuild_klp.lines.numbers import UBSAN_LINE, ubsan_file
 from kbuild_klp.object.view import ObjectView
 
 _LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h)
@@ -48,7 +48,7 @@ def line_moves(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_p
 def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     for field in line_fields(view, [part]):
         yield LineRecord(field.file, field.line)
-    users = own_references(view, part)
+    users = view.reference_range(part)
     sections = view.canonical.parts.section
     for target in dict.fromkeys(map(view.content_part, users)):
         if target is None or int(sections[target]) in view.canonical.record_lines:

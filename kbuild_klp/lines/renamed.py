@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from kbuild_klp.changes.classification import Change, ChangeType, Proof
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
 
 _DIGITS = re.compile(r"(\d+)")
@@ -52,8 +52,8 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
     for at, change in enumerate(changes):
         if at in partners:
             old, new = partners[at], after[at]
-            reason = Reason(ReasonKind.LINE, old.name, new.name, f"line number in its name: was {old.name}")
-            line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, [reason], proof=Proof.SOURCES, label=new.name)
+            why = [Reason.of(Code.LINE_IN_NAME, old.name, new.name)]
+            line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.SOURCES, label=new.name)
             result.append(line_only)
         elif at not in pairs:
             result.append(change)

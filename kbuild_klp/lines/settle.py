@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.changes.classification import Change, ChangeType, Proof, moved_reason
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
@@ -29,6 +29,7 @@ from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
 from kbuild_klp.object.function import decode_functions
+from kbuild_klp.object.place import Place
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
@@ -221,11 +222,11 @@ class _Judge:
 
 
 def _reasons(numbers: list[Number], proof: Proof) -> list[Reason]:
-    note = " (inferred)" if proof is Proof.INFERRED else ""
+    code = Code.LINE_INFERRED if proof is Proof.INFERRED else Code.LINE
     reasons = []
     for number in numbers[:_MOST_REASONS]:
         # Of several readings the one without a sign.
         was, is_ = next((values for values in number.pair.values if min(values) > 0), number.pair.values[0])
-        text = f"line number {number.place}: {was} -> {is_}{note}"
-        reasons.append(Reason(ReasonKind.LINE, str(was), str(is_), text))
+        place = Place("", number.instruction[1][1]) if number.instruction else None
+        reasons.append(Reason.of(code, was, is_, place, words=number.place))
     return reasons

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
@@ -159,7 +160,7 @@ class ObjectSide:
             is_local = part >= 0 and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
             [local] = self.view.canonical.sources.ids(np.array([symbol])) if is_local else [None]
             return Key(self._object.symbol_name(symbol), is_call, part >= 0, local)
-        return Key(self.view.describe(reference), is_call, True)
+        return Key(describe(self.view, reference), is_call, True)
 
     # -- who refers to what ---------------------------------------------------------------------------------------
 

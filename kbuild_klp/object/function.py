@@ -12,10 +12,12 @@ import numpy as np
 from kbuild_klp.arch.registry import Architecture, Instruction, Operand
 from kbuild_klp.arch.sweep import instruction_starts
 from kbuild_klp.object.code import PartCode
+from kbuild_klp.object.place import Place
+from kbuild_klp.object.reference_text import operand_text
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView, Reference
 
-Place = tuple[int, int]
+_Spot = tuple[int, int]
 """A part and an offset in it."""
 
 Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
@@ -108,7 +110,7 @@ class Line:
     def operand(self, reference: Reference) -> str:
         """Return the target of a reference as it stands in an instruction; places in the own part are offsets."""
         inner = self.view.inner_target(reference.row, (self.part,))
-        return f"+{inner[1]:#x}" if inner and inner[1] else self.view.operand(reference.row)
+        return f"+{inner[1]:#x}" if inner and inner[1] else operand_text(self.view, reference.row)
 
     @property
     def target(self) -> str:
@@ -118,10 +120,9 @@ class Line:
             names = [self.text.rpartition(" ")[2]]
         return ", ".join(name[1:-1] if name.startswith("<") else name for name in names)
 
-    def where(self, parts: Sequence[int]) -> str:
+    def where(self, parts: Sequence[int]) -> Place:
         """Return the place of the instruction in the function whose parts are ``parts``."""
-        name = "" if self.part == parts[0] else self.view.part_name(self.part)
-        return f"{name}+{self.offset:#x}"
+        return Place("" if self.part == parts[0] else self.view.part_name(self.part), self.offset)
 
 
 def _sizes(arch: Architecture) -> dict[int, int]:
@@ -213,7 +214,7 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
     return lines
 
 
-def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Place, int]) -> None:
+def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[_Spot, int]) -> None:
     """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
     view, code, start = line.view, line.code, line.offset
     data = code.data[start : start + line.size]
@@ -252,7 +253,7 @@ class _Table(NamedTuple):
     kinds: list[int]
 
 
-def _table(view: ObjectView, reference: Reference, parts: frozenset[int], number: dict[Place, int]) -> _Table | None:
+def _table(view: ObjectView, reference: Reference, parts: frozenset[int], number: dict[_Spot, int]) -> _Table | None:
     """Return the jump table that a reference is to, None when it is to something else."""
     part = view.content_part(reference.row)
     entries = None if part is None else view.jump_table(part, parts)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,14 +15,11 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.canonical import canonicalize
-from kbuild_klp.object.image import SpecialGroup
 from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reach import used_content
-from kbuild_klp.object.references import UNKNOWN_KIND
 from kbuild_klp.object.runs import run_bounds
 from kbuild_klp.object.symbol_id import SymbolId
-from kbuild_klp.special.table import SpecialSection
 
 if TYPE_CHECKING:
     from kbuild_klp.object.code import PartCode
@@ -41,50 +38,6 @@ class Reference(NamedTuple):
     place: int
     key: tuple[int, ...]
     row: int
-
-
-class EntryField(NamedTuple):
-    """A field of an entry of a special section.
-
-    ``text`` is its value in words, ``meaning`` equal for fields that mean the same; ``row`` is the index in
-    References (None: a number); ``inner`` says that it is a place in the function itself, which is another one when
-    instructions come or go before it.
-    """
-
-    name: str
-    text: str
-    meaning: tuple[object, ...]
-    row: int | None
-    inner: bool
-
-
-class SpecialEntry(NamedTuple):
-    """One entry of a special section.
-
-    ``part`` is what it belongs to and ``place`` where in it (bytes); ``owner`` is the kind of relocation that says
-    so; ``fields`` are the others, in order.
-    """
-
-    part: int
-    place: int
-    owner: int
-    fields: tuple[EntryField, ...]
-
-
-class EntryTable(NamedTuple):
-    """The entries of one special section that belong to one part.
-
-    ``data`` are their bytes, ``entry_size`` each; ``references`` indices into References, ``places`` where each stands
-    counted from the first entry, ``is_owner`` whether it names the part; ``lines`` the line numbers of each entry.
-    """
-
-    section: str
-    entry_size: int
-    data: bytes
-    references: list[int]
-    places: list[int]
-    is_owner: list[bool]
-    lines: list[list[int]]
 
 
 class ObjectView:
@@ -139,13 +92,17 @@ class ObjectView:
     def references(self, part: int) -> list[Reference]:
         """Return the references of a part, in order of place."""
         low, high = self._first[part], self._first[part + 1]
-        return [Reference(place, key, index) for index, (place, key) in enumerate(self._rows(low, high), low)]
+        return [Reference(place, key, index) for index, (place, key) in enumerate(self.meaning_rows(low, high), low)]
 
-    def _rows(self, low: int, high: int) -> list[tuple[int, tuple[int, ...]]]:
+    def meaning_rows(self, low: int, high: int) -> list[tuple[int, tuple[int, ...]]]:
         """Return place and meaning of references: the kind, and what is equal for what means the same."""
         rows: list[list[int]] = self.meanings.rows[low:high].tolist()
         mask = (1 << KIND_SHIFT) - 1
         return [(first & mask, (first >> KIND_SHIFT, *target)) for first, *target in rows]
+
+    def reference_range(self, part: int) -> range:
+        """Return the indices of a part's references."""
+        return range(self._first[part], self._first[part + 1])
 
     def reference_place(self, part: int, index: int) -> int:
         """Return where in a part one of its references stands, in bytes."""
@@ -225,12 +182,6 @@ class ObjectView:
             return ""
         return self._empty_variables.get(int(references.target[index]), "")
 
-    def describe_with_section(self, index: int) -> str:
-        """Return a reference's target and the section in which it lies."""
-        section = self.canonical.section_name(int(self.canonical.targets.part[index]))
-        words = self.describe(index)
-        return words if words.endswith(f" in {section}") else f"{words} in {section}"
-
     def rows_into(self, part: int, family: Collection[int]) -> set[int]:
         """Return the references of a part that go to one of ``family``: the few that may be inner ones."""
         low, high = self._first[part], self._first[part + 1]
@@ -240,7 +191,7 @@ class ObjectView:
     def known_by_content(self, part: int) -> list[int]:
         """Return the references of a part to parts that are known by content."""
         by_content = self.meanings.by_content
-        return [row for row in range(self._first[part], self._first[part + 1]) if row in by_content]
+        return [row for row in self.reference_range(part) if row in by_content]
 
     def functions_that_name(self, text: str) -> list[int]:
         """Return the main parts of the functions that refer to a string: themselves, or something that they refer to.
@@ -284,7 +235,7 @@ class ObjectView:
 
     def jump_table(self, part: int, family: Collection[int]) -> list[tuple[int, int]] | None:
         """Return where the entries of a jump table go (part, offset), None for data that is no table of ``family``."""
-        references = range(self._first[part], self._first[part + 1])
+        references = self.reference_range(part)
         if not references or any(self.data(part)):
             return None
         entries = [self.inner_target(index, family) for index in references]
@@ -300,59 +251,6 @@ class ObjectView:
         address = int(self.canonical.references.target[index])
         buffer = self.canonical.image.buffer
         return buffer[address : buffer.find(0, address)].decode("utf-8", "backslashreplace")
-
-    def describe(self, index: int) -> str:
-        """Return a reference's target in words."""
-        text = self.string(index)
-        if text is not None:
-            return quote(text)
-        targets = self.canonical.targets
-        offset = int(targets.offset[index])
-        suffix = "" if not offset else f"{'+' if offset > 0 else '-'}{abs(offset):#x}"
-        symbol, section = int(targets.symbol[index]), int(targets.section[index])
-        if symbol >= 0:
-            name = self.object.symbol_name(symbol)
-            if not name and self.object.shndx[symbol] > 0:
-                name = self.object.section_names[int(self.object.shndx[symbol])]
-            return f"{name or 'address'}{suffix}"
-        if section >= 0:
-            return f"{self.object.section_names[section]}{suffix}"
-        part = int(targets.part[index])
-        return f"{self.part_name(part)}{suffix}" if self.part_name(part) else self._describe_nameless(part)
-
-    def _describe_nameless(self, part: int) -> str:
-        references = range(self._first[part], self._first[part + 1])
-        flags = int(self.object.sections["flags"][int(self.canonical.parts.section[part])])
-        if flags & elf.SHF_MERGE and self.size(part) <= _MOST_CONSTANT and not references:
-            return f"constant {int.from_bytes(self.data(part), 'little'):#x}"
-        kinds = {self.is_code(target) for i in references if (target := int(self.canonical.targets.part[i])) >= 0}
-        what = "jump table" if kinds == {True} and not any(self.data(part)) else "unnamed data"
-        return f"{what} in {self.canonical.section_name(part)}"
-
-    def operand(self, index: int) -> str:
-        """Return a reference's target as it stands in an instruction: what has no name of its own in <>."""
-        words = self.describe(index)
-        return words if self.target_symbol(index) >= 0 else f"<{words}>"
-
-    def how(self, index: int) -> str:
-        """Return how a reference refers to its target: relocation type, and what an undefined symbol is known by."""
-        words = [self.relocation(int(self.canonical.references.kind[index]))]
-        symbol = self.target_symbol(index)
-        if symbol > 0:
-            row, shndx = self.object.symbols[symbol], int(self.object.shndx[symbol])
-            if shndx == elf.SHN_UNDEF:
-                weak = int(row["info"]) >> 4 == elf.STB_WEAK
-                words += ["undefined"] + ["weak"] * weak
-                if row["other"] & 3:
-                    words.append(elf.VISIBILITY_NAMES[int(row["other"]) & 3])
-            elif shndx == elf.ABSOLUTE:
-                words.append(f"absolute {int(row['value']):#x}")
-        return " ".join(words)
-
-    def relocation(self, kind: int) -> str:
-        """Return the name of a kind of relocation."""
-        names = [row.name for row in self.architecture.relocation_types.values() if row.kind == kind]
-        return names[0] if names else f"relocation type {kind - UNKNOWN_KIND}"
 
     # -- what has no part of its own ------------------------------------------------------------------------------
 
@@ -384,91 +282,9 @@ class ObjectView:
         names = (canonical_name(self.object.symbol_name(symbol)).text for symbol in heads)
         return list(zip(names, offsets, strict=True))
 
-    # -- special sections -----------------------------------------------------------------------------------------
-
-    def special(self, parts: Sequence[int]) -> dict[str, list[SpecialEntry]]:
-        """Return the special entries of some parts, by section name."""
-        found: dict[str, list[SpecialEntry]] = defaultdict(list)
-        for part in parts:
-            for group, data, references in self._owned_entries(part):
-                owner = references.pop(group.row.owner)  # or nobody would own it
-                place = int(self.canonical.references.target[owner] - self.canonical.parts.start[part])
-                kind = int(self.canonical.references.kind[owner])
-                fields = tuple(self._fields(group.row, data, references, parts))
-                found[group.name].append(SpecialEntry(part, place, kind, fields))
-        return found
-
-    def special_tables(self, part: int) -> list[EntryTable]:
-        """Return the special entries of a part by table, without words."""
-        owned = self.canonical.owned
-        low, high = self._entries.get(part, (0, 0))
-        if low == high:
-            return []
-        numbers = np.frombuffer(owned.lines.get(part, b""), "<u4").tolist()
-        groups, ends = owned.group[low:high].tolist(), owned.reference_at[low : high + 1].tolist()
-        first = ends[0]
-        references, is_owner = owned.references[first : ends[-1]].tolist(), owned.is_owner[first : ends[-1]].tolist()
-        places = owned.field[first : ends[-1]].tolist()
-        data_at = owned.data_at[low : high + 1].tolist()
-        found = []
-        at = 0
-        while at < len(groups):
-            group, end = owned.groups[groups[at]], at + groups.count(groups[at])
-            rows = range(ends[at] - first, ends[end] - first)
-            for entry in range(at, end):
-                for row in range(ends[entry] - first, ends[entry + 1] - first):
-                    places[row] += (entry - at) * group.entry_size
-            fields = len(group.row.lines)
-            lines = [numbers[fields * entry : fields * (entry + 1)] for entry in range(end - at)]
-            numbers = numbers[fields * (end - at) :]
-            data = owned.data[data_at[at] : data_at[end]]
-            mine = slice(rows.start, rows.stop)
-            found.append(
-                EntryTable(group.name, group.entry_size, data, references[mine], places[mine], is_owner[mine], lines)
-            )
-            at = end
-        return found
-
     @cached_property
-    def _entries(self) -> dict[int, tuple[int, int]]:
+    def owned_entries(self) -> dict[int, tuple[int, int]]:
         """The special entries of each part that owns some: from, to."""
         owner = self.canonical.owned.owner
         starts, ends = run_bounds(owner)
         return dict(zip(owner[starts].tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-
-    def _owned_entries(self, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int]]]:
-        """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
-        owned = self.canonical.owned
-        for entry in range(*self._entries.get(part, (0, 0))):
-            first, last = owned.reference_at[entry : entry + 2].tolist()
-            fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
-            data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]
-            yield owned.groups[int(owned.group[entry])], data, dict(zip(fields, indices, strict=True))
-
-    def _fields(
-        self, row: SpecialSection, data: bytes, references: dict[int, int], family: Collection[int]
-    ) -> Iterator[EntryField]:
-        lines = {field.offset for field in row.lines}
-        starts = sorted({*row.names, *references}) or [row.owner]
-        for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
-            name = row.names.get(start, f"+{start:#x}")
-            index = references.get(start)
-            if index is not None:
-                ((_, key),) = self._rows(index, index + 1)
-                inner = self.inner_target(index, family)
-                text = f"+{inner[1]:#x}" if inner else self.describe(index)
-                # Digests knows an alternative that is replaced by nothing by no content.
-                if row.content and row.content.reference == start and self.content_part(index) is None:
-                    text = "nothing"
-                yield EntryField(name, text, key, index, inner is not None)
-            elif start not in lines and (start in row.names or any(data[start:end])):
-                value = data[start:end]
-                text = str(int.from_bytes(value, "little")) if start in row.names else value.hex()
-                yield EntryField(name, text, (value,), None, False)
-
-
-def quote(text: str, most: int = _MOST_TEXT) -> str:
-    """Return a string literal, cut when it has more than ``most`` characters."""
-    cut = text if len(text) <= most else text[: most - 3] + "..."
-    printable = cut.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in printable) + '"'

@@ -13,9 +13,19 @@ from kbuild_klp.report.model import Report
 DOCUMENT_VERSION = 1
 
 
-def why(change: Change) -> list[dict[str, str]]:
+def why(change: Change) -> list[dict[str, Any]]:
     """Return the reasons of a change as data, in the order of its `reasons`."""
-    return [{"kind": reason.kind.value, "old": reason.old, "new": reason.new} for reason in change.why]
+    return [
+        {
+            "kind": reason.kind.value,
+            "code": reason.code.word,
+            "old": reason.old,
+            "new": reason.new,
+            **reason.values,
+            **({"within": reason.within} if reason.within else {}),
+        }
+        for reason in change.why
+    ]
 
 
 def change_data(change: Change) -> dict[str, Any]:

@@ -395,7 +395,9 @@ def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path) -> None
     assert [row["function"] for row in document["inlined"]] == ["tiny() from a.c:2"]
     (group,) = klp("diff", "old/a.o", "new/a.o", "--json", cwd=inlined).json["objects"]
     for change in group["changes"]:
-        assert {"kind": "inlined", "old": "tiny() from a.c:2", "new": "tiny() from a.c:2"} in change["why"]
+        assert {"kind": "inlined", "code": "inlined", "old": "tiny() from a.c:2", "new": "tiny() from a.c:2"} in change[
+            "why"
+        ]
 
 
 def test_too_much_debug_information_is_said(

@@ -60,5 +60,8 @@ def test_line_numbers_have_a_place(tmp_path: Path) -> None:
     assert result.status == 0
     assert re.search(r"\n  line-only debug\n    line number in __dyndbg for \+0x\w+: a\.c:9 -> 10\n$", result.out)
     (row,) = klp("explain", "old/a.o", "new/a.o", "debug", "--json", cwd=tmp_path).json["changes"]
-    assert row["why"] == [{"kind": "line", "old": "9", "new": "10"}]
+    (reason,) = row["why"]
+    assert reason.pop("at") > 0
+    in_record = {"kind": "line", "code": "line-in-record", "section": "__dyndbg", "file": "a.c"}
+    assert reason == in_record | {"old": "9", "new": "10"}
     assert row["livepatch"] == {"possible": True, "reasons": []}

@@ -14,6 +14,7 @@ from test_invariants import C_SOURCE, MUTATIONS
 
 from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.changes.reasons import Reason
+from kbuild_klp.changes.wording import sentence
 from kbuild_klp.checksum.entry import KIND_SECTION
 from kbuild_klp.explain.explainer import Explainer
 from kbuild_klp.object.view import ObjectView
@@ -54,9 +55,7 @@ def test_every_mutation_has_its_reasons(cc: Compiler, tmp_path: Path, make: str,
     assert [what for what, _, reason in found if reason is None] == []
     assert [(what, reason) for what, _, reason in found if reason and reason.old == reason.new] == []
     # What only the hashes of the checksum file tell is an exception, but for what is a section's own.
-    hashes = [(what, reason.text) for what, of, reason in found if reason and of != KIND_SECTION and _is_hash(reason)]
+    hashes = [
+        (what, sentence(reason)) for what, of, reason in found if reason and of != KIND_SECTION and reason.is_hash
+    ]
     assert len(hashes) <= len(found) // 20, hashes
-
-
-def _is_hash(reason: Reason) -> bool:
-    return reason.old.startswith("hash ") or reason.new.startswith("hash ")

@@ -12,6 +12,7 @@ import kbuild_klp.explain.explainer
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import Change
 from kbuild_klp.changes.reasons import ReasonKind
+from kbuild_klp.changes.wording import sentence
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.explainer import PATIENCE, Explainer
 from kbuild_klp.explain.origins import function_text
@@ -87,7 +88,7 @@ def _explained(old: Path, new: Path, sources: bool = False) -> dict[str, Change]
 
 def _inlined(change: Change) -> list[tuple[str, str, str]]:
     return [
-        (_short(reason.old), _short(reason.new), _short(reason.text))
+        (_short(reason.old), _short(reason.new), _short(sentence(reason)))
         for reason in change.why
         if reason.kind is ReasonKind.INLINED
     ]

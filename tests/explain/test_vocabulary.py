@@ -13,7 +13,8 @@ from snippets import Compiler
 
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import Change
-from kbuild_klp.changes.reasons import Reason, ReasonKind
+from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import SENTENCES, sentence
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.report.json import why
 
@@ -303,10 +304,26 @@ def test_data_and_sentences_are_the_same_reasons(gcc: Compiler, case: Case) -> N
         document = why(change)
         assert len(document) == len(change.reasons)
         for row, reason in zip(document, change.why, strict=True):
-            assert row == {"kind": reason.kind.value, "old": reason.old, "new": reason.new}
-            assert reason.text
+            own = {"kind": reason.kind.value, "code": reason.code.word, "old": reason.old, "new": reason.new}
+            assert row.items() >= {**own, **reason.values}.items()
+            assert sentence(reason)
             # Something differs, unless all that is known is what the change is in.
             assert reason.old != reason.new or reason.kind is ReasonKind.INLINED, reason
+
+
+def test_every_code_has_a_sentence() -> None:
+    """A code without one ends in an error when it is first said, which may be at a user's."""
+    assert set(SENTENCES) == set(Code)
+    assert len({code.word for code in Code}) == len(Code)
+
+
+def test_scripts_need_no_english(gcc: Compiler) -> None:
+    """What the sentence says is there as values: of -97 for -95, where it stands, and both numbers."""
+    source = "int other(int); int f(int x) { return other(x) ? %d : x; }\n"
+    (change,) = changes(gcc.object(source % -95), gcc.object(source % -97), explain=True)
+    (row,) = why(change)
+    assert (row["code"], row["old_value"], row["new_value"]) == ("immediate", -95, -97)
+    assert change.reasons == [f"+{row['at']:#x}: {row['old']} -> {row['new']}"]
 
 
 def test_the_readme_lists_every_word() -> None:

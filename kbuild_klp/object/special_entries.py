@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The entries of special sections that belong to a part: field by field in words, or as tables of numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.object.image import SpecialGroup
+from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.view import ObjectView
+from kbuild_klp.special.table import SpecialSection
+
+
+class EntryField(NamedTuple):
+    """A field of an entry of a special section.
+
+    ``text`` is its value in words, ``meaning`` equal for fields that mean the same; ``row`` is the index in
+    References (None: a number); ``inner`` says that it is a place in the function itself, which is another one when
+    instructions come or go before it.
+    """
+
+    name: str
+    text: str
+    meaning: tuple[object, ...]
+    row: int | None
+    inner: bool
+
+
+class SpecialEntry(NamedTuple):
+    """One entry of a special section.
+
+    ``part`` is what it belongs to and ``place`` where in it (bytes); ``owner`` is the kind of relocation that says
+    so; ``fields`` are the others, in order.
+    """
+
+    part: int
+    place: int
+    owner: int
+    fields: tuple[EntryField, ...]
+
+
+class EntryTable(NamedTuple):
+    """The entries of one special section that belong to one part.
+
+    ``data`` are their bytes, ``entry_size`` each; ``references`` indices into References, ``places`` where each stands
+    counted from the first entry, ``is_owner`` whether it names the part; ``lines`` the line numbers of each entry.
+    """
+
+    section: str
+    entry_size: int
+    data: bytes
+    references: list[int]
+    places: list[int]
+    is_owner: list[bool]
+    lines: list[list[int]]
+
+
+def special_entries(view: ObjectView, parts: Sequence[int]) -> dict[str, list[SpecialEntry]]:
+    """Return the special entries of some parts, by section name."""
+    found: dict[str, list[SpecialEntry]] = defaultdict(list)
+    for part in parts:
+        for group, data, references in _owned_entries(view, part):
+            owner = references.pop(group.row.owner)  # or nobody would own it
+            place = int(view.canonical.references.target[owner] - view.canonical.parts.start[part])
+            kind = int(view.canonical.references.kind[owner])
+            fields = tuple(_fields(view, group.row, data, references, parts))
+            found[group.name].append(SpecialEntry(part, place, kind, fields))
+    return found
+
+
+def special_tables(view: ObjectView, part: int) -> list[EntryTable]:
+    """Return the special entries of a part by table, without words."""
+    owned = view.canonical.owned
+    low, high = view.owned_entries.get(part, (0, 0))
+    if low == high:
+        return []
+    numbers = np.frombuffer(owned.lines.get(part, b""), "<u4").tolist()
+    groups, ends = owned.group[low:high].tolist(), owned.reference_at[low : high + 1].tolist()
+    first = ends[0]
+    references, is_owner = owned.references[first : ends[-1]].tolist(), owned.is_owner[first : ends[-1]].tolist()
+    places = owned.field[first : ends[-1]].tolist()
+    data_at = owned.data_at[low : high + 1].tolist()
+    found = []
+    at = 0
+    while at < len(groups):
+        group, end = owned.groups[groups[at]], at + groups.count(groups[at])
+        rows = range(ends[at] - first, ends[end] - first)
+        for entry in range(at, end):
+            for row in range(ends[entry] - first, ends[entry + 1] - first):
+                places[row] += (entry - at) * group.entry_size
+        fields = len(group.row.lines)
+        lines = [numbers[fields * entry : fields * (entry + 1)] for entry in range(end - at)]
+        numbers = numbers[fields * (end - at) :]
+        data = owned.data[data_at[at] : data_at[end]]
+        mine = slice(rows.start, rows.stop)
+        found.append(
+            EntryTable(group.name, group.entry_size, data, references[mine], places[mine], is_owner[mine], lines)
+        )
+        at = end
+    return found
+
+
+def _owned_entries(view: ObjectView, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int]]]:
+    """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
+    owned = view.canonical.owned
+    for entry in range(*view.owned_entries.get(part, (0, 0))):
+        first, last = owned.reference_at[entry : entry + 2].tolist()
+        fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
+        data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]
+        yield owned.groups[int(owned.group[entry])], data, dict(zip(fields, indices, strict=True))
+
+
+def _fields(
+    view: ObjectView, row: SpecialSection, data: bytes, references: dict[int, int], family: Collection[int]
+) -> Iterator[EntryField]:
+    lines = {field.offset for field in row.lines}
+    starts = sorted({*row.names, *references}) or [row.owner]
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        name = row.names.get(start, f"+{start:#x}")
+        index = references.get(start)
+        if index is not None:
+            ((_, key),) = view.meaning_rows(index, index + 1)
+            inner = view.inner_target(index, family)
+            text = f"+{inner[1]:#x}" if inner else describe(view, index)
+            # Digests knows an alternative that is replaced by nothing by no content.
+            if row.content and row.content.reference == start and view.content_part(index) is None:
+                text = "nothing"
+            yield EntryField(name, text, key, index, inner is not None)
+        elif start not in lines and (start in row.names or any(data[start:end])):
+            value = data[start:end]
+            text = str(int.from_bytes(value, "little")) if start in row.names else value.hex()
+            yield EntryField(name, text, (value,), None, False)
