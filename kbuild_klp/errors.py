@@ -43,3 +43,7 @@ class BadSumFileError(KlpError):
 
 class BadTreeError(KlpError):
     """A directory that is not a built kernel tree."""
+
+
+class ProgramError(KlpError):
+    """A program that was to do something for us is missing, failed, or took too long."""

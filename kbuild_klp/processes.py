@@ -1,27 +1,207 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How many processes to use: what the user says, what make's jobserver lends, or one for each processor.
+"""Other processes: the one place that runs programs, and the processes among which work is divided.
 
-Protocol: GNU Make manual, "POSIX Jobserver Interaction". Every process started under make has one job slot of its
-own; each further one is a byte read from the jobserver, which has to be written back.
+How many these are: what the user says, what make's jobserver lends, or one for each processor. Protocol: GNU Make
+manual, "POSIX Jobserver Interaction". Every process started under make has one job slot of its own; each further one
+is a byte read from the jobserver, which has to be written back.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import stat
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kbuild_klp.errors import KlpError
+from kbuild_klp.errors import KlpError, ProgramError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_LAST_LINES = 3  # of a program that failed, in the error
+_BLOCK = 1 << 16  # bytes to read at a time where nobody waits for lines
+
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    package: str = "",
+    on_line: Callable[[str], None] | None = None,
+) -> str:
+    """Run a program to its end; returns what it printed on standard output.
+
+    ``command`` is the program and its arguments, which no shell sees. ``environment`` takes the place of ours; the
+    language is C in any case, for what a program says is to be parsed, or quoted in an error. Its standard input is
+    empty. ``timeout`` is in seconds, and ends the program itself, not what that has started. ``package`` is what to
+    install where there is no such program. ``on_line`` is called with each line as it comes, without its end and in
+    another thread; then nothing is kept to be returned. Bytes that are no text are as os.fsdecode gives them.
+
+    Raises:
+        ProgramError: the program is missing, cannot be started, fails, is killed or takes too long. An argument that
+            cannot be encoded (a file name that is no UTF-8) cannot be started either: sh has no way to pass it on.
+    """
+    import sh
+
+    words = [os.fspath(word) for word in command]
+    lines = _Lines(on_line) if on_line else None
+    options = {
+        "cwd": None if cwd is None else os.fspath(cwd),
+        "env": {**(os.environ if environment is None else environment), "LC_ALL": "C"},
+        "timeout": timeout,
+        "tty_out": False,
+        "err_bufsize": _BLOCK,
+        **({"out": lines.take} if lines else {"out_bufsize": _BLOCK}),
+    }
+    process: Any = None
+    try:
+        with open(os.devnull, "rb") as nothing, _interrupts_held():  # noqa: PTH123
+            process = _start(words, package, stdin=nothing, **options)
+        ending = _ending(_wait(process))
+    except sh.TimeoutException:
+        ending = f"not done after {timeout:g} s"
+    except BaseException:
+        if process is not None:
+            _stop(process)
+        raise
+    if lines and lines.raised:
+        raise lines.raised
+    output = os.fsdecode(process.stdout)
+    if ending:
+        last = os.fsdecode(process.stderr) or (lines and "".join(lines.last)) or output
+        raise _program_error(words, ending, last)
+    return output
+
+
+class _Lines:
+    """Passes on lines of a program, and keeps the last ones for an error."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self.last: deque[str] = deque(maxlen=_LAST_LINES)
+        self.raised: Exception | None = None
+
+    def take(self, line: str, _stdin: object, process: Any) -> bool:
+        """Pass a line on. What that raises is kept, and ends the program: sh, of which this is a thread, prints it."""
+        self.last.append(line)
+        try:
+            self._on_line(line.removesuffix("\n"))
+        except Exception as error:
+            self.raised = error
+            with suppress(ProcessLookupError):
+                process.terminate()
+        return self.raised is not None  # sh calls no more
+
+
+class FedProgram:
+    """A program that reads what we write, and otherwise has our terminal: a pager.
+
+    Ctrl-C reaches both. Raises ProgramError when it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        reader, writer = os.pipe()
+        try:
+            self._process = _start(command, env=dict(environment), stdin=reader, out=1, err=2)
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
+        # Line by line: the program is to show what there is, while we work on the rest.
+        self._pipe = os.fdopen(writer, "w", 1, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+    def write(self, text: str) -> None:
+        """Hand over text; raises BrokenPipeError when the program reads no more."""
+        self._pipe.write(text)
+
+    def finish(self) -> int:
+        """Say that this was all, and wait for the end; returns the exit status, negative for a signal."""
+        with suppress(BrokenPipeError):
+            self._pipe.close()
+        return _wait(self._process)
+
+
+def _start(words: Sequence[str], package: str = "", *, stdin: object, **options: Any) -> Any:
+    """Start a program and return sh's object for it; ``options`` are sh's, without the underscore."""
+    import sh  # not at the top: most runs start no program, and importing it takes longer than many of them
+
+    group, hangup = os.getpgrp(), signal.getsignal(signal.SIGHUP) or signal.SIG_DFL
+
+    def undo() -> None:
+        """Undo in the program's process what sh, and we, did there."""
+        # sh 1.14 gives it its own process group, where Ctrl-C does not reach it and the terminal is not its to read.
+        os.setpgid(0, group)
+        # One that is not waited for at once does not hear that the terminal is gone.
+        signal.signal(signal.SIGHUP, hangup)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    options |= {
+        "in": stdin,
+        "encoding": sys.getfilesystemencoding(),
+        "decode_errors": sys.getfilesystemencodeerrors(),
+        "new_session": False,
+        "preexec_fn": undo,
+        # We wait ourselves, so that Ctrl-C finds us with the program in hand.
+        "bg": True,
+        "bg_exc": False,
+    }
+    try:
+        return sh.Command(words[0])(*words[1:], **{f"_{name}": value for name, value in options.items()})
+    except sh.CommandNotFound:
+        hint = f"install {package}" if package else "is it installed, and in PATH?"
+        raise ProgramError("no such program", file=words[0], hint=hint) from None
+    except (sh.ForkException, UnicodeEncodeError) as error:
+        # What happened between fork and exec comes as the text of a traceback.
+        reason = str(error).strip().splitlines()[-1]
+        raise _program_error(words, "cannot be started", reason) from None
+
+
+def _wait(process: Any) -> int:
+    """Wait for the end of a program; returns its exit status, negative for a signal."""
+    import sh
+
+    with suppress(sh.ErrorReturnCode):  # raised for some signals only
+        process.wait()
+    return int(process.exit_code)
+
+
+def _stop(process: Any) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    with suppress(ChildProcessError):  # it had ended, and an interrupt came before its exit status did
+        _wait(process)
+
+
+def _ending(status: int) -> str:
+    """Say how a program ended; nothing where all is well."""
+    if status < 0:
+        return f"killed by signal {-status} ({signal.strsignal(-status)})"
+    return f"exit status {status}" if status else ""
+
+
+def _program_error(words: Sequence[str], what: str, said: str) -> ProgramError:
+    """Return the error of a program, with the last lines of what it said in one."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    text = ": ".join(filter(None, (shlex.join(words), what, " | ".join(lines[-_LAST_LINES:]))))
+    return ProgramError("".join(letter if letter.isprintable() else "?" for letter in text))
+
+
+# -- job slots --------------------------------------------------------------------------------------------------------
 
 
 def processors() -> int:
@@ -56,51 +236,6 @@ def job_slots(wanted: int | None, most: int) -> Iterator[int]:
         finally:
             if tokens and server:
                 os.write(server[1], tokens)
-
-
-def in_processes(work: Callable[[Task], Result], tasks: Sequence[Task], slots: int) -> Iterator[tuple[int, Result]]:
-    """Do tasks in ``slots`` processes; yields the number of each and its result, as they are done.
-
-    The processes are forked: they have what this one has, and only tasks and results are sent. Raises KlpError when
-    one of them is killed, and whatever ``work`` raises.
-    """
-    # Not at the top: most runs need one process.
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
-
-    pool = ProcessPoolExecutor(slots, get_context("fork"), initializer=_inherit, initargs=(work,))
-    try:
-        with _interrupts_held():  # for good in the processes, which start here
-            numbers = {pool.submit(_work_on, task): number for number, task in enumerate(tasks)}
-        for future in as_completed(numbers):
-            yield numbers.pop(future), future.result()
-    except BrokenExecutor:
-        raise KlpError("a process that reads objects was killed", hint="if memory is short, try --jobs 1") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back. It goes to all processes, and only the parent is to speak."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-_inherited: Callable[[Any], Any] | None = None
-
-
-def _inherit(work: Callable[[Any], Any]) -> None:
-    global _inherited
-    _inherited = work
-
-
-def _work_on(task: Any) -> Any:
-    assert _inherited is not None
-    return _inherited(task)
 
 
 @contextmanager
@@ -139,3 +274,52 @@ def _take(reader: int, most: int) -> bytes:
         while len(tokens) < most and (token := os.read(reader, 1)):
             tokens += token
     return tokens
+
+
+# -- processes among which work is divided ----------------------------------------------------------------------------
+
+
+def in_processes(work: Callable[[Task], Result], tasks: Sequence[Task], slots: int) -> Iterator[tuple[int, Result]]:
+    """Do tasks in ``slots`` processes; yields the number of each and its result, as they are done.
+
+    The processes are forked: they have what this one has, and only tasks and results are sent. Raises KlpError when
+    one of them is killed, and whatever ``work`` raises.
+    """
+    # Not at the top: most runs need one process.
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(slots, get_context("fork"), initializer=_inherit, initargs=(work,))
+    try:
+        # Ctrl-C goes to all processes, and only the parent is to speak: for those that start here it is held for good.
+        with _interrupts_held():
+            numbers = {pool.submit(_work_on, task): number for number, task in enumerate(tasks)}
+        for future in as_completed(numbers):
+            yield numbers.pop(future), future.result()
+    except BrokenExecutor:
+        raise KlpError("a process that reads objects was killed", hint="if memory is short, try --jobs 1") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back, also in processes that start meanwhile."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+_inherited: Callable[[Any], Any] | None = None
+
+
+def _inherit(work: Callable[[Any], Any]) -> None:
+    global _inherited
+    _inherited = work
+
+
+def _work_on(task: Any) -> Any:
+    assert _inherited is not None
+    return _inherited(task)

@@ -144,6 +144,14 @@ def test_only_the_command_line_prints_and_exits(path: Path) -> None:
             assert "SystemExit" not in ast.unparse(node.exc)
 
 
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "processes.py"], ids=_name)
+def test_programs_are_run_in_one_place(path: Path) -> None:
+    """Elsewhere one would be run without its errors in one line, and without a thought for Ctrl-C and the language."""
+    assert _imports(path) & {"sh", "subprocess", "asyncio.subprocess", "pty"} == set()
+    called = {ast.unparse(node.func) for node in ast.walk(_tree(path)) if isinstance(node, ast.Call)}
+    assert [name for name in called if re.match(r"os\.(system|popen|fork|exec|spawn|posix_spawn)", name)] == []
+
+
 _FRESH = """
 import sys
 from kbuild_klp.cli.main import main

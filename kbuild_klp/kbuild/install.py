@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kbuild_klp.errors import BadTreeError, KlpError
+from kbuild_klp.errors import BadTreeError, KlpError, ProgramError
 from kbuild_klp.kbuild import blocks
+from kbuild_klp.processes import run
 
 _NEW_FILE_MODE = 0o644
 
@@ -74,10 +74,12 @@ def own_command() -> str:
     package = Path(__file__).resolve().parents[2]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     probe = [sys.executable, "-c", "import kbuild_klp as k; print(k.__path__[0])"]
-    found = subprocess.run(probe, cwd="/", env=environment, capture_output=True, text=True, check=False)
-    same = found.returncode == 0 and Path(found.stdout.strip()).resolve() == package / "kbuild_klp"
     command = f"{sys.executable} -m kbuild_klp"
-    return command if same else f"PYTHONPATH={package} {command}"
+    try:
+        found = Path(run(probe, cwd="/", environment=environment).strip())
+    except ProgramError:  # it knows of no kbuild_klp
+        found = Path()
+    return command if found.resolve() == package / "kbuild_klp" else f"PYTHONPATH={package} {command}"
 
 
 def plan_install(tree: Path, command: str | None) -> list[Edit]:
