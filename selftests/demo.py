@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def compare(shop: Workshop, tree: Path, step: Step) -> None:
         f"BASE={shop.orig}",
     ]
     step.say(f"{' '.join(command)}\n")
-    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+    environment = {**os.environ, "KLP_PAGER": "cat"}  # no question to the user in the middle of the demo
+    if subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False).returncode:
         raise TroubleError("make klp-diff failed")
     print(flush=True)
     command = [*klp_command(), "diff", "--json", str(shop.orig), str(tree)]

@@ -12,6 +12,7 @@ from kbuild_klp.builds.built_tree import TreeBuild
 from kbuild_klp.builds.kept import KeptBuild
 from kbuild_klp.builds.opening import open_build
 from kbuild_klp.builds.side import Build
+from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.compare.selection import Selection
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out symbols that match, or OBJECT:SYMBOL; they are counted, and in JSON",
     )
     parser.add_argument("--no-explain", action="store_true", help="compare checksums only, do not read objects")
+    add_pager_option(parser)
 
 
 def open_sides(builds: list[str], kept: bool) -> tuple[Build, Build]:
@@ -81,11 +83,12 @@ def main(arguments: argparse.Namespace) -> int:
         progress.close()
         looking.close()
     if arguments.json:
-        print(json.render(report))
+        answer = json.render(report)
     else:
         for warning in report.warnings:
             print(f"kbuild-klp: {warning}", file=sys.stderr)
-        print(text.render(report, text_style(arguments.verbose, arguments.lines)), end="")
+        answer = text.render(report, text_style(arguments.verbose, arguments.lines)).removesuffix("\n")
+    show(answer.split("\n"), arguments.pager)
     for line in report.failed:
         print(f"kbuild-klp: not compared: {line}", file=sys.stderr)
     if report.failed:

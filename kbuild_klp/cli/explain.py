@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from kbuild_klp.cli.diff import open_sides, text_style
+from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.compare.answer import answer
 from kbuild_klp.compare.passes import compare
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-W", "--width", type=int, metavar="N", help="columns to use")
     parser.add_argument("-U", "--context", type=int, metavar="N", default=3, help="unchanged instructions to show (3)")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+    add_pager_option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -57,9 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
             style = TextStyle(max(width, 60), here.color, True, True)
             is_wide = is_terminal and here.width >= WIDE and not arguments.unified
             lines = text_answer(found, report, ListingStyle(style, arguments.side_by_side or is_wide))
-        for line in lines:
-            explaining.close()
-            print(line)
+        show(explaining.between(lines), arguments.pager, explaining.end)
     finally:
         for each in (progress, looking, explaining):
             each.close()

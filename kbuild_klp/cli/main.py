@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from kbuild_klp import __version__
+from kbuild_klp.cli.pager import NO_PAGER_HELP
 from kbuild_klp.errors import KlpError
 
 EXIT_TROUBLE = 2
@@ -36,6 +37,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         epilog="Exit status: 0 no change, 1 changes, 2 trouble.",
     )
     parser.add_argument("--version", action="version", version=f"kbuild-klp {__version__}")
+    parser.add_argument("--no-pager", dest="pager", action="store_false", help=NO_PAGER_HELP)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         subparser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

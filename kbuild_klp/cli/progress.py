@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
+
+_PATIENCE = 0.25  # seconds in which nobody asks how far it is
 
 
 class ProgressLine:
-    """Shows `what: done/total` on standard error if that is a terminal, from a quarter of a second on."""
+    """Shows `what: done/total` on standard error if that is a terminal, once it takes long."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -18,7 +21,7 @@ class ProgressLine:
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` is done."""
-        if self._terminal and time.monotonic() - self._start > 0.25:
+        if self._terminal and time.monotonic() - self._start > _PATIENCE:
             print(f"\r{self._what}: {done}/{total}\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = True
 
@@ -27,3 +30,15 @@ class ProgressLine:
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = False
+
+    def between(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yield lines that are printed while the work goes on; for each the line of progress is wiped."""
+        for line in lines:
+            self.close()
+            yield line
+        self.close()
+
+    def end(self) -> None:
+        """Show nothing from now on: the terminal is somebody else's."""
+        self.close()
+        self._terminal = False

@@ -51,9 +51,9 @@ def klp(*arguments: str | Path, cwd: Path | None = None, timeout: float = 60, **
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what make or a user's settings put there."""
-    drop = ("MAKEFLAGS", "MFLAGS", "NO_COLOR", "KLP_DEBUG", "COLUMNS")
-    return {name: value for name, value in os.environ.items() if name not in drop}
+    """The environment without what make or a user's settings put there, and without a pager, which waits for a key."""
+    drop = ("MAKEFLAGS", "MFLAGS", "NO_COLOR", "KLP_DEBUG", "COLUMNS", "LINES", "PAGER", "LESS")
+    return {**{name: value for name, value in os.environ.items() if name not in drop}, "KLP_PAGER": "cat"}
 
 
 class FakeBuild:
