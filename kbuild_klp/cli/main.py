@@ -71,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
         _drop_output()
     except ModuleNotFoundError as error:
-        print(f"kbuild-klp: Python package {error.name} is missing; install kbuild-klp again", file=sys.stderr)
+        # kbuild/python, which chose the interpreter, leaves this behind.
+        other = ", or name another Python with KLP_PYTHON=" if os.environ.get("KLP_PYTHON") else ""
+        missing = f"Python package {error.name} is missing in {sys.executable}"
+        print(f"kbuild-klp: {missing}; install kbuild-klp there{other}", file=sys.stderr)
     except MemoryError:
         print("kbuild-klp: out of memory", file=sys.stderr)
     except Exception as error:

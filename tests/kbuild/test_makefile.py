@@ -341,24 +341,6 @@ def test_configuration_made_in_the_same_make(kernel: FakeKernel) -> None:
 # The command
 
 
-def test_checkout_beside_the_makefile_is_run(kernel: FakeKernel, tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    (checkout / "kbuild_klp").mkdir(parents=True)
-    (checkout / "kbuild_klp" / "__init__.py").touch()
-    (checkout / "kbuild_klp" / "__main__.py").write_text(
-        "import os, sys\nprint('klp:', *sys.argv[1:], file=open(os.environ['LOG'], 'a'))\n"
-    )
-    (checkout / "Makefile.klp").write_bytes(MAKEFILE_KLP.read_bytes())
-    result = kernel.make(f"MAKEFILES={checkout}/Makefile.klp", "klp-checksums", KBUILD_KLP="")
-    assert result.calls == [f"checksum {kernel.source}"]
-    python = checkout / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "klp: venv $*" >>"$LOG"\n')
-    python.chmod(0o755)
-    result = kernel.make(f"MAKEFILES={checkout}/Makefile.klp", "klp-checksums", KBUILD_KLP="")
-    assert result.calls == [f"venv -m kbuild_klp checksum {kernel.source}"]
-
-
 def test_command_from_path_for_a_tree_that_carries_the_patch(kernel: FakeKernel, tmp_path: Path) -> None:
     install(kernel)
     programs = tmp_path / "bin"
