@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kbuild_klp.changes.pairing import Correlation, Pair
 from kbuild_klp.changes.reasons import Code, Reason, unexplained
@@ -36,9 +36,10 @@ class Proof(enum.Enum):
     """Some stand in code, where the records and line tables of the objects let them be taken for lines."""
 
 
-@dataclass
-class Change:
+class Change(NamedTuple):
     """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
+
+    A stage that knows more of it makes another one.
 
     ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
     for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it; ``label`` is the symbol, and for people what
@@ -49,7 +50,7 @@ class Change:
     change: ChangeType
     old: Entry | None
     new: Entry | None
-    why: list[Reason] = field(default_factory=list)
+    why: tuple[Reason, ...] = ()
     ignored: str | None = None
     proof: Proof | None = None
     livepatch: Verdict = NOT_JUDGED
@@ -136,11 +137,11 @@ def _classify_pair(pair: Pair) -> Change | None:
         return Change(old.kind, ChangeType.REMOVED, old, None)
     if old.checksum != new.checksum:
         reasons = component_reasons(old, new) + place_reasons(old, new)
-        return Change(new.kind, ChangeType.CHANGED, old, new, reasons)
+        return Change(new.kind, ChangeType.CHANGED, old, new, tuple(reasons))
     if old.home != new.home:
-        return Change(new.kind, ChangeType.MOVED, old, new, [moved_reason(old, new)])
+        return Change(new.kind, ChangeType.MOVED, old, new, (moved_reason(old, new),))
     if old.lines != new.lines:
-        why = [unexplained(Code.RECORD_LINES, old.lines, new.lines)]
+        why = (unexplained(Code.RECORD_LINES, old.lines, new.lines),)
         return Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.RECORDS)
     return None
 
@@ -187,7 +188,7 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
             return None
         change = ChangeType.ADDED if old is None else ChangeType.REMOVED
         was, is_ = (f"{entry.size} bytes" if entry else "" for entry in pair)
-        return Change(only.kind, change, old, new, [Reason.of(Code.UNCOVERED_BYTES, was, is_, size=only.size)])
+        return Change(only.kind, change, old, new, (Reason.of(Code.UNCOVERED_BYTES, was, is_, size=only.size),))
     reasons = _content_reasons(old, new)
     old_place, new_place = old.place, new.place
     comes_or_goes = touched.get(old.name, set()) & {ChangeType.ADDED, ChangeType.REMOVED, ChangeType.MOVED}
@@ -199,7 +200,7 @@ def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned
     elif _is_laid_out_otherwise(old_place, new_place) and not comes_or_goes:
         was, is_ = (place["layout"] for place in (old_place, new_place))
         reasons.append(unexplained(Code.VARIABLE_ALIGNMENT, was, is_))
-    return Change(new.kind, ChangeType.CHANGED, old, new, reasons) if reasons else None
+    return Change(new.kind, ChangeType.CHANGED, old, new, tuple(reasons)) if reasons else None
 
 
 def classify(correlation: Correlation) -> list[Change]:
@@ -233,10 +234,8 @@ def classify(correlation: Correlation) -> list[Change]:
             changes.append(change)
     entries = (entry for pair in correlation.pairs for entry in pair if entry is not None)
     labels = _labels({change.id for change in changes if change.kind != KIND_SECTION}, entries)
-    for change in changes:
-        change.label = labels.get(change.id, change.symbol)
     changes.sort(key=lambda change: (_ORDER.get(change.kind, 3), change.id, change.change.value))
-    return changes
+    return [change._replace(label=labels.get(change.id, change.symbol)) for change in changes]
 
 
 _ORDER = {KIND_FUNCTION: 0, KIND_DATA: 1, KIND_SECTION: 2}
@@ -247,5 +246,5 @@ def _regrouped_change(pair: Pair, correlation: Correlation) -> Change | None:
     if not correlation.regrouped or pair.old is None or pair.new not in correlation.regrouped:
         return None
     shared = correlation.regrouped[pair.new]
-    why = [Reason.of(Code.SHARING, f"{shared} with some functions", f"{shared} with others", shared=shared)]
+    why = (Reason.of(Code.SHARING, f"{shared} with some functions", f"{shared} with others", shared=shared),)
     return Change(pair.new.kind, ChangeType.CHANGED, pair.old, pair.new, why)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,7 +96,7 @@ class _Group(NamedTuple):
     name: str
     label: str
     units: list[str]
-    changes: list[Change]
+    changes: Sequence[Change]
 
 
 def _groups(report: Report, new: Build) -> list[_Group]:
@@ -108,11 +108,14 @@ def _groups(report: Report, new: Build) -> list[_Group]:
         if group is None:
             groups[name] = _Group(name, row.object, [row.unit], row.changes)
             continue
-        group.units.append(row.unit)
-        for change, other in zip(group.changes, row.changes, strict=True):
-            # A livepatch has to carry it into all units, so what stands in its way in any of them counts.
-            reasons = dict.fromkeys((*change.livepatch.reasons, *other.livepatch.reasons))
-            change.livepatch = Verdict(tuple(reasons))
+        # A livepatch has to carry it into all units, so what stands in its way in any of them counts.
+        both = [
+            change._replace(
+                livepatch=Verdict(tuple(dict.fromkeys((*change.livepatch.reasons, *other.livepatch.reasons))))
+            )
+            for change, other in zip(group.changes, row.changes, strict=True)
+        ]
+        groups[name] = group._replace(units=[*group.units, row.unit], changes=both)
     return list(groups.values())
 
 
@@ -221,8 +224,7 @@ class _Explanation:
         else:
             debug = explainer.origins.old, explainer.origins.new
             lister = Lister(explainer.old, explainer.new, debug, self._context)
-            for change in wanted:
-                explainer.explain(change)
+            wanted = list(map(explainer.explain, wanted))
         listings = [lister.listing(change, named) for change in wanted]
         return ExplainedObject(group.label, group.units, wanted, listings, explainer.inlined if explainer else {})
 

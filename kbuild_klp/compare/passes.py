@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The whole of a comparison, in the order in which it happens."""
+"""The whole of a comparison in the order in which it happens: a line a stage. No stage changes what it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build, objects_by_name
 from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.changes.classification import Change, classify
-from kbuild_klp.changes.contested import Contested, contested
-from kbuild_klp.changes.pairing import correlate
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.changes.verdict import Verdict
 from kbuild_klp.checksum.batch import Progress
+from kbuild_klp.compare.differing import Changes, differing
 from kbuild_klp.compare.selection import Selection, first_rule
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.settings import SettingKind, compare_settings
 from kbuild_klp.livepatch.rules import Facts, judge
-from kbuild_klp.report.model import ObjectChanges, Report
+from kbuild_klp.report.model import ObjectChanges, Report, Summary
 
-if TYPE_CHECKING:
-    from kbuild_klp.compare.second_look import SecondLook
+Verdicts = Mapping[str, list[list[Verdict]]]
 
 _MOST_SETTINGS = 8
 
@@ -40,53 +37,48 @@ def compare(
     ``looking`` are called with the number of objects done and their total: while checksums are made that are missing,
     and while objects that differ are read.
     """
+    _check_alike(old, new)
+    # What the two sides do not share, first: it may explain everything below.
+    warnings = _settings_warnings(old, new)
+    # Checksums that are missing or stale are made now; from here on no object is read unless it differs.
+    for side in (old, new):
+        side.prepare(jobs, progress)
+    names = _all_objects(old, new)
+    _check_selections(selections, names)
+
+    found = differing(old, new, names)
+    changes, unchanged = found.changes, (0, 0)
+    verdicts: Verdicts = {}
+    if explain and changes:
+        from kbuild_klp.compare.second_look import SecondLook
+
+        look = SecondLook(old, new, names, jobs, looking)
+        settled = look.settle(changes)
+        heard = _with_ignored(settled.changes, names, selections)
+        explained = look.explain(heard)
+        judged = look.judge(settled)
+        changes, unchanged, verdicts = explained.changes, settled.unchanged, judged.verdicts
+        warnings += [*settled.warnings, *explained.warnings, *judged.warnings]
+    else:
+        changes = _with_ignored(changes, names, selections)
+
+    return Report(
+        old.label,
+        new.label,
+        _by_unit(changes, verdicts, names, old, new),
+        Summary.of(changes.values(), found.compared, *unchanged),
+        warnings + old.warnings + new.warnings,
+        [*found.failed, *old.failed.values(), *new.failed.values()],
+    )
+
+
+def _check_alike(old: Build, new: Build) -> None:
     if isinstance(old, ObjectBuild) != isinstance(new, ObjectBuild):
         raise KlpError(
             "one is an object, the other is not",
             file=f"{old.label}, {new.label}",
             hint="compare like with like",
         )
-    report = Report(old.label, new.label)
-    # What the two sides do not share, first: it may explain everything below.
-    report.warnings += _settings_warnings(old, new)
-    # Checksums that are missing or stale are made now; from here on no object is read unless it differs.
-    for side in (old, new):
-        side.prepare(jobs, progress)
-    names = _all_objects(old, new)
-    for selection in selections:
-        selection.check(names, {unit for units in names.values() for unit in units})
-    found = _compare_objects(old, new, names, report)
-    second_look: SecondLook | None = None
-    if explain and found:
-        from kbuild_klp.compare.second_look import SecondLook
-
-        second_look = SecondLook(old, new, found, names, jobs, looking)
-        second_look.look()
-        report.summary.reencoded = second_look.reencoded
-        report.summary.identity_only = second_look.identity_only
-    for name, changes in found.items():
-        for change in changes:
-            change.ignored = first_rule(selections, name, names[name], change)
-        report.summary.add(changes)
-    # Whether a livepatch can carry a change depends on others of other objects.
-    judged: dict[tuple[str, str], list[Change]] = {}
-    if second_look is not None:
-        second_look.explain()
-        judged = second_look.judged()
-        report.warnings += second_look.warnings
-    for name, changes in found.items():
-        label = new.label if name == SINGLE_OBJECT else name
-        for unit in names[name]:
-            known = judged.get((name, unit))
-            if known is None:
-                known = [replace(change, livepatch=judge(change, Facts())) for change in changes]
-            report.objects.append(ObjectChanges(label, unit, known))
-    order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}
-    report.objects.sort(key=lambda changes: -order[changes.unit])
-    for side in (old, new):
-        report.warnings += side.warnings
-        report.failed += side.failed.values()
-    return report
 
 
 def _settings_warnings(old: Build, new: Build) -> list[str]:
@@ -112,42 +104,38 @@ def _all_objects(old: Build, new: Build) -> dict[str, list[str]]:
     return names
 
 
-def _listed(build: Build, name: str) -> bool:
-    return name in build.names
+def _check_selections(selections: Sequence[Selection], names: Mapping[str, list[str]]) -> None:
+    units = {unit for units in names.values() for unit in units}
+    for selection in selections:
+        selection.check(names, units)
 
 
-def _compare_objects(old: Build, new: Build, names: Iterable[str], report: Report) -> dict[str, list[Change]]:
-    """Return the differences of all objects that differ, from checksums alone."""
-    found: dict[str, list[Change]] = {}
-    for name in names:
-        changes = _compare_object(old, new, name, report)
-        report.summary.objects_compared += changes is not None
-        if changes:
-            found[name] = changes
-    return found
+def _with_ignored(changes: Changes, names: Mapping[str, list[str]], selections: Sequence[Selection]) -> Changes:
+    """Mark what the user does not want to hear of."""
+    if not selections:
+        return changes
+    return {
+        name: [change._replace(ignored=first_rule(selections, name, names[name], change)) for change in own]
+        for name, own in changes.items()
+    }
 
 
-def _compare_object(old: Build, new: Build, name: str, report: Report) -> list[Change] | None:
-    """Return the differences of one object, from checksums alone; None when it could not be compared."""
-    before = old.sums(name) if _listed(old, name) else b""
-    after = new.sums(name) if _listed(new, name) else b""
-    if before is None or after is None:
-        return None  # the side has noted why
-    if before == after:
-        return []
-    try:
-        old_sums = old.load(name, before) if before else None
-        new_sums = new.load(name, after) if after else None
-        if old_sums is None or new_sums is None:
-            found = Contested(old_sums.entries if old_sums else [], new_sums.entries if new_sums else [])
-        else:
-            if old_sums.table != new_sums.table:
-                old_sums, new_sums = old.up_to_date(name, old_sums), new.up_to_date(name, new_sums)
-            if (old_sums.architecture, old_sums.table) != (new_sums.architecture, new_sums.table):
-                what = "architecture" if old_sums.architecture != new_sums.architecture else "special section table"
-                raise KlpError(f"checksums of another {what}; nothing of it can be compared", file=name)
-            found = contested(old_sums, new_sums)
-    except KlpError as error:
-        report.failed.append(str(error))
-        return None
-    return classify(correlate(found))
+def _by_unit(
+    changes: Changes,
+    verdicts: Mapping[str, list[list[Verdict]]],
+    names: Mapping[str, list[str]],
+    old: Build,
+    new: Build,
+) -> list[ObjectChanges]:
+    """Return what changed by link unit, in link order; ``verdicts`` has a row for each unit of an object."""
+    objects = []
+    for name, own in changes.items():
+        label = new.label if name == SINGLE_OBJECT else name
+        for at, unit in enumerate(names[name]):
+            row = verdicts[name][at] if name in verdicts else [judge(change, Facts()) for change in own]
+            judged: list[Change] = [
+                change._replace(livepatch=verdict) for change, verdict in zip(own, row, strict=True)
+            ]
+            objects.append(ObjectChanges(label, unit, judged))
+    order = {unit.name: place for place, unit in enumerate([*new.units(), *old.units()][::-1])}
+    return sorted(objects, key=lambda changes: -order[changes.unit])

@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.reasons import Reason
+from kbuild_klp.changes.verdict import Verdict
 from kbuild_klp.checksum.batch import Progress
+from kbuild_klp.compare.differing import Changes
 from kbuild_klp.explain.explainer import PATIENCE, explain_changes
 from kbuild_klp.lines.proof import LineProver
 from kbuild_klp.lines.settle import settle
@@ -35,29 +37,43 @@ _CHUNKS = 12  # for each process, so that none waits long for another at the end
 _MOST_KEPT = 8  # objects that stay open between the first pass and the second
 
 
-@dataclass
-class _Seen:
+class Looked(NamedTuple):
+    """What differs, now that the objects were read: ``seen`` is what the verdicts need of each.
+
+    ``unchanged`` counts what turned out to be no change: functions with the same instructions in other lengths, and
+    what differs only in what the builds say of themselves.
+    """
+
+    changes: Changes
+    seen: Mapping[str, SeenObject]
+    unchanged: tuple[int, int]
+    warnings: Sequence[str]
+
+
+class Explained(NamedTuple):
+    """What differs, with reasons."""
+
+    changes: Changes
+    warnings: Sequence[str]
+
+
+class Judged(NamedTuple):
+    """Whether a livepatch can carry the changes: for each object and each of its units, a verdict a change."""
+
+    verdicts: Mapping[str, list[list[Verdict]]]
+    warnings: Sequence[str]
+
+
+class _Look(NamedTuple):
     """What was seen of one object, as it is sent from process to process.
 
-    ``changes`` are all changes if there are others now (line numbers in names), else ``lines`` those that are of
-    line numbers only, and those that moved, by index; ``object`` is what the verdicts need, without the changes;
-    ``reencoded`` and ``identity_only`` count what turned out to be no change at all.
+    ``changes`` are those that are others now, by index, or all of them, if there are not as many any more.
     """
 
     name: str
-    changes: list[Change] | None = None
-    reencoded: int = 0
-    identity_only: int = 0
-    lines: dict[int, Change] = field(default_factory=dict)
-    object: SeenObject | None = None
-    warnings: list[str] = field(default_factory=list)
-
-
-class _Reasons(NamedTuple):
-    """The reasons of the changes of one object, by index of the change."""
-
-    name: str
-    why: dict[int, list[Reason]]
+    changes: dict[int, Change] | list[Change]
+    unchanged: tuple[int, int]
+    seen: SeenObject | None
     warnings: list[str]
 
 
@@ -69,10 +85,17 @@ class _Errand(NamedTuple):
     patience: int
 
 
+class _Reasons(NamedTuple):
+    """The reasons of the changes of one object, by index of the change."""
+
+    name: str
+    why: dict[int, tuple[Reason, ...]]
+    warnings: list[str]
+
+
 class SecondLook:
     """Looks at the objects of two builds that differ.
 
-    ``changes`` are those of each object, in the order of the report; they are replaced by what the objects tell.
     ``units`` are the link units of each object. ``jobs`` None takes what make's jobserver lends, or all processors;
     ``progress`` is called with the number of objects done and their total, where there are several.
     """
@@ -81,18 +104,11 @@ class SecondLook:
         self,
         old: Build,
         new: Build,
-        changes: dict[str, list[Change]],
         units: Mapping[str, list[str]],
         jobs: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.changes = changes
-        self.warnings: list[str] = []
-        self.reencoded = 0
-        """How many functions turned out to have the same instructions, in other lengths."""
-        self.identity_only = 0
-        """How much turned out to differ only in what the builds say of themselves."""
-        self.survey = Survey(old, new)
+        self._survey = Survey(old, new)
         self._old = old
         self._new = new
         self._units = units
@@ -100,101 +116,93 @@ class SecondLook:
         self._progress = progress
         self._prover = LineProver(old, new)
         self._pairs: dict[str, ObjectPair] = {}
+        self._keeps_pairs = False
 
-    # -- first pass: lines, and what verdicts need ------------------------------------------------------------------
+    # -- what is nothing but line numbers, and what verdicts need ---------------------------------------------------
 
-    def look(self) -> None:
-        """Mark the changes that are of line numbers only, and gather what the verdicts need."""
-        with _harmless(self.warnings, "whether a livepatch can carry the changes"):
-            self.survey.prepare()
-        total = len(self.changes)
-        results: dict[str, _Seen] = {}
-        for done, seen in enumerate(self._in_chunks(self._look_at, list(self.changes)), 1):
-            results[seen.name] = seen
-            if self._progress is not None and total > 1:
-                self._progress(done, total)
-        for name, before in list(self.changes.items()):
-            seen = results[name]
-            if seen.changes is not None:
-                self.changes[name] = seen.changes
-            for at, change in seen.lines.items():
-                before[at] = change
-            if not self.changes[name]:
-                del self.changes[name]
-            elif seen.object is not None:
-                self.survey.add(name, seen.object, self.changes[name])
-            self.reencoded += seen.reencoded
-            self.identity_only += seen.identity_only
-            self.warnings += seen.warnings
+    def settle(self, changes: Changes) -> Looked:
+        """Say which changes are of line numbers only, and which are none; gather what the verdicts need."""
+        warnings: list[str] = []
+        self._keeps_pairs = len(changes) <= _MOST_KEPT
+        with _harmless(warnings, "whether a livepatch can carry the changes"):
+            self._survey.prepare()
+        looks: dict[str, _Look] = {}
+        work = partial(self._look_at, changes)
+        for done, look in enumerate(self._in_chunks(work, list(changes)), 1):
+            looks[look.name] = look
+            if self._progress is not None and len(changes) > 1:
+                self._progress(done, len(changes))
+        ordered = [looks[name] for name in changes]
+        settled = {look.name: _changes_now(changes[look.name], look.changes) for look in ordered}
+        return Looked(
+            {name: own for name, own in settled.items() if own},
+            {look.name: look.seen for look in ordered if look.seen is not None and settled[look.name]},
+            (sum(look.unchanged[0] for look in ordered), sum(look.unchanged[1] for look in ordered)),
+            warnings + [warning for look in ordered for warning in look.warnings],
+        )
 
-    def _look_at(self, name: str) -> _Seen:
-        pair = self._pair(name)
-        before = self.changes[name]
-        result = _Seen(name)
-        changes = before
-        with _harmless(result.warnings, f"{name}: what is of line numbers only"):
-            changes, result.reencoded, result.identity_only = settle(self._prover, pair, before)
-        if len(changes) != len(before) or any(x is not y for x, y in zip(before, changes, strict=False)):
-            result.changes = changes
-        lines = [change for change in changes if change.change is ChangeType.LINE_ONLY]
+    def _look_at(self, all_changes: Changes, name: str) -> _Look:
+        pair, before = self._pair(name), list(all_changes[name])
+        warnings: list[str] = []
+        changes, unchanged = before, (0, 0)
+        with _harmless(warnings, f"{name}: what is of line numbers only"):
+            changes, *counts = settle(self._prover, pair, before)
+            unchanged = counts[0], counts[1]
+        lines = [at for at, change in enumerate(changes) if change.change is ChangeType.LINE_ONLY]
         if lines:
-            with _harmless(result.warnings, f"{name}: the reasons"):
-                self._explain(pair, lines, len(lines))
-        if result.changes is None:
-            kinds = (ChangeType.LINE_ONLY, ChangeType.MOVED)
-            result.lines = {at: change for at, change in enumerate(changes) if change.change in kinds}
-        with _harmless(result.warnings, f"{name}: whether a livepatch can carry its changes"):
-            result.object = self.survey.look(pair, self._units[name], changes)
-        return result
+            with _harmless(warnings, f"{name}: the reasons"):
+                told = self._explain(pair, [changes[at] for at in lines], len(lines))
+                changes = _replaced(changes, dict(zip(lines, told, strict=True)))
+        seen = None
+        with _harmless(warnings, f"{name}: whether a livepatch can carry its changes"):
+            seen = self._survey.look(pair, self._units[name], changes)
+        return _Look(name, _what_differs(before, changes), unchanged, seen, warnings)
 
-    # -- second pass: reasons -------------------------------------------------------------------------------------
+    # -- reasons --------------------------------------------------------------------------------------------------
 
-    def explain(self) -> None:
+    def explain(self, changes: Changes) -> Explained:
         """Find the reasons of as many changes as anybody reads, but for those that are ignored."""
-        errands = list(self._errands())
-        results = {result.name: result for result in self._in_chunks(self._explain_for, errands)}
-        for errand in errands:
-            result = results[errand.name]
-            for at, why in result.why.items():
-                self.changes[errand.name][at].why = why
-            self.warnings += result.warnings
+        errands = list(_errands(changes))
+        results = {result.name: result for result in self._in_chunks(partial(self._explain_for, changes), errands)}
+        told = dict(changes)
+        for name, result in results.items():
+            why = {at: changes[name][at]._replace(why=reasons) for at, reasons in result.why.items()}
+            told[name] = _replaced(changes[name], why)
+        return Explained(told, [warning for errand in errands for warning in results[errand.name].warnings])
 
-    def _errands(self) -> Iterator[_Errand]:
-        patience = PATIENCE
-        for name, changes in self.changes.items():
-            heard = [at for at, it in enumerate(changes) if it.change is ChangeType.CHANGED and it.ignored is None]
-            if heard and patience > 0:
-                yield _Errand(name, heard, patience)
-                patience -= len(heard)
+    def _explain_for(self, all_changes: Changes, errand: _Errand) -> _Reasons:
+        warnings: list[str] = []
+        told: Sequence[Change] = ()
+        changes = [all_changes[errand.name][at] for at in errand.changes]
+        with _harmless(warnings, f"{errand.name}: the reasons"):
+            told = self._explain(self._pair(errand.name), changes, errand.patience)
+        why = {at: change.why for at, change in zip(errand.changes, told, strict=False)}
+        return _Reasons(errand.name, why, warnings)
 
-    def _explain_for(self, errand: _Errand) -> _Reasons:
-        result = _Reasons(errand.name, {}, [])
-        changes = self.changes[errand.name]
-        with _harmless(result.warnings, f"{errand.name}: the reasons"):
-            self._explain(self._pair(errand.name), [changes[at] for at in errand.changes], errand.patience)
-        result.why.update((at, changes[at].why) for at in errand.changes)
-        return result
-
-    def _explain(self, pair: ObjectPair, changes: list[Change], patience: int) -> None:
-        if pair.old is not None and pair.new is not None:
-            explain_changes(pair.old, pair.new, changes, patience, pair.sources)
+    def _explain(self, pair: ObjectPair, changes: list[Change], patience: int) -> list[Change]:
+        if pair.old is None or pair.new is None:
+            return changes
+        return explain_changes(pair.old, pair.new, changes, patience, pair.sources)
 
     # -- verdicts -------------------------------------------------------------------------------------------------
 
-    def judged(self) -> dict[tuple[str, str], list[Change]]:
-        """Return the changes with their verdicts, by object and unit: they depend on those of other objects."""
-        judged: dict[tuple[str, str], list[Change]] = {}
-        with _harmless(self.warnings, "whether a livepatch can carry the changes"):
-            judged = self.survey.judged()
-            self.warnings += self.survey.warnings()
-        return judged
+    def judge(self, settled: Looked) -> Judged:
+        """Say whether a livepatch can carry the changes; that of one depends on those of other objects."""
+        warnings: list[str] = []
+        verdicts: dict[str, list[list[Verdict]]] = {}
+        with _harmless(warnings, "whether a livepatch can carry the changes"):
+            for name, seen in settled.seen.items():
+                self._survey.add(name, seen, settled.changes[name])
+            verdicts = self._survey.judged()
+            warnings += self._survey.warnings()
+        return Judged(verdicts, warnings)
 
     # -- both -----------------------------------------------------------------------------------------------------
 
     def _pair(self, name: str) -> ObjectPair:
         """Open both versions of an object; those of a few objects are kept."""
         pair = self._pairs.get(name) or ObjectPair(self._old, self._new, name)
-        if len(self.changes) <= _MOST_KEPT:
+        if self._keeps_pairs:
             self._pairs[name] = pair
         return pair
 
@@ -209,6 +217,30 @@ class SecondLook:
             chunks = [tasks[at : at + size] for at in range(0, len(tasks), size)]
             for _, results in in_processes(lambda chunk: list(map(work, chunk)), chunks, slots):
                 yield from results
+
+
+def _errands(changes: Changes) -> Iterator[_Errand]:
+    patience = PATIENCE
+    for name, own in changes.items():
+        heard = [at for at, it in enumerate(own) if it.change is ChangeType.CHANGED and it.ignored is None]
+        if heard and patience > 0:
+            yield _Errand(name, heard, patience)
+            patience -= len(heard)
+
+
+def _what_differs(before: Sequence[Change], after: list[Change]) -> dict[int, Change] | list[Change]:
+    """Return the changes that are others now, by index: few of many, and only these go to another process."""
+    if len(before) != len(after):
+        return after
+    return {at: now for at, (then, now) in enumerate(zip(before, after, strict=True)) if then is not now}
+
+
+def _changes_now(before: Sequence[Change], differ: dict[int, Change] | list[Change]) -> Sequence[Change]:
+    return differ if isinstance(differ, list) else _replaced(before, differ)
+
+
+def _replaced(changes: Sequence[Change], others: Mapping[int, Change]) -> list[Change]:
+    return [others.get(at, change) for at, change in enumerate(changes)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -46,16 +47,14 @@ _EXPLAINS = {
 def explain_changes(
     old: ObjectView, new: ObjectView, changes: list[Change], patience: int = PATIENCE, sources: Sources | None = None
 ) -> list[Change]:
-    """Replace the reasons of ``changes`` by exact ones where the objects tell them: see Explainer."""
+    """Return ``changes`` with exact reasons where the objects tell them: see Explainer."""
     if patience <= 0:
         return changes
     explainer = Explainer(old, new, patience, sources)
     heard = [it for it in changes if it.change is ChangeType.CHANGED and it.kind == KIND_FUNCTION][:patience]
     decode_functions(old, (it.old.symbol for it in heard if it.old))
     decode_functions(new, (it.new.symbol for it in heard if it.new))
-    for change in changes:
-        explainer.explain(change)
-    return changes
+    return list(map(explainer.explain, changes))
 
 
 class InlinedInto(NamedTuple):
@@ -88,28 +87,29 @@ class Explainer:
         self.inlined: dict[str, list[str]] = {}
         self._words = Words(old, new)
 
-    def explain(self, change: Change) -> None:
-        """Find the reasons of one change."""
+    def explain(self, change: Change) -> Change:
+        """Return one change with its reasons."""
+        return change._replace(why=tuple(self._why(change)))
+
+    def _why(self, change: Change) -> Iterable[Reason]:
         old, new = change.old, change.new
         if old is None or new is None:
-            return
+            return change.why
         # Line numbers in code were told when it was found that there is nothing else.
         if change.change is ChangeType.LINE_ONLY and all(reason.is_hash for reason in change.why):
-            change.why = self._line_numbers(old, new) or change.why
+            return self._line_numbers(old, new) or change.why
         if change.change is not ChangeType.CHANGED:
-            return
+            return change.why
         if change.kind == KIND_SECTION:
-            change.why = [self._section_reason(new.name, reason) for reason in change.why]
-            return
+            return [self._section_reason(new.name, reason) for reason in change.why]
         old_parts, new_parts = self.old.parts_of(old.part_symbol), self.new.parts_of(new.part_symbol)
         if not old_parts or not new_parts:
-            change.why = number_reasons(self.old, self.new, (old, new)) or change.why
-            return
+            return number_reasons(self.old, self.new, (old, new)) or change.why
         if self.patience <= 0:
-            return
+            return change.why
         self.patience -= 1
         # Where only who shares what with whom is another, there is nothing to be seen in the function itself.
-        change.why = self._reasons(change, old, new, old_parts, new_parts) or change.why
+        return self._reasons(change, old, new, old_parts, new_parts) or change.why
 
     def _reasons(
         self, change: Change, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]

@@ -52,7 +52,7 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
     for at, change in enumerate(changes):
         if at in partners:
             old, new = partners[at], after[at]
-            why = [Reason.of(Code.LINE_IN_NAME, old.name, new.name)]
+            why = (Reason.of(Code.LINE_IN_NAME, old.name, new.name),)
             line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.SOURCES, label=new.name)
             result.append(line_only)
         elif at not in pairs:

@@ -129,13 +129,14 @@ class _Judge:
         left = []
         same: Counter[_Same] = Counter()
         for change in changes:
+            settled: Change | _Same = change
             if is_candidate(change, bool(self._identities)):
                 assert change.old is not None and change.new is not None
-                why = self._same(change, change.old, change.new)
-                if why is not None:
-                    same[why] += 1
-                    continue
-            left.append(change)
+                settled = self._settled(change, change.old, change.new)
+            if isinstance(settled, _Same):
+                same[settled] += 1
+            else:
+                left.append(settled)
         if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
             left = with_renamed(left, self._is_line_in_name)
         return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
@@ -144,16 +145,15 @@ class _Judge:
         proof = self._proof
         return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
 
-    def _same(self, change: Change, old: Entry, new: Entry) -> _Same | None:
-        """Mark a change if it is of lines only, or of the section; return why it is none at all, None when it is."""
+    def _settled(self, change: Change, old: Entry, new: Entry) -> Change | _Same:
+        """Return a change as what it is: of lines only, or of the section; or why it is none at all."""
         before, after = self._views
         old_parts, new_parts = before.parts_of(old.part_symbol), after.parts_of(new.part_symbol)
         if not old_parts or not new_parts:
-            return None
+            return change
         moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
         if change.change is ChangeType.LINE_ONLY:
-            change.proof = self._records_proof(moves)
-            return None
+            return change._replace(proof=self._records_proof(moves))
         is_function = change.kind == KIND_FUNCTION
         if is_function and old.size != new.size:
             numbers = self._reencoded_numbers(old_parts, new_parts)
@@ -163,24 +163,22 @@ class _Judge:
             # Where nothing of this differs, it is not known what does.
             numbers = found.numbers if found is not None and any(found) else None
             if found is not None and found.empty and not self._says_the_same(new.name, is_function):
-                return None
+                return change
             why = _Same.IDENTITY if found is not None and found.identity else _Same.FORM
         if numbers is None:
-            return None
+            return change
         if numbers:
             proof = self._numbers_proof(new.name, old_parts[0], is_function, numbers)
-            if proof is not None and old.home == new.home:
-                if old.lines != new.lines and proof is Proof.SOURCES:
-                    proof = self._records_proof(moves)
-                change.change, change.proof, change.why = ChangeType.LINE_ONLY, proof, _reasons(numbers, proof)
-            return None
+            if proof is None or old.home != new.home:
+                return change
+            if old.lines != new.lines and proof is Proof.SOURCES:
+                proof = self._records_proof(moves)
+            return change._replace(change=ChangeType.LINE_ONLY, proof=proof, why=_reasons(numbers, proof))
         if old.home != new.home:
-            change.change, change.why = ChangeType.MOVED, [moved_reason(old, new)]
-        elif old.lines != new.lines:
-            change.change, change.proof, change.why = ChangeType.LINE_ONLY, self._records_proof(moves), []
-        else:
-            return why
-        return None
+            return change._replace(change=ChangeType.MOVED, why=(moved_reason(old, new),))
+        if old.lines != new.lines:
+            return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(moves), why=())
+        return why
 
     def _says_the_same(self, symbol: str, is_function: bool) -> bool:
         proof = self._proof
@@ -221,7 +219,7 @@ class _Judge:
         return self._records_proof(moves) if moves else Proof.SOURCES
 
 
-def _reasons(numbers: list[Number], proof: Proof) -> list[Reason]:
+def _reasons(numbers: list[Number], proof: Proof) -> tuple[Reason, ...]:
     code = Code.LINE_INFERRED if proof is Proof.INFERRED else Code.LINE
     reasons = []
     for number in numbers[:_MOST_REASONS]:
@@ -229,4 +227,4 @@ def _reasons(numbers: list[Number], proof: Proof) -> list[Reason]:
         was, is_ = next((values for values in number.pair.values if min(values) > 0), number.pair.values[0])
         place = Place("", number.instruction[1][1]) if number.instruction else None
         reasons.append(Reason.of(code, was, is_, place, words=number.place))
-    return reasons
+    return tuple(reasons)

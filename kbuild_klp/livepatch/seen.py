@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,20 +12,20 @@ from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 from kbuild_klp.object.symbol_id import SymbolId
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class SeenFunction:
     """What was seen of one changed function, old symbol or, if it was added, new one; None where nothing could be."""
 
     untraced: str | None = None
     old: FunctionSymbol | None = None
     new: FunctionSymbol | None = None
-    keys: list[Key] | None = None
+    keys: tuple[Key, ...] | None = None
     crcs: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class SeenObject:
-    """What was seen of one object that differs.
+    """What was seen of one object that differs, and its ``changes``.
 
     ``name`` is its place in the tree, ``shown_units`` what the report calls its ``units``; ``functions`` is by the
     index of the change. ``users`` says who in the old object refers to what was removed from it, by name; ``gone`` the
@@ -36,13 +36,13 @@ class SeenObject:
     name: str
     units: list[str]
     shown_units: list[str]
-    changes: list[Change] = field(default_factory=list)
+    changes: Sequence[Change] = ()
     no_old: str = ""
     no_new: str = ""
     time: int = 0
-    functions: dict[int, SeenFunction] = field(default_factory=dict)
-    users: dict[SymbolId, set[SymbolId]] | None = None
-    gone: dict[str, set[SymbolId]] = field(default_factory=dict)
+    functions: Mapping[int, SeenFunction] = field(default_factory=dict)
+    users: Mapping[SymbolId, set[SymbolId]] | None = None
+    gone: Mapping[str, set[SymbolId]] = field(default_factory=dict)
 
     @cached_property
     def added(self) -> frozenset[SymbolId]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -90,47 +90,63 @@ class Survey:
         """Read what `look` needs of the trees; before processes are started, so that it is read once."""
         _ = self._livepatch, self.crcs
 
-    def look(self, pair: ObjectPair, units: list[str], changes: list[Change]) -> SeenObject:
+    def look(self, pair: ObjectPair, units: list[str], changes: Sequence[Change]) -> SeenObject:
         """Return what the two versions of one object say of its changes; nothing is kept here until `add`."""
         place, real = (pair.name, units) if pair.name != SINGLE_OBJECT else self._place_of_object()
-        found = SeenObject(place, real, units)
+        if not self._livepatch or all(change.change is ChangeType.LINE_ONLY for change in changes):
+            return SeenObject(place, real, units)
         asked = {
             at: change
             for at, change in enumerate(changes)
             if change.kind == KIND_FUNCTION and not needs_nothing(change)
         }
-        if not self._livepatch or all(change.change is ChangeType.LINE_ONLY for change in changes):
-            return found
         old, new = pair.old, pair.new
-        found.no_old = "" if old else "the old object is not at hand"
-        found.no_new = "" if new else "the new object is not at hand"
-        found.time = _time(old)
         before, after = ObjectSide(old) if old else None, ObjectSide(new) if new else None
         refers = after.references_to(self.crcs) if after and self.crcs else {}
         in_module = any(unit != _VMLINUX for unit in real)
-        for at, change in asked.items():
-            seen = found.functions[at] = SeenFunction()
-            if change.old is not None and before is not None:
-                seen.untraced, seen.old = before.untraced(change.old), before.symbol(change.old)
-            if change.new is not None:
-                seen.crcs = self._crcs_of(change.new.symbol, refers)
-                if after is not None and change.old is None:
-                    seen.new = after.symbol(change.new)
-                if not in_module:
-                    seen.keys = []
-                elif after is not None:
-                    seen.keys = after.keys(change.new)
+        functions = {at: self._function(change, before, after, refers, in_module) for at, change in asked.items()}
+        users: dict[SymbolId, set[SymbolId]] | None = None
         if before is not None:
             removed = [change.old for change in changes if change.old is not None and change.new is None]
             is_function_gone = any(change.change is ChangeType.REMOVED for change in asked.values())
-            found.users = before.users_of_entries(removed) if is_function_gone else {}
-            found.gone = before.users_of_gone(after) if after is not None else {}
-        return found
+            users = before.users_of_entries(removed) if is_function_gone else {}
+        return SeenObject(
+            place,
+            real,
+            units,
+            no_old="" if old else "the old object is not at hand",
+            no_new="" if new else "the new object is not at hand",
+            time=_time(old),
+            functions=functions,
+            users=users,
+            gone=before.users_of_gone(after) if before is not None and after is not None else {},
+        )
 
-    def add(self, name: str, found: SeenObject, changes: list[Change]) -> None:
+    def _function(
+        self,
+        change: Change,
+        before: ObjectSide | None,
+        after: ObjectSide | None,
+        refers: dict[SymbolId, set[str]],
+        in_module: bool,
+    ) -> SeenFunction:
+        """Return what both versions of an object say of one function; ``refers`` is what refers to which export."""
+        old, new = change.old, change.new
+        is_seen = old is not None and before is not None
+        keys: tuple[Key, ...] | None = None
+        if new is not None:
+            keys = () if not in_module else tuple(after.keys(new)) if after is not None else None
+        return SeenFunction(
+            untraced=before.untraced(old) if is_seen and before and old else None,
+            old=before.symbol(old) if is_seen and before and old else None,
+            new=after.symbol(new) if after is not None and new is not None and old is None else None,
+            keys=keys,
+            crcs=self._crcs_of(new.symbol, refers) if new is not None else (),
+        )
+
+    def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
         """Take in what was seen of an object, and its changes."""
-        found.changes = changes
-        self._objects[name] = found
+        self._objects[name] = replace(found, changes=changes)
 
     def _crcs_of(self, symbol: SymbolId, refers: dict[SymbolId, set[str]]) -> tuple[str, ...]:
         if not self.crcs:
@@ -149,19 +165,13 @@ class Survey:
 
     # -- judging --------------------------------------------------------------------------------------------------
 
-    def judged(self) -> dict[tuple[str, str], list[Change]]:
-        """Return the changes with their verdicts, by object and unit as they were given; when all has been seen."""
-        verdicts = self._judge_all()
+    def judged(self) -> dict[str, list[list[Verdict]]]:
+        """Return the verdicts of each object when all has been seen: for each of its units, one a change."""
         same: dict[Verdict, Verdict] = {}
-        result = {}
-        for name, found in self._objects.items():
-            for unit, row in zip(found.shown_units, verdicts[name], strict=False):
-                # Copies only where an object is in several units, which few are.
-                changes = found.changes if unit == found.shown_units[0] else list(map(copy, found.changes))
-                for change, verdict in zip(changes, row, strict=True):
-                    change.livepatch = same.setdefault(verdict, verdict)
-                result[name, unit] = changes
-        return result
+        return {
+            name: [[same.setdefault(verdict, verdict) for verdict in row] for row in rows]
+            for name, rows in self._judge_all().items()
+        }
 
     def _judge_all(self) -> dict[str, list[list[Verdict]]]:
         """Return the verdicts of each object: for each of its units, one a change."""
@@ -225,7 +235,7 @@ class Survey:
 
     # -- static keys and calls ------------------------------------------------------------------------------------
 
-    def _key_reasons(self, found: SeenObject, unit: str, keys: list[Key]) -> Iterator[Finding]:
+    def _key_reasons(self, found: SeenObject, unit: str, keys: Sequence[Key]) -> Iterator[Finding]:
         """Yield what the static keys and calls of a function mean for a livepatch.
 
         Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,

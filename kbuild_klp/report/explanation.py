@@ -392,7 +392,7 @@ def json_answer(answer: Explanation, report: Report) -> Iterator[str]:
         "inlined": inlined,
         "unchanged": [{"symbol": symbol, "objects": objects} for symbol, objects in answer.unchanged],
         "aliases": [{"symbol": symbol, "of": other} for symbol, other in answer.aliases],
-        "warnings": report.warnings + report.failed,
+        "warnings": [*report.warnings, *report.failed],
     }
     yield "],"
     yield ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in rest.items()) + "}"

@@ -59,7 +59,7 @@ def render(report: Report) -> str:
         f'{{\n "version": {DOCUMENT_VERSION}',
         f' "summary": {json.dumps(asdict(report.summary))}',
         _listed(' "objects": ', groups, "  "),
-        _listed(' "warnings": ', list(map(json.dumps, report.warnings + report.failed)), "  "),
+        _listed(' "warnings": ', list(map(json.dumps, [*report.warnings, *report.failed])), "  "),
     ]
     return ",\n".join(parts) + "\n}"
 

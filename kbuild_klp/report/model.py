@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType, Proof
@@ -13,16 +14,15 @@ if TYPE_CHECKING:
     from kbuild_klp.explain.listing import Listing
 
 
-@dataclass
-class ObjectChanges:
+class ObjectChanges(NamedTuple):
     """What changed in one object of one link unit."""
 
     object: str
     unit: str
-    changes: list[Change]
+    changes: Sequence[Change]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Summary:
     """Counts over all objects, each counted once however many units it is linked into.
 
@@ -45,20 +45,28 @@ class Summary:
     reencoded: int = 0
     identity_only: int = 0
 
-    def add(self, changes: list[Change]) -> None:
-        """Add the changes of one object."""
-        heard = [change for change in changes if change.ignored is None]
-        self.ignored += len(changes) - len(heard)
-        self.objects_changed += any(change.change is not ChangeType.LINE_ONLY for change in heard)
-        for change in heard:
-            self.count(change.change, change.proof)
-
-    def count(self, change: ChangeType, proof: Proof | None = None) -> None:
-        """Add one change."""
-        name = change.value.replace("-", "_")
-        setattr(self, name, getattr(self, name) + 1)
-        self.line_only_proved += proof is Proof.SOURCES
-        self.line_only_inferred += proof is Proof.INFERRED
+    @classmethod
+    def of(
+        cls, objects: Iterable[Sequence[Change]], compared: int = 0, reencoded: int = 0, identity_only: int = 0
+    ) -> Summary:
+        """Count the changes of all objects."""
+        listed = list(objects)
+        heard = [[change for change in changes if change.ignored is None] for changes in listed]
+        kinds = Counter((change.change, change.proof) for changes in heard for change in changes)
+        by_type = {
+            kind.value.replace("-", "_"): sum(count for (own, _), count in kinds.items() if own is kind)
+            for kind in ChangeType
+        }
+        return cls(
+            **by_type,
+            line_only_proved=kinds[ChangeType.LINE_ONLY, Proof.SOURCES],
+            line_only_inferred=kinds[ChangeType.LINE_ONLY, Proof.INFERRED],
+            objects_compared=compared,
+            objects_changed=sum(any(it.change is not ChangeType.LINE_ONLY for it in changes) for changes in heard),
+            ignored=sum(map(len, listed)) - sum(map(len, heard)),
+            reencoded=reencoded,
+            identity_only=identity_only,
+        )
 
     @property
     def differs(self) -> bool:
@@ -66,16 +74,16 @@ class Summary:
         return bool(self.changed or self.added or self.removed or self.moved)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """A whole comparison: ``failed`` names the objects that could not be compared, and why."""
 
     old: str
     new: str
-    objects: list[ObjectChanges] = field(default_factory=list)
-    summary: Summary = field(default_factory=Summary)
-    warnings: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    objects: Sequence[ObjectChanges] = ()
+    summary: Summary = Summary()
+    warnings: Sequence[str] = ()
+    failed: Sequence[str] = ()
 
 
 class ExplainedObject(NamedTuple):

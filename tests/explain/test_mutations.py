@@ -36,8 +36,7 @@ def _reasons(data: bytes, kind: str, place: Path) -> list[tuple[str, str, Reason
             continue
         mutated.write_bytes(mutation.data)
         explainer = Explainer(view, ObjectView(str(mutated)))
-        for change in differing:
-            explainer.explain(change)
+        for change in map(explainer.explain, differing):
             if change.change is not ChangeType.CHANGED:
                 continue
             found += [(mutation.what, change.kind, reason) for reason in change.why or (None,)]

@@ -81,9 +81,7 @@ def _explained(old: Path, new: Path, sources: bool = False) -> dict[str, Change]
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), explain=False)
     changes = [change for group in report.objects for change in group.changes]
     explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)), PATIENCE, find if sources else None)
-    for change in changes:
-        explainer.explain(change)
-    return {change.symbol: change for change in changes}
+    return {change.symbol: change for change in map(explainer.explain, changes)}
 
 
 def _inlined(change: Change) -> list[tuple[str, str, str]]:
@@ -159,8 +157,7 @@ def test_explainer_collects_where_they_went(gcc: Compiler) -> None:
     old, new = _object(gcc, HEADER), _object(gcc, HEADER.replace("^ 3", "^ 4"))
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), explain=False)
     explainer = Explainer(ObjectView(str(old)), ObjectView(str(new)))
-    for change in report.objects[0].changes:
-        explainer.explain(change)
+    for change in map(explainer.explain, report.objects[0].changes):
         found = explainer.inlined_into(change, "inner")
         assert found is not None and found.differs and found.function.name == "inner"
         assert explainer.inlined_into(change, "made") is None

@@ -140,10 +140,10 @@ def test_positions_of_all_names_that_are_not_unique(build: TreeBuild, linked: Sy
     for name, changes in by_object.items():
         survey.add(name, survey.look(ObjectPair(build, build, name), ["vmlinux"], changes), changes)
     found = {
-        (name, change.symbol): [reason.text for reason in change.livepatch.reasons if reason.text.startswith("sympos")]
-        for (name, _), changes in survey.judged().items()
-        for change in changes
-        if not change.livepatch.reasons[0].text.startswith("init or exit code")
+        (name, change.symbol): [reason.text for reason in verdict.reasons if reason.text.startswith("sympos")]
+        for name, (verdicts,) in survey.judged().items()
+        for change, verdict in zip(by_object[name], verdicts, strict=True)
+        if not verdict.reasons[0].text.startswith("init or exit code")
     }
     print(f"{len(found)} functions")
     assert len(found) > 100
@@ -160,8 +160,9 @@ def test_positions_in_modules(build: TreeBuild, binutils: Callable[..., str]) ->
         rows = [line.split() for line in binutils("readelf", "-sW", image).splitlines()]
         names = [row[7] for row in rows if len(row) == 8 and row[3] not in ("FILE", "SECTION") and row[6] != "UND"]
         survey = Survey(build, build)
+        of_object = {}
         for name in unit.objects:
-            changes = [
+            changes = of_object[name] = [
                 Change(entry.kind, ChangeType.CHANGED, entry, entry)
                 for entry in entries(build, name)
                 if names.count(entry.name) > 1
@@ -170,8 +171,9 @@ def test_positions_in_modules(build: TreeBuild, binutils: Callable[..., str]) ->
                 survey.add(name, survey.look(ObjectPair(build, build, name), [unit.name], changes), changes)
         seen: dict[str, list[str]] = defaultdict(list)
         for name in unit.objects:  # in link order
-            for change in survey.judged().get((name, unit.name), ()):
-                seen[change.symbol] += [r.text for r in change.livepatch.reasons if r.text.startswith("sympos")]
+            for verdicts in survey.judged().get(name, ()):
+                for change, verdict in zip(of_object[name], verdicts, strict=True):
+                    seen[change.symbol] += [r.text for r in verdict.reasons if r.text.startswith("sympos")]
         for symbol, texts in seen.items():
             count = names.count(symbol)
             if len(texts) == count:  # else some of them are variables, or in init code

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -262,7 +261,7 @@ JUDGED = function_change("f", livepatch=POSSIBLE)
     ],
 )
 def test_the_verdict_in_words(reasons: tuple[Finding, ...], lines: list[str]) -> None:
-    change = replace(JUDGED, livepatch=Verdict(reasons))
+    change = JUDGED._replace(livepatch=Verdict(reasons))
     assert [line[4:] for line in reason_lines(change, TextStyle(80))] == lines
     document = as_data(Listing(change, [], None, ""))
     possible = lines[:1] == ["livepatch: possible"]
@@ -270,7 +269,7 @@ def test_the_verdict_in_words(reasons: tuple[Finding, ...], lines: list[str]) ->
 
 
 def test_line_numbers_have_no_verdict() -> None:
-    assert list(reason_lines(replace(JUDGED, change=ChangeType.LINE_ONLY), TextStyle(80))) == []
+    assert list(reason_lines(JUDGED._replace(change=ChangeType.LINE_ONLY), TextStyle(80))) == []
 
 
 def test_one_row_of_data_has_a_guide(gcc: Compiler) -> None:
