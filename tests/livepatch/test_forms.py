@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_build import klp
-from made_up import function_change
+from invented_changes import function_change
 
 from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.changes.verdict import NOTES, Finding, Obstacle, Verdict

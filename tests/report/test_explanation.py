@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from invented_changes import function_change
 from kernel_like import source, with_change
-from made_up import function_change
 from snippets import Compiler
 
 from kbuild_klp.builds.single_object import ObjectBuild
