@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from bisect import bisect_right
 from collections.abc import Container, Iterator
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from kbuild_klp.dwarf.die_scan import DieScan, Unit
 from kbuild_klp.dwarf.relocated_stream import RelocatedStream, apply
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, SECTION_HEADER, ObjectFile
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, SECTION_HEADER, ObjectFile
 
 if TYPE_CHECKING:
     from elftools.dwarf.die import DIE
@@ -42,7 +43,11 @@ _WANTED = frozenset(f".debug_{name}" for name in _NAMES.split())
 # What may contain functions, and what in a function may contain inlined code.
 _SCOPES = frozenset({"DW_TAG_namespace", "DW_TAG_module"})
 _NESTING = frozenset({"DW_TAG_lexical_block", "DW_TAG_inlined_subroutine", "DW_TAG_try_block", "DW_TAG_catch_block"})
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
+# Elf64_Ehdr, and the byte that says in which order it is (e_ident[EI_DATA]).
+_EHDRS = {
+    "little": (struct.Struct("<16sHHIQQQIHHHHHH"), elf.ELFDATA2LSB),
+    "big": (struct.Struct(">16sHHIQQQIHHHHHH"), elf.ELFDATA2MSB),
+}
 _CHDR_SIZE = 24  # Elf64_Chdr, gABI chapter 4, "Section Compression"
 _ELFCOMPRESS_ZLIB = 1
 _LENGTH = 4
@@ -79,7 +84,7 @@ class DebugInfo:
     def _size_of(self, index: int) -> int:
         """Return the size of a section, unpacked."""
         if int(self._object.sections["flags"][index]) & elf.SHF_COMPRESSED:
-            return int.from_bytes(self._object.section_array(index)[8:16].tobytes(), "little")
+            return int.from_bytes(self._object.section_array(index)[8:16].tobytes(), self._object.byteorder)
         return int(self._object.sections["size"][index])
 
     @cached_property
@@ -178,7 +183,7 @@ class DebugInfo:
         """Yield where the units start: each begins with its length (DWARF 5, section 7.5.1)."""
         at = 0
         while at + _LENGTH <= len(self._info):
-            length = int.from_bytes(self._info[at : at + _LENGTH], "little")
+            length = int.from_bytes(self._info[at : at + _LENGTH], self._object.byteorder)
             if not _SHORTEST <= length < _LONGEST:
                 return  # broken, or 64-bit DWARF, which DieScan does not know either
             yield at
@@ -219,23 +224,27 @@ class DebugInfo:
         """Return an ELF file with some sections."""
         strings = b"".join(b"\0%s" % name.encode() for name in ("", *names, ".shstrtab")) + b"\0"
         headers = np.zeros(len(names) + 2, SECTION_HEADER)
-        place = _EHDR.size + headers.nbytes
+        ehdr, order = _EHDRS[self._object.byteorder]
+        place = ehdr.size + headers.nbytes
         for header, name, piece in zip(headers[1:], [*names, ".shstrtab"], [*pieces, strings], strict=True):
             header["name"] = strings.index(b"\0%s\0" % name.encode()) + 1
             header["type"] = elf.SHT_STRTAB if name == ".shstrtab" else elf.SHT_PROGBITS
             header["offset"], header["size"], header["align"] = place, len(piece), 1
             place += len(piece)
-        count, size = len(headers), _EHDR.size
-        ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, elf.ELFDATA2LSB, 1))
-        head = _EHDR.pack(ident, elf.ET_REL, self._object.machine, 1, 0, 0, size, 0, size, 0, 0, 64, count, count - 1)
+        count, size = len(headers), ehdr.size
+        ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, order, 1))
+        head = ehdr.pack(ident, elf.ET_REL, self._object.machine, 1, 0, 0, size, 0, size, 0, 0, 64, count, count - 1)
+        if self._object.byteorder != sys.byteorder:
+            headers = headers.byteswap()
         return b"".join((head, headers.tobytes(), *pieces, strings))
 
     def _content(self, index: int) -> NDArray[np.uint8]:
         """Return the bytes of a section, to be written to."""
-        content = self._object.section_array(index)
-        if int(self._object.sections["flags"][index]) & elf.SHF_COMPRESSED:
+        obj = self._object
+        content = obj.section_array(index)
+        if int(obj.sections["flags"][index]) & elf.SHF_COMPRESSED:
             data = content.tobytes()
-            if int.from_bytes(data[:4], "little") != _ELFCOMPRESS_ZLIB:
+            if int.from_bytes(data[:4], obj.byteorder) != _ELFCOMPRESS_ZLIB:
                 raise ValueError("compressed in a way that is not supported")
             limit = self._size_of(index)
             return np.frombuffer(bytearray(zlib.decompressobj().decompress(data[_CHDR_SIZE:], limit)), np.uint8)
@@ -258,7 +267,7 @@ class DebugInfo:
             if index in sections:
                 # Not ObjectFile.relocations: the places are those in the section before it was compressed.
                 data = obj.section_array(table)
-                yield data[: len(data) // RELA.itemsize * RELA.itemsize].view(RELA), index
+                yield data[: len(data) // RELA_SIZE * RELA_SIZE].view(RELA[obj.byteorder]), index
 
 
 def address(section: int, offset: int) -> int:

@@ -8,7 +8,7 @@ steps over them, so that an object of a kernel takes a few milliseconds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Unit = Any
 """A compilation unit (or a unit of types) of pyelftools."""
@@ -56,6 +56,7 @@ class DieScan:
         self._unit = unit
         self._info = info
         self._end = unit.cu_offset + unit.size
+        self._byteorder: Literal["little", "big"] = "little" if unit.structs.little_endian else "big"
         self._known: dict[int, _Abbreviation] = {}
 
     def with_code(self, at: int, tag: str, inside: Collection[str]) -> Iterator[tuple[int, int]]:
@@ -84,7 +85,7 @@ class DieScan:
             wanted = open_levels[-1] and kind.tag in inside
             if not wanted and kind.sibling >= 0:
                 place = body + kind.sibling
-                at = self._unit.cu_offset + int.from_bytes(info[place : place + 4], "little")
+                at = self._unit.cu_offset + int.from_bytes(info[place : place + 4], self._byteorder)
                 if at <= place:
                     raise UnknownFormError  # it would never end
             else:
@@ -127,7 +128,7 @@ class DieScan:
                 at += 1
             elif form in _BLOCKS:
                 width = _BLOCKS[form]
-                at += width + int.from_bytes(self._info[at : at + width], "little")
+                at += width + int.from_bytes(self._info[at : at + width], self._byteorder)
             else:
                 raise UnknownFormError(form)
         return at

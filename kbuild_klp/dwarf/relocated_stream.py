@@ -39,7 +39,8 @@ def apply(
         chosen = (rows["type"] == number) & (place >= 0) & (place + row.field.size <= len(content))
         places, words = place[chosen], own[chosen]
         for byte in range(row.field.size):
-            content[places + byte] = (words >> (8 * byte)) & 0xFF
+            shift = 8 * (byte if arch.byteorder == "little" else row.field.size - 1 - byte)
+            content[places + byte] = (words >> shift) & 0xFF
 
 
 class RelocatedStream:

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, ObjectFile, names_at
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile, names_at
 from kbuild_klp.errors import BadObjectError
 
 _BLOCK = 1 << 20
 _LOOK = 8
 _FACTORS = np.array([3, 0xC2B2AE3D27D4EB4F], np.uint64)
-_BIG_RELA = np.dtype([("offset", ">u8"), ("symbol", ">u4"), ("type", ">u4"), ("addend", ">i8")])
 
 
 class Relocations(NamedTuple):
@@ -196,13 +195,13 @@ class Objects:
         if (headers["type"] == elf.SHT_REL).any():
             bad = int(chosen[headers["type"] == elf.SHT_REL][0])
             raise self.section_error(bad, "SHT_REL relocations are not supported", self._place(bad))
-        is_odd = (headers["entsize"] != RELA.itemsize) | (headers["size"] % RELA.itemsize != 0)
+        is_odd = (headers["entsize"] != RELA_SIZE) | (headers["size"] % RELA_SIZE != 0)
         if is_odd.any():
             bad = int(chosen[is_odd][0])
             raise self.section_error(bad, "entry size is not that of Elf64_Rela", self._place(bad))
         # Before anything is allocated by what headers say: their tables lie inside their files.
         contents = self.contents(chosen)
-        counts = np.array(list(map(len, contents)), np.int64) // RELA.itemsize
+        counts = np.array(list(map(len, contents)), np.int64) // RELA_SIZE
         section = np.repeat(target.astype(np.int32), counts)
         offset, kind, symbol, addend = self._relocation_columns(contents, len(section))
         number = self.section_object[target]
@@ -221,7 +220,7 @@ class Objects:
 
     def _relocation_columns(self, tables: Iterable[NDArray[np.uint8]], count: int) -> list[NDArray[Any]]:
         """Return offset, type, symbol and addend of all rows of some tables: as 32-bit numbers where they fit."""
-        dtype = RELA if self.byteorder == "little" else _BIG_RELA
+        dtype = RELA[self.byteorder]
         columns: list[NDArray[Any]] = [np.empty(count, np.int32) for _ in range(4)]
         fields = ("offset", "type", "symbol", "addend")
         start = 0

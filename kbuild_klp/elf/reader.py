@@ -40,7 +40,12 @@ SECTION_HEADER = np.dtype(
 )
 SYMBOL = np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")])
 _INDEX = np.dtype([("index", "u4")])
-RELA = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
+RELA = {
+    "little": np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")]),
+    "big": np.dtype([("offset", ">u8"), ("symbol", ">u4"), ("type", ">u4"), ("addend", ">i8")]),
+}
+"""Rows of Elf64_Rela as they stand in an object, by its byte order: r_info is one number, the type its lower half."""
+RELA_SIZE = 24
 
 _ORDERS: dict[int, Literal["little", "big"]] = {elf.ELFDATA2LSB: "little", elf.ELFDATA2MSB: "big"}
 _EHDR_SIZE = 64

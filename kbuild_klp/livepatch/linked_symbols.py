@@ -125,7 +125,8 @@ class LinkedSymbols:
             return None
         offset = start - int(sections["addr"][found[0]])
         data = self._object.section_array(found[0])[offset : offset + (stop - start) // 8 * 8]
-        places: NDArray[np.uint64] = np.sort(data.view("<u8"))
+        words = data.view("<u8" if self._object.byteorder == "little" else ">u8").astype(np.uint64)
+        places: NDArray[np.uint64] = np.sort(words)
         return places if places.any() else None
 
 
@@ -136,6 +137,6 @@ def _open_linked(path: Path) -> ObjectFile:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise BadObjectError(str(error), file=path) from None
-    if len(data) >= 18:
-        data[16:18] = elf.ET_REL.to_bytes(2, "little")  # e_type, in our copy of the page
+    if len(data) >= 18:  # e_type, in our copy of the page
+        data[16:18] = elf.ET_REL.to_bytes(2, "big" if data[5] == elf.ELFDATA2MSB else "little")
     return ObjectFile(data, str(path))

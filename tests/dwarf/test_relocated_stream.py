@@ -17,7 +17,7 @@ VALUES = np.array([0, 5 << 40, 7 << 40], np.int64)
 
 
 def _table(places: list[int]) -> np.ndarray:
-    rows = np.zeros(len(places), RELA)
+    rows = np.zeros(len(places), RELA["little"])
     rows["offset"] = places
     rows["type"] = [R_X86_64_64 if place % 3 else R_X86_64_32 for place in places]
     rows["symbol"], rows["addend"] = 1 + rows["offset"] % 2, rows["offset"] * 3

@@ -32,8 +32,19 @@ SOURCES = {
 }
 
 
-@pytest.fixture(scope="session", params=SOURCES)
+BIG_ENDIAN = "big-endian"
+
+
+@pytest.fixture(scope="session", params=[*SOURCES, BIG_ENDIAN])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == BIG_ENDIAN:
+        if shutil.which("clang-19") is None:
+            pytest.skip("no clang-19")
+        source = "extern int a[]; static int b; int *c = a + 3; int f(int x) { return x ? a[x] : b++; }"
+        path = tmp_path_factory.mktemp("elf") / "big.o"
+        command = ["clang-19", "--target=s390x-linux-gnu", "-O2", "-g", "-x", "c", "-c", "-o", str(path), "-"]
+        subprocess.run(command, input=source, text=True, check=True)
+        return path
     source, flags = SOURCES[request.param]
     return compile_object(source, tmp_path_factory.mktemp("elf") / f"{request.param}.o", *flags)
 
@@ -48,7 +59,8 @@ def test_sections_and_symbols_as_pyelftools_reads_them(path: Path) -> None:
     obj = ObjectFile.open(path)
     with path.open("rb") as file:
         peer = ELFFile(file)
-        assert obj.machine == elf.EM_X86_64
+        assert obj.machine == (elf.EM_S390 if path.name == "big.o" else elf.EM_X86_64)
+        assert obj.byteorder == ("little" if peer.little_endian else "big")
         assert len(obj.sections) == peer.num_sections()
         for index, section in enumerate(peer.iter_sections()):
             ours = obj.sections[index]
@@ -101,7 +113,7 @@ def test_counts_and_places_as_readelf_prints_them(path: Path) -> None:
     assert f"There are {len(obj.sections)} section headers" in text
     symbols = re.search(r"Symbol table '.symtab' contains (\d+) entr", text)
     assert symbols is not None and int(symbols[1]) == len(obj.symbols)
-    relocations = re.findall(r"^([0-9a-f]{16})  ([0-9a-f]{16}) R_X86_64_\w+", text, re.MULTILINE)
+    relocations = re.findall(r"^([0-9a-f]{16})  ([0-9a-f]{16}) R_(?:X86_64|390)_\w+", text, re.MULTILINE)
     ours = [(row[1], row[3] << 32 | row[2]) for row in _all_relocations(obj)]
     assert sorted(ours) == sorted((int(place, 16), int(info, 16)) for place, info in relocations)
 
