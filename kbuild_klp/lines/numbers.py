@@ -249,17 +249,17 @@ class _Comparison:
 
     def _fields(self, before: bytes, after: bytes, where: str, file: str | None = None) -> Iterator[Number]:
         """Yield the fields of data in which two parts of one length differ."""
-        at = -_FIELD
+        at, byteorder = -_FIELD, self.new.architecture.byteorder
         for differing in _differing(before, after):
             if differing < at + _FIELD:
                 continue
             at = differing - differing % _FIELD
             old, new = before[at : at + _FIELD], after[at : at + _FIELD]
-            values = [(int.from_bytes(old, "little"), int.from_bytes(new, "little"))]
+            values = [(int.from_bytes(old, byteorder), int.from_bytes(new, byteorder))]
             for half in (slice(0, 2), slice(2, 4)):
                 other = slice(2, 4) if half.start == 0 else slice(0, 2)
                 if old[other] == new[other]:
-                    values.append((int.from_bytes(old[half], "little"), int.from_bytes(new[half], "little")))
+                    values.append((int.from_bytes(old[half], byteorder), int.from_bytes(new[half], byteorder)))
             known = file if at == UBSAN_LINE else None
             if file is not None and known is None:
                 raise DifferentError  # the column, or the type that it is about
@@ -293,16 +293,24 @@ def _differing(before: bytes, after: bytes) -> list[int]:
 
 def immediate_values(was: int, is_: int, mask: int) -> NumberPair:
     """Return what the bits of ``mask`` in two instructions may be: with a sign, and without one."""
-    shift = (mask & -mask).bit_length() - 1
     signed = signed_immediate(was, mask), signed_immediate(is_, mask)
-    return NumberPair(tuple(dict.fromkeys((signed, ((was & mask) >> shift, (is_ & mask) >> shift)))))
+    return NumberPair(tuple(dict.fromkeys((signed, (_masked(was, mask), _masked(is_, mask))))))
 
 
 def signed_immediate(instruction: int, mask: int) -> int:
     """Return what the bits of ``mask`` in an instruction are as a number with a sign."""
-    shift = (mask & -mask).bit_length() - 1
-    value, sign = (instruction & mask) >> shift, (mask >> shift) + 1 >> 1
+    value, sign = _masked(instruction, mask), 1 << mask.bit_count() >> 1
     return value - 2 * sign if value & sign else value
+
+
+def _masked(instruction: int, mask: int) -> int:
+    """Return the bits of ``mask``, which may lie in pieces, as one number."""
+    value = at = 0
+    for bit in range(mask.bit_length()):
+        if mask >> bit & 1:
+            value |= (instruction >> bit & 1) << at
+            at += 1
+    return value
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

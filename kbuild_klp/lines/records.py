@@ -55,5 +55,5 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
             continue
         file = ubsan_file(view, target, users)
         if file is not None:
-            data = view.data(target)
-            yield LineRecord(file, int.from_bytes(data[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE], "little"))
+            line = view.data(target)[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE]
+            yield LineRecord(file, int.from_bytes(line, view.architecture.byteorder))

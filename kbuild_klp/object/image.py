@@ -109,12 +109,15 @@ class Image:
 
 
 # Elf64_Nhdr of a build id (name size 4, any size, type NT_GNU_BUILD_ID) and its name.
-_BUILD_ID = re.compile(rb"\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03\0\0\0GNU\0")
+_BUILD_IDS = {
+    "little": re.compile(rb"\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03\0\0\0GNU\0"),
+    "big": re.compile(rb"\0\0\0\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03GNU\0"),
+}
 
 
-def _clear_build_ids(buffer: bytearray) -> None:
+def _clear_build_ids(buffer: bytearray, byteorder: str) -> None:
     """Clear build ids in embedded ELF images (the vdso): digests of everything, debug information included."""
-    for match in list(_BUILD_ID.finditer(buffer)):
+    for match in list(_BUILD_IDS[byteorder].finditer(buffer)):
         size = match[1][0]
         buffer[match.end() : match.end() + size] = bytes(size)
 
@@ -155,7 +158,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     pieces = [piece for section in objects.contents(content) for piece in (section.data, bytes(GUARD))]
     buffer = bytearray().join(pieces or [bytes(GUARD)])
     objects.release_pages()
-    _clear_build_ids(buffer)
+    _clear_build_ids(buffer, objects.byteorder)
     code_end = int(starts[count_code - 1] + sizes[count_code - 1]) if count_code else 0
     place = base[relocations.section]
     place += relocations.offset.astype(numbers)

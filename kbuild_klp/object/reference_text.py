@@ -35,7 +35,7 @@ def _describe_nameless(view: ObjectView, part: int) -> str:
     references = view.reference_range(part)
     flags = int(view.object.sections["flags"][int(view.canonical.parts.section[part])])
     if flags & elf.SHF_MERGE and view.size(part) <= _MOST_CONSTANT and not references:
-        return f"constant {int.from_bytes(view.data(part), 'little'):#x}"
+        return f"constant {int.from_bytes(view.data(part), view.architecture.byteorder):#x}"
     kinds = {view.is_code(target) for i in references if (target := int(view.canonical.targets.part[i])) >= 0}
     what = "jump table" if kinds == {True} and not any(view.data(part)) else "unnamed data"
     return f"{what} in {view.canonical.section_name(part)}"

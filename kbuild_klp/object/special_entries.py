@@ -132,5 +132,6 @@ def _fields(
             yield EntryField(name, text, key, index, inner is not None)
         elif start not in lines and (start in row.names or any(data[start:end])):
             value = data[start:end]
-            text = str(int.from_bytes(value, "little")) if start in row.names else value.hex()
+            number = int.from_bytes(value, view.architecture.byteorder)
+            text = str(number) if start in row.names else value.hex()
             yield EntryField(name, text, (value,), None, False)
