@@ -46,7 +46,8 @@ class RelocationType(NamedTuple):
 
     ``kind`` is what goes into a checksum: types between which the assembler chooses freely (a call through the PLT or
     not) share one. ``follows``: the target is an instruction, and what is meant is what that refers to
-    (R_RISCV_PCREL_LO12 to its R_RISCV_PCREL_HI20).
+    (R_RISCV_PCREL_LO12 to its R_RISCV_PCREL_HI20). ``subtracts``: the target is taken off what another relocation of
+    the same place puts there (R_RISCV_SUB32 after R_RISCV_ADD32); where it is that place, the other one counts from it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RelocationType(NamedTuple):
     pc_relative: bool
     kind: int
     follows: bool = False
+    subtracts: bool = False
 
 
 class PcField(NamedTuple):
@@ -128,7 +130,10 @@ class Architecture:
     instruction_lengths: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     """Return for every byte of the code how long the instruction would be that begins there (0: none does)."""
     pc_relative_fields: Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]], PcRelativeFields]
-    """Find the PC-relative fields of the instructions that begin at some places of the code (all lengths are given)."""
+    """Find the PC-relative fields of the instructions that begin at some places of the code (all lengths are given).
+
+    Places may be odd, and of length 0: no instruction begins there, and none of its fields is wanted.
+    """
     displacements: Callable[[NDArray[np.uint8], NDArray[Any], NDArray[np.uint8]], NDArray[np.int64]]
     """Read what fields at some places of the code hold, in bytes from their base; of which form each is, is given."""
     disassemble: Callable[[bytes, int, Sequence[Operand]], Instruction]
@@ -141,9 +146,9 @@ class Architecture:
     operation: Callable[[bytes], Operation]
     """Return what one instruction does, for machines on which the same may have several lengths."""
     trace_section: str
-    """The section that lists the places at which ftrace can take over a function."""
+    """The section that lists the places at which ftrace can take over a function; empty where there is none."""
     trace_call: str
-    """The function that is called at these places, for objects in which objtool has yet to list them."""
+    """The function that is called at these places, for objects in which objtool has yet to list them (or empty)."""
     trace_fields: tuple[int, ...]
     """Where in a function the field of that call may lie."""
 

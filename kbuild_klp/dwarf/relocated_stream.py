@@ -32,14 +32,18 @@ def apply(
     rows = rows[rows["symbol"] < len(values)]
     own = values[rows["symbol"]] + rows["addend"]
     place = rows["offset"].astype(np.int64) - base
-    for number in {*rows["type"].tolist()}:
-        row = arch.relocation_types.get(number)
-        if row is None or row.pc_relative:
+    known = [(number, row) for number in {*rows["type"].tolist()} if (row := arch.relocation_types.get(number))]
+    # What takes off something comes after what puts it there.
+    for number, row in sorted(known, key=lambda pair: pair[1].subtracts):
+        if row.pc_relative:
             continue
-        chosen = (rows["type"] == number) & (place >= 0) & (place + row.field.size <= len(content))
+        size = row.field.size
+        chosen = (rows["type"] == number) & (place >= 0) & (place + size <= len(content))
         places, words = place[chosen], own[chosen]
-        for byte in range(row.field.size):
-            shift = 8 * (byte if arch.byteorder == "little" else row.field.size - 1 - byte)
+        shifts = [8 * (byte if arch.byteorder == "little" else size - 1 - byte) for byte in range(size)]
+        if row.subtracts:
+            words = sum(content[places + byte].astype(np.int64) << shift for byte, shift in enumerate(shifts)) - words
+        for byte, shift in enumerate(shifts):
             content[places + byte] = (words >> shift) & 0xFF
 
 

@@ -245,12 +245,11 @@ class Lister:
         data, references = view.data(parts[0]), view.references(parts[0])
         rows: list[tuple[ListedLine | None, object]] = []
         name = view.part_name(parts[0])
-        widths = {row.kind: row.field.size for row in view.architecture.relocation_types.values()}
         for at in range(0, len(data), _ROW):
             own = [reference for reference in references if at <= reference.place < at + _ROW]
             names = ", ".join(describe(view, reference.row) for reference in own)
             piece = data[at : at + _ROW]
-            fields = [(reference.place - at, widths.get(reference.key[0], _WORD)) for reference in own]
+            fields = [(reference.place - at, view.kinds.field_size(reference.key[0]) or _WORD) for reference in own]
             text = _hex(piece, names, fields)
             line = ListedLine(f"+{at:#x}", name, at, view.raw_bytes(parts[0], at, len(piece)), text, names)
             rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.object.function import function_lines
 from kbuild_klp.object.place import Place
-from kbuild_klp.object.reference_text import how, relocation_name
+from kbuild_klp.object.reference_text import how
 from kbuild_klp.object.special_entries import EntryField, SpecialEntry, special_entries
 from kbuild_klp.object.view import ObjectView
 
@@ -99,7 +99,7 @@ class TableDifference:
             was, is_ = f"at +{x.place:#x}", f"at +{y.place:#x}"
             if x.owner != y.owner:
                 was, is_ = (
-                    f"{relocation_name(view, entry.owner)} {text}"
+                    f"{view.kinds.name(entry.owner)} {text}"
                     for view, entry, text in zip(views, (x, y), (was, is_), strict=True)
                 )
             return was, is_

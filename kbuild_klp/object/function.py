@@ -95,7 +95,7 @@ class Line:
         form = self.code.forms.get(reference.place)
         if form is not None:
             return arch.pc_fields[form].field.size
-        return _sizes(arch).get(reference.key[0], _DEFAULT_SIZE)
+        return self.view.kinds.field_size(reference.key[0]) or _DEFAULT_SIZE
 
     @property
     def text(self) -> str:
@@ -123,10 +123,6 @@ class Line:
     def where(self, parts: Sequence[int]) -> Place:
         """Return the place of the instruction in the function whose parts are ``parts``."""
         return Place("" if self.part == parts[0] else self.view.part_name(self.part), self.offset)
-
-
-def _sizes(arch: Architecture) -> dict[int, int]:
-    return {row.kind: row.field.size for row in arch.relocation_types.values()}
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------

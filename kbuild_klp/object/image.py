@@ -151,7 +151,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     starts, sizes = starts[:-1].astype(numbers), sizes.astype(numbers)
     base = np.full(len(headers), -1, numbers)
     base[order] = starts
-    owned, records, warnings = _classify(objects, special, rows_of, relocations)
+    owned, records, warnings = _classify(objects, special, rows_of, _without_subtracted(relocations, architecture))
 
     content = order[:count_content]
     _check_size(objects, content)
@@ -190,6 +190,14 @@ def _special_sections(objects: Objects, sections: NDArray[np.int64], table: Spec
         if table.rows(name):
             found[name].append(section)
     return found
+
+
+def _without_subtracted(relocations: Relocations, architecture: Architecture) -> Relocations:
+    """Return one relocation a field: what is taken off one stands at the same place."""
+    subtracted = [number for number, row in architecture.relocation_types.items() if row.subtracts]
+    if not subtracted:
+        return relocations
+    return relocations.take((~np.isin(relocations.type, subtracted)).nonzero()[0])
 
 
 def _classify(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.object.references import UNKNOWN_KIND
 from kbuild_klp.object.view import ObjectView
 
 _MOST_TEXT = 40
@@ -32,7 +31,7 @@ def describe(view: ObjectView, index: int) -> str:
 
 
 def _describe_nameless(view: ObjectView, part: int) -> str:
-    references = view.reference_range(part)
+    references = view.entries(part)
     flags = int(view.object.sections["flags"][int(view.canonical.parts.section[part])])
     if flags & elf.SHF_MERGE and view.size(part) <= _MOST_CONSTANT and not references:
         return f"constant {int.from_bytes(view.data(part), view.architecture.byteorder):#x}"
@@ -49,7 +48,7 @@ def operand_text(view: ObjectView, index: int) -> str:
 
 def how(view: ObjectView, index: int) -> str:
     """Return how a reference refers to its target: relocation type, and what an undefined symbol is known by."""
-    words = [relocation_name(view, int(view.canonical.references.kind[index]))]
+    words = [view.kinds.name(int(view.canonical.references.kind[index]))]
     symbol = view.target_symbol(index)
     if symbol > 0:
         row, shndx = view.object.symbols[symbol], int(view.object.shndx[symbol])
@@ -61,12 +60,6 @@ def how(view: ObjectView, index: int) -> str:
         elif shndx == elf.ABSOLUTE:
             words.append(f"absolute {int(row['value']):#x}")
     return " ".join(words)
-
-
-def relocation_name(view: ObjectView, kind: int) -> str:
-    """Return the name of a kind of relocation."""
-    names = [row.name for row in view.architecture.relocation_types.values() if row.kind == kind]
-    return names[0] if names else f"relocation type {kind - UNKNOWN_KIND}"
 
 
 def describe_with_section(view: ObjectView, index: int) -> str:

@@ -20,10 +20,8 @@ from kbuild_klp.elf.objects import Relocations
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.code import decode
 from kbuild_klp.object.image import GUARD, Image
+from kbuild_klp.object.kinds import COUNTED_FROM_PLACE, UNKNOWN_KIND
 from kbuild_klp.object.runs import Numbers
-
-UNKNOWN_KIND = 0x8000
-"""Added to a relocation type that the architecture's table does not know."""
 
 _AT_FIELD = 64  # the processor counts from the field itself
 
@@ -59,10 +57,10 @@ class _Types:
         number = {field: at for at, field in enumerate(fields, 1)}
         self.fields: list[Field] = [Field(0, 0), *fields]
         kind, self._field = np.arange(limit + 1, dtype=np.int32) + UNKNOWN_KIND, np.zeros(limit + 1, np.uint8)
-        self.pc_relative, self.follows = np.zeros((2, limit + 1), bool)
+        self.pc_relative, self.follows, self.subtracts = np.zeros((3, limit + 1), bool)
         for at, row in known.items():
             kind[at], self._field[at] = row.kind, number[row.field]
-            self.pc_relative[at], self.follows[at] = row.pc_relative, row.follows
+            self.pc_relative[at], self.follows[at], self.subtracts[at] = row.pc_relative, row.follows, row.subtracts
         types = relocations.type
         self.index = np.minimum(types.view(np.uint32), np.uint32(limit))
         self.kind = kind[self.index]
@@ -177,27 +175,28 @@ def find_references(
     branch_place, form, branch_target = _resolved_branches(image, code, fields, chunks, gaps)
     types.clear(image, place)
     clear_fields(image, branch_place, form, [row.field for row in arch.pc_fields])
-    if len(branch_place):
-        # A branch of one byte is another instruction than one of four; its opcode says so, the kind need not.
-        kinds = np.array([row.kind for row in arch.pc_fields], np.int32)[form]
-        branch_section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1]
-        zeros = np.zeros(len(branch_place), np.int32)
-        place = np.concatenate([place, branch_place])
-        order = np.argsort(place, kind="stable")
-        place = place[order]
-        kind = np.concatenate([types.kind, kinds])[order]
-        symbol, addend = np.concatenate([symbol, zeros])[order], np.concatenate([addend, zeros])[order]
-        target = np.concatenate([target, branch_target.astype(target.dtype)])[order]
-        section = np.concatenate([section, branch_section.astype(np.int32)])[order]
-    else:
-        order, kind = None, types.kind
-    found = References(place, kind, symbol, addend, target, section)
+    found = References(place, types.kind, symbol, addend, target, section)
     if types.follows.any():
-        follows = types.follows[types.index]
-        if order is not None:
-            follows = np.concatenate([follows, np.zeros(len(branch_place), bool)])[order]
-        return _followed(found, follows)
-    return found
+        found = _followed(found, types.follows[types.index])
+    if types.subtracts.any():
+        found = _counted_from_their_places(image, found, types.subtracts[types.index])
+    return _with_branches(image, found, branch_place, form, branch_target) if len(branch_place) else found
+
+
+def _with_branches(
+    image: Image, found: References, branch_place: Numbers, form: NDArray[np.uint8], branch_target: Numbers
+) -> References:
+    """Add the branches without relocation."""
+    # A branch of one byte is another instruction than one of four; its opcode says so, the kind need not.
+    kinds = np.array([row.kind for row in image.architecture.pc_fields], np.int32)[form]
+    section = image.order[np.searchsorted(image.starts, branch_place, "right") - 1].astype(np.int32)
+    zeros = np.zeros(len(branch_place), np.int32)
+    branches = (branch_place, kinds, zeros, zeros, branch_target.astype(found.target.dtype), section)
+    place = np.concatenate([found.place, branch_place])
+    order = np.argsort(place, kind="stable")
+    columns = (found.kind, found.symbol, found.addend, found.target, found.section)
+    rest = (np.concatenate(pair)[order] for pair in zip(columns, branches[1:], strict=True))
+    return References(place[order], *rest)
 
 
 def _followed(references: References, follows: NDArray[np.bool_]) -> References:
@@ -219,3 +218,18 @@ def _followed(references: References, follows: NDArray[np.bool_]) -> References:
         follows = np.zeros_like(follows)
         follows[rows[goes_on]] = True
     return References(references.place, references.kind, symbol, addend, target, section)
+
+
+def _counted_from_their_places(image: Image, found: References, subtracts: NDArray[np.bool_]) -> References:
+    """Make one reference of each two (`.long a - .`) of which the second takes off the place of both.
+
+    Not where that names a global symbol: it is for the linker to say where that lies.
+    """
+    is_local = image.objects.symbols["info"][found.symbol] >> 4 == elf.STB_LOCAL
+    rows = (subtracts & (found.target == found.place) & is_local).nonzero()[0]
+    rows = rows[rows > 0]
+    rows = rows[(found.place[rows - 1] == found.place[rows]) & ~subtracts[rows - 1]]
+    kind = found.kind.copy()
+    kind[rows - 1] |= COUNTED_FROM_PLACE
+    columns = (found.place, kind, found.symbol, found.addend, found.target, found.section)
+    return References(*(np.delete(column, rows) for column in columns))

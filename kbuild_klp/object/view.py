@@ -15,6 +15,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.canonical import canonicalize
+from kbuild_klp.object.kinds import Kinds
 from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reach import used_content
@@ -48,6 +49,7 @@ class ObjectView:
         self.canonical = canonicalize(self.file)
         self.meanings = find_meanings(self.canonical)
         self.object = self.canonical.objects
+        self.kinds = Kinds(self.architecture)
         self._first: list[int] = self.canonical.first_reference.tolist()
         self.code: dict[int, PartCode] = {}
         """The parts that were taken apart into instructions."""
@@ -235,11 +237,20 @@ class ObjectView:
 
     def jump_table(self, part: int, family: Collection[int]) -> list[tuple[int, int]] | None:
         """Return where the entries of a jump table go (part, offset), None for data that is no table of ``family``."""
-        references = self.reference_range(part)
+        references = self.entries(part)
         if not references or any(self.data(part)):
             return None
         entries = [self.inner_target(index, family) for index in references]
         return [entry for entry in entries if entry is not None] if all(entries) else None
+
+    def entries(self, part: int) -> list[int]:
+        """Return the references of a table, without those that take off its start: its entries may count from there."""
+        kinds, targets = self.canonical.references.kind, self.canonical.targets
+        return [
+            row
+            for row in self.reference_range(part)
+            if not (self.kinds.subtracts(int(kinds[row])) and (targets.part[row], targets.offset[row]) == (part, 0))
+        ]
 
     def string(self, index: int) -> str | None:
         """Return the text to which a reference points, None when it points to something else."""
