@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
@@ -155,10 +156,7 @@ class Words:
             rest = longer[both : both + _WORD].hex()
             was, is_ = (rest if side is longer else "" for side in (before, after))
             reasons.append(Reason.of(Code.BYTES_AT_END, was, is_, Place("", both)))
-        old_references = {reference.place: reference for reference in self.old.references(old_part)}
-        new_references = {reference.place: reference for reference in self.new.references(new_part)}
-        for place in sorted(old_references.keys() | new_references.keys()):
-            x, y = old_references.get(place), new_references.get(place)
+        for place, x, y in _at_one_place(self.old.references(old_part), self.new.references(new_part)):
             if x is not None and y is not None:
                 if x.key != y.key:
                     reasons += self._reference(x, y, False, Place("", place))
@@ -170,6 +168,19 @@ class Words:
             sides = ("", name) if x is None else (name, "")
             reasons.append(Reason.of(code, *sides, Place("", place)))
         return reasons
+
+
+def _at_one_place(
+    old: list[Reference], new: list[Reference]
+) -> Iterator[tuple[int, Reference | None, Reference | None]]:
+    """Yield the references of two parts, those that stand at one place together; there may be several of each."""
+    sides: tuple[dict[int, list[Reference]], dict[int, list[Reference]]] = {}, {}
+    for side, references in zip(sides, (old, new), strict=True):
+        for reference in references:
+            side.setdefault(reference.place, []).append(reference)
+    for place in sorted(sides[0].keys() | sides[1].keys()):
+        for x, y in zip_longest(sides[0].get(place, ()), sides[1].get(place, ())):
+            yield place, x, y
 
 
 _MENTIONS = (Code.CALLS, Code.REFERS, Code.REFERS_TO_STRING)
