@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import made_up
 import pytest
 from snippets import Compiler
+
+from kbuild_klp.arch import registry
 
 
 def _command(name: str) -> str:
@@ -42,3 +45,13 @@ def binutils() -> Callable[..., str]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def made_up_machine() -> Iterator[None]:
+    """Make the program know the machine of tests/arch/made_up.py; its assembler is beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._MODULES, made_up.MACHINE, made_up.__name__)
+        registry.architecture.cache_clear()
+        yield
+    registry.architecture.cache_clear()

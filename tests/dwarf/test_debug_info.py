@@ -6,12 +6,16 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import made_up
+import numpy as np
 import pytest
 from snippets import Compiler
 
+from kbuild_klp.arch.registry import Field, RelocationType
 from kbuild_klp.arch.sweep import instruction_starts
 from kbuild_klp.dwarf import debug_info, relocated_stream
 from kbuild_klp.dwarf.debug_info import DebugInfo
@@ -19,6 +23,7 @@ from kbuild_klp.dwarf.die_scan import DieScan, UnknownFormError
 from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.object.view import ObjectView
 
@@ -147,6 +152,41 @@ def test_every_instruction_is_what_addr2line_says(
     assert known > 60 and deep > 3
 
 
+@pytest.fixture
+def s390(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the relocations of debug information known: compilers can make objects, and nothing else is asked for."""
+    types = {
+        4: RelocationType("R_390_32", Field.whole(4), False, 4),
+        22: RelocationType("R_390_64", Field.whole(8), False, 22),
+    }
+    machine = replace(made_up.ARCHITECTURE, machine=elf.EM_S390, relocation_types=types)
+    monkeypatch.setattr(relocated_stream, "architecture", {elf.EM_S390: machine}.get)
+
+
+@pytest.mark.parametrize("copied", [debug_info.MOST_COPIED, 0], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("flags", [("-gdwarf-5",), ("-gdwarf-4",), ("-gdwarf-5", "-gz")], ids=" ".join)
+def test_big_endian(
+    clang: Compiler, s390: None, flags: tuple[str, ...], copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debug_info, "MOST_COPIED", copied)
+    clang.flags = ("--target=s390x-linux-gnu", "-O2", "-w", "-fno-pic")
+    path = clang.object(SOURCE, *flags)
+    obj = ObjectFile.open(path)
+    assert obj.byteorder == "big"
+    info = DebugInfo(obj)
+    lines = SourceLines(obj, info)
+    inlined = InlinedCode(info, lines)
+    (text,) = (index for index, name in enumerate(obj.section_names) if name == ".text")
+    found = Objects.of(obj).relocations(np.array([text]))
+    calls = [
+        (str(lines.at(text, place - 2)), [function.name for function in inlined.at(text, place - 2)])
+        for place, symbol in zip(found.offset.tolist(), found.symbol.tolist(), strict=True)
+        if obj.symbol_name(symbol) == "ext"
+    ]
+    in_header = [["inner"], ["inner", "middle"], ["inner", "twice"], ["inner", "twice"]]
+    assert sorted(calls) == [*(("mm/x.h:14", chain) for chain in in_header), ("unit.c:15", [])]
+
+
 def test_where_a_function_is_declared(cc: Compiler) -> None:
     debug = Debug(cc.object(SOURCE, "-g"))
     functions = {function for place in debug.code() for function in debug.inlined.functions(*place)}
@@ -252,3 +292,48 @@ def test_a_form_that_is_not_known_is_not_guessed(gcc: Compiler) -> None:
     scan = DieScan(unit, info._info)
     with pytest.raises(UnknownFormError):
         scan._skip(0, ("data1", "indirect"))
+
+
+_BIG_ENDIAN_UNIT = """
+    .section .debug_info,"",@progbits
+    .long 2f - 1f
+1:  .short 4
+    .long .debug_abbrev
+    .byte 8
+3:  .byte 1                 # the unit
+    .quad {name}
+    .long 4
+    .byte 2                 # a type, and what is in it
+    .long 4f - 1b + 4
+    .byte 3
+    .short 3
+    .byte 4, 4, 4
+    .byte 0
+4:  .byte 3                 # bytes that look like a function
+    .short 2
+    .byte 4, 4
+    .byte 4                 # a function
+    .string "{name}"
+    .quad {name}
+    .long 4
+    .byte 0
+2:  .text
+{name}:
+    br %r14
+    nopr
+"""
+_ABBREVIATIONS = """
+    .section .debug_abbrev,"",@progbits
+    .byte 1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0
+    .byte 2, 0x13, 1, 1, 0x13, 0, 0
+    .byte 3, 0x0d, 0, 0x1c, 3, 0, 0
+    .byte 4, 0x2e, 0, 3, 8, 0x11, 1, 0x12, 6, 0, 0, 0
+"""
+
+
+def test_what_is_stepped_over_in_big_endian(clang: Compiler, s390: None) -> None:
+    """Two units, the reference to the next entry of a level, and blocks of bytes."""
+    units = "".join(_BIG_ENDIAN_UNIT.format(name=name) for name in ("one", "two"))
+    info = DebugInfo(ObjectFile.open(clang.assembly(units + _ABBREVIATIONS, "--target=s390x-linux-gnu")))
+    names = [function.attributes["DW_AT_name"].value for function in info.functions()]
+    assert names == [b"one", b"two"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 
+import made_up
 import numpy as np
 import pytest
 
@@ -51,3 +52,14 @@ def test_relocations_in_no_order_are_refused() -> None:
     stream = RelocatedStream(np.zeros(SIZE, np.uint8), table, VALUES, X86_64)
     with pytest.raises(ValueError, match="order"):
         stream.read()
+
+
+@pytest.mark.usefixtures("made_up_machine")
+def test_differences_are_taken_wherever_they_stand_in_the_table() -> None:
+    rows = np.zeros(4, RELA["big"])
+    rows["offset"] = [4, 4, 8, 8]
+    rows["type"] = [made_up.SET32, made_up.SUB32, made_up.SUB32, made_up.SET32]
+    rows["symbol"], rows["addend"] = [1, 2, 2, 1], [0x10000, 1, 1, 0x10000]
+    content = np.zeros(16, np.uint8)
+    apply(content, 0, rows, np.array([0, 7 << 40 | 5, 7 << 40], np.int64), made_up.MACHINE)
+    assert content.tobytes().hex(" ", 4) == "00000000 00010004 00010004 00000000"
