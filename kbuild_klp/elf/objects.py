@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile, names_at
+from kbuild_klp.elf.symbol_names import NUMBERED_PREFIXES
 from kbuild_klp.errors import BadObjectError
 
 _BLOCK = 1 << 20
@@ -145,6 +146,20 @@ class Objects:
             symbol = int(is_lost.nonzero()[0][0])
             raise self.symbol_error(symbol, f"name of symbol {symbol} has no end")
         return _looks(self.strings, start)
+
+    @cached_property
+    def is_maybe_numbered(self) -> NDArray[np.bool_]:
+        """Whether there may be a number to drop in the name of each symbol (symbol_names.py): few they are."""
+        letters = np.frombuffer(self.strings + bytes(_LOOK), np.uint8)
+        start = np.minimum(self.symbols["name"].astype(np.int64), len(self.strings))
+        dots, ends = (letters == ord(".")).nonzero()[0], (letters == 0).nonzero()[0]
+        end = ends[np.searchsorted(ends, start)]
+        result: NDArray[np.bool_] = np.searchsorted(dots, start) != np.searchsorted(dots, end)
+        words = np.lib.stride_tricks.sliding_window_view(letters, _LOOK).view("<u8")[:, 0][start]
+        for prefix in NUMBERED_PREFIXES:
+            mask = np.uint64((1 << 8 * min(len(prefix), _LOOK)) - 1)
+            result |= words & mask == np.uint64(int.from_bytes(prefix[:_LOOK].encode(), "little"))
+        return result
 
     def named(self, names: Iterable[bytes]) -> list[tuple[int, bytes]]:
         """Return the symbols that have one of some names, and the name; without reading those of all others."""

@@ -32,7 +32,8 @@ _INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_
 _RUST_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
 _RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
 
-_NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN")
+NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN")
+"""What else may be numbered than a name with a dot in it begins with one of these."""
 
 _cache: dict[str, CanonicalName] = {}
 _CACHE_LIMIT = 1 << 20
@@ -60,14 +61,7 @@ def _canonicalize(name: str) -> CanonicalName:
 def maybe_numbered(names: list[str]) -> list[int]:
     """Return the positions of the few names whose canonical form may be another one: quick."""
     return [
-        at for at, name in enumerate(names) if "." in name or (name[:1] == "_" and name.startswith(_NUMBERED_PREFIXES))
-    ]
-
-
-def numbered_candidates(names: list[str]) -> list[int]:
-    """Return the positions of the few names in which there may be a number to drop."""
-    return [
-        at for at, name in enumerate(names) if "." in name or (name[:3] == "__U" and name.startswith("__UNIQUE_ID_"))
+        at for at, name in enumerate(names) if "." in name or (name[:1] == "_" and name.startswith(NUMBERED_PREFIXES))
     ]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, memory_of, numbered_candidates
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, memory_of
 from kbuild_klp.object.chunks import Chunks, find_chunks, find_gaps
 from kbuild_klp.object.families import Families, find_families
 from kbuild_klp.object.image import Image, build_image
@@ -132,8 +132,8 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
     names = objects.names_of(chunks.symbols.tolist())
-    dotted = numbered_candidates(names)
-    numbered = list(_numbered(names, dotted))
+    maybe = objects.is_maybe_numbered[chunks.symbols].nonzero()[0].tolist()
+    numbered = list(_numbered(names, maybe))
     kinds = chunk_kinds(image, chunks, numbered)
 
     filler = code_filler(image, gaps)
@@ -145,12 +145,12 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     targets = find_targets(image, chunks, parts, references)
 
     sources = Sources(objects)
-    families = find_families(image, chunks, parts, sources, names, dotted, numbered)
+    families = find_families(image, chunks, parts, sources, names, maybe, numbered)
     owned = sort_by_owner(image, references, targets)
     lines = take_record_lines(image)
     image.data.flags.writeable = False
     return Canonical(image, chunks, parts, references, targets, sources, families, owned, lines, numbered)
 
 
-def _numbered(names: list[str], dotted: Iterable[int]) -> Iterable[tuple[int, CanonicalName]]:
-    return ((at, form) for at in dotted if (form := canonical_name(names[at])).numbered)
+def _numbered(names: list[str], maybe: Iterable[int]) -> Iterable[tuple[int, CanonicalName]]:
+    return ((at, form) for at in maybe if (form := canonical_name(names[at])).numbered)

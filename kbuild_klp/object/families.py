@@ -76,12 +76,12 @@ def find_families(
     parts: Parts,
     sources: Sources,
     names: list[str],
-    dotted: list[int],
+    maybe: list[int],
     numbered: list[tuple[int, CanonicalName]],
 ) -> Families:
     """Find split-off parts, and the symbols that look alike.
 
-    ``names`` are those of ``chunks.symbols``, ``dotted`` the positions in it of names that may have lost a number,
+    ``names`` are those of ``chunks.symbols``, ``maybe`` the positions in it of names that may have lost a number,
     ``numbered`` of those that did.
     """
     if not len(chunks.start):
@@ -92,7 +92,7 @@ def find_families(
     in_code = int(chunks.first[np.searchsorted(chunks.start, image.code_end)])
     parent: dict[int, int] = {}
     padding = _padding(symbols, in_code)
-    cold = [at for at in dotted if at < in_code and ".cold" in names[at]]
+    cold = [at for at in maybe if at < in_code and ".cold" in names[at]]
     if len(padding) or cold:
         rest = [*_take_padding(symbols, padding, in_code, parent), *cold]
         split = [(at, name) for at in dict.fromkeys(rest) if (name := _parent_name(names[at]))]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, maybe_numbered
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.object.canonical import Canonical
 from kbuild_klp.object.owned import NOBODY
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
@@ -167,8 +167,8 @@ class _Names:
         is_plain = (section > 0) & (info & 0xF != elf.STT_SECTION)
         is_strong = (info >> 4 != elf.STB_WEAK) & (objects.symbols["other"][symbols] & 3 == 0)
         is_plain |= (section == elf.SHN_UNDEF) & is_strong
-        defined = (section > 0).tolist()
-        for at in {*(~is_plain).nonzero()[0].tolist(), *(at for at in maybe_numbered(names) if defined[at])}:
+        is_plain &= (section <= 0) | ~objects.is_maybe_numbered[symbols]
+        for at in (~is_plain).nonzero()[0].tolist():
             names[at] = self._symbol(int(symbols[at]), names[at])
         return _text_digests(names)
 

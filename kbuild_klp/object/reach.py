@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbuild_klp.object.meanings import Meanings
 from kbuild_klp.object.parts import CONTENT, PIECE
@@ -18,11 +19,17 @@ from kbuild_klp.object.runs import sorted_unique
 _NAMELESS = (CONTENT, PIECE)
 
 
-def _edges(meanings: Meanings) -> dict[int, list[int]]:
-    """Return the parts known by content to which each part refers, through its special entries as well."""
+def _edges(meanings: Meanings, wanted: NDArray[np.bool_] | None = None) -> dict[int, list[int]]:
+    """Return the parts known by content to which each part refers, through its special entries as well.
+
+    ``wanted`` says of each part whether it is to be among them.
+    """
     references = list(meanings.by_content)
+    owners, targets = meanings.owner[references], np.fromiter(meanings.by_content.values(), np.int64)
+    if wanted is not None:
+        owners, targets = owners[wanted[targets]], targets[wanted[targets]]
     edges: dict[int, list[int]] = defaultdict(list)
-    for owner, target in zip(meanings.owner[references].tolist(), meanings.by_content.values(), strict=True):
+    for owner, target in zip(owners.tolist(), targets.tolist(), strict=True):
         edges[owner].append(target)
     return edges
 
@@ -71,10 +78,11 @@ def _sources(meanings: Meanings) -> set[int]:
 
 def ambiguous_symbols(meanings: Meanings) -> dict[int, list[int]]:
     """Return the symbols that look like others to which each part leads, those in nameless tables behind its own."""
-    kind: list[int] = meanings.canonical.parts.kind.tolist()
-    if not any(part >= 0 and kind[part] in _NAMELESS for part in meanings.ambiguous):
+    kind = meanings.canonical.parts.kind
+    nameless = [part for part in meanings.ambiguous if part >= 0 and kind[part] in _NAMELESS]
+    if not nameless:
         return meanings.ambiguous
-    edges = _edges(meanings)
+    edges = _edges(meanings, _leading_to(meanings, nameless))
     result: dict[int, list[int]] = {}
     for part in {*edges, *meanings.ambiguous}:
         seen: dict[int, None] = {}
@@ -84,3 +92,19 @@ def ambiguous_symbols(meanings: Meanings) -> dict[int, list[int]]:
         if symbols:
             result[part] = symbols
     return result
+
+
+def _leading_to(meanings: Meanings, wanted: list[int]) -> NDArray[np.bool_]:
+    """Say of each part whether it is one of ``wanted``, or leads to one through parts without a name."""
+    is_nameless = np.isin(meanings.canonical.parts.kind, _NAMELESS)
+    owner = meanings.owner[list(meanings.by_content)]
+    target = np.fromiter(meanings.by_content.values(), np.int64)
+    leads = np.zeros(len(is_nameless), bool)
+    leads[wanted] = True
+    while True:
+        users = owner[leads[target]]
+        users = users[users >= 0]
+        users = users[is_nameless[users] & ~leads[users]]
+        if not len(users):
+            return leads
+        leads[users] = True

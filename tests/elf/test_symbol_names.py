@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild_klp.elf.symbol_names import canonical_name, canonical_section, numbered_candidates, source_name
+from kbuild_klp.elf.symbol_names import canonical_name, canonical_section, maybe_numbered, source_name
 
 # symbol, canonical name, whether a number went
 TABLE = [
@@ -79,7 +79,7 @@ def test_a_canonical_name_is_its_own(symbol: str) -> None:
 
 def test_only_candidates_lose_a_number() -> None:
     names = [row[0] for row in TABLE]
-    candidates = set(numbered_candidates(names))
+    candidates = set(maybe_numbered(names))
     assert all(at in candidates for at, row in enumerate(TABLE) if row[2])
 
 
