@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from typing import NamedTuple
 
+from kbuild_klp.changes.labels import labels_of
 from kbuild_klp.changes.pairing import Correlation, Pair
 from kbuild_klp.changes.reasons import Code, Reason, unexplained
 from kbuild_klp.changes.verdict import NOT_JUDGED, Verdict
@@ -107,25 +107,6 @@ def place_reasons(old: Entry, new: Entry) -> list[Reason]:
 def moved_reason(old: Entry, new: Entry) -> Reason:
     """Say from where to where something moved that is otherwise the same."""
     return Reason.of(Code.MOVED, old.section, new.section)
-
-
-def _labels(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
-    """Return what ``symbols`` are called for people: the name, and where ``entries`` have others of it, which one.
-
-    That is its file, the how manieth of that name, the how manieth in it: `run@core.c`, `run@core.c[2]`, `run[2]`.
-    """
-    homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
-    for entry in entries:
-        if entry.name in homes:
-            homes[entry.name].add((entry.symbol.file, entry.symbol.source))
-    labels = {}
-    for symbol in symbols:
-        name, file, source, copy = symbol
-        label = name if copy == 1 else f"{name}[{copy}]"
-        if len(homes[name]) > 1 and file:
-            label += f"@{file}" if source == 1 else f"@{file}[{source}]"
-        labels[symbol] = label
-    return labels
 
 
 def _classify_pair(pair: Pair) -> Change | None:
@@ -233,7 +214,7 @@ def classify(correlation: Correlation) -> list[Change]:
         if change is not None:
             changes.append(change)
     entries = (entry for pair in correlation.pairs for entry in pair if entry is not None)
-    labels = _labels({change.id for change in changes if change.kind != KIND_SECTION}, entries)
+    labels = labels_of({change.id for change in changes if change.kind != KIND_SECTION}, entries)
     changes.sort(key=lambda change: (_ORDER.get(change.kind, 3), change.id, change.change.value))
     return [change._replace(label=labels.get(change.id, change.symbol)) for change in changes]
 

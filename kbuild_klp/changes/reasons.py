@@ -11,7 +11,7 @@ from kbuild_klp.object.place import Place
 
 
 class ReasonKind(enum.Enum):
-    """The vocabulary: the values of `kind` in the JSON document. Words may be added, never renamed."""
+    """The vocabulary: the values of `kind` in the JSON document. Contents may be added, never renamed."""
 
     # Code
     INSTRUCTION = "instruction"

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from kbuild_klp.builds import kept
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.export import checksums
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree
@@ -30,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
         removed = kept.remove(root)
         if not arguments.quiet:
             print(f"{root}: {'the base was removed' if removed else 'no base was kept'}")
-        return 0
+        return ExitStatus.SAME
     tree = BuildTree.open(arguments.tree)
     content = checksums(arguments.tree, arguments.jobs)
     try:
@@ -39,4 +40,4 @@ def main(arguments: argparse.Namespace) -> int:
         raise KlpError(error.strerror or str(error), file=error.filename, hint="is the tree writable?") from None
     if not arguments.quiet:
         print(f"{tree.root}: kept {objects} objects and {sources} source files; `make klp-diff` compares with them")
-    return 0
+    return ExitStatus.SAME

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kbuild_klp.checksum.batch import BatchResult, write_checksums
 from kbuild_klp.checksum.stale import find_stale
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
@@ -87,4 +88,4 @@ def main(arguments: argparse.Namespace) -> int:
     report(result)
     if not (arguments.quiet or arguments.built):
         print(f"{result.written} checksum files written, {len(objects) - len(absent) - len(stale)} up to date")
-    return 2 if result.errors else 0
+    return ExitStatus.FAILED if result.errors else ExitStatus.SAME

@@ -12,6 +12,7 @@ from kbuild_klp.builds.built_tree import TreeBuild
 from kbuild_klp.builds.kept import KeptBuild
 from kbuild_klp.builds.opening import open_build
 from kbuild_klp.builds.side import Build
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.compare.passes import compare
@@ -92,5 +93,5 @@ def main(arguments: argparse.Namespace) -> int:
     for line in report.failed:
         print(f"kbuild-klp: not compared: {line}", file=sys.stderr)
     if report.failed:
-        return 2
-    return int(report.summary.differs)
+        return ExitStatus.FAILED
+    return ExitStatus.DIFFERS if report.summary.differs else ExitStatus.SAME

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from kbuild_klp.cli.diff import open_sides, text_style
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.compare.answer import answer
@@ -65,4 +66,4 @@ def main(arguments: argparse.Namespace) -> int:
             each.close()
     for line in report.failed:
         print(f"kbuild-klp: not compared: {line}", file=sys.stderr)
-    return 2 if report.failed else int(found.differs)
+    return ExitStatus.FAILED if report.failed else ExitStatus.DIFFERS if found.differs else ExitStatus.SAME

@@ -8,6 +8,7 @@ import sys
 
 from kbuild_klp.builds import archive
 from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
 
@@ -43,4 +44,4 @@ def main(arguments: argparse.Namespace) -> int:
         raise KlpError(error.strerror or str(error), file=arguments.output, hint="give another -o FILE") from None
     if not arguments.quiet:
         print(f"{arguments.output}: checksums of {len(content.sums)} objects in {len(content.units)} link units")
-    return 0
+    return ExitStatus.SAME

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.kbuild.install import apply_edits, own_command, plan_install, plan_patch, source_tree
 
 
@@ -29,13 +30,13 @@ def main(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(render_patch(tree, plan_patch(tree)))
         sys.stdout.buffer.flush()
-        return 0
+        return ExitStatus.SAME
     edits = plan_install(tree, own_command())
     if not edits:
         print(f"{arguments.tree}: already installed, nothing changed")
-        return 0
+        return ExitStatus.SAME
     apply_edits(edits)
     for edit in edits:
         print(f"{'changed' if edit.old is not None else 'added'}  {edit.path.relative_to(tree)}")
     print("Now: make KLP_CHECKSUMS=1, or switch CONFIG_KLP_CHECKSUMS on (a configured tree asks for it once).")
-    return 0
+    return ExitStatus.SAME

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from kbuild_klp import __version__
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.pager import NO_PAGER_HELP
 from kbuild_klp.errors import KlpError
 
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         _drop_output()  # the reader of our output went away (| head): not our trouble
     except KeyboardInterrupt:
         print("kbuild-klp: interrupted", file=sys.stderr)
-        return 128 + 2
+        return ExitStatus.INTERRUPTED
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)

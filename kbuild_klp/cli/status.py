@@ -7,6 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kbuild.blocks import BLOCK_VERSION
 from kbuild_klp.kbuild.install import source_tree
@@ -33,10 +34,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     if arguments.sidecar:
         print(_DATA / "objtool")
-        return 0
+        return ExitStatus.SAME
     if arguments.makefile:
         print((_DATA / "Makefile.klp").resolve())
-        return 0
+        return ExitStatus.SAME
     build: BuildTree | None = None
     trouble = ""
     try:
@@ -54,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
             f"checksums      {counts.fresh} fresh, {counts.stale} stale, {counts.missing} missing"
             f" ({counts.linked} linked objects)"
         )
-    return 0
+    return ExitStatus.SAME
 
 
 def _is_source(tree: str | os.PathLike[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.kbuild.install import apply_edits, plan_uninstall, source_tree
 
 
@@ -19,8 +20,8 @@ def main(arguments: argparse.Namespace) -> int:
     edits = plan_uninstall(tree)
     if not edits:
         print(f"{arguments.tree}: not installed, nothing changed")
-        return 0
+        return ExitStatus.SAME
     apply_edits(edits)
     for edit in edits:
         print(f"{'restored' if edit.new is not None else 'removed'}  {edit.path.relative_to(tree)}")
-    return 0
+    return ExitStatus.SAME

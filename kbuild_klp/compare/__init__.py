@@ -3,6 +3,7 @@
 
 In: two sides. Out: a report.
 
-Read passes first: it is the way in the order in which it happens. second_look reads the objects that differ, selection
-says which changes the user wants to hear of.
+Read passes first: it is the way in the order in which it happens. Its stages: differing (from checksums alone),
+second_look (at the objects that differ), selection (which changes the user wants to hear of). answer is for who asks
+about a symbol.
 """

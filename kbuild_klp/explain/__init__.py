@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Why one function or variable differs: both versions beside each other, for people.
 
-In: a change and both versions of the object. Out: reasons in words, and listings as data.
+In: a change and both versions of the object. Out: reasons and listings, as data.
 
 Read in this order: instructions (a function as lines that can be compared), comparison, tables (special sections),
-attributes (what the linker sees), origins (inlined functions), words, explainer, listing.
+attributes (what the linker sees), contents (code and data), origins (inlined functions), explainer, listing.
 """

@@ -15,8 +15,8 @@ from kbuild_klp.dwarf.inlined import InlinedFunction
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.attributes import number_reasons, part_reasons, section_in_words
 from kbuild_klp.explain.comparison import Comparison
+from kbuild_klp.explain.contents import Contents
 from kbuild_klp.explain.origins import DebugSide, Origins, Sources
-from kbuild_klp.explain.words import Words
 from kbuild_klp.lines.line_fields import line_reasons
 from kbuild_klp.object.function import decode_functions
 from kbuild_klp.object.view import ObjectView
@@ -85,7 +85,7 @@ class Explainer:
         self.patience = patience
         self.origins = Origins(DebugSide(old.file), DebugSide(new.file), sources)
         self.inlined: dict[str, list[str]] = {}
-        self._words = Words(old, new)
+        self._contents = Contents(old, new)
 
     def explain(self, change: Change) -> Change:
         """Return one change with its reasons."""
@@ -122,12 +122,12 @@ class Explainer:
         if change.kind == KIND_FUNCTION:
             comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
             code_differs, moves = comparison.differs, comparison.moves
-            code, left = self._words.code(comparison, old_parts, new_parts, _MOST_REASONS)
+            code, left = self._contents.code(comparison, old_parts, new_parts, _MOST_REASONS)
             reasons += code
             if self.patience >= PATIENCE - _MOST_INLINED:
                 inlined = self._inlined_reasons(change, comparison, old_parts, new_parts)
         else:
-            inner = self._words.data(old_parts[0], new_parts[0])
+            inner = self._contents.data(old_parts[0], new_parts[0])
             code_differs = bool(inner)
             reasons += inner
         if (old.split_components().special, old.lines) != (new.split_components().special, new.lines):
@@ -190,7 +190,7 @@ class Explainer:
         if reason.kind is ReasonKind.CONTENT:
             old_parts, new_parts = self.old.nameless_parts(name), self.new.nameless_parts(name)
             for old_part, new_part in zip_longest(old_parts, new_parts):
-                inner = self._words.pieces(old_part, new_part)
+                inner = self._contents.pieces(old_part, new_part)
                 if inner:
                     return inner[0]._replace(within=(sentence(reason), *inner[0].within))
         return reason

@@ -27,15 +27,13 @@ class SeenFunction:
 class SeenObject:
     """What was seen of one object that differs, and its ``changes``.
 
-    ``name`` is its place in the tree, ``shown_units`` what the report calls its ``units``; ``functions`` is by the
-    index of the change. ``users`` says who in the old object refers to what was removed from it, by name; ``gone`` the
-    same for what other objects defined, and nothing in the new object mentions any more. ``time`` is that of the old
-    object (ns, 0: there is none).
+    ``name`` is its place in the tree, ``functions`` is by the index of the change. ``users`` says who in the old object
+    refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
+    new object mentions any more. ``time`` is that of the old object (ns, 0: there is none).
     """
 
     name: str
     units: list[str]
-    shown_units: list[str]
     changes: Sequence[Change] = ()
     no_old: str = ""
     no_new: str = ""

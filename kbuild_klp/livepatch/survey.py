@@ -94,7 +94,7 @@ class Survey:
         """Return what the two versions of one object say of its changes; nothing is kept here until `add`."""
         place, real = (pair.name, units) if pair.name != SINGLE_OBJECT else self._place_of_object()
         if not self._livepatch or all(change.change is ChangeType.LINE_ONLY for change in changes):
-            return SeenObject(place, real, units)
+            return SeenObject(place, real)
         asked = {
             at: change
             for at, change in enumerate(changes)
@@ -113,7 +113,6 @@ class Survey:
         return SeenObject(
             place,
             real,
-            units,
             no_old="" if old else "the old object is not at hand",
             no_new="" if new else "the new object is not at hand",
             time=_time(old),

@@ -132,7 +132,7 @@ def line_can_expand(text_lines: Sequence[str], line_number: int, macros: frozens
     """Whether the compiler can take ``line_number`` (from 1) for a ``__LINE__`` in this text.
 
     It can where a word of ``macros`` stands, where the parenthesis closes that opened behind such a word, and where
-    an invocation begins or ends that has such a word among its arguments. Words in comments, strings and
+    an invocation begins or ends that has such a word among its arguments. Contents in comments, strings and
     preprocessor directives do not count.
     """
     return line_number in line_sites("\n".join(text_lines), macros)

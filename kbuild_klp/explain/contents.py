@@ -19,7 +19,7 @@ _WORD = 8  # bytes of data that are shown as one
 _ALL = 1 << 20  # characters of a string, where it is not cut
 
 
-class Words:
+class Contents:
     """Puts differences between two versions of one object into words."""
 
     def __init__(self, old: ObjectView, new: ObjectView) -> None:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a symbol is called for people where others of its object have the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.object.symbol_id import SymbolId
+
+
+def labels_of(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
+    """Return what ``symbols`` are called for people: the name, and where ``entries`` have others of it, which one.
+
+    That is its file, the how manieth of that name, the how manieth in it: `run@core.c`, `run@core.c[2]`, `run[2]`.
+    """
+    homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
+    for entry in entries:
+        if entry.name in homes:
+            homes[entry.name].add((entry.symbol.file, entry.symbol.source))
+    labels = {}
+    for symbol in symbols:
+        name, file, source, copy = symbol
+        label = name if copy == 1 else f"{name}[{copy}]"
+        if len(homes[name]) > 1 and file:
+            label += f"@{file}" if source == 1 else f"@{file}[{source}]"
+        labels[symbol] = label
+    return labels

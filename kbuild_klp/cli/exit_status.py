@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the command tells a script by its exit status, as diff does: a contract."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """The exit statuses of all commands."""
+
+    SAME = 0
+    """Done; for `diff` and `explain`: nothing differs, or nothing but line numbers."""
+    DIFFERS = 1
+    """Something differs."""
+    FAILED = 2
+    """Something that was given cannot be used, or some objects could not be compared."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells say it: 128 and SIGINT."""
