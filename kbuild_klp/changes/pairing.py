@@ -69,7 +69,8 @@ class _Side:
     def __init__(self, entries: Iterable[Entry], settled: Iterable[_Source]) -> None:
         ordered = sorted(entries, key=_order)
         self.left = {entry.symbol: entry for entry in ordered}
-        self.sources = sorted({*map(_Source.of, self.left), *settled})
+        sources = {(symbol.file, symbol.source) for symbol in self.left}
+        self.sources = sorted({*map(_Source._make, sources), *settled})
         self.files = {source.file for source in self.sources}
         self._entry_of = {alias: entry.symbol for entry in ordered for alias in entry.aliases}
         self._entry_of |= {symbol: symbol for symbol in self.left}
@@ -133,6 +134,7 @@ class _Correlator:
         )
         self._files = self.old.files & self.new.files
         self.pairs: list[tuple[Entry, Entry]] = []
+        self._names: dict[tuple[str, SymbolId], Hashable] = {}
         self._uses: dict[SymbolId, list[_Use]] = {}
         """What those of `_unchanged_uses` that have been asked refer to, by new symbol."""
 
@@ -147,8 +149,9 @@ class _Correlator:
             self._pair_groups(*of_source, only_single=True)
         self._pair_by_use()
         # Functions first: what they agree on tells which of several equal variables is which.
-        self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
-        self._pair_by_use()
+        if any(entry.kind == KIND_FUNCTION for entry in self.new.left.values()):
+            self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
+            self._pair_by_use()
         self._pair_equal(lambda entry: True)
         if sources:
             self._pair_groups(*of_source)
@@ -164,8 +167,12 @@ class _Correlator:
 
         A file that only one object has may have been renamed, or not be recorded (there is one source only).
         """
-        file = entry.symbol.file
-        return entry.kind, _text(entry), file if file in self._files else None
+        key = entry.kind, entry.symbol
+        name = self._names.get(key)
+        if name is None:
+            file = entry.symbol.file
+            name = self._names[key] = entry.kind, _text(entry), file if file in self._files else None
+        return name
 
     def _variant(self, entry: Entry) -> Hashable:
         """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""

@@ -41,6 +41,9 @@ _CACHE_LIMIT = 1 << 20
 
 def _canonicalize(name: str) -> CanonicalName:
     text = _LLVM_HASH.sub("", name) if ".llvm." in name else name
+    if not text.startswith("_"):  # as most
+        without = _GCC_NUMBER.sub("", text) if "." in text else text
+        return CanonicalName(without, without != text)
     if text.startswith("__UNIQUE_ID_"):
         # A static local has both numbers: __UNIQUE_ID_ddebug250.0
         match = _UNIQUE_ID.match(_GCC_NUMBER.sub("", text))
