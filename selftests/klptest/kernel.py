@@ -200,6 +200,21 @@ class Workshop:
             part.rename(tree)
         return tree
 
+    def objtool(self) -> Path:
+        """Return the objtool of the kernel; it is built, beside its source, if it is not there.
+
+        It has `klp checksum` from 7.x on, and only if libxxhash-dev is installed: one that lacks it is built again.
+        """
+        directory = self.directory / "objtool"
+        program = directory / "objtool"
+        if program.exists() and not _has_klp(program):
+            shutil.rmtree(directory)
+        if not program.exists():
+            self.unpack()
+            directory.mkdir(exist_ok=True)
+            run(["make", "-C", self.orig / "tools/objtool", f"O={directory}"], self.log("objtool"))
+        return program
+
     def refresh_checksums(self, tree: Path) -> bool:
         """Write the checksum files of a tree again if other code wrote them; False if there is nothing to do."""
         stamp = self._state(tree, "checksums")
@@ -209,6 +224,11 @@ class Workshop:
         run([*klp_command(), "checksum", "--force", tree], self.log("checksums"))
         self.mark(tree, "checksums", code)
         return True
+
+
+def _has_klp(objtool: Path) -> bool:
+    done = subprocess.run([objtool, "klp", "checksum", "--help"], capture_output=True, text=True, check=False)
+    return "klp checksum" in done.stdout + done.stderr
 
 
 def _untar(tarball: Path, target: Path, log: Path) -> None:
