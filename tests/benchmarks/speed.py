@@ -1,223 +1,341 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What checksums and comparisons cost, measured side by side on a tree that is built.
+"""What checksums and comparisons cost, beside the bounds that were set for them and beside objtool.
 
-    tests/benchmarks/speed.py TREE [--against TREE] [--release TREE ...] [--objtool PATH] [--build-cpu SECONDS]
-                              [--runs N]
+    tests/benchmarks/speed.py TREE [--objtool PATH] [--against TREE] [--lto OLD NEW] [--vmlinux OLD NEW]
+                              [--lines OLD NEW] [--modules OLD NEW]... [--release TREE ...]
+                              [--build-cpu SECONDS] [--runs N]
 
-CPU is user and system time of whole processes, interpreter start included, as the system accounts for it; of several
-runs the median counts. Peers run in turn with us, so that a machine that slows down slows both: look at the ratios.
-TREE's checksum files are written anew; nothing else in it changes. Memory is that of the largest process; of a
-comparison with another release, which runs in several, that of all of them together, looked at every 50 ms in a run of
-its own, for looking slows it down.
+All of it in one run; what has no input is listed as not measured. Without --objtool, KSRC= names the source of a 7.x
+kernel (directory, tarball or Debian package) of which objtool is built into the cache. Without --against, the second
+tree is TREE's neighbour `demo`, which selftests/demo.py makes.
+
+CPU is user and system time of whole processes, interpreter start included, as the system accounts for it. Of several
+runs the best counts, for what else the machine does only adds time; peers run in turn with us, so that a machine that
+slows down slows both: look at the ratios. Checksum files are brought up to date first, in all trees, and TREE's are
+written anew; nothing else is written. Memory is that of the largest process; of a comparison with another release,
+which runs in several, that of all of them together, looked at every 50 ms in a run of its own, for looking slows it
+down.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from costs import HEAD, Cost, FailedError, Row, best, lines_of, run, run_together, spread
+from peer import NoPeerError, Objtool, find_objtool, name_failures, without_starts
+
+from kbuild_klp.changes.contested import contested
+from kbuild_klp.changes.pairing import correlate
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.object.symbol_id import SymbolId
 
 KLP = [sys.executable, "-m", "kbuild_klp"]
+PYTHON_OF_MAKE = Path(__file__).resolve().parents[2] / "kbuild_klp/kbuild/python"
+ENTRIES = 16_000
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds of CPU and of wall time, and the largest process in MiB."""
+class Subject:
+    """A tree with its linked objects, what it is held against, and how often."""
 
-    cpu: float
-    wall: float
-    peak: float
+    tree: Path
+    objects: list[str]
+    runs: int
+    scratch: Path
+    objtool: Objtool | None
+    no_objtool: str  # why there is none
+
+    @cached_property
+    def start_cost(self) -> float:
+        """What one start of objtool costs, in seconds of CPU."""
+        assert self.objtool is not None
+        return self.objtool.start_cost(self.scratch, self.runs)
+
+    def remove_checksums(self, objects: Sequence[str]) -> None:
+        """Make the tree one that was built without checksums: replacing a file costs more than making one."""
+        for name in objects:
+            Path(sum_path(str(self.tree / name))).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    ``bound`` is in seconds, of CPU unless ``is_wall``, and ``memory`` in MB (0: none).
-    """
+class Comparison:
+    """Two inputs that are compared, the option that names them, and what is asked of it: seconds of wall time."""
 
     what: str
-    cost: Cost
-    bound: float = 0
-    memory: float = 0
-    peer: Cost | None = None
-    is_wall: bool = False
+    option: str
+    bound: float
+    sides: Sequence[Path] | None
 
 
-def memory_of_all(process: int) -> float:
-    """Return what a process and those that it started hold, shared pages counted once, in MiB."""
-    total = 0.0
-    waiting = [process]
-    while waiting:
-        pid = waiting.pop()
-        try:
-            waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split())
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-    return total
+def about_python() -> str:
+    """Say which Python this is, and how fast: the same version, built otherwise, may take much longer."""
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    if "--enable-optimizations" in arguments:
+        pgo = "built with PGO (--enable-optimizations)"
+    elif sys.base_prefix == "/usr":
+        pgo = "the distribution's, and CONFIG_ARGS does not say whether with PGO (no --enable-optimizations)"
+    else:
+        pgo = "built without PGO (no --enable-optimizations)"
+    import numpy
+
+    version = sys.version.split()[0]
+    loop = 1000 * least(_loop, 20)[0]
+    return f"Python {version}, {pgo}; numpy {numpy.__version__}; a fixed loop takes it {loop:.0f} ms"
 
 
-def run_together(command: Sequence[str], expected: tuple[int, ...] = (0,)) -> Cost:
-    """Run one command as `run` does, with the memory of all its processes."""
-    peak = 0.0
-    ended = threading.Event()
-
-    def look() -> None:
-        nonlocal peak
-        while not ended.wait(0.05):
-            peak = max(peak, *(memory_of_all(child) for child in _children()), 0)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        cost = run(command, expected)
-    finally:
-        ended.set()
-        watcher.join()
-    return Cost(cost.cpu, cost.wall, peak)
+def _loop() -> None:
+    counts: dict[int, int] = {}
+    for number in range(300_000):
+        counts[number & 1023] = counts.get(number & 1023, 0) + number
 
 
-def _children() -> list[int]:
-    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text("ascii").split()]
-
-
-def run(command: Sequence[str], expected: tuple[int, ...] = (0,)) -> Cost:
-    """Run one command to its end, output thrown away."""
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode not in expected:
-        sys.exit(f"{' '.join(command)}: exit {process.returncode}: {errors.decode(errors='replace').strip()}")
-    return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - start, usage.ru_maxrss / 1024)
-
-
-def changes_of(command: Sequence[str]) -> int:
-    """Return how many changes a comparison tells as JSON."""
-    summary = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)["summary"]
-    return sum(summary[kind] for kind in ("changed", "added", "removed", "moved", "line_only"))
-
-
-def median(costs: list[Cost]) -> Cost:
-    """Return the median of each figure."""
-    return Cost(
-        statistics.median(cost.cpu for cost in costs),
-        statistics.median(cost.wall for cost in costs),
-        max(cost.peak for cost in costs),
-    )
-
-
-def remove_checksums(tree: Path, objects: list[str]) -> None:
-    """Make the tree one that was built without checksums: replacing a file costs more than making one."""
-    for name in objects:
-        Path(sum_path(str(tree / name))).unlink(missing_ok=True)
-
-
-def checksum_all(tree: Path, runs: int, objtool: str | None, objects: list[str], scratch: Path) -> Row:
-    """Write all checksum files of a tree in one process; the peer is one objtool process an object."""
-    ours, theirs = [], []
+def least(work: Callable[[], object], runs: int) -> list[float]:
+    """Return the CPU seconds of something in this process, the least first."""
+    taken = []
+    gc.disable()  # as the command does
     for _ in range(runs):
-        remove_checksums(tree, objects)
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    gc.enable()
+    return sorted(taken)
+
+
+def checksum_all(subject: Subject) -> tuple[Row, Cost, int]:
+    """Write all checksum files of a tree in one process; the peer is one objtool process an object.
+
+    Returns what ours cost as well, and for how many objects. Objects on which objtool fails count on neither side.
+    """
+    objtool, tree = subject.objtool, subject.tree
+    objects = subject.objects
+    failures: dict[str, str] = {}
+    ours, theirs = [], []
+    for number in range(subject.runs):
+        if objtool:
+            calls = objtool.call_each(tree, objects)
+            if calls.failures and number:
+                raise FailedError(f"objtool fails now and then: {name_failures(calls.failures)}")
+            failures |= calls.failures
+            objects = [name for name in objects if name not in failures]
+            theirs.append(calls.cost)
+        subject.remove_checksums(objects)
         ours.append(run([*KLP, "checksum", "--jobs", "1", str(tree)]))
-        if objtool:
-            theirs.append(objtool_all(objtool, tree, objects, scratch))
-    return Row(f"checksums of {len(objects)} objects", median(ours), 4, 250, median(theirs) if theirs else None)
+    cost = best(ours)
+    detail = f"ours {cost.cpu:.2f} s in one process on one core ({spread([c.cpu for c in ours])}), {cost.peak:.0f} MB"
+    what = f"checksums of {len(objects)} objects, CPU to objtool's"
+    if objtool is None:
+        return Row(what, None, 0.2, detail=f"{detail}\n{subject.no_objtool}"), cost, len(objects)
+    peer = best(theirs)
+    detail += f"\nobjtool's {peer.cpu:.2f} s in a process an object ({spread([c.cpu for c in theirs])}), "
+    detail += f"and it writes nothing\n{without_starts(cost.cpu, theirs, len(objects), subject.start_cost)}"
+    detail += f"\n{name_failures(failures)}"
+    return Row(what, cost.cpu / peer.cpu, 0.2, detail=detail), cost, len(objects)
 
 
-def objtool_all(objtool: str, tree: Path, objects: list[str], scratch: Path) -> Cost:
-    """Run `objtool klp checksum` on a copy of each object (it writes into the object)."""
-    total = wall = peak = 0.0
-    copy = scratch / "object.o"
-    for name in objects:
-        shutil.copyfile(tree / name, copy)
-        cost = run([objtool, "klp", "checksum", str(copy)], expected=(0, 1))
-        total, wall, peak = total + cost.cpu, wall + cost.wall, max(peak, cost.peak)
-    return Cost(total, wall, peak)
-
-
-def checksum_vmlinux(tree: Path, runs: int, objtool: str | None, scratch: Path) -> Row:
+def checksum_vmlinux(subject: Subject) -> Iterator[Row]:
     """Write the checksum file of a copy of vmlinux.o."""
-    ours, theirs = [], []
-    copy = scratch / "vmlinux.o"
-    for _ in range(runs):
-        shutil.copyfile(tree / "vmlinux.o", copy)
+    what, memory = "checksums of vmlinux.o, CPU to objtool's", "  its memory"
+    if not (subject.tree / "vmlinux.o").exists():
+        yield Row(what, None, 0.5, detail="TREE has no vmlinux.o")
+        yield Row(memory, None, 150, "MB")
+        return
+    copy = subject.scratch / "vmlinux.o"
+    shutil.copyfile(subject.tree / "vmlinux.o", copy)
+    ours, theirs, failure = [], [], ""
+    for _ in range(subject.runs):
+        Path(sum_path(str(copy))).unlink(missing_ok=True)
         ours.append(run([*KLP, "checksum", "--jobs", "1", str(copy)]))
-        if objtool:
-            theirs.append(run([objtool, "klp", "checksum", "--link", str(copy)], expected=(0, 1)))
-    size = (tree / "vmlinux.o").stat().st_size / 1e6
-    return Row(f"vmlinux.o, {size:.0f} MB", median(ours), 0.8, 250, median(theirs) if theirs else None)
+        if subject.objtool and not failure:
+            cost, failure = subject.objtool.call(copy)
+            theirs.append(cost)
+    cost = best(ours)
+    detail = f"{copy.stat().st_size / 1e6:.0f} MB: ours {cost.cpu:.2f} s ({spread([c.cpu for c in ours])})"
+    if failure or not theirs:
+        why = f"objtool fails on it, {failure}" if failure else subject.no_objtool
+        yield Row(what, None, 0.5, detail=f"{detail}\n{why}")
+    else:
+        peer = best(theirs)
+        detail += f", objtool's {peer.cpu:.2f} s ({spread([c.cpu for c in theirs])}), {peer.peak:.0f} MB"
+        yield Row(what, cost.cpu / peer.cpu, 0.5, detail=detail)
+    yield Row(memory, cost.peak, 150, "MB")
 
 
-def print_table(rows: list[Row]) -> None:
-    """Print costs and their ratios to bound and peer."""
-    head = f"{'what':<34}{'CPU s':>8}{'wall s':>8}{'MiB':>7}{'most':>7}{'bound':>8}{'of it':>7}"
-    print(f"{head}{'peer CPU':>10}{'ratio':>7}")
-    for row in rows:
-        cost = row.cost
-        line = f"{row.what:<34}{cost.cpu:>8.2f}{cost.wall:>8.2f}{cost.peak:>7.0f}"
-        line += f"{row.memory / 1.048576:>7.0f}" if row.memory else f"{'':>7}"
-        taken = cost.wall if row.is_wall else cost.cpu
-        line += f"{row.bound:>8.2f}{taken / row.bound:>7.2f}" if row.bound else f"{'':>15}"
-        if row.peer:
-            line += f"{row.peer.cpu:>10.2f}{cost.cpu / row.peer.cpu:>7.2f}"
-        print(line)
+def summary_of(command: Sequence[str]) -> dict[str, int]:
+    """Return how many changes of each kind a comparison tells as JSON; raises FailedError."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise FailedError(f"{' '.join(command)}: exit status {done.returncode}: {done.stderr.strip()}")
+    summary: dict[str, int] = json.loads(done.stdout)["summary"]
+    return summary
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def diff(comparison: Comparison, runs: int) -> Row:
+    """Compare, from the start of the process to its end; trees have their checksums, objects need not have."""
+    if comparison.sides is None:
+        return Row(comparison.what, None, comparison.bound, "s", f"give {comparison.option}")
+    sides = list(map(str, comparison.sides))
+    for side in comparison.sides:
+        if side.is_dir():
+            run([*KLP, "checksum", str(side)])
+    summary = summary_of([*KLP, "diff", "--json", *sides])
+    costs = [run([*KLP, "diff", *sides], expected=(0, 1)) for _ in range(runs)]
+    cost = best(costs)
+    told = ("changed", "added", "removed", "moved", "line_only", "line_only_proved")
+    detail = ", ".join(f"{summary[kind]} {kind}" for kind in told if summary[kind])
+    detail += f"; {spread([c.wall for c in costs])}; CPU {cost.cpu:.2f} s, {cost.peak:.0f} MB"
+    return Row(comparison.what, cost.wall, comparison.bound, "s", detail)
+
+
+def diff_release(other: Path, subject: Subject) -> Iterator[Row]:
+    """Compare with a release in which much differs, as JSON."""
+    run([*KLP, "checksum", str(other)])
+    command = [*KLP, "diff", "--json", str(other), str(subject.tree)]
+    counts = summary_of(command)
+    changes = sum(counts[kind] for kind in ("changed", "added", "removed", "moved", "line_only"))
+    memory = run_together(command, expected=(0, 1)).peak
+    walls = [run(command, expected=(0, 1)).wall for _ in range(subject.runs)]
+    yield Row(f"diff with {changes} changes, JSON", min(walls), 10, "s", spread(walls))
+    yield Row("  its memory, all processes", memory, 500, "MB")
+
+
+def incremental(subject: Subject) -> Row:
+    """Run what make runs at the end of a build in which one object was compiled: one of middling size."""
+    by_size = sorted(subject.objects, key=lambda name: (subject.tree / name).stat().st_size)
+    name = by_size[len(by_size) // 2]
+    command = [str(PYTHON_OF_MAKE), "-m", "kbuild_klp", "checksum", "--built", str(subject.tree)]
+    walls = []
+    for _ in range(2 * subject.runs):
+        subject.remove_checksums([name])
+        walls.append(run(command, env={"KLP_PYTHON": sys.executable}).wall)
+    detail = f"what make runs at its end, {name} without checksums; {spread(walls)}"
+    return Row("incremental build, one object changed: checksums add", min(walls), 0.3, "s", detail)
+
+
+def nothing_to_do(subject: Subject) -> Row:
+    """Look at a tree that has all its checksums."""
+    costs = [run([*KLP, "checksum", str(subject.tree)]).cpu for _ in range(2 * subject.runs)]
+    return Row("checksums that are up to date, CPU", min(costs), 0.3, "s", spread(costs))
+
+
+def pairing(runs: int) -> Row:
+    """Pair entries of one name and one file: static variables of a macro, of which one came in front."""
+
+    def side(first: int) -> sum_file.SumFile:
+        symbols = (SymbolId(f"__already_done.{number}", "core.c", 1) for number in range(first, first + ENTRIES))
+        entries = (Entry("data", symbol, ".data.once", 1, "0" * 32, "a.b.c.-") for symbol in symbols)
+        return sum_file.load(sum_file.dump("x86_64", 1, map(sum_file.entry_line, entries)), "x")
+
+    old, new = side(0), side(1)
+    found = contested(old, new)
+    taken = least(lambda: correlate(found), runs)
+    reading = least(lambda: contested(old, new), runs)[0]
+    detail = f"none of the same number; {spread(taken)}; before it {reading:.2f} s to find and read them"
+    return Row(f"pairing of {ENTRIES:,} entries of one name, CPU", taken[0], 0.1, "s", detail)
+
+
+def share_of_build(cost: Cost, count: int, seconds: float | None) -> Row:
+    """Hold all checksums against the build of which they are a part."""
+    what = "build with checksums to build without: more CPU"
+    if seconds is None:
+        return Row(what, None, 0.4, "%", "give --build-cpu, the CPU seconds that a full build of TREE takes")
+    detail = f"{cost.cpu:.2f} s for {count} objects, of a build of {seconds:.0f} s"
+    return Row(what, 100 * cost.cpu / seconds, 0.4, "%", detail)
+
+
+def comparisons(arguments: argparse.Namespace, tree: Path) -> Iterator[Comparison]:
+    """Name all comparisons, also those without input."""
+    demo = tree.parent / "demo"
+    against = arguments.against or (demo if demo.is_dir() else None)
+    yield Comparison(
+        "diff of two trees, three functions changed", "--against", 0.4, (tree, against) if against else None
+    )
+    yield Comparison("diff of two ThinLTO trees, two functions changed", "--lto", 1, arguments.lto)
+    what = "diff of two vmlinux.o, some changed, 120 and more with other lines"
+    yield Comparison(what, "--vmlinux", 2, arguments.vmlinux)
+    what = "diff of two trees, 4 changed, 150 and more proved line-only"
+    yield Comparison(what, "--lines", 1, arguments.lines)
+    for sides in arguments.modules or [None]:
+        name = f" ({sides[0].name})" if sides else ""
+        what = f"diff of two modules, some hundred functions changed{name}"
+        yield Comparison(what, "--modules", 1, sides)
+
+
+def measure(arguments: argparse.Namespace, subject: Subject) -> Iterator[Row]:
+    """Measure all rows."""
+    run([*KLP, "checksum", str(subject.tree)])
+    everything, cost, count = checksum_all(subject)
+    yield everything
+    yield from checksum_vmlinux(subject)
+    run([*KLP, "checksum", str(subject.tree)])
+    for comparison in comparisons(arguments, subject.tree):
+        yield diff(comparison, 2 * subject.runs)
+    for other in arguments.release:
+        yield from diff_release(other, subject)
+    yield share_of_build(cost, count, arguments.build_cpu)
+    yield incremental(subject)
+    yield nothing_to_do(subject)
+    yield pairing(subject.runs)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+
+    def pair(option: str, text: str, action: str = "store") -> None:
+        parser.add_argument(option, type=Path, nargs=2, metavar=("OLD", "NEW"), action=action, help=text)
+
     parser.add_argument("tree", type=Path, help="a built tree")
-    parser.add_argument("--against", type=Path, help="another one, to be compared with it")
-    parser.add_argument("--release", type=Path, nargs="+", default=[], help="some of which much differs")
-    parser.add_argument("--objtool", help="objtool of a 7.x kernel, which has `klp checksum`")
-    parser.add_argument("--build-cpu", type=float, help="CPU seconds that a full build of the tree takes")
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
+    parser.add_argument("--objtool", metavar="PATH", help="objtool of a 7.x kernel (default: built from KSRC=)")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another one, three functions patched")
+    pair("--lto", "two ThinLTO trees")
+    pair("--vmlinux", "two vmlinux.o with other line numbers")
+    pair("--lines", "two trees with other line numbers")
+    pair("--modules", "two releases of a module; may be repeated", "append")
+    parser.add_argument("--release", type=Path, nargs="+", default=[], help="trees of which much differs from TREE")
+    parser.add_argument("--build-cpu", type=float, metavar="SECONDS", help="CPU that a full build of TREE takes")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="repetitions; of short commands twice as many")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    arguments = parse(words)
     tree = BuildTree.open(arguments.tree)
     objects = list(dict.fromkeys(name for unit in tree.units() for name in unit.objects))
-    rows = []
+    objtool, reason = None, ""
+    try:
+        objtool = find_objtool(arguments.objtool)
+    except NoPeerError as error:
+        reason = str(error)
+        if arguments.objtool or os.environ.get("KSRC"):
+            sys.exit(f"speed.py: {reason}")
+    print(about_python())
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; {tree.root}")
+    print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        scratch = Path(directory)
-        everything = checksum_all(tree.root, arguments.runs, arguments.objtool, objects, scratch)
-        rows.append(everything)
-        if (tree.root / "vmlinux.o").exists():
-            rows.append(checksum_vmlinux(tree.root, arguments.runs, arguments.objtool, scratch))
-    idle = [run([*KLP, "checksum", str(tree.root)]) for _ in range(arguments.runs)]
-    rows.append(Row("nothing to do", median(idle), 0.3))
-    if arguments.against:
-        run([*KLP, "checksum", str(arguments.against)])
-        command = [*KLP, "diff", str(arguments.against), str(tree.root)]
-        costs = [run(command, expected=(0, 1)) for _ in range(arguments.runs)]
-        rows.append(Row("diff of two trees, with reasons", median(costs), 0.5))
-    for other in arguments.release:
-        run([*KLP, "checksum", str(other)])
-        command = [*KLP, "diff", "--json", str(other), str(tree.root)]
-        memory = run_together(command, expected=(0, 1)).peak
-        cost = replace(median([run(command, expected=(0, 1)) for _ in range(arguments.runs)]), peak=memory)
-        rows.append(Row(f"diff with {changes_of(command)} changes, JSON", cost, 10, 500, is_wall=True))
-    print_table(rows)
-    if arguments.build_cpu:
-        share = 100 * everything.cost.cpu / arguments.build_cpu
-        print(f"all checksums are {share:.2f} % of the CPU time of a full build (bound: 1 %)")
+        subject = Subject(tree.root, objects, arguments.runs, Path(directory), objtool, reason)
+        try:
+            for row in measure(arguments, subject):
+                print(lines_of(row), flush=True)
+        except FailedError as error:
+            sys.exit(f"speed.py: {error}")
 
 
 if __name__ == "__main__":
