@@ -32,11 +32,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from costs import HEAD, Cost, FailedError, Row, best, lines_of, run, run_together, spread
-from peer import NoPeerError, Objtool, find_objtool, name_failures, without_starts
+from peer import NoPeerError, Objtool, find_objtool, name_failures, share_of_starts
 
 from kbuild_klp.changes.contested import contested
 from kbuild_klp.changes.pairing import correlate
@@ -61,12 +60,6 @@ class Subject:
     scratch: Path
     objtool: Objtool | None
     no_objtool: str  # why there is none
-
-    @cached_property
-    def start_cost(self) -> float:
-        """What one start of objtool costs, in seconds of CPU."""
-        assert self.objtool is not None
-        return self.objtool.start_cost(self.scratch, self.runs)
 
     def remove_checksums(self, objects: Sequence[str]) -> None:
         """Make the tree one that was built without checksums: replacing a file costs more than making one."""
@@ -126,7 +119,7 @@ def checksum_all(subject: Subject) -> tuple[Row, Cost, int]:
     objtool, tree = subject.objtool, subject.tree
     objects = subject.objects
     failures: dict[str, str] = {}
-    ours, theirs = [], []
+    ours, theirs, starts = [], [], []
     for number in range(subject.runs):
         if objtool:
             calls = objtool.call_each(tree, objects)
@@ -135,6 +128,7 @@ def checksum_all(subject: Subject) -> tuple[Row, Cost, int]:
             failures |= calls.failures
             objects = [name for name in objects if name not in failures]
             theirs.append(calls.cost)
+            starts.append(objtool.start_cost(subject.scratch))
         subject.remove_checksums(objects)
         ours.append(run([*KLP, "checksum", "--jobs", "1", str(tree)]))
     cost = best(ours)
@@ -144,7 +138,7 @@ def checksum_all(subject: Subject) -> tuple[Row, Cost, int]:
         return Row(what, None, 0.2, detail=f"{detail}\n{subject.no_objtool}"), cost, len(objects)
     peer = best(theirs)
     detail += f"\nobjtool's {peer.cpu:.2f} s in a process an object ({spread([c.cpu for c in theirs])}), "
-    detail += f"and it writes nothing\n{without_starts(cost.cpu, theirs, len(objects), subject.start_cost)}"
+    detail += f"and it writes nothing\n{share_of_starts(peer.cpu, min(starts), len(objects))}"
     detail += f"\n{name_failures(failures)}"
     return Row(what, cost.cpu / peer.cpu, 0.2, detail=detail), cost, len(objects)
 

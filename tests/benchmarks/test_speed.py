@@ -90,7 +90,7 @@ def test_the_whole_table_of_a_tiny_tree(tmp_path: Path, objtool: Path) -> None:
     rows = _rows(output)
     objects = rows["checksums of 2 objects, CPU to objtool's"]
     assert "left out of both: 1 on which objtool fails, the first drivers/shared.o, exit status 255" in objects
-    assert "are 2 starts of" in objects
+    assert "are 2 process starts of" in objects
     assert "not measured" not in rows["checksums of vmlinux.o, CPU to objtool's"]
     assert "\n    1 changed; " in rows["diff of two trees, three functions changed"]
     unmeasured = [row.splitlines()[-1].strip() for row in rows.values() if "not measured" in row]
