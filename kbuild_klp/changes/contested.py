@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.checksum.entry import KIND_SECTION, Entry
 from kbuild_klp.checksum.sum_file import SumFile
 from kbuild_klp.elf.symbol_names import canonical_name, maybe_numbered
 
 # What may refer to something else by the same name, or go by another name, or is one of several in its source.
 _SPEAKS = re.compile(r"\t(?:uses|aliases|copy)=")
+_SECTION = f"{KIND_SECTION}\t"
 _HOME = re.compile(r"\tfile=([^\t\n]*)(?:\tsource=(\d+))?")
 
 
@@ -37,7 +38,8 @@ class Contested(NamedTuple):
 def contested(old: SumFile, new: SumFile) -> Contested:
     """Leave out the entries of two files that are a pair whatever becomes of the others."""
     both = {*old.lines} & {*new.lines}
-    shared = list(both)
+    # A section is known by its name alone, and is the same if nothing is that it refers to by a name of several.
+    shared = [line for line in both if not line.startswith(_SECTION) or _SPEAKS.search(line)]
     names = [line.split("\t", 2)[1] for line in shared]
     asked = {*maybe_numbered(names), *(at for at, line in enumerate(shared) if _SPEAKS.search(line))}
     sides = [side.parse(line for line in side.lines if line not in both) for side in (old, new)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.checksum.entry import KIND_SECTION, Entry
 from kbuild_klp.object.symbol_id import SymbolId
 
 
@@ -16,7 +16,7 @@ def labels_of(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[Sym
     """
     homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
     for entry in entries:
-        if entry.name in homes:
+        if entry.kind != KIND_SECTION and entry.name in homes:
             homes[entry.name].add((entry.symbol.file, entry.symbol.source))
     labels = {}
     for symbol in symbols:

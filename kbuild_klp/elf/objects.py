@@ -186,8 +186,14 @@ class Objects:
     def contents(self, sections: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the bytes of some sections, without copying them."""
         numbers = self.section_object[sections]
-        rows = zip(numbers.tolist(), (sections - self.first_section[numbers]).tolist(), strict=True)
-        return [self.files[number].section_array(index) for number, index in rows]
+        order = np.argsort(numbers, kind="stable")
+        ends = np.searchsorted(numbers[order], np.arange(len(self.files) + 1))
+        found: list[NDArray[np.uint8]] = []
+        for file, first, low, high in zip(self.files, self.first_section.tolist(), ends, ends[1:], strict=False):
+            found += file.section_arrays(sections[order[low:high]] - first)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return list(map(found.__getitem__, place.tolist()))
 
     def relocations(self, sections: NDArray[np.int64]) -> Relocations:
         """Return the relocations that apply to ``sections``, in the order of these."""

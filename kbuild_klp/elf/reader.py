@@ -204,21 +204,33 @@ class ObjectFile:
 
     def section_array(self, index: int) -> NDArray[np.uint8]:
         """Return the content of one section without copying it (read-only)."""
-        header = self.sections[index]
-        if header["type"] == elf.SHT_NOBITS:
-            return np.empty(0, np.uint8)
-        start, size = int(header["offset"]), int(header["size"])
-        if start + size > self.size:
+        [content] = self.section_arrays(np.array([index]))
+        return content
+
+    def section_arrays(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the contents of some sections: there may be one for each function."""
+        headers = self.sections[indices]
+        start, size = headers["offset"], np.where(headers["type"] == elf.SHT_NOBITS, 0, headers["size"])
+        is_lost = (size > self.size) | (start > self.size - np.minimum(size, self.size)) & (size > 0)
+        if is_lost.any():
+            lost = int(is_lost.nonzero()[0][0])
+            end = int(start[lost]) + int(size[lost])
             raise self.error(
-                f"ends at {start + size:#x}, the file at {self.size:#x}",
-                place=f"section {self.section_names[index]}",
+                f"ends at {end:#x}, the file at {self.size:#x}",
+                place=f"section {self.section_names[int(indices[lost])]}",
             )
-        self._read_ahead(start, size)
-        return np.frombuffer(self._data, np.uint8, size, start)
+        ranges = [
+            (low, low + length) if length else (0, 0) for low, length in zip(start.tolist(), size.tolist(), strict=True)
+        ]
+        for low, high in ranges:
+            if high - low >= _WORTH_MAPPING:
+                self._read_ahead(low, high - low)
+        data = np.frombuffer(self._data, np.uint8)
+        return [data[low:high] for low, high in ranges]
 
     def _read_ahead(self, start: int, size: int) -> None:
         """Have the pages of a large piece of a mapped file put in their places at once, not at a fault each."""
-        if size >= _WORTH_MAPPING and isinstance(self._data, mmap.mmap):
+        if isinstance(self._data, mmap.mmap):
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             with suppress(OSError):  # before Linux 5.14
                 self._data.madvise(_MADV_POPULATE_READ, first, start + size - first)

@@ -10,6 +10,7 @@ tell equals apart by other means (kbuild_klp.canonical: by the order in which th
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 
@@ -89,6 +90,7 @@ def canonical_section(name: str) -> str:
 _ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.[^.].*)?")
 
 
+@cache
 def memory_of(section: str) -> str:
     """Return into which memory a section's content goes: empty for .rodata, .data for .data.foo, else its name.
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import enum
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,15 @@ class SpecialTable:
         self.version = version
         self._rows = rows
         self._by_name: dict[str, tuple[SpecialSection, ...]] = {}
+        # Most names are in no row, and there may be one for each function.
+        self._is_listed = re.compile("|".join(translate(row.name) for row in rows)).match
 
     def rows(self, section_name: str) -> tuple[SpecialSection, ...]:
         """Return the rows for a section name, in the order in which they are to be tried."""
         found = self._by_name.get(section_name)
         if found is None:
-            found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name))
+            is_listed = self._is_listed(section_name)
+            found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name)) if is_listed else ()
             self._by_name[section_name] = found
         return found
 
