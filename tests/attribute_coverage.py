@@ -223,18 +223,6 @@ class Attributes:
         else:
             self._excuse(Row.PLACE, "symbol value")
 
-    def _users_of(self, section: int) -> frozenset[str]:
-        """Return who refers to a section; for data without an entry, who refers to that."""
-        found, waiting = set[str](), [section]
-        seen = {section}
-        while waiting:
-            users = self.reading.section_users[waiting.pop()]
-            found |= users
-            homes = {s.section for s in self.reading.symbols if s.name in users - self.named}
-            waiting += homes - seen
-            seen |= homes
-        return frozenset(found)
-
     # -- sections -------------------------------------------------------------------------------------------------
 
     def _of_sections(self) -> Iterator[Attribute]:

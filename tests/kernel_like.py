@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class Special:
     more: str = ""
     head: str = ""
 
-
-ONE_OF_EACH = {field.name for field in fields(Special)}
 
 _FUNCTION = """
     .globl {name}

@@ -27,7 +27,7 @@ class SeenFunction:
 class SeenObject:
     """What was seen of one object that differs, and its ``changes``.
 
-    ``name`` is its place in the tree, ``functions`` is by the index of the change. ``users`` says who in the old object
+    ``name`` is its place in the tree; ``functions`` is by the index of the change. ``users`` says who in the old object
     refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
     new object mentions any more. ``time`` is that of the old object (ns, 0: there is none).
     """

@@ -96,10 +96,6 @@ class Image:
         names = ((symbol, canonical_name(self.objects.symbol_name(symbol))) for symbol in found)
         return {symbol: name.text for symbol, name in names if name.numbered}
 
-    def section_at(self, address: int) -> int:
-        """Return the section in which a linear address lies (one past its end included)."""
-        return int(self.order[np.searchsorted(self.starts, address, "right") - 1])
-
     @cached_property
     def end(self) -> Numbers:
         """The linear address one past the end of each section, as ``base``."""

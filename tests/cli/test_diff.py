@@ -328,10 +328,6 @@ def _fifo(root: Path) -> Path:
     return root / "fifo"
 
 
-def _part(root: Path) -> Path:
-    return root / "old/drivers"
-
-
 @pytest.mark.parametrize(
     ("make", "says", "hint"),
     [

@@ -13,7 +13,6 @@ import pytest
 from kbuild_klp.kernel.tree import BuildTree
 
 ELF = b"\x7fELF"
-BITCODE = b"BC\xc0\xde"
 
 
 class FakeTree:
