@@ -144,20 +144,10 @@ class BuildTree:
         return next((directory for symbol, _, directory in _ARCHITECTURES if self.setting(symbol) == "y"), "unknown")
 
     @property
-    def is_lto(self) -> bool:
-        """Whether the configuration asks for Clang's LTO. ``units`` looks at the objects instead."""
-        return self.setting("LTO_CLANG") == "y"
-
-    @property
     def release(self) -> str | None:
         """The kernel release (``uname -r``) that was built, None if not recorded."""
         text = read_text(f"{self.kernel}/include/config/kernel.release") if self.kernel else None
         return text.strip() if text else None
-
-    @property
-    def is_linked(self) -> bool:
-        """Whether vmlinux was linked here, so that ``units`` lists all of it."""
-        return any(os.path.exists(f"{self.root}/{name}") for name in ("vmlinux.o", "vmlinux"))  # noqa: PTH110
 
     def units(self) -> list[LinkUnit]:
         """Every link unit that was built, vmlinux first; none for a tree in which nothing was.

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -46,13 +46,6 @@ _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(define|if|ifdef|ifndef|elif|else|endif)
 _DEFINITION = re.compile(r"\s*([A-Za-z_]\w*)(\([^)]*\))?")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _PASTE = re.compile(r"\w+(?:\s*##\s*\w+)+")
-
-
-def line_macros(
-    paths: Iterable[str | os.PathLike[str]], configuration: Mapping[str, str] | None = None
-) -> frozenset[str]:
-    """The macros that can expand to ``__LINE__`` in one object: see ``MacroIndex`` for many."""
-    return MacroIndex(configuration).line_macros(paths)
 
 
 class MacroIndex:
@@ -128,24 +121,14 @@ class MacroIndex:
                     pending.append(user)
 
 
-def line_can_expand(text_lines: Sequence[str], line_number: int, macros: frozenset[str]) -> bool:
-    """Whether the compiler can take ``line_number`` (from 1) for a ``__LINE__`` in this text.
-
-    It can where a word of ``macros`` stands, where the parenthesis closes that opened behind such a word, and where
-    an invocation begins or ends that has such a word among its arguments. Contents in comments, strings and
-    preprocessor directives do not count.
-    """
-    return line_number in line_sites("\n".join(text_lines), macros)
-
-
-def expanding_lines(text: str, macros: frozenset[str]) -> frozenset[int]:
-    """All line numbers of ``text`` for which ``line_can_expand`` holds."""
-    return frozenset(line_sites(text, macros))
-
-
 @lru_cache(maxsize=64)
 def line_sites(text: str, macros: frozenset[str]) -> Mapping[int, int]:
-    """Return how many words of ``text`` can expand to each line number, for all numbers to which one can."""
+    """Return how many words of ``text`` can expand to each line number, for all numbers to which one can.
+
+    To a line where a word of ``macros`` stands, where the parenthesis closes that opened behind such a word, and where
+    an invocation begins or ends that has such a word among its arguments. Words in comments, strings and preprocessor
+    directives do not count.
+    """
     bare = _ANY_DIRECTIVE.sub(_blank, _without_noise(text))
     # For each word the lines that it may expand to; with each open parenthesis the words that stand in it.
     words: list[set[int]] = []

@@ -12,7 +12,7 @@ from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.settings import Settings, compare_settings
 from kbuild_klp.kernel.sources import SourceFiles, configuration_symbols
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.source.macros import MacroIndex, expanding_lines
+from kbuild_klp.source.macros import MacroIndex, line_sites
 
 
 def test_vmlinux_as_ar_lists_it(real_tree: BuildTree) -> None:
@@ -92,6 +92,6 @@ def test_sources_are_found(real_tree: BuildTree) -> None:
     assert not {"if", "sizeof", "list_for_each_entry", "READ_ONCE"} & macros
     text = Path(files.files[files.main]).read_text()
     lines = text.split("\n")
-    found = expanding_lines(text, macros)
+    found = line_sites(text, macros).keys()
     assert {number for number, line in enumerate(lines, 1) if "\tBUG_ON(" in line} <= found
     assert len(found) < len(lines) / 20

@@ -55,7 +55,6 @@ WHOLE = {
 def test_linked_tree(tree: FakeTree) -> None:
     linked(tree)
     assert tree.units() == WHOLE
-    assert tree.open().is_linked
 
 
 def test_units_are_records(tree: FakeTree) -> None:
@@ -113,7 +112,6 @@ def test_interrupted_before_anything_was_linked(tree: FakeTree) -> None:
     assert {name: sorted(objects) for name, objects in found.items()} == {
         name: sorted(objects) for name, objects in WHOLE.items()
     }
-    assert not tree.open().is_linked
 
 
 def test_nothing_built_yet(tree: FakeTree) -> None:
@@ -164,7 +162,6 @@ def test_kernel_with_a_saved_link_of_archives(tree: FakeTree) -> None:
 def test_link_time_optimisation(fake_tree: Callable[..., FakeTree], magic: bytes) -> None:
     tree = fake_tree(configuration="CONFIG_X86_64=y\nCONFIG_LTO_CLANG=y\n")
     linked(tree)
-    assert tree.open().is_lto
     # Assembly comes first and stays ELF.
     tree.objects("init/version.o", "fs/open.o", "fs/ext4/inode.o", magic=magic)
     assert tree.units() == {"vmlinux": ["vmlinux.o"], "ext4": ["fs/ext4/ext4.o"], "crc16": ["lib/crc16.o"]}
@@ -280,7 +277,6 @@ def test_settings_and_release(fake_tree: Callable[..., FakeTree]) -> None:
     assert tree.open().release == "6.12.1-x"
     assert tree.open().setting("TEXT") == '"a=b"'
     assert tree.open().setting("TEX") is None
-    assert not tree.open().is_lto
 
 
 class TestExternalModules:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild_klp.source.macros import MacroIndex, _Condition, expanding_lines, line_can_expand, line_macros
+from kbuild_klp.source.macros import MacroIndex, _Condition, line_sites
 
 HEADER = r"""
 #define WARN_FLAGS(f) asm volatile("# line %c0" : : "i" (__LINE__), "i" (f))
@@ -76,7 +76,7 @@ const char *text = "WARN_ON(a) __LINE__" QUOTED;
 def test_closure(tmp_path: Path) -> None:
     header = tmp_path / "bug.h"
     header.write_text(HEADER)
-    assert line_macros([header, tmp_path / "missing.h"]) == {
+    assert MacroIndex().line_macros([header, tmp_path / "missing.h"]) == {
         "__LINE__",
         "WARN_FLAGS",
         "WARN_ON",
@@ -94,7 +94,7 @@ def test_closure_through_several_files_in_any_order(tmp_path: Path) -> None:
     index = MacroIndex()
     assert index.line_macros(files) == {"__LINE__", "TOP", "MIDDLE", "BOTTOM"}
     assert index.line_macros(files[:2]) == {"__LINE__"}
-    assert index.line_macros(files[::-1]) == line_macros(files[::-1]) == index.line_macros(files)
+    assert index.line_macros(files[::-1]) == MacroIndex().line_macros(files[::-1]) == index.line_macros(files)
 
 
 def test_configuration_leaves_branches_out(tmp_path: Path) -> None:
@@ -121,9 +121,10 @@ def test_configuration_leaves_branches_out(tmp_path: Path) -> None:
 """
     )
     every = {"if", "smp", "up", "tri", "not_smp", "hz", "__LINE__"}
-    assert line_macros([file]) == every
-    assert line_macros([file], {"SMP": "y", "TRI": "m", "HZ": "250"}) == every - {"if", "not_smp"}
-    assert line_macros([file], {}) == {"up", "not_smp", "hz", "__LINE__"}
+    assert MacroIndex().line_macros([file]) == every
+    configured = MacroIndex({"SMP": "y", "TRI": "m", "HZ": "250"})
+    assert configured.line_macros([file]) == every - {"if", "not_smp"}
+    assert MacroIndex({}).line_macros([file]) == {"up", "not_smp", "hz", "__LINE__"}
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,16 @@ def test_line_taken_by_the_compiler_is_one_we_expect(tmp_path: Path, compiler: s
         text=True,
     ).stdout
     taken = {int(line) for line in re.findall(r"# line \$?(\d+)", assembly)}
-    macros = line_macros([tmp_path / "bug.h", tmp_path / "a.c"])
-    lines = (tmp_path / "a.c").read_text().split("\n")
+    macros = MacroIndex().line_macros([tmp_path / "bug.h", tmp_path / "a.c"])
+    text = (tmp_path / "a.c").read_text()
+    lines = text.split("\n")
     assert len(taken) >= 9
-    assert {line for line in taken if not line_can_expand(lines, line, macros)} == set()
+    sites = line_sites(text, macros).keys()
+    assert taken <= sites
     # And else only where an invocation begins or ends: not the lines with nothing but arguments.
     silent = {9, 13, 15, 20, 31, 37}
     assert all(re.fullmatch(r"\s*(a,?|later)", lines[line - 1]) for line in silent)
-    assert expanding_lines("\n".join(lines), macros) == set(range(7, 40)) - silent
+    assert sites == set(range(7, 40)) - silent
 
 
 def test_what_does_not_count() -> None:
@@ -189,5 +192,4 @@ def test_what_does_not_count() -> None:
         "WARN_ONCE(x);",
         "c = '\"'; WARN_ON(x); /* \" */",
     ]
-    assert [line for line in range(9) if line_can_expand(text, line, macros)] == [7]
-    assert not line_can_expand(text, -1, macros)
+    assert line_sites("\n".join(text), macros) == {7: 1}
