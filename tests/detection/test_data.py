@@ -363,6 +363,15 @@ def test_order_in_an_array_made_by_the_linker_is_found(gcc: Compiler) -> None:
     assert answer == {("__param_like", "section", "changed")}
 
 
+def test_build_id_of_the_vdso_means_nothing(cc: Compiler) -> None:
+    """It is a digest of debug information too; all other bytes of its image in the kernel count."""
+    image = "const unsigned char raw_data[] = {{ 127, 4, 0, 0, 0, 20, 0, 0, 0, {}, 0, 0, 0, 'G', 'N', 'U', 0, {} }};"
+    old = image.format(3, "1, " * 20 + "5")
+    assert cc.diff(old, image.format(3, "2, " * 20 + "5")) == set()
+    assert cc.diff(old, image.format(3, "1, " * 20 + "6")) == data_changed("raw_data")
+    assert cc.diff(image.format(4, "1, " * 20), image.format(4, "2, " * 20)) == data_changed("raw_data")
+
+
 # -- relocations ------------------------------------------------------------------------------------------------------
 
 
