@@ -78,11 +78,6 @@ class FileChange:
     new: str | None
 
 
-def changed_files(old: SourceFiles, new: SourceFiles) -> list[FileChange]:
-    """The files that differ between two objects: see ``FileComparison`` for many."""
-    return FileComparison().changed_files(old, new)
-
-
 class FileComparison:
     """Compares files, each pair once; objects of one build share a thousand headers.
 
@@ -118,7 +113,7 @@ class FileComparison:
 
 
 def configuration_symbols(tree: BuildTree) -> dict[str, str]:
-    """What ``line_macros`` takes: the symbols (without ``CONFIG_``) set in a tree's configuration."""
+    """What a MacroIndex takes: the symbols (without ``CONFIG_``) set in a tree's configuration."""
     text = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
     pairs = (line[7:].partition("=") for line in text.split("\n") if line.startswith("CONFIG_"))
     return {name: value for name, equals, value in pairs if equals}

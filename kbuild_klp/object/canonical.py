@@ -54,11 +54,6 @@ class Canonical:
         """The ELF files."""
         return self.image.objects
 
-    @property
-    def warnings(self) -> list[str]:
-        """What was not understood, one line each."""
-        return [text for _, text in self.image.warnings]
-
     @cached_property
     def first_reference(self) -> NDArray[np.int64]:
         """Index of the first reference of each part; that of part i + 1 ends part i (one element more than parts)."""

@@ -25,9 +25,6 @@ from kbuild_klp.object.symbol_id import SymbolId
 if TYPE_CHECKING:
     from kbuild_klp.object.code import PartCode
 
-_MOST_TEXT = 40
-_MOST_CONSTANT = 16
-
 
 class Reference(NamedTuple):
     """A reference of a part.

@@ -10,20 +10,18 @@ compiled is the same.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 
-from kbuild_klp.source.matching import Run, common_runs
+from kbuild_klp.source.matching import common_runs
 
 
 class LineMap:
     """The line map from an old text to a new one. Line numbers count from 1, as the compiler's do."""
 
-    def __init__(self, old: str | bytes, new: str | bytes) -> None:
+    def __init__(self, old: str, new: str) -> None:
         # Not splitlines(): a form feed ends no line for the compiler.
-        before: Sequence[str | bytes] = old.split("\n") if isinstance(old, str) else old.split(b"\n")
-        after: Sequence[str | bytes] = new.split("\n") if isinstance(new, str) else new.split(b"\n")
+        before = old.split("\n")
         self._length = len(before)
-        self._runs = common_runs(before, after)
+        self._runs = common_runs(before, new.split("\n"))
         self._starts = [run[0] for run in self._runs]
 
     def map(self, old_line: int) -> int | None:
@@ -34,8 +32,3 @@ class LineMap:
         start, target, length = self._runs[place]
         offset = old_line - 1 - start
         return target + offset + 1 if offset < length else None
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """The runs of identical lines, counted from 0, in order."""
-        return tuple(self._runs)

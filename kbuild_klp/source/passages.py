@@ -207,9 +207,6 @@ class TextChange:
     added: tuple[Passage, ...]
     reordered: bool
 
-    def __bool__(self) -> bool:
-        return bool(self.removed or self.added or self.reordered)
-
 
 def text_change(old: list[Passage], new: list[Passage]) -> TextChange:
     """Compare the pieces of two versions of a file. Moving a function past another one changes neither."""

@@ -11,7 +11,6 @@ from kbuild_klp.kernel.sources import (
     FileChange,
     FileComparison,
     SourceFiles,
-    changed_files,
     configuration_symbols,
 )
 from kbuild_klp.kernel.tree import BuildTree
@@ -132,7 +131,7 @@ def test_changed_files(separate: Separate) -> None:
     def changes() -> list[FileChange]:
         after = SourceFiles.of(new.open(), "kernel/fork.o")
         assert after is not None
-        return changed_files(before, after)
+        return FileComparison().changed_files(before, after)
 
     assert changes() == []
     (new_source / "kernel/fork.c").write_text("int Fork;\n")

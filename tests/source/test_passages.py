@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbuild_klp.source.file_pair import FilePair
-from kbuild_klp.source.passages import integers, is_only_comment, passages, text_change, tokens
+from kbuild_klp.source.passages import TextChange, integers, is_only_comment, passages, text_change, tokens
 
 TEXT = r"""
 #include <linux/slab.h>	/* for kmalloc */
@@ -133,7 +133,7 @@ def test_piece_that_changed(before: str, after: str, names: set[str]) -> None:
 
 def test_comments_and_the_order_of_functions_change_no_piece() -> None:
     a, b = "int a(void) { return 1; }\n", "int b(void) { return 2; }\n"
-    assert not text_change(passages(a + b), passages(b + "/* moved */\n" + a))
+    assert text_change(passages(a + b), passages(b + "/* moved */\n" + a)) == TextChange((), (), False)
     define, undef = "#define X 1\n", "#undef X\n"
     assert text_change(passages(define + undef), passages(undef + define)).reordered
 
@@ -144,7 +144,7 @@ def test_comments_and_the_order_of_functions_change_no_piece() -> None:
 def test_broken_text_is_cut_somehow(text: str) -> None:
     found = passages(text)
     assert tokens(text) == tokens(text)
-    assert not text_change(found, passages(text))
+    assert text_change(found, passages(text)) == TextChange((), (), False)
 
 
 def test_is_only_comment() -> None:
