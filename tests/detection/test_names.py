@@ -245,6 +245,16 @@ def test_alias_that_comes_or_goes_is_found(cc: Compiler) -> None:
     assert cc.diff(source + alias, source + alias.replace("alias(", "weak, alias(")) == changed("f")
 
 
+def test_alias_of_a_numbered_constant_changes_with_its_content(gcc: Compiler) -> None:
+    source = (
+        '.globl f\n.type f, @function\nf: mov table.0(%rip), %rax\nret\n.size f, . - f\n.section .rodata, "a"\n'
+        ".type table.0, @object\n.size table.0, 8\n.type window, @object\n.size window, {}\n"
+        "table.0: window: .quad {}\n"
+    )
+    assert gcc.diff_assembly(source.format(8, 1), source.format(8, 2)) == changed("f") | data_changed("window")
+    assert gcc.diff_assembly(source.format(8, 1), source.format(4, 1)) == data_changed("window")
+
+
 def test_alias_changes_nothing_for_who_refers_to_the_function(cc: Compiler) -> None:
     source = "int f(int x) {{ return x * 3; }} {} int (*user)(int) = f;"
     alias = 'int h(int x) __attribute__((alias("f")));'
