@@ -289,6 +289,12 @@ def test_everything_else_of_a_dynamic_debug_descriptor_is_not(gcc: Compiler, fie
     assert gcc.diff(DYNDBG.format("", "text", 40, 1, 2), DYNDBG.format("", *fields)) == changed("f")
 
 
+def test_descriptor_comes_and_goes_with_the_function_that_has_it(gcc: Compiler) -> None:
+    old = DYNDBG.format("", "text", 40, 1, 2)
+    more = old[old.index("int g(") :].replace("int g(", "int h(").replace('"g"', '"h"')
+    assert gcc.diff(old, old + more) == {("h", "function", "added")}
+
+
 # -- named data -------------------------------------------------------------------------------------------------------
 
 NAMED = """
