@@ -52,7 +52,8 @@ def klp(*arguments: str | Path, cwd: Path | None = None, timeout: float = 60, **
 
 def clean_environment() -> dict[str, str]:
     """The environment without what make or a user's settings put there, and without a pager, which waits for a key."""
-    drop = ("MAKEFLAGS", "MFLAGS", "NO_COLOR", "KLP_DEBUG", "COLUMNS", "LINES", "PAGER", "LESS")
+    # Without a buffer there is nothing to be written at exit that could fail once more.
+    drop = ("MAKEFLAGS", "MFLAGS", "NO_COLOR", "KLP_DEBUG", "COLUMNS", "LINES", "PAGER", "LESS", "PYTHONUNBUFFERED")
     return {**{name: value for name, value in os.environ.items() if name not in drop}, "KLP_PAGER": "cat"}
 
 
