@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kbuild_klp.builds import archive, kept
+from kbuild_klp.builds.built_tree import TreeBuild
 from kbuild_klp.builds.kept import KeptBase, KeptBuild
 from kbuild_klp.errors import BadSumFileError, BadTreeError
 from kbuild_klp.kernel.settings import Settings
@@ -67,6 +68,15 @@ def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree) -> None:
     build = KeptBuild(tree.root)
     assert build.names == set(OBJECTS)
     assert build.object_file("fs/open.o") == kept.object_file("fs/open.o")
+    sources = build.sources("fs/open.o", TreeBuild(str(tree.root)))
+    assert sources is None, "the other side's were edited after it was compiled"
+    (tree.root / "fs/open.o").write_text("compiled again")
+    sources = build.sources("fs/open.o", TreeBuild(str(tree.root)))
+    assert sources is not None
+    assert {name: Path(path).read_text() for name, path in sources.files.items()} == {
+        "fs/open.c": "int open;\n",
+        "include/shared.h": "extern int shared;\n",
+    }
 
 
 def test_equal_files_are_stored_once(tree: BuildTree) -> None:

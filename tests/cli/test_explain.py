@@ -387,6 +387,14 @@ def test_an_inlined_function_that_is_the_same(inlined: Path) -> None:
         )
 
 
+def test_an_inlined_function_in_one_that_differs_elsewhere(inlined: Path) -> None:
+    _compile(inlined / "elsewhere/a.o", INLINED.replace("other(x) * 4", "other(x) * 8"), "-g")
+    result = _explain(inlined, "other", "old", "elsewhere")
+    says = "other() from a.c:3 has no code of its own; it was inlined, and no instruction of it differs\n"
+    assert result == (0, says, "")
+    assert _explain(inlined, "four", "old", "elsewhere").status == 1
+
+
 def test_reasons_and_the_last_line_name_inlined_functions(inlined: Path) -> None:
     result = klp("explain", "old/a.o", "new/a.o", cwd=inlined)
     assert "    in inlined tiny() from a.c:2\n" in result.out

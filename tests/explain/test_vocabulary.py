@@ -51,6 +51,7 @@ def _special(**change: object) -> Make:
     return lambda gcc: (gcc.assembly(source()), gcc.assembly(with_change(**change)))
 
 
+_UNDEFINED_KEY = with_change(call_key="sck_c")
 _OTHERS = "\n".join(f".globl {name}\n.type {name}, %function\n{name}: ret\n.size {name}, 1" for name in "gh")
 _TABLE = """
     .section .rodata
@@ -197,6 +198,13 @@ CASES = [
     Case(K.EXCEPTION_TABLE, "user", "fixup +0x28", "fixup +0x34", _special(fixup=".Lelsewhere")),
     Case(K.JUMP_LABEL, "user", "key key_a+0x2", "key key_b+0x2", _special(key="key_b")),
     Case(K.STATIC_CALL, "user", "key sck_a", "key sck_b", _special(call_key="sck_b")),
+    Case(
+        K.STATIC_CALL,
+        "user",
+        "key R_X86_64_PC32 undefined sck_c",
+        "key R_X86_64_PC32 undefined weak sck_c",
+        lambda gcc: (gcc.assembly(_UNDEFINED_KEY), gcc.assembly(".weak sck_c\n" + _UNDEFINED_KEY)),
+    ),
     Case(K.BUG, "user", "flags 1", "flags 3", _special(bug_flags=3)),
     Case(K.BUG, "user", 'file "kernel/file.c"', 'file "kernel/other.c"', _special(bug_file=".Lfile2")),
     Case(
