@@ -255,6 +255,16 @@ def test_alias_of_a_numbered_constant_changes_with_its_content(gcc: Compiler) ->
     assert gcc.diff_assembly(source.format(8, 1), source.format(4, 1)) == data_changed("window")
 
 
+def test_one_descriptor_for_two_that_look_alike_is_a_change(gcc: Compiler) -> None:
+    where = '__attribute__((section("__dyndbg"), used, aligned(8))) = { "m", 0, 0, "text" }'
+    source = (
+        "struct _ddebug { const char *modname, *function, *filename, *format; unsigned long line; void *key[2]; };\n"
+        f"int emit(struct _ddebug *); int f(int x) {{ static struct _ddebug a {where}; static struct _ddebug b {where};"
+        " return emit(&a) + emit(&@) * x; }"
+    )
+    assert ("f", "function", "changed") in gcc.diff(source.replace("@", "b"), source.replace("@", "a"))
+
+
 def test_alias_changes_nothing_for_who_refers_to_the_function(cc: Compiler) -> None:
     source = "int f(int x) {{ return x * 3; }} {} int (*user)(int) = f;"
     alias = 'int h(int x) __attribute__((alias("f")));'
