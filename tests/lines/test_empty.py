@@ -57,6 +57,13 @@ def test_a_user_that_may_mean_something_else_now_is_changed(gcc: Pairs, source: 
     assert gcc.diff(_files(SOURCE), _files(source, header)) == {**ADDED, "user": CHANGED}
 
 
+def test_in_another_configuration_a_key_may_be_another_one(gcc: Pairs) -> None:
+    """A key that has bytes with lockdep: what the sources say depends on options that neither file shows."""
+    old, new = gcc.tree(_files(SOURCE)), gcc.tree(_files(BESIDE))
+    new.write("include/config/auto.conf", "CONFIG_X86_64=y\nCONFIG_LOCKDEP=y\n")
+    assert {change.symbol for change in report_of(old, new).objects[0].changes} == {*ADDED, "user"}
+
+
 @pytest.mark.parametrize(("flag", "expected"), [("-fdata-sections", set()), ("-fno-common", {"user"})])
 def test_a_key_with_a_section_of_its_own_is_the_same_key(gcc: Pairs, flag: str, expected: set[str]) -> None:
     """Flags that say where things lie change no meaning; what others do is not known."""
