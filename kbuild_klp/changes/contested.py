@@ -18,8 +18,9 @@ from kbuild_klp.checksum.entry import KIND_SECTION, Entry
 from kbuild_klp.checksum.sum_file import SumFile
 from kbuild_klp.elf.symbol_names import canonical_name, maybe_numbered
 
-# What may refer to something else by the same name, or go by another name, or is one of several in its source.
-_SPEAKS = re.compile(r"\t(?:uses|aliases|copy)=")
+# What may refer to something else by the same name, or go by another name, or is one of several in its source; and what
+# is not written as it is called.
+_SPEAKS = re.compile(r"\t(?:uses|aliases|copy)=|\\")
 _SECTION = f"{KIND_SECTION}\t"
 _HOME = re.compile(r"\tfile=([^\t\n]*)(?:\tsource=(\d+))?")
 

@@ -15,7 +15,7 @@ from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.object.symbol_id import SymbolId
 
-_NAMES = ["run", "help", "count.1", "count.2", "run.isra.0", *"abcdefgh"]
+_NAMES = ["run", "help", "count.1", "count.2", "run.isra.0", "x\\y", *"abcdefg"]
 _SYMBOLS = st.builds(
     SymbolId, st.sampled_from(_NAMES), st.sampled_from(["", "core.c", "core.c"]), st.integers(1, 2), st.just(1)
 ).map(lambda symbol: symbol if symbol.file else symbol._replace(source=1))
