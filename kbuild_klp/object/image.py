@@ -27,7 +27,8 @@ GUARD = 16
 """Bytes between two sections; also what the instruction decoder may look at behind the last one."""
 
 _SIZE_LIMIT = 1 << 40  # a .bss larger than any address space is a broken header
-_NARROW = 1 << 30
+NARROW = 1 << 30
+"""Linear addresses below it are kept in 32 bits, in which there is room for the sum of two."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
         raise objects.section_error(bad, "a section is larger than any address space", "section header table")
     relocations = objects.relocations(order)
     starts = run_starts(sizes + GUARD)
-    is_narrow = starts[-1] < _NARROW and (np.abs(relocations.addend) < _NARROW).all()
-    numbers = np.dtype(np.int32 if is_narrow else np.int64)
+    numbers = np.dtype(np.int32 if starts[-1] < NARROW else np.int64)
     starts, sizes = starts[:-1].astype(numbers), sizes.astype(numbers)
     base = np.full(len(headers), -1, numbers)
     base[order] = starts

@@ -19,7 +19,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Relocations
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.code import decode
-from kbuild_klp.object.image import GUARD, Image
+from kbuild_klp.object.image import GUARD, NARROW, Image
 from kbuild_klp.object.kinds import COUNTED_FROM_PLACE, UNKNOWN_KIND
 from kbuild_klp.object.runs import Numbers
 
@@ -35,7 +35,9 @@ class References:
 
     ``place`` linear address of the field; ``kind`` RelocationType.kind; ``symbol`` the relocation's symbol (0 for a
     branch without relocation); ``addend`` what is added to it, PC bias taken off; ``target`` linear address, or -1
-    when the symbol is not in the image; ``section`` the section of the target, or -1.
+    when the symbol is not in the image; ``section`` the section of the target, or -1. Where addresses have 32 bits,
+    an addend beyond NARROW leads to a ``target`` that is only as far outside of all as it can be: `far_by` says how
+    much is missing.
     """
 
     place: Numbers
@@ -94,11 +96,36 @@ def _code_ranges(image: Image, chunks: Chunks, gaps: Gaps, filler: NDArray[np.bo
     return start[order], end[order]
 
 
-def _in_section(image: Image, shndx: NDArray[np.int64]) -> Numbers:
-    """Return where in its section each symbol lies; a value that is no place in it is as good as its end."""
+def symbol_addresses(image: Image) -> Numbers:
+    """Return the linear address of each symbol, -1 for those that are not in the image.
+
+    A value that is no place in its section is as good as its end.
+    """
+    shndx = image.objects.shndx
+    inner = np.maximum(shndx, 0)
     value = image.objects.symbols["value"].astype(np.int64)
-    size = image.objects.sections["size"][np.maximum(shndx, 0)].astype(np.int64)
-    return np.where(value < 0, size, np.minimum(value, size)).astype(image.base.dtype)
+    size = image.objects.sections["size"][inner].astype(np.int64)
+    offset = np.where(value < 0, size, np.minimum(value, size)).astype(image.base.dtype)
+    base = image.base[inner]
+    return np.where((shndx > 0) & (base >= 0), base + offset, np.array(-1, base.dtype))
+
+
+def _as_addends(image: Image, addends: Numbers) -> Numbers:
+    """Return addends in as many bits as addresses have, unless one of them needs more."""
+    is_narrow = not len(addends) or (-NARROW < addends.min() and addends.max() < NARROW)
+    return addends.astype(image.base.dtype if is_narrow else np.int64)
+
+
+def far_by(image: Image, references: References) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the references whose target in the image is farther away than can be said, and by how much.
+
+    It is what a kernel's early code makes of a physical address: a symbol less __START_KERNEL_map.
+    """
+    addend = references.addend
+    if addend.dtype == image.base.dtype:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    far = ((np.clip(addend, -NARROW, NARROW) != addend) & (references.section >= 0)).nonzero()[0]
+    return far, addend[far] - np.clip(addend[far], -NARROW, NARROW)
 
 
 def _resolved_branches(
@@ -155,21 +182,19 @@ def find_references(
     # By address of a field: how far behind it is what the processor counts from; 0 where there is none.
     distance = np.zeros(len(code), np.uint8)
     distance[fields.offset] = fields.base - fields.offset + _AT_FIELD
-    bias = distance[place[:in_code]].astype(image.base.dtype)
+    bias = distance[place[:in_code]].astype(np.int16)
     has_bias = (bias > 0) & types.pc_relative[types.index[:in_code]]
-    addend = relocations.addend.astype(image.base.dtype)
+    addend = _as_addends(image, relocations.addend)
     addend[:in_code] += (bias - _AT_FIELD) * has_bias
     distance[place[:in_code]] = 0
     free = distance[fields.offset].nonzero()[0]
     del distance
     fields = fields.take(free)
 
-    shndx = image.objects.shndx
-    home = np.where(shndx > 0, image.base[np.maximum(shndx, 0)], -1)  # of each symbol
-    value = home + _in_section(image, shndx)
-    section = np.where(home >= 0, shndx, -1).astype(np.int32)[symbol]
-    target = value[symbol]
-    target += addend
+    address = symbol_addresses(image)
+    section = np.where(address >= 0, image.objects.shndx, -1).astype(np.int32)[symbol]
+    target = address[symbol]
+    target += np.clip(addend, -NARROW, NARROW).astype(target.dtype) if addend.dtype != target.dtype else addend
     target[section < 0] = -1
 
     branch_place, form, branch_target = _resolved_branches(image, code, fields, chunks, gaps)

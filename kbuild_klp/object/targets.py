@@ -13,7 +13,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.chunks import Chunks
 from kbuild_klp.object.image import Image, SpecialGroup
 from kbuild_klp.object.parts import CONTENT, FILLER, NAMED, OWNED, STRINGS, Parts
-from kbuild_klp.object.references import References
+from kbuild_klp.object.references import References, far_by, symbol_addresses
 from kbuild_klp.object.runs import Numbers, run_rows, sorted_unique
 
 
@@ -89,14 +89,6 @@ def nameless_targets(image: Image, references: References) -> Numbers:
     return seen.nonzero()[0].astype(image.base.dtype)
 
 
-def _parts_of_symbols(image: Image, parts: Parts) -> NDArray[np.int32]:
-    """Return the part in which each symbol lies, 0 for those outside of the image: they are fewer than references."""
-    shndx = image.objects.shndx
-    base = image.base[np.maximum(shndx, 0)]
-    address = np.where((shndx > 0) & (base >= 0), base + image.objects.symbols["value"].astype(np.int64), 0)
-    return np.clip(parts.at(address.astype(image.base.dtype)), 0, None).astype(np.int32)
-
-
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
     """Give each reference its meaning."""
     proper = _is_proper(image)[references.symbol]
@@ -109,10 +101,11 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     if not len(parts.start):
         return Targets(part, symbol, section, offset)
 
-    # A named target lies where its symbol lies, however far the addend goes.
+    # A named target lies where its symbol lies, however far the addend goes; symbols are fewer than references.
     named = internal & proper
-    address = np.where(named, references.target - references.addend, references.target)
-    at = _parts_of_symbols(image, parts)[references.symbol]
+    of_symbols = symbol_addresses(image)
+    address = np.where(named, of_symbols[references.symbol], references.target)
+    at = np.clip(parts.at(of_symbols), 0, None).astype(np.int32)[references.symbol]
     nameless = (internal & ~proper).nonzero()[0]
     at[nameless] = np.clip(parts.at(address[nameless]), 0, None)
     start = image.base[references.section]
@@ -137,6 +130,8 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
         bare = (by_name & ~named).nonzero()[0]
         symbol[bare] = chunks.heads[np.maximum(parts.chunk[at[bare]], 0)]
     np.copyto(offset, references.addend, where=by_name & named)
+    far, distance = far_by(image, references)
+    offset[far] += distance * ~(by_name & named)[far]
     np.copyto(section, references.section, where=known & ((kind == OWNED) | (kind == FILLER)))
     offset[known & (kind == STRINGS) & (symbol < 0) & (section < 0)] = 0
     return Targets(part, symbol, section, offset)
