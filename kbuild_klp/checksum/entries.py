@@ -28,6 +28,7 @@ from kbuild_klp.object.canonical import Canonical, canonicalize
 from kbuild_klp.object.meanings import ROW_SIZE, Digests, Meanings, as_digests, find_meanings
 from kbuild_klp.object.parts import CONTENT, NAMED
 from kbuild_klp.object.reach import ambiguous_symbols, used_content
+from kbuild_klp.object.runs import blocks
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.symbol_sources import Sources
 
@@ -100,8 +101,7 @@ def _digests_of(texts: Iterable[bytes | memoryview]) -> Digests:
 def _slice_digests(data: memoryview, low: NDArray[np.int64], high: NDArray[np.int64]) -> Digests:
     """Return the digest of each slice of ``data`` from ``low`` to ``high``, zero for empty ones."""
     result = np.zeros((len(low), 2), "<u8")
-    filled = (high > low).nonzero()[0]
-    if len(filled):
+    for filled in blocks((high > low).nonzero()[0]):
         slices = map(slice, low[filled].tolist(), high[filled].tolist())
         result[filled] = _digests_of(map(data.__getitem__, slices))
     return result
@@ -158,14 +158,14 @@ def _special(meanings: Meanings, parts: NDArray[np.int64]) -> Digests:
     """Return digests of the special entries that belong to parts."""
     owned = meanings.canonical.owned
     low, high = np.searchsorted(owned.owner, parts, "left"), np.searchsorted(owned.owner, parts, "right")
-    data, rows = owned.data, _as_bytes(meanings.special.rows(0, len(owned.owner)))
     result = np.zeros((len(parts), 2), "<u8")
     some = (high > low).nonzero()[0]
-    low, high = low[some], high[some]
-    cuts = [owned.data_at[low], owned.data_at[high]]
-    cuts += [owned.reference_at[low] * ROW_SIZE, owned.reference_at[high] * ROW_SIZE]
-    slices = zip(*(cut.tolist() for cut in cuts), strict=True)
-    result[some] = _digests_of(data[a:b] + rows[c:d] for a, b, c, d in slices)
+    for block in blocks(some[np.argsort(low[some], kind="stable")]):
+        first, end = low[block], high[block]
+        rows = _as_bytes(meanings.special.rows(int(first[0]), int(end[-1])))
+        bounds = (owned.reference_at[[first, end]].astype(np.int64) - owned.reference_at[first[0]]) * ROW_SIZE
+        slices = zip(*owned.data_at[[first, end]].tolist(), *bounds.tolist(), strict=True)
+        result[block] = _digests_of(owned.data[a:b] + rows[c:d] for a, b, c, d in slices)
     return result
 
 

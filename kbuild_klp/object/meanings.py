@@ -22,7 +22,7 @@ from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.object.canonical import Canonical
 from kbuild_klp.object.owned import NOBODY
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
-from kbuild_klp.object.runs import Numbers, run_bounds
+from kbuild_klp.object.runs import Numbers, blocks, ranked, run_bounds
 
 # A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
 # added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
@@ -91,9 +91,11 @@ def find_meanings(canonical: Canonical) -> Meanings:
         _set_digests(rows, targets.symbol >= 0, targets.symbol, names.of_symbols)
         _set_digests(rows, targets.section >= 0, targets.section, names.of_sections)
         _set_digests(rows, is_string, references.target, names.of_strings)
-        rows[:, 0] = references.place - parts.start[owner]
-        rows[:, 0] |= references.kind.astype(np.uint64) << np.uint64(KIND_SHIFT)
-        rows[:, 1] += _times(_OFFSET_FACTOR, targets.offset)
+        columns = references.place, references.kind, targets.offset, owner, rows
+        for place, kind, offset, user, row in zip(*map(blocks, columns), strict=True):
+            row[:, 0] = place - parts.start[user]
+            row[:, 0] |= kind.astype(np.uint64) << np.uint64(KIND_SHIFT)
+            row[:, 1] += _times(_OFFSET_FACTOR, offset)
         is_content &= ~is_string
         nothing = owned.unused[is_content[owned.unused]]
         rows[nothing, 1:] = 0
@@ -133,14 +135,10 @@ def _set_digests(
     index = which.nonzero()[0]
     if not len(index):
         return
-    wanted = keys[index]
-    # Counting instead of sorting: keys are symbols, sections or addresses, all of them small numbers.
-    seen = np.zeros(int(wanted.max()) + 1, bool)
-    seen[wanted] = True
-    unique = seen.nonzero()[0]
-    position = np.empty(len(seen), np.int32)
-    position[unique] = np.arange(len(unique), dtype=np.int32)
-    rows[index, 1:] = as_digests(digests(unique))[position[wanted]]
+    unique, which_one = ranked(keys[index])
+    found = as_digests(digests(unique))
+    for some, which_ones in zip(blocks(index), blocks(which_one), strict=True):
+        rows[some, 1:] = found[which_ones]
 
 
 def _text_digests(texts: list[str]) -> bytes:
@@ -282,38 +280,31 @@ class SpecialRows:
         self._rows = rows
 
     @cached_property
-    def _own(self) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """What takes the place of the rows of all references of special entries.
-
-        Of each the first word; the rest of those that name the owner (the second array), which say of which table an
-        entry is, and where in the owner it applies: who the owner is, is no matter of the entry. To what the third
-        marks it is added: the entry belongs to nobody.
-        """
-        canonical, owned = self._canonical, self._canonical.owned
-        own = np.zeros((len(owned.references), ROW_WORDS), "<u8")
-        own[:, 0] = canonical.references.kind[owned.references]
-        own[:, 0] <<= np.uint64(KIND_SHIFT)
-        own[:, 0] |= owned.field.astype(np.uint64)
-        at = owned.is_owner.nonzero()[0]
-        entry = np.repeat(np.arange(len(owned.owner)), np.diff(owned.reference_at))[at]
-        owner = owned.owner[entry]
-        tables = [f"\0table {group.name} {group.entry_size}" for group in owned.groups]
-        own[at, 1:] = as_digests(_text_digests(tables))[owned.group[entry]]
-        offset = canonical.references.target[owned.references[at]] - canonical.parts.start[owner]
-        own[at, 1] += _times(_OFFSET_FACTOR, offset)
-        is_nobodys = np.zeros(len(own), bool)
-        is_nobodys[at[owner == NOBODY]] = True
-        return own, owned.is_owner & ~is_nobodys, is_nobodys
+    def _tables(self) -> Digests:
+        """The digest that stands for each table."""
+        groups = self._canonical.owned.groups
+        return as_digests(_text_digests([f"\0table {group.name} {group.entry_size}" for group in groups]))
 
     def rows(self, low: int, high: int) -> NDArray[np.uint64]:
-        """Return the rows of the references of the special entries ``low`` to ``high``."""
-        owned = self._canonical.owned
-        first, last = owned.reference_at[[low, high]].tolist()
-        own, names_owner, is_nobodys = (column[first:last] for column in self._own)
-        rows = self._rows[owned.references[first:last]]
-        rows[is_nobodys, 1:] += own[is_nobodys, 1:]
-        rows[names_owner, 1:] = own[names_owner, 1:]
-        rows[:, 0] = own[:, 0]
+        """Return the rows of the references of the special entries ``low`` to ``high``.
+
+        Those that name the owner say of which table an entry is, and where in the owner it applies: who the owner is,
+        is no matter of the entry. Where nobody is, that is added to what the reference means.
+        """
+        canonical, owned = self._canonical, self._canonical.owned
+        bounds = owned.reference_at[low : high + 1]
+        mine = slice(int(bounds[0]), int(bounds[-1]))
+        references, is_owner = owned.references[mine], owned.is_owner[mine]
+        rows = self._rows[references]
+        rows[:, 0] = canonical.references.kind[references].astype(np.uint64) << np.uint64(KIND_SHIFT)
+        rows[:, 0] |= owned.field[mine].astype(np.uint64)
+        entry = np.repeat(np.arange(low, high), np.diff(bounds))[is_owner]
+        owner = owned.owner[entry]
+        offset = canonical.references.target[references[is_owner]] - canonical.parts.start[owner]
+        own = self._tables[owned.group[entry]]
+        own[:, 0] += _times(_OFFSET_FACTOR, offset)
+        own += np.where((owner == NOBODY)[:, None], rows[is_owner, 1:], np.uint64(0))
+        rows[is_owner, 1:] = own
         return rows
 
     def hashed(self, low: int, high: int) -> bytes:

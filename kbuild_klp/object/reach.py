@@ -78,9 +78,9 @@ def _sources(meanings: Meanings) -> set[int]:
 
 def ambiguous_symbols(meanings: Meanings) -> dict[int, list[int]]:
     """Return the symbols that look like others to which each part leads, those in nameless tables behind its own."""
-    kind = meanings.canonical.parts.kind
-    nameless = [part for part in meanings.ambiguous if part >= 0 and kind[part] in _NAMELESS]
-    if not nameless:
+    listed = np.array([part for part in meanings.ambiguous if part >= 0], np.int64)
+    nameless = listed[np.isin(meanings.canonical.parts.kind[listed], _NAMELESS)]
+    if not len(nameless):
         return meanings.ambiguous
     edges = _edges(meanings, _leading_to(meanings, nameless))
     result: dict[int, list[int]] = {}
@@ -94,7 +94,7 @@ def ambiguous_symbols(meanings: Meanings) -> dict[int, list[int]]:
     return result
 
 
-def _leading_to(meanings: Meanings, wanted: list[int]) -> NDArray[np.bool_]:
+def _leading_to(meanings: Meanings, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say of each part whether it is one of ``wanted``, or leads to one through parts without a name."""
     is_nameless = np.isin(meanings.canonical.parts.kind, _NAMELESS)
     owner = meanings.owner[list(meanings.by_content)]

@@ -112,7 +112,7 @@ def symbol_addresses(image: Image) -> Numbers:
 
 def _as_addends(image: Image, addends: Numbers) -> Numbers:
     """Return addends in as many bits as addresses have, unless one of them needs more."""
-    is_narrow = not len(addends) or (-NARROW < addends.min() and addends.max() < NARROW)
+    is_narrow = not len(addends) or (addends.min() > -NARROW and addends.max() < NARROW)
     return addends.astype(image.base.dtype if is_narrow else np.int64)
 
 

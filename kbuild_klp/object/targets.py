@@ -79,14 +79,7 @@ def nameless_targets(image: Image, references: References) -> Numbers:
         is_bare[found.rows[found.field == group.row.owner]] = False
     bare = is_bare.nonzero()[0]
     target, section = references.target[bare], references.section[bare]
-    target = target[(target >= image.base[section]) & (target <= image.end[section])]
-    # Sorting by counting, unless .bss makes the address line much longer than there are targets.
-    size = int(image.starts[-1] + image.sizes[-1]) + 1 if len(image.starts) else 0
-    if size > 64 * len(target):
-        return sorted_unique(target)
-    seen = np.zeros(size, bool)
-    seen[target] = True
-    return seen.nonzero()[0].astype(image.base.dtype)
+    return sorted_unique(target[(target >= image.base[section]) & (target <= image.end[section])])
 
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
