@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.image import Image
-from kbuild_klp.object.runs import Numbers, with_end
+from kbuild_klp.object.runs import Numbers, narrow, with_end
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Chunks:
 
     start: Numbers
     end: Numbers
-    section: NDArray[np.int64]
-    symbols: NDArray[np.int64]
-    first: NDArray[np.int64]
+    section: Numbers
+    symbols: Numbers
+    first: Numbers
 
     @property
-    def heads(self) -> NDArray[np.int64]:
+    def heads(self) -> Numbers:
         """The symbol that names each chunk."""
         return self.symbols[self.first[:-1]]
 
@@ -117,7 +117,7 @@ def find_chunks(image: Image) -> Chunks:
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
         if at_start > 1:
             group[:at_start] = sorted(group[:at_start].tolist(), key=lambda symbol: _name_rank(image, symbol))
-    return Chunks(chunk_start, chunk_end, chunk_section, index, bounds)
+    return Chunks(chunk_start, chunk_end, narrow(chunk_section), narrow(index), narrow(bounds))
 
 
 def find_gaps(image: Image, chunks: Chunks) -> Gaps:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.object.image import Image, SpecialGroup
 from kbuild_klp.object.references import References
-from kbuild_klp.object.runs import run_bounds, run_rows, run_starts
+from kbuild_klp.object.runs import Numbers, narrow, run_bounds, run_rows, run_starts
 from kbuild_klp.object.targets import Targets, rows_of_group
 from kbuild_klp.special.table import LineField
 
@@ -39,13 +39,13 @@ class OwnedEntries(NamedTuple):
     """
 
     groups: list[SpecialGroup]
-    owner: NDArray[np.int64]
-    group: NDArray[np.int64]
+    owner: Numbers
+    group: Numbers
     data: bytes
-    data_at: NDArray[np.int64]
-    references: NDArray[np.int64]
-    reference_at: NDArray[np.int64]
-    field: NDArray[np.int64]
+    data_at: Numbers
+    references: Numbers
+    reference_at: Numbers
+    field: Numbers
     is_owner: NDArray[np.bool_]
     lines: dict[int, bytes]
     unused: NDArray[np.int64]
@@ -176,13 +176,13 @@ def sort_by_owner(image: Image, references: References, targets: Targets) -> Own
     rows = run_rows(run_starts(counts)[:-1][order], counts[order])
     return OwnedEntries(
         image.owned,
-        owner[order],
-        np.repeat(np.arange(len(read)), lengths)[order],
+        narrow(owner[order]),
+        narrow(np.repeat(np.arange(len(read)), lengths)[order]),
         data.tobytes(),
-        data_at,
-        np.concatenate([found.references for found in read])[rows],
-        run_starts(counts[order]),
-        np.concatenate([found.field for found in read])[rows],
+        narrow(data_at),
+        narrow(np.concatenate([found.references for found in read])[rows]),
+        narrow(run_starts(counts[order])),
+        narrow(np.concatenate([found.field for found in read])[rows]),
         np.concatenate([found.is_owner for found in read])[rows],
         lines,
         np.concatenate([_unused_content(group, found) for group, found in zip(image.owned, read, strict=True)]),

@@ -17,7 +17,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.image import Image
-from kbuild_klp.object.runs import Numbers, sorted_unique, with_end
+from kbuild_klp.object.runs import Numbers, narrow, sorted_unique, with_end
 
 
 class PartKind(enum.IntEnum):
@@ -51,9 +51,9 @@ class Parts:
 
     start: Numbers
     end: Numbers
-    section: NDArray[np.int64]
+    section: Numbers
     kind: NDArray[np.int8]
-    chunk: NDArray[np.int64]
+    chunk: Numbers
 
     def at(self, address: Numbers) -> NDArray[np.int64]:
         """Return the index of the part in which (or at the end of which) each address lies."""
@@ -186,4 +186,4 @@ def build_parts(
         own_end[order],
     )
     end = np.minimum(own_end, with_end(start[1:]))
-    return Parts(start, end, section, part_kind, chunk)
+    return Parts(start, end, narrow(section), part_kind, narrow(chunk))

@@ -46,6 +46,11 @@ def with_end(addresses: Numbers) -> Numbers:
     return np.append(addresses, np.array([np.iinfo(addresses.dtype).max], addresses.dtype))
 
 
+def narrow(values: Numbers) -> Numbers:
+    """Return numbers that are not negative, or little so, in 32 bits each if all fit: a kernel has many of them."""
+    return values.astype(np.int32) if not len(values) or values.max() < 1 << 31 else values
+
+
 _SPARSE = 64
 """How many times as large as there are values the largest may be for counting to cost less than sorting."""
 
