@@ -81,11 +81,47 @@ def test_a_broken_object_costs_itself_only(sample: Path, tmp_path: Path) -> None
     assert _sums(paths) == [compute(str(sample)).data] * 8
 
 
-def test_addresses_of_any_width(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# What early code makes of a physical address, in each kind of place: by a symbol, by a section, in a table without a
+# name, of a string; farther down than the first section begins, and farther up than the last ends.
+FAR_ADDENDS = """
+    .text
+    .globl early
+early:
+    mov $table - 0x80000000, %rax
+    lea kept - 0x7fffffff(%rip), %rbx
+    mov $early + 0x7ffffff0, %ecx
+    mov $.Lbare, %edx
+    ret
+    .size early, . - early
+    .type early, @function
+    .section .rodata
+.Lbare:
+    .quad kept - 0x80000000, .Ltext + 0x123456789, .Lbare - 0x100000000, early - 0x80000000
+    .section .rodata.str1.1, "aMS", @progbits, 1
+.Ltext:
+    .string "text"
+    .data
+    .type table, @object
+table:
+    .quad kept + 0x80000067, table - 0x80000000, outside - 0x80000000, __func__.5 + 0x90000000
+    .size table, . - table
+    .section .rodata.numbered, "a"
+    .type __func__.5, @object
+__func__.5:
+    .string "early"
+    .size __func__.5, . - __func__.5
+    .local kept
+    .comm kept, 8, 8
+"""
+
+
+@pytest.mark.parametrize("source", [SAMPLE, FAR_ADDENDS], ids=["usual", "far"])
+def test_addresses_of_any_width(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects of gigabytes (or whose .bss is) have the same checksums, if not at the same cost."""
-    narrow = compute(str(sample)).data
-    monkeypatch.setattr(image, "_NARROW", 0)
-    assert compute(str(sample)).data == narrow
+    made = compile_object(source, tmp_path / "a.o", language="assembler" if source is FAR_ADDENDS else "c")
+    narrow = compute(str(made)).data
+    monkeypatch.setattr(image, "NARROW", 0)
+    assert compute(str(made)).data == narrow
 
 
 def _error(path: Path) -> KlpError:
