@@ -85,7 +85,7 @@ class _Sections:
             sizes, places = (b"".join(column) for column in zip(*layout, strict=True))
             place += f" layout={short_hash(sizes)}.{short_hash(places)}"
         own = dict.fromkeys(symbol for index in sections for symbol in self._uses.get(index, ()))
-        used = tuple(self._canonical.sources.ids(np.array([*own], np.int64)))
+        used = tuple(self._canonical.sources.ids(np.array([*own], np.int64))) if own else ()
         return Entry(KIND_SECTION, SymbolId(name), place, len(data) + len(special), checksum, components, "", used)
 
 

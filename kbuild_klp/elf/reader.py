@@ -271,8 +271,10 @@ class ObjectFile:
 
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)
-        extended = np.flatnonzero(shndx == elf.SHN_XINDEX)
+        is_reserved = shndx >= elf.SHN_LORESERVE
+        extended = (shndx == elf.SHN_XINDEX).nonzero()[0]
         if len(extended):
+            is_reserved[extended] = False
             tables = np.flatnonzero(
                 (self.sections["type"] == elf.SHT_SYMTAB_SHNDX) & (self.sections["link"] == self._symtab)
             )
@@ -284,11 +286,10 @@ class ObjectFile:
                 raise self.error("extended section indices are fewer than symbols", place="symbol table")
             table = self._table(_INDEX, int(header["offset"]), count, "extended section indices")
             shndx[extended] = table["index"][extended]
-        real = (shndx < elf.SHN_LORESERVE) | np.isin(np.arange(len(shndx)), extended)
-        if bool(np.any(shndx[real] >= len(self.sections))):
-            raise self.error("a symbol names a section that does not exist", place="symbol table")
         # Reserved indices become negative so that they never collide with real sections beyond 0xff00.
-        shndx[~real] -= 0x10000
+        shndx[is_reserved] -= 0x10000
+        if shndx.max() >= len(self.sections):
+            raise self.error("a symbol names a section that does not exist", place="symbol table")
         return shndx
 
 
@@ -313,8 +314,7 @@ def names_at(strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int],
         raise no_end(int(is_lost.nonzero()[0][0]))
     text = strings[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
     pieces = text.split("\0")
-    skipped = offsets.copy()
-    skipped[piece > 0] -= ends[piece[piece > 0] - 1] + 1
+    skipped = offsets - np.concatenate([[0], ends + 1])[piece]
     names = list(map(pieces.__getitem__, piece.tolist()))
     for index in skipped.nonzero()[0].tolist():
         names[index] = names[index][skipped[index] :]
