@@ -30,6 +30,7 @@ from source_mutator import Kind, Mutation, mutations, patches, rows
 
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.compare.passes import compare
+from kbuild_klp.report.model import Report
 
 # Of each subsystem some; assembly first.
 SOURCES = """
@@ -63,6 +64,11 @@ def answer_of(pair: Pair) -> Answer:
     """Return what kbuild-klp says of two objects; nothing may be unknown to it."""
     report = compare(ObjectBuild(str(pair.old)), ObjectBuild(str(pair.new)))
     assert not report.failed and not report.warnings, [*report.failed, *report.warnings]
+    return report_answer(report)
+
+
+def report_answer(report: Report) -> Answer:
+    """Return what a report says of each thing, in the oracle's form."""
     answer: Answer = {}
     for group in report.objects:
         for change in group.changes:

@@ -293,6 +293,8 @@ class Reader:
         relocations = self.listing.relocations.get(table, [])
         if not size:
             size = relocations[2].place if len(relocations) > 2 else self.listing.sections[table].size
+        if table == "__bug_table" and [relocation.place for relocation in relocations[:3]] == [0, 4, 8]:
+            size += 4  # 7.x: a format before the file
         data = self.listing.contents.get(table, b"")
         for start in range(0, len(data), size):
             row = bytearray(data[start : start + size])
@@ -301,8 +303,8 @@ class Reader:
             assert owner is not None and inside[0].place == start, f"{table}+{start:#x}"
             line = ""
             if table == "__bug_table":  # struct bug_entry, include/asm-generic/bug.h
-                line = str(int.from_bytes(row[8:10], "little"))
-                row[8:10] = b"\0\0"
+                line = str(int.from_bytes(row[-4:-2], "little"))
+                row[-4:-2] = b"\0\0"
             targets = [self._row_target(table, relocation, start, row) for relocation in inside[1:]]
             self.rows[owner[0]][owner[1]].append((f"{table} {row.hex()} {targets}", line))
 

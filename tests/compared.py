@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Compare objects that others built, pair by pair, and hold a part of the answers against the oracle.
+
+    python tests/compared.py --pair "LABEL" OLD NEW [--pair ...] [--oracle N] [--every N] [--jobs N]
+
+OLD and NEW are directories (a package of modules, a tree) or objects; objects of one path below them are a pair, and
+the directory named after a release counts for nothing. Prints a row of a table (Markdown) for each pair of directories,
+and below what the oracle says otherwise. Exit status 1 if something could not be compared, or the oracle disagrees in
+a way that no convention explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from oracle import opinion
+from source_mutations import CONVENTIONS, Convention, Pair, Question, disagreements, report_answer
+from source_mutator import Kind, Mutation
+
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.errors import KlpError
+
+_RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
+_NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
+
+
+def _is_build_id(question: Question) -> bool:
+    return question.name == ".note.gnu.build-id" and not question.ours
+
+
+def _is_padding(question: Question) -> bool:
+    parent = question.name.removeprefix("__pfx_")
+    return parent != question.name and question.answer.get(("function", parent)) == question.theirs
+
+
+LINKED = (
+    *CONVENTIONS,
+    Convention("build id", "which build it is of, is no change", _is_build_id),
+    Convention("padding", "what lies before a function is a part of it", _is_padding),
+)
+COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")
+HEADINGS = ("objects", "changed", "added", "removed", "line-only", "identity only", "warnings", "failed")
+
+
+class Outcome(NamedTuple):
+    """What came of one pair of objects; ``names`` are those of which the oracle was asked, if it was."""
+
+    counts: Counter[str]
+    names: int
+    agreed: int
+    explained: Counter[str]
+    notes: tuple[str, ...]
+
+
+def judge(label: str, pair: Pair, ask: bool) -> Outcome:
+    """Compare two objects; hold the answer against the oracle's if ``ask``."""
+    try:
+        report = compare(ObjectBuild(str(pair.old)), ObjectBuild(str(pair.new)))
+    except KlpError as error:
+        return Outcome(Counter(objects=1, failed=1), 0, 0, Counter(), (f"{label}: {error}",))
+    counts = Counter(objects=1, warnings=len(report.warnings), failed=len(report.failed))
+    counts.update({key: value for key, value in vars(report.summary).items() if key in COLUMNS})
+    notes = [f"{label}: {text}" for text in (*report.failed, *report.warnings)]
+    if not ask:
+        return Outcome(counts, 0, 0, Counter(), tuple(notes))
+    ours, theirs = report_answer(report), opinion.differences(*pair)
+    found = disagreements(ours, theirs)
+    explained: Counter[str] = Counter()
+    for key, words in found.items():
+        question = Question(*key, *words, ours, theirs, pair, _NOTHING)
+        rule = next((rule for rule in LINKED if rule.applies(question)), None)
+        if rule:
+            explained[rule.name] += 1
+        else:
+            mine, other = (word or "nothing" for word in words)
+            notes.append(f"{label}: {key[0]} {key[1]}: we say {mine}, it says {other}")
+    names = len({*ours, *theirs})
+    return Outcome(counts, names, names - len(found), explained, tuple(notes))
+
+
+def pairs_of(old: Path, new: Path) -> Iterator[tuple[str, Pair]]:
+    """Yield the objects that both sides have, with their path."""
+    if new.is_file():
+        yield new.name, Pair(old, new)
+        return
+    sides = [{_RELEASE.sub("", str(path.relative_to(side))): path for path in _objects(side)} for side in (old, new)]
+    for name in sorted(sides[0].keys() & sides[1].keys()):
+        yield name, Pair(sides[0][name], sides[1][name])
+
+
+def _objects(directory: Path) -> list[Path]:
+    modules = [*directory.rglob("*.ko")]
+    return modules or [*directory.rglob("*.o")]
+
+
+def row_of(label: str, outcomes: Iterable[Outcome]) -> tuple[str, list[str]]:
+    """Return the row of a pair of directories, and what there is to look at."""
+    counts: Counter[str] = Counter()
+    explained: Counter[str] = Counter()
+    names = agreed = 0
+    notes: list[str] = []
+    for outcome in outcomes:
+        counts.update(outcome.counts)
+        explained.update(outcome.explained)
+        names, agreed = names + outcome.names, agreed + outcome.agreed
+        notes += outcome.notes
+    opinions = f"{agreed} of {names} the same" if names else "not asked"
+    if explained:
+        opinions += ", " + ", ".join(f"{count} {name}" for name, count in sorted(explained.items()))
+    cells = [label, *(str(counts[column]) for column in COLUMNS), opinions]
+    return f"| {' | '.join(cells)} |", notes
+
+
+def main() -> int:
+    """Compare what the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", nargs=3, action="append", required=True, metavar=("LABEL", "OLD", "NEW"))
+    parser.add_argument("--oracle", type=int, default=0, metavar="N", help="ask the oracle of each Nth pair")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take each Nth object only")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes")
+    arguments = parser.parse_args()
+    everything: list[str] = []
+    print(f"| what | {' | '.join(HEADINGS)} | the oracle's opinion |")
+    print(f"|---|{'---|' * (len(HEADINGS) + 1)}")
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for label, old, new in arguments.pair:
+            found = [*pairs_of(Path(old), Path(new))][:: arguments.every]
+            asked = [bool(arguments.oracle) and at % arguments.oracle == 0 for at in range(len(found))]
+            names, pairs = [name for name, _ in found], [pair for _, pair in found]
+            row, notes = row_of(label, pool.map(partial(judge), names, pairs, asked))
+            print(row, flush=True)
+            everything += notes
+    print("\n" + "\n".join(everything) if everything else "")
+    return bool(everything)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
