@@ -107,10 +107,12 @@ def _list(symbols: Iterable[SymbolId]) -> str:
 
 def _listed(symbol: SymbolId) -> str:
     name, file, source, copy = symbol
+    if _LIST_ESCAPED.search(name + file):
+        name, file = (_LIST_ESCAPED.sub(lambda match: _LIST_ESCAPES[match[0]], text) for text in (name, file))
     parts = [name, file, str(source), str(copy)]
     while len(parts) > 1 and parts[-1] == _PLAIN[len(parts) - 1]:
         parts.pop()
-    return ",".join(_LIST_ESCAPED.sub(lambda match: _LIST_ESCAPES[match[0]], part) for part in parts)
+    return ",".join(parts)
 
 
 _PLAIN = ("", "", "1", "1")
