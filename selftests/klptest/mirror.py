@@ -33,12 +33,12 @@ PRUNED = (
     "Documentation/*.txt",
     "Documentation/*.yaml",
     "drivers/accel/" + _FILES,
-    "drivers/gpu/" + _FILES,
+    "drivers/gpu/[!v]" + _FILES,  # until 6.5 the VGA arbiter is there
     "drivers/infiniband/" + _FILES,
     "drivers/media/" + _FILES,
     "drivers/net/ethernet/" + _FILES,
     "drivers/net/wireless/" + _FILES,
-    "drivers/scsi/" + _FILES,
+    "drivers/scsi/[!s]" + _FILES,  # until 5.14 the block layer needs scsi_common.c
     "drivers/staging/" + _FILES,
     "sound/" + _FILES,
     "tools/perf/*",
