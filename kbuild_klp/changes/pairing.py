@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from kbuild_klp.changes.contested import Contested
@@ -60,6 +61,17 @@ class _Source(NamedTuple):
         return cls(symbol.file, symbol.source)
 
 
+class _Name(NamedTuple):
+    """Kind and name of an entry, and the file of a local one if both objects have it.
+
+    A file that only one object has may have been renamed, or not be recorded (there is one source only).
+    """
+
+    kind: str
+    text: str
+    file: str | None
+
+
 class _Side:
     """The symbols of one object that are in question; ``left`` those that are not paired yet, in the object's order.
 
@@ -77,12 +89,21 @@ class _Side:
         self._alike: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
         for symbol in self.left:
             self._alike[canonical_name(symbol.name)].append(symbol)
+        self.names: dict[SymbolId, int] = {}
+
+    def number_names(self, files: set[str], numbers: dict[_Name, int]) -> None:
+        """Find the name of each entry, as a number that is equal for equal names; ``files`` are those of both sides."""
+        for alike, symbols in self._alike.items():
+            for symbol in symbols:
+                name = _Name(self.left[symbol].kind, alike.text, symbol.file if symbol.file in files else None)
+                self.names[symbol] = numbers.setdefault(name, len(numbers))
 
     def grouped(self, key: _KeyOf) -> dict[Hashable, list[Entry]]:
         """Return the entries that are not paired yet, by what they have in common; without those that have None."""
         groups: dict[Hashable, list[Entry]] = defaultdict(list)
-        for entry in self.left.values():
-            if (found := key(entry)) is not None:
+        names = self.names
+        for symbol, entry in self.left.items():
+            if (found := key(entry, names[symbol])) is not None:
                 groups[found].append(entry)
         return groups
 
@@ -102,7 +123,8 @@ class _Side:
         return symbol in self._entry_of
 
 
-_KeyOf = Callable[[Entry], Hashable]
+_KeyOf = Callable[[Entry, int], Hashable]
+"""What an entry has in common with others, told from it and the number of its name."""
 
 
 def _order(entry: Entry) -> tuple[str, str, int, int, str]:
@@ -113,6 +135,14 @@ def _order(entry: Entry) -> tuple[str, str, int, int, str]:
 def _text(entry: Entry) -> str:
     """Return the name of an entry without numbers."""
     return canonical_name(entry.name).text
+
+
+def _by_name(_: Entry, name: int) -> Hashable:
+    return name
+
+
+def _by_content(entry: Entry, name: int) -> Hashable:
+    return name, entry.checksum
 
 
 class _Use(NamedTuple):
@@ -133,18 +163,20 @@ class _Correlator:
             for side in (found.old, found.new)
         )
         self._files = self.old.files & self.new.files
+        numbers: dict[_Name, int] = {}
+        for side in (self.old, self.new):
+            side.number_names(self._files, numbers)
         self.pairs: list[tuple[Entry, Entry]] = []
-        self._names: dict[tuple[str, SymbolId], Hashable] = {}
         self._uses: dict[SymbolId, list[_Use]] = {}
         """What those of `_unchanged_uses` that have been asked refer to, by new symbol."""
 
     def run(self) -> None:
         """Pair what can be paired."""
-        self._pair_groups(self._name, only_single=True)
+        self._pair_groups(_by_name, only_single=True)
         if sources := self._paired_sources():
             of_source: tuple[_KeyOf, _KeyOf] = (
-                lambda entry: (self._name(entry), sources.get(_Source.of(entry.symbol))),
-                lambda entry: (self._name(entry), _Source.of(entry.symbol)),
+                lambda entry, name: (name, sources.get(_Source.of(entry.symbol))),
+                lambda entry, name: (name, _Source.of(entry.symbol)),
             )
             self._pair_groups(*of_source, only_single=True)
         self._pair_by_use()
@@ -155,26 +187,14 @@ class _Correlator:
         self._pair_equal(lambda entry: True)
         if sources:
             self._pair_groups(*of_source)
-        self._pair_groups(self._name)
+        self._pair_groups(_by_name)
         self._pair_by_alias()
         self._pair_groups(self._variant)
         self._pair_by_binding()
 
     # -- what entries can have in common --------------------------------------------------------------------------
 
-    def _name(self, entry: Entry) -> Hashable:
-        """Return kind and name of an entry, and the file of a local one if both objects have it.
-
-        A file that only one object has may have been renamed, or not be recorded (there is one source only).
-        """
-        key = entry.kind, entry.symbol
-        name = self._names.get(key)
-        if name is None:
-            file = entry.symbol.file
-            name = self._names[key] = entry.kind, _text(entry), file if file in self._files else None
-        return name
-
-    def _variant(self, entry: Entry) -> Hashable:
+    def _variant(self, entry: Entry, _: int) -> Hashable:
         """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""
         kind, text, file = entry.kind, _text(entry), entry.symbol.file
         return (source_name(text), file if file in self._files else None) if kind == KIND_FUNCTION else None
@@ -223,7 +243,7 @@ class _Correlator:
                 taken.add(after)
         for before, after in which.items():
             old, new = self.old.left.get(before), self.new.left.get(after)
-            if old and new and self._name(old) == self._name(new):
+            if old and new and self.old.names[before] == self.new.names[after]:
                 self._pair(old, new)
 
     def regrouped(self) -> dict[Entry, str]:
@@ -232,6 +252,8 @@ class _Correlator:
         Equal checksums say only that what they refer to looks the same: the other clone, or a variable of their own
         where they shared one.
         """
+        if not any(old.uses or new.uses for old, new in self.pairs):
+            return {}
         forward = {old.symbol: new.symbol for old, new in self.pairs}
         backward = {after: before for before, after in forward.items()}
         regrouped: dict[Entry, str] = {}
@@ -253,8 +275,8 @@ class _Correlator:
         users.update((_Source.of(old), _Source.of(new)) for _, old, new in self._unchanged_uses() if old)
         users.update((_Source.of(old.symbol), _Source.of(new.symbol)) for old, new in self.pairs)
         users.update({(source, source): count for source, count in self._settled.items()})
-        news = self.new.grouped(lambda entry: (self._name(entry), entry.checksum))
-        for key, olds in self.old.grouped(lambda entry: (self._name(entry), entry.checksum)).items():
+        news = self.new.grouped(_by_content)
+        for key, olds in self.old.grouped(_by_content).items():
             partners = news.get(key, [])
             if len(olds) == len(partners) == 1:
                 others[_Source.of(olds[0].symbol), _Source.of(partners[0].symbol)] += 1
@@ -275,10 +297,12 @@ class _Correlator:
 
     def _pair_equal(self, wanted: Callable[[Entry], bool]) -> None:
         """Pair entries of one name with the same checksum, those of one symbol and section first."""
-        self._pair_groups(
-            lambda entry: (self._name(entry), entry.checksum, entry.symbol, entry.section) if wanted(entry) else None
-        )
-        self._pair_groups(lambda entry: (self._name(entry), entry.checksum) if wanted(entry) else None)
+        names, is_same = self.new.names, attrgetter("checksum", "section")
+        for symbol, old in list(self.old.left.items()):
+            new = self.new.left.get(symbol)
+            if new and is_same(old) == is_same(new) and self.old.names[symbol] == names[symbol] and wanted(old):
+                self._pair(old, new)
+        self._pair_groups(lambda entry, name: (name, entry.checksum) if wanted(entry) else None)
 
     def _pair_by_alias(self) -> None:
         """Pair entries that have both names in both builds: which one is the first hangs on the symbols' bindings."""
@@ -290,8 +314,8 @@ class _Correlator:
 
     def _pair_by_binding(self) -> None:
         """Pair what was static and is not any more, or the other way round: then it has no file."""
-        news = self.new.grouped(lambda entry: (entry.kind, _text(entry)))
-        for key, olds in self.old.grouped(lambda entry: (entry.kind, _text(entry))).items():
+        news = self.new.grouped(lambda entry, _: (entry.kind, _text(entry)))
+        for key, olds in self.old.grouped(lambda entry, _: (entry.kind, _text(entry))).items():
             partners = news.get(key, [])
             if len(olds) == len(partners) == 1 and not (olds[0].symbol.file and partners[0].symbol.file):
                 self._pair(olds[0], partners[0])
