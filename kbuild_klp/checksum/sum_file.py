@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 from xxhash import xxh3_128
@@ -195,9 +196,9 @@ def load(data: bytes, path: str) -> SumFile:
         raise _damaged("content does not match its digest", path)
     lines = data[header.end() :].decode("utf-8", "surrogateescape").split("\n")
     last = lines.pop()
-    for number, line in enumerate(lines, 2):
-        if line.count("\t") < _FIELDS - 1:
-            raise _damaged("not an entry", path, number)
+    tabs = list(map(str.count, lines, repeat("\t")))
+    if min(tabs, default=_FIELDS) < _FIELDS - 1:
+        raise _damaged("not an entry", path, next(at for at, count in enumerate(tabs, 2) if count < _FIELDS - 1))
     if last:
         raise _damaged("not an entry", path, len(lines) + 2)
     return SumFile(header[2].decode(), int(header[3]), lines, path)

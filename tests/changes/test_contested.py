@@ -60,3 +60,21 @@ def test_what_both_have_is_not_looked_at() -> None:
     found = contested(_file([entry, *named]), _file(changed))
     assert (found.old, found.new) == ([entry], [changed[0]])
     assert found.settled == {("core.c", 1): 5, ("core.c", 2): 5}
+
+
+def test_what_has_nothing_to_do_with_a_difference_is_not_paired() -> None:
+    """Who refers to a name of several is left out unless a line that differs has to do with that name."""
+    entry = Entry("function", SymbolId("run"), ".text", 8, "0" * 32, "a.b.c.-")
+    counts = [entry._replace(kind="data", symbol=SymbolId(f"count.{number}", "core.c", number)) for number in (1, 2)]
+    user = entry._replace(symbol=SymbolId("user", "core.c", 1), uses=(counts[0].symbol,))
+    rest = [entry._replace(symbol=SymbolId("rest.isra.0", "rest.c")), *counts, user]
+    before, alone, linked = (
+        _file([changed, *rest])
+        for changed in (entry, entry._replace(checksum="1" * 32), entry._replace(uses=(counts[1].symbol,)))
+    )
+    found = contested(before, alone)
+    assert (len(found.old), len(found.new)) == (1, 1)
+    assert found.settled == {("core.c", 1): 2, ("core.c", 2): 1, ("rest.c", 1): 1}
+    found = contested(before, linked)
+    assert {found.name for found in found.old} == {"run", "count.1", "count.2", "user"}
+    assert found.settled == {("rest.c", 1): 1}
