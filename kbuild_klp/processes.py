@@ -8,17 +8,22 @@ is a byte read from the jobserver, which has to be written back.
 
 from __future__ import annotations
 
+import copyreg
+import io
+import mmap
 import os
+import pickle
 import re
 import shlex
 import signal
 import stat
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from kbuild_klp.errors import KlpError, ProgramError
 
@@ -26,6 +31,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _LAST_LINES = 3  # of a program that failed, in the error
+_ALIGNED = 64  # bytes to which arrays that are sent are aligned
 _BLOCK = 1 << 16  # bytes to read at a time where nobody waits for lines
 
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
@@ -300,6 +306,75 @@ def in_processes(work: Callable[[Task], Result], tasks: Sequence[Task], slots: i
         raise KlpError("a process that reads objects was killed", hint="if memory is short, try --jobs 1") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def side_by_side(first: Callable[[], Task], second: Callable[[], Result], wanted: int | None) -> tuple[Task, Result]:
+    """Do two things at a time where there is a job slot for each (``wanted`` as in job_slots), else one by one.
+
+    The second is done in a process of its own, which sends the result; its large arrays and the like are not copied,
+    and cannot be written to. If it fails there, it is done here: so this raises whatever it does.
+    """
+    with job_slots(wanted, 2) as slots:
+        if slots == 1:
+            return first(), second()
+        from multiprocessing import get_context
+
+        with _memory() as file:
+            process = get_context("fork").Process(target=_send, args=(second, file))
+            with _interrupts_held():
+                process.start()
+            try:
+                result = first()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                process.join()
+            if process.exitcode == 0 and os.fstat(file.fileno()).st_size:
+                with suppress(KlpError):  # what it refers to is not there any more
+                    return result, _received(file)
+            return result, second()
+
+
+def _memory() -> BinaryIO:
+    """Return a file that is nowhere else."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("kbuild-klp"), "w+b")  # noqa: PTH123
+    return tempfile.TemporaryFile()
+
+
+def _send(work: Callable[[], Any], file: BinaryIO) -> None:
+    """Write what ``work`` returns to a file: what is left of it without its buffers, and these behind it.
+
+    Nothing where it fails: then it will fail where anybody can be told.
+    """
+    try:
+        buffers: list[pickle.PickleBuffer] = []
+        rest = io.BytesIO()
+        pickler = pickle.Pickler(rest, 5, buffer_callback=buffers.append)
+        whole: Any = {memoryview: lambda view: (memoryview, (view.obj,))}
+        pickler.dispatch_table = {**copyreg.dispatch_table, **whole}
+        pickler.dump(work())
+        raw = [buffer.raw() for buffer in buffers]
+        pieces: list[bytes | memoryview] = [pickle.dumps((rest.getvalue(), list(map(len, raw)))), *raw]
+        for piece in pieces:
+            file.write(piece)
+            file.write(bytes(-len(piece) % _ALIGNED))
+        file.flush()
+    except BaseException:
+        os.ftruncate(file.fileno(), 0)
+
+
+def _received(file: BinaryIO) -> Any:
+    """Return what was sent; as long as it lives, the file does."""
+    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    rest, sizes = pickle.loads(view)
+    at = len(view) - sum(size + -size % _ALIGNED for size in sizes)
+    buffers = []
+    for size in sizes:
+        buffers.append(view[at : at + size])
+        at += size + -size % _ALIGNED
+    return pickle.loads(rest, buffers=buffers)
 
 
 @contextmanager

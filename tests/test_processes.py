@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kbuild_klp import processes
-from kbuild_klp.processes import job_slots
+from kbuild_klp.errors import KlpError
+from kbuild_klp.processes import job_slots, side_by_side
 
 MANY = 1000
 
@@ -166,3 +169,50 @@ def test_under_a_real_make(tmp_path: Path, plus: str, slots: int) -> None:
     # Without `+` make 4.3 leaves the descriptors open, but does not promise them; 4.4's fifo works for everybody.
     expected = {f"slots {slots}"} if plus else {"slots 1", "slots 4"}
     assert len(found) == 3 and set(found) <= expected
+
+
+# -- two things at a time ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_two_things_are_done_wherever(wanted: int) -> None:
+    numbers = np.arange(1000)
+    first, (second, made, process) = side_by_side(os.getpid, lambda: ("second", {1: numbers * 2}, os.getpid()), wanted)
+    assert (first, second) == (os.getpid(), "second")
+    assert (made[1] == numbers * 2).all()
+    assert (process == first) == (wanted == 1)
+
+
+def test_what_fails_in_the_other_process_fails_here() -> None:
+    here = os.getpid()
+
+    def fail() -> str:
+        raise KlpError("not an object", file=str(os.getpid()))
+
+    with pytest.raises(KlpError) as raised:
+        side_by_side(lambda: 1, fail, 2)
+    assert raised.value.file == str(here)
+
+
+def test_what_the_other_process_cannot_do_is_done_here() -> None:
+    """It may be killed where memory is short, or make something that cannot be sent."""
+    here = os.getpid()
+
+    def die() -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    assert side_by_side(lambda: 1, die, 2) == (1, here)
+    _, file = side_by_side(lambda: 1, lambda: os.fdopen(os.open(os.devnull, os.O_RDONLY)), 2)
+    file.close()
+
+
+def test_an_error_here_leaves_no_process() -> None:
+    def fail() -> None:
+        raise KlpError("gone", file="x")
+
+    with pytest.raises(KlpError):
+        side_by_side(fail, signal.pause, 2)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

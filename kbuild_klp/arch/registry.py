@@ -152,6 +152,10 @@ class Architecture:
     trace_fields: tuple[int, ...]
     """Where in a function the field of that call may lie."""
 
+    def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
+        """Another process has it already."""
+        return architecture, (self.machine,)
+
     def bits_at(self, place: int, size: int) -> int:
         """Return the bits of the byte at ``place`` in an instruction of ``size`` bytes, read as a number."""
         return 0xFF << 8 * (place if self.byteorder == "little" else size - 1 - place)

@@ -5,22 +5,25 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from kbuild_klp.builds.side import Build
+from kbuild_klp.builds.side import WORTH_A_PROCESS, Build
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.object.view import ObjectView
+from kbuild_klp.processes import side_by_side
 
 
 class ObjectPair:
-    """Both versions of an object, each read when it is first asked for, and once.
+    """Both versions of an object, read when one is first asked for, and once.
 
-    A side is None where the object is not linked, not at hand, or cannot be read: its checksums stand, only what the
-    object would have told is missing.
+    Large ones are read side by side if there are job slots for it (``jobs`` as in job_slots). A side is None where the
+    object is not linked, not at hand, or cannot be read: its checksums stand, only what the object would have told is
+    missing.
     """
 
-    def __init__(self, old: Build, new: Build, name: str) -> None:
+    def __init__(self, old: Build, new: Build, name: str, jobs: int | None = 1) -> None:
         self.name = name
         self._builds = old, new
+        self._jobs = jobs
 
     @cached_property
     def files(self) -> tuple[str | None, str | None]:
@@ -29,14 +32,20 @@ class ObjectPair:
         return before, after
 
     @cached_property
+    def _views(self) -> tuple[ObjectView | None, ObjectView | None]:
+        old, new = self._builds
+        is_large = min(old.bytes_to_read(self.name), new.bytes_to_read(self.name)) >= WORTH_A_PROCESS
+        return side_by_side(lambda: old.view(self.name), lambda: new.view(self.name), self._jobs if is_large else 1)
+
+    @property
     def old(self) -> ObjectView | None:
         """The old version."""
-        return self._builds[0].view(self.name)
+        return self._views[0]
 
-    @cached_property
+    @property
     def new(self) -> ObjectView | None:
         """The new version."""
-        return self._builds[1].view(self.name)
+        return self._views[1]
 
     def sources(self) -> tuple[SourceFiles | None, SourceFiles | None]:
         """Return the source files of both sides, None where they are not those that were compiled."""

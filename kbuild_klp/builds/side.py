@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbuild_klp.checksum import sum_file
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 SINGLE_OBJECT = "object"
 """The name of the only unit, and key of the only object, when two objects are compared."""
+
+
+WORTH_A_PROCESS = 4 << 20
+"""Bytes of each of two objects from which on they are read side by side: it takes a while to send what was read."""
 
 
 class Build(ABC):
@@ -97,6 +103,13 @@ class Build(ABC):
             return ObjectView(path)
         except KlpError:
             return None
+
+    def bytes_to_read(self, name: str) -> int:
+        """Return the size of the file that `view` would read, 0 when there is nothing to be read."""
+        path = self.object_file(name) if name in self.names else None
+        with suppress(OSError):
+            return Path(path).stat().st_size if path else 0
+        return 0
 
     @abstractmethod
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:

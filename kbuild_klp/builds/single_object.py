@@ -5,18 +5,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kbuild_klp.builds.side import SINGLE_OBJECT, Build
-from kbuild_klp.checksum.batch import compute, compute_read
+from kbuild_klp.builds.side import SINGLE_OBJECT, WORTH_A_PROCESS, Build
+from kbuild_klp.checksum.batch import ObjectChecksums, compute, compute_read
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+from kbuild_klp.processes import side_by_side
 
 if TYPE_CHECKING:
     from kbuild_klp.object.view import ObjectView
+
+
+class _Read(NamedTuple):
+    """An object that was read for its checksums; ``view`` is None when it was another one before they were made."""
+
+    view: ObjectView | None
+    sums: ObjectChecksums
 
 
 class ObjectBuild(Build):
@@ -25,7 +33,7 @@ class ObjectBuild(Build):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.path = os.path.abspath(path)
-        self._view: ObjectView | None = None
+        self._read: _Read | None = None
 
     def units(self) -> list[LinkUnit]:
         """Return one unit with one object, under a name that both sides share."""
@@ -34,21 +42,43 @@ class ObjectBuild(Build):
     def sums(self, name: str) -> bytes | None:
         """Return the checksums of the object; raises BadObjectError."""
         del name
-        if not any(find_stale("/", [self.path])):
-            return Path(sum_path(self.path)).read_bytes()
+        if self._read is None:
+            if not self._is_stale():
+                return Path(sum_path(self.path)).read_bytes()
+            self._take(self._read_it())
+        assert self._read is not None
+        return self._read.sums.data
+
+    def _is_stale(self) -> bool:
+        return any(find_stale("/", [self.path]))
+
+    def _read_it(self) -> _Read:
+        """Read the object, and compute its checksums; raises BadObjectError."""
         from kbuild_klp.object.view import ObjectView
 
-        self._view = ObjectView(self.path)
-        computed = compute_read(self._view.meanings)
-        if self._view.file.has_changed():
-            self._view = None
-            computed = compute(self.path)
-        self.warnings += computed.warnings
-        return computed.data
+        view = ObjectView(self.path)
+        computed = compute_read(view.meanings)
+        return _Read(None, compute(self.path)) if view.file.has_changed() else _Read(view, computed)
+
+    def _take(self, read: _Read) -> None:
+        self._read = read
+        self.warnings += read.sums.warnings
+
+    @staticmethod
+    def read_both(old: ObjectBuild, new: ObjectBuild, jobs: int | None) -> None:
+        """Read two large objects of which no checksums are there side by side; raises BadObjectError."""
+        sides = old, new
+        if all(side.bytes_to_read(SINGLE_OBJECT) >= WORTH_A_PROCESS and side._is_stale() for side in sides):
+            for side, read in zip(sides, side_by_side(old._read_it, new._read_it, jobs), strict=True):
+                side._take(read)
 
     def view(self, name: str) -> ObjectView | None:
         """Return the object to be read: as it was read for its checksums, if it was."""
-        return self._view or super().view(name)
+        return self._read.view if self._read and self._read.view else super().view(name)
+
+    def bytes_to_read(self, name: str) -> int:
+        """Return the size of the object, 0 when it has been read."""
+        return 0 if self._read and self._read.view else super().bytes_to_read(name)
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the object."""

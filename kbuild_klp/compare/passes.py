@@ -41,6 +41,8 @@ def compare(
     # What the two sides do not share, first: it may explain everything below.
     warnings = _settings_warnings(old, new)
     # Checksums that are missing or stale are made now; from here on no object is read unless it differs.
+    if isinstance(old, ObjectBuild) and isinstance(new, ObjectBuild):
+        ObjectBuild.read_both(old, new, jobs)
     for side in (old, new):
         side.prepare(jobs, progress)
     names = _all_objects(old, new)

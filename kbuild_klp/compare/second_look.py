@@ -113,6 +113,8 @@ class SecondLook:
         self._new = new
         self._units = units
         self._jobs = jobs
+        self._jobs_for_one: int | None = 1
+        """The processes that may read one object: where several look at objects, one."""
         self._progress = progress
         self._prover = LineProver(old, new)
         self._pairs: dict[str, ObjectPair] = {}
@@ -201,7 +203,7 @@ class SecondLook:
 
     def _pair(self, name: str) -> ObjectPair:
         """Open both versions of an object; those of a few objects are kept."""
-        pair = self._pairs.get(name) or ObjectPair(self._old, self._new, name)
+        pair = self._pairs.get(name) or ObjectPair(self._old, self._new, name, self._jobs_for_one)
         if self._keeps_pairs:
             self._pairs[name] = pair
         return pair
@@ -209,6 +211,7 @@ class SecondLook:
     def _in_chunks(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the results of all tasks, in any order."""
         with job_slots(self._jobs, len(tasks) // _WORTH_A_PROCESS + 1) as slots:
+            self._jobs_for_one = self._jobs if slots == 1 else 1
             if slots == 1:
                 yield from map(work, tasks)
                 return

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,27 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def _content(name: str) -> tuple[bytes | mmap.mmap, os.stat_result]:
+    """Map a file, or read it; raises BadObjectError."""
+    try:
+        with open(name, "rb", buffering=0, opener=_open) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadObjectError("not a regular file", file=name, hint="name an object file")
+            # A small file is cheaper to read than to map (one system call against three and page faults).
+            if status.st_size > _WORTH_MAPPING:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
+            return file.read(), status
+    except OSError as error:
+        raise BadObjectError(error.strerror or str(error), file=name) from None
+    except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
+        raise BadObjectError(str(error), file=name) from None
+
+
+def _identity(status: os.stat_result | None) -> tuple[int, ...]:
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
+
+
 class ObjectFile:
     """One ELF64 relocatable object.
 
@@ -87,22 +108,20 @@ class ObjectFile:
     def open(cls, path: str | os.PathLike[str], tries: int = 1) -> ObjectFile:
         """Map and parse the file at ``path``."""
         name = os.fspath(path)
-        try:
-            with open(name, "rb", buffering=0, opener=_open) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise BadObjectError("not a regular file", file=name, hint="name an object file")
-                data: bytes | mmap.mmap
-                # A small file is cheaper to read than to map (one system call against three and page faults).
-                if status.st_size > _WORTH_MAPPING:
-                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                else:
-                    data = file.read()
-        except OSError as error:
-            raise BadObjectError(error.strerror or str(error), file=name) from None
-        except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
-            raise BadObjectError(str(error), file=name) from None
+        data, status = _content(name)
         return cls(data, name, status, tries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process, which maps the file by itself."""
+        is_mapped = isinstance(self._data, mmap.mmap)
+        return {name: value for name, value in self.__dict__.items() if not (is_mapped and name == "_data")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if "_data" not in state:
+            self._data, status = _content(self.path)
+            if _identity(status) != _identity(self._status):
+                raise self.error("changed while it was read", hint="try again")
 
     @property
     def mtime_ns(self) -> int:
@@ -117,8 +136,7 @@ class ObjectFile:
             now = Path(self.path).stat()
         except OSError:
             return True
-        then = self._status
-        return (then.st_mtime_ns, then.st_size, then.st_ino) != (now.st_mtime_ns, now.st_size, now.st_ino)
+        return _identity(now) != _identity(self._status)
 
     def release_pages(self) -> None:
         """Let the system have back the memory of what was read; it is read again should anybody look."""
