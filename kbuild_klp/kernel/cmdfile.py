@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from kbuild_klp.errors import BadTreeError
 
 _ASSIGNMENT = re.compile(r"^(savedcmd|cmd|source|deps)_(\S+)[ \t]*:?=[ \t]*(.*)$", re.DOTALL)
-_CONTINUATION = re.compile(r"\\\r?\n")
 _WILDCARD = re.compile(r"\$\(wildcard(?![^\s)])[^)]*\)?")
 
 
@@ -54,7 +53,7 @@ def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None
     """
     target = command = source = None
     dependencies: list[str] = []
-    for line in _CONTINUATION.sub(" ", text).split("\n"):
+    for line in text.replace("\\\r\n", " ").replace("\\\n", " ").split("\n"):
         match = _ASSIGNMENT.match(line)
         if match is None:
             continue

@@ -35,11 +35,10 @@ class SourceFiles:
         saved = read_saved_command(posixpath.join(tree.root, cmd_path(object_path)))
         if saved is None or saved.source is None:
             return None
-        resolve = _resolver(tree)
-        main, path = resolve(saved.source)
+        resolved = _resolved(tree)
+        main, path = resolved[saved.source]
         files = {main: path}
-        for dependency in saved.dependencies:
-            name, path = resolve(dependency)
+        for name, path in map(resolved.__getitem__, saved.dependencies):
             files.setdefault(name, path)
         return cls(main, files, saved)
 
@@ -59,14 +58,11 @@ class SourceFiles:
         nearly the same headers.
         """
         known = {} if known is None else known
-        result = []
-        for name, path in self.files.items():
-            time = known.get(path)
-            if time is None:
-                time = known[path] = _mtime(path)
-            if not 0 <= time <= time_ns:
-                result.append(name)
-        return result
+        known.update((path, _mtime(path)) for path in self.files.values() if path not in known)
+        times = list(map(known.__getitem__, self.files.values()))
+        if not times or 0 <= min(times) <= max(times) <= time_ns:
+            return []
+        return [name for name, time in zip(self.files, times, strict=True) if not 0 <= time <= time_ns]
 
 
 @dataclass(frozen=True)
@@ -120,14 +116,18 @@ def configuration_symbols(tree: BuildTree) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _resolver(tree: BuildTree) -> _Resolver:
-    return _Resolver(tree)
+def _resolved(tree: BuildTree) -> _Resolved:
+    return _Resolved(tree)
 
 
-class _Resolver:
-    """Finds the files that a saved command names: from where make ran, which is not recorded."""
+class _Resolved(dict[str, tuple[str, str]]):
+    """The files that saved commands name, each once: its name that trees share, and its real path.
+
+    It is found from where make ran, which is not recorded.
+    """
 
     def __init__(self, tree: BuildTree) -> None:
+        super().__init__()
         self._root = str(tree.root)
         kernel = [str(tree.kernel)] if tree.kernel and tree.is_external else []
         self._bases = [self._root, *kernel]
@@ -135,14 +135,15 @@ class _Resolver:
         kernel_source = [_source_link(kernel[0])] if kernel else []
         # The object tree may lie in the source tree (make O=build): the longer prefix first.
         self._prefixes = sorted({self._root, source, *kernel, *kernel_source}, key=len, reverse=True)
-        self._known: dict[str, tuple[str, str]] = {}
+        self._directories: dict[str, tuple[str, str]] = {}
 
-    def __call__(self, path: str) -> tuple[str, str]:
+    def __missing__(self, path: str) -> tuple[str, str]:
         directory, slash, name = path.rpartition("/")
-        found = self._known.get(directory)
+        found = self._directories.get(directory)
         if found is None:
-            found = self._known[directory] = self._directory(directory + slash, name)
-        return found[0] + name, found[1] + name
+            found = self._directories[directory] = self._directory(directory + slash, name)
+        self[path] = found[0] + name, found[1] + name
+        return self[path]
 
     def _directory(self, directory: str, name: str) -> tuple[str, str]:
         """A directory's name that trees share, and its real path, each with a slash."""

@@ -90,6 +90,10 @@ class _Same(Enum):
     IDENTITY = "what the builds say of themselves"
 
 
+def _has_other_bytes(old: Entry, new: Entry) -> bool:
+    return old.split_components().data != new.split_components().data
+
+
 class _Judge:
     """Settles the changes of one object. Objects and sources are read when they are first needed."""
 
@@ -124,8 +128,9 @@ class _Judge:
         self._may_be_only_lines = all(map(is_of_interest, changes))
         candidates = [change for change in changes if is_candidate(change, bool(self._identities))]
         pairs = [(it.old, it.new) for it in candidates if it.kind == KIND_FUNCTION and it.old and it.new]
-        for at, view in enumerate(self._views if pairs else ()):
-            decode_functions(view, (pair[at].symbol for pair in pairs if pair[0].size == pair[1].size))
+        coded = [(old, new) for old, new in pairs if old.size == new.size and _has_other_bytes(old, new)]
+        for at, view in enumerate(self._views if coded else ()):
+            decode_functions(view, (pair[at].symbol for pair in coded))
         left = []
         same: Counter[_Same] = Counter()
         for change in changes:

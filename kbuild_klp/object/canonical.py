@@ -75,7 +75,10 @@ class Canonical:
     @cached_property
     def memories(self) -> list[bytes]:
         """For each section what its memory is, where that is not the rule: init memory is given back after boot."""
-        return [memory_of(name).encode("utf-8", "surrogateescape") for name in self.single_section_names]
+        names, found = self.objects.section_names, [b""] * len(self.objects.section_names)
+        for section in self.image.order.tolist():
+            found[section] = memory_of(canonical_section(names[section])).encode("utf-8", "surrogateescape")
+        return found
 
     @cached_property
     def renumbered_sections(self) -> dict[int, str]:
