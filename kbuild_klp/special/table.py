@@ -74,7 +74,9 @@ class SpecialSection:
             if self.section_class is not SectionClass.RECORDS:
                 field = offsets % entry
                 owners = np.bincount(owner[field == self.owner], minlength=len(sizes))
-                strangers = np.bincount(owner[~np.isin(field, list(self.references))], minlength=len(sizes))
+                is_strange = np.ones(entry, bool)
+                is_strange[[at for at in self.references if at < entry]] = False
+                strangers = np.bincount(owner[is_strange[field]], minlength=len(sizes))
                 fits &= (owners == sizes // entry) & (strangers == 0)
             result[fits] = entry
         return result
