@@ -60,10 +60,10 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
     for table in special_tables(view, part):
         owners: dict[int, int] = {}
         others: dict[int, list[int]] = defaultdict(list)
-        for row, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
+        for row, entry, is_owner in zip(table.references, table.entries, table.is_owner, strict=True):
             if is_owner:
-                owners.setdefault(place // table.entry_size, row)
-            others[place // table.entry_size].append(row)
+                owners.setdefault(entry, row)
+            others[entry].append(row)
         for at, lines in enumerate(table.lines):
             references, owner = others[at], owners.get(at)
             place = int(view.canonical.references.target[owner]) - start if owner is not None else 0

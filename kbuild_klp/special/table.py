@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,18 @@ class ContentField:
     length: int
 
 
+class Places(NamedTuple):
+    """Where relocations stand in some sections, a row each, in any order.
+
+    ``section`` is an index into these, ``offset`` the place in it in bytes; ``is_named`` says that what is referred to is
+    a symbol, and not a place in a section.
+    """
+
+    section: NDArray[Any]
+    offset: NDArray[Any]
+    is_named: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class SpecialSection:
     """One row of the table; see the comment at the top of special.toml for the meaning of each field."""
@@ -62,22 +75,35 @@ class SpecialSection:
     content: ContentField | None
     reason: str
     names: Mapping[int, str]
+    needed: frozenset[int] = frozenset()
+    named: frozenset[int] = frozenset()
+    tail: int = 0
+    ordered: bool = False
 
-    def entry_sizes(self, sizes: NDArray[np.int64], owner: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.int64]:
+    def entry_sizes(self, sizes: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
         """Return the bytes of an entry in each of some sections of ``sizes`` bytes, 0 where this row does not fit.
 
-        Their relocations stand at ``offsets`` (any order) of the sections ``owner`` (index into ``sizes``).
+        Their relocations stand at ``places``.
         """
         result = np.zeros(len(sizes), np.int64)
         for entry in self.sizes:
-            fits = (result == 0) & (sizes % entry == 0)
-            if self.section_class is not SectionClass.RECORDS:
-                field = offsets % entry
-                owners = np.bincount(owner[field == self.owner], minlength=len(sizes))
-                strangers = np.bincount(owner[~np.isin(field, list(self.references))], minlength=len(sizes))
-                fits &= (owners == sizes // entry) & (strangers == 0)
+            rest = sizes % entry
+            fits = (result == 0) & ((rest == 0) | (rest >= (self.tail or entry)))
+            if self.references:
+                field, count = places.offset.astype(np.int64) % entry, -(-sizes // entry)
+                is_strange = ~np.isin(field, list(self.references))
+                is_strange |= np.isin(field, list(self.named)) & ~places.is_named
+                fits &= np.bincount(places.section[is_strange], minlength=len(sizes)) == 0
+                for needed in {self.owner, *self.needed, *self.named}:
+                    fits &= np.bincount(places.section[field == needed], minlength=len(sizes)) == count
             result[fits] = entry
         return result
+
+
+UNKNOWN_LAYOUT = SpecialSection(
+    "", SectionClass.OWNED, (), (), frozenset(), 0, (), None, "", MappingProxyType({}), ordered=True
+)
+"""The row of tables that none is about."""
 
 
 def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
@@ -94,6 +120,10 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
             names={int(offset): name for offset, name in dict(row.get("names", {})).items()},
+            needed=frozenset(row.get("needed", ())),
+            named=frozenset(row.get("named", ())),
+            tail=row.get("tail", 0),
+            ordered=row.get("ordered", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise KlpError(
