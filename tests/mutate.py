@@ -172,7 +172,7 @@ class Mutator:
         header = self.object.sections[section]
         for row in rows:
             none = np.zeros(len(offsets), np.int64)
-            places = Places(none, offsets, none == 0)
+            places = Places(none, offsets, none == 0, none != 0)
             size = int(row.entry_sizes(np.array([header["size"]], np.int64), places)[0])
             if size and row.content and place % size == row.content.reference:
                 length = place - row.content.reference + row.content.length % size

@@ -20,22 +20,32 @@ from numpy.typing import NDArray
 
 
 class Cuts(NamedTuple):
-    """The entries of a section: where they ``start`` in it, and where the reference to the ``owner`` of each stands."""
+    """The entries of a section: where they ``start`` in it, and where the reference to the ``owner`` of each stands.
+
+    The last one ends at ``end``, which is behind the section where its padding is missing.
+    """
 
     start: NDArray[np.int64]
     owner: NDArray[np.int64]
+    end: int
 
 
-def find_cuts(size: int, offset: NDArray[np.int64], is_code: NDArray[np.bool_]) -> Cuts | None:
+def find_cuts(size: int, align: int, offset: NDArray[np.int64], is_code: NDArray[np.bool_]) -> Cuts | None:
     """Cut a section of ``size`` bytes, whose relocations stand at ``offset`` (sorted, several may be at one place).
 
-    ``is_code`` says which go to a function; None where none does.
+    ``is_code`` says which go to a function; None where none does. What is behind the section up to the next multiple
+    of ``align`` is taken for its padding.
     """
     if not is_code.any():
         return None
     offset, number = np.unique(offset, return_inverse=True)
     is_code = np.bincount(number, is_code).astype(bool)
-    return _repeating(size, offset, is_code) or _from_reference_to_reference(offset[is_code])
+    found = _repeating(size, offset, is_code)
+    if found is not None:
+        return found
+    start = offset[is_code]
+    start[0] = 0
+    return Cuts(start, offset[is_code], -(-size // align) * align)
 
 
 def _repeating(size: int, offset: NDArray[np.int64], is_code: NDArray[np.bool_]) -> Cuts | None:
@@ -49,11 +59,5 @@ def _repeating(size: int, offset: NDArray[np.int64], is_code: NDArray[np.bool_])
         start = np.arange(count) * entry
         columns = np.flatnonzero(is_code.reshape(count, fields).all(axis=0))
         if len(columns) and (offset.reshape(count, fields) - start[:, None] == offset[:fields]).all():
-            return Cuts(start, start + offset[columns[0]])
+            return Cuts(start, start + offset[columns[0]], count * entry)
     return None
-
-
-def _from_reference_to_reference(code: NDArray[np.int64]) -> Cuts:
-    start = code.copy()
-    start[0] = 0
-    return Cuts(start, code)

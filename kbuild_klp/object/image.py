@@ -20,11 +20,8 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects, Relocations
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.runs import Numbers, run_starts
-from kbuild_klp.object.special_groups import SpecialGroup, classify, special_sections
+from kbuild_klp.object.special_groups import GUARD, SpecialGroup, classify, special_sections
 from kbuild_klp.special.table import SectionClass, SpecialTable
-
-GUARD = 16
-"""Bytes between two sections; also what the instruction decoder may look at behind the last one."""
 
 _SIZE_LIMIT = 1 << 40  # a .bss larger than any address space is a broken header
 _NARROW = 1 << 30

@@ -116,8 +116,8 @@ def _read_group(image: Image, group: SpecialGroup, references: References, targe
         sizes = np.full(len(entries), group.entry_size)
     else:
         [section] = group.sections.tolist()
-        entries = image.data[None, image.base[section] : image.end[section]]
-        sizes = np.diff(group.cuts.start, append=int(image.end[section] - image.base[section]))
+        entries = image.data[None, image.base[section] : image.base[section] + group.cuts.end]
+        sizes = np.diff(group.cuts.start, append=group.cuts.end)
     found = rows_of_group(image, group, references)
     owner = np.full(len(sizes), NOBODY, np.int64)
     owner[found.entry[found.is_owner]] = targets.part[found.rows[found.is_owner]]

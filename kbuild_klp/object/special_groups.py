@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects, Relocations
 from kbuild_klp.object.cuts import Cuts, find_cuts
 from kbuild_klp.object.runs import run_bounds, run_rows
-from kbuild_klp.special.table import UNKNOWN_LAYOUT, Places, SectionClass, SpecialSection, SpecialTable
+from kbuild_klp.special.table import SOURCE_NAME, UNKNOWN_LAYOUT, Places, SectionClass, SpecialSection, SpecialTable
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class SpecialGroup:
         return counts
 
 
+GUARD = 16
+"""Bytes between two sections of the image; also what the instruction decoder may look at behind the last one."""
+
+_LONGEST_NAME = 4096  # PATH_MAX
 _PLAIN_FLAGS = elf.SHF_ALLOC | elf.SHF_EXECINSTR | elf.SHF_MERGE | elf.SHF_STRINGS
 
 
@@ -84,6 +88,9 @@ def classify(
         sizes = objects.sections["size"][sections].astype(np.int64)
         for row in rows_of.get(name, ()):
             entry = np.where(left, row.entry_sizes(sizes, places), 0)
+            if row.source is not None:
+                fits = entry.nonzero()[0].tolist()
+                entry[[at for at in fits if not tables.names_source(int(sections[at]), row.source)]] = 0
             for size in sorted({*entry.tolist()} - {0}):
                 group = SpecialGroup(name, row, size, sections[entry == size])
                 (found.owned if row.section_class is SectionClass.OWNED else found.records).append(group)
@@ -137,7 +144,26 @@ class _Relocated:
         """Return where the relocations of some sections stand."""
         rows = run_rows(self._first[sections], self.count[sections])
         own = np.repeat(np.arange(len(sections)), self.count[sections])
-        return Places(own, self._relocations.offset[rows], self._is_proper[self._relocations.symbol[rows]])
+        symbol = self._relocations.symbol[rows]
+        return Places(own, self._relocations.offset[rows], self._is_proper[symbol], self._is_code(symbol))
+
+    def _is_code(self, symbol: NDArray[Any]) -> NDArray[np.bool_]:
+        """Say which of some symbols lie in a section of machine code."""
+        section = np.maximum(self.objects.shndx[symbol], 0)
+        result: NDArray[np.bool_] = self.objects.sections["flags"][section] & np.uint64(elf.SHF_EXECINSTR) != 0
+        return result
+
+    def names_source(self, section: int, offset: int) -> bool:
+        """Say whether what is referred to from ``offset`` of a section is the name of a source file."""
+        first, end = int(self._first[section]), int(self._first[section] + self.count[section])
+        row = first + int(np.argmax(self._relocations.offset[first:end] == offset))
+        symbol = int(self._relocations.symbol[row])
+        place = int(self.objects.symbols["value"][symbol]) + int(self._relocations.addend[row])
+        target = int(self.objects.shndx[symbol])
+        if target <= 0 or place < 0 or self.objects.sections["type"][target] == elf.SHT_NOBITS:
+            return False
+        text, _, _ = bytes(self.objects.content(target)[place : place + _LONGEST_NAME]).partition(b"\0")
+        return SOURCE_NAME.fullmatch(text.decode("utf-8", "replace")) is not None
 
     @cached_property
     def _is_used(self) -> NDArray[np.bool_]:
@@ -167,7 +193,10 @@ class _Relocated:
             return None
         rows = slice(int(self._first[section]), int(self._first[section] + self.count[section]))
         offset = self._relocations.offset[rows].astype(np.int64)
-        target = np.maximum(self.objects.shndx[self._relocations.symbol[rows]], 0)
-        is_code = self._has_symbol[target] & (self.objects.sections["flags"][target] & elf.SHF_EXECINSTR != 0)
+        symbol = self._relocations.symbol[rows]
+        is_code = self._is_code(symbol) & self._has_symbol[np.maximum(self.objects.shndx[symbol], 0)]
         order = np.argsort(offset, kind="stable")
-        return find_cuts(int(self.objects.sections["size"][section]), offset[order], is_code[order])
+        size, align = (int(self.objects.sections[column][section]) for column in ("size", "align"))
+        found = find_cuts(size, max(align, 1), offset[order], is_code[order])
+        # Between two sections lie as many zeros as may be missing.
+        return found._replace(end=size) if found is not None and found.end - size > GUARD else found

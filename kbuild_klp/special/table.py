@@ -25,6 +25,10 @@ else:
     import tomli as tomllib
 
 
+SOURCE_NAME = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
+"""What the name of a source file looks like."""
+
+
 class SectionClass(enum.Enum):
     """What becomes of the content of a special section."""
 
@@ -52,13 +56,14 @@ class ContentField:
 class Places(NamedTuple):
     """Where relocations stand in some sections, a row each, in any order.
 
-    ``section`` is an index into these, ``offset`` the place in it in bytes; ``is_named`` says that what is referred to is
-    a symbol, and not a place in a section.
+    ``section`` is an index into these, ``offset`` the place in it in bytes; ``is_named`` says that
+    it is to a symbol, and not to a place in a section, ``is_code`` that it goes to machine code.
     """
 
     section: NDArray[Any]
     offset: NDArray[Any]
     is_named: NDArray[np.bool_]
+    is_code: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,9 @@ class SpecialSection:
     content: ContentField | None
     reason: str
     names: Mapping[int, str]
-    needed: frozenset[int] = frozenset()
     named: frozenset[int] = frozenset()
+    data: frozenset[int] = frozenset()
+    source: int | None = None
     tail: int = 0
     ordered: bool = False
 
@@ -93,8 +99,9 @@ class SpecialSection:
                 field, count = places.offset.astype(np.int64) % entry, -(-sizes // entry)
                 is_strange = ~np.isin(field, list(self.references))
                 is_strange |= np.isin(field, list(self.named)) & ~places.is_named
+                is_strange |= np.isin(field, list(self.data)) & places.is_code
                 fits &= np.bincount(places.section[is_strange], minlength=len(sizes)) == 0
-                for needed in {self.owner, *self.needed, *self.named}:
+                for needed in {self.owner, *self.named}:
                     fits &= np.bincount(places.section[field == needed], minlength=len(sizes)) == count
             result[fits] = entry
         return result
@@ -120,8 +127,9 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
             names={int(offset): name for offset, name in dict(row.get("names", {})).items()},
-            needed=frozenset(row.get("needed", ())),
             named=frozenset(row.get("named", ())),
+            data=frozenset(row.get("data", ())),
+            source=row.get("source"),
             tail=row.get("tail", 0),
             ordered=row.get("ordered", False),
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import kbuild_klp.special.table
 from kbuild_klp.arch.registry import _MODULES, architecture
 from kbuild_klp.errors import KlpError
-from kbuild_klp.object.image import GUARD
+from kbuild_klp.object.special_groups import GUARD
 from kbuild_klp.special.table import Places, SectionClass, SpecialSection, special_table
 
 if sys.version_info >= (3, 11):
@@ -38,7 +38,8 @@ _KEYS = {
     "checked",
     "names",
     "tail",
-    "needed",
+    "data",
+    "source",
     "named",
     "ordered",
 }
@@ -70,7 +71,8 @@ def test_row(row: dict[str, Any]) -> None:
     assert all(0 <= offset < min(sizes) for offset in names) and len(set(names.values())) == len(names)
     assert len(set(row["references"])) == len(row["references"])
     assert all(0 <= place < min(sizes) for place in row["references"])
-    assert {*row.get("needed", ()), *row.get("named", ())} <= set(row["references"])
+    assert {*row.get("named", ()), *row.get("data", ()), row.get("source", row["owner"])} <= set(row["references"])
+    assert "source" in row or not row.get("lines"), "what stands where another layout has a line is no line"
     # What is missing of the last entry is read from between two sections.
     assert max(sizes) - GUARD <= row.get("tail", max(sizes)) <= max(sizes)
     content = row.get("content")
@@ -83,7 +85,14 @@ def test_rows_of_one_section_differ() -> None:
     seen = set()
     for row in ROWS:
         for architecture_name in row.get("architectures", ("",)):
-            key = (row["name"], architecture_name, *row.get("sizes", ()), *row.get("references", ()))
+            key = (
+                row["name"],
+                architecture_name,
+                *row.get("sizes", ()),
+                *row.get("references", ()),
+                row.get("source"),
+                *row.get("named", ()),
+            )
             assert key not in seen
             seen.add(key)
 
@@ -98,7 +107,7 @@ def _row(name: str) -> list[SpecialSection]:
 
 def _places(offset: NDArray[np.int64], section: NDArray[np.int64] | None = None) -> Places:
     none = np.zeros(len(offset), np.int64)
-    return Places(none if section is None else section, offset, none == 0)
+    return Places(none if section is None else section, offset, none == 0, none != 0)
 
 
 def _entry_sizes(name: str, size: int, places: NDArray[np.int64]) -> list[int]:
@@ -123,7 +132,7 @@ def _entry_sizes(name: str, size: int, places: NDArray[np.int64]) -> list[int]:
         (".altinstructions", 156, [0, 4], 12),
         ("__ex_table", 36, [0, 4, 8], 12),  # 5.10
         ("__ex_table", 16, [0, 4], 8),
-        ("__jump_table", 48, [0, 8, 16], 24),  # 4.18; 16 divides it
+        ("__jump_table", 120, [0, 8, 16], 24),  # 4.18
         ("__jump_table", 48, [0, 4, 8], 16),
         ("__dyndbg", 280, [0, 8, 16, 24], 56),  # both divide it
         ("__dyndbg", 280, [0, 8, 16, 24], 40),
@@ -152,7 +161,7 @@ def test_layouts_with_relocations_at_the_same_places_are_told_apart_by_names() -
     offset = np.arange(0, 24, 4)
     for is_handler, entry in ((offset % 12 == 8, 12), (offset < 0, 8)):
         found = [
-            int(row.entry_sizes(np.array([24]), Places(0 * offset, offset, is_handler))[0])
+            int(row.entry_sizes(np.array([24]), Places(0 * offset, offset, is_handler, offset < 0))[0])
             for row in _row("__ex_table")
         ]
         assert next(size for size in found if size) == entry
