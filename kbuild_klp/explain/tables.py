@@ -56,7 +56,7 @@ class TableDifference:
         return (entry.owner, *place, *(self._field_meaning(field) for field in entry.fields))
 
     def _field_meaning(self, field: EntryField) -> object:
-        return "inner" if field.inner and self._moves else field.meaning
+        return field.loose if self._moves else field.meaning
 
     def pairs(
         self, old_parts: Sequence[int], new_parts: Sequence[int]
@@ -111,7 +111,7 @@ def _by_field(x: SpecialEntry, y: SpecialEntry) -> Iterator[tuple[EntryField, En
     """Yield the fields of two entries side by side; one that an entry does not have has no value."""
     before, after = ({field.name: field for field in entry.fields} for entry in (x, y))
     for name in dict.fromkeys([*before, *after]):
-        nothing = EntryField(name, "nothing", (), None, False)
+        nothing = EntryField(name, "nothing", (), (), None)
         yield before.get(name, nothing), after.get(name, nothing)
 
 
@@ -154,7 +154,7 @@ def _by_name(found: dict[str, list[SpecialEntry]]) -> dict[str, list[SpecialEntr
         if kind_of(section)[0] is ReasonKind.RUNTIME_CONSTANT:
             name = _RUNTIME
             entries = [
-                entry._replace(fields=(EntryField("", section, (section,), None, False), *entry.fields))
+                entry._replace(fields=(EntryField("", section, (section,), (section,), None), *entry.fields))
                 for entry in entries
             ]
         tables.setdefault(name, []).extend(entries)

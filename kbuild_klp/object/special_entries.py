@@ -18,16 +18,16 @@ from kbuild_klp.special.table import SpecialSection
 class EntryField(NamedTuple):
     """A field of an entry of a special section.
 
-    ``text`` is its value in words, ``meaning`` equal for fields that mean the same; ``row`` is the index in
-    References (None: a number); ``inner`` says that it is a place in the function itself, which is another one when
-    instructions come or go before it.
+    ``text`` is its value in words, ``meaning`` equal for fields that mean the same, and ``loose`` also for those that
+    differ in nothing but places in the function itself, which are others when instructions come or go before them;
+    ``row`` is the index in References (None: a number).
     """
 
     name: str
     text: str
     meaning: tuple[object, ...]
+    loose: object
     row: int | None
-    inner: bool
 
 
 class SpecialEntry(NamedTuple):
@@ -141,9 +141,20 @@ def _fields(
             # Digests knows an alternative that is replaced by nothing by no content.
             if row.content and row.content.reference == start and view.content_part(index) is None:
                 text = "nothing"
-            yield EntryField(name, text, key, index, inner is not None)
+            yield EntryField(name, text, key, "inner" if inner else _loose(view, index, key, family), index)
         else:
             value = data[start:end]
             number = int.from_bytes(value, view.architecture.byteorder)
             text = str(number) if start in row.names else value.hex()
-            yield EntryField(name, text, (value,), None, False)
+            yield EntryField(name, text, (value,), (value,), None)
+
+
+def _loose(view: ObjectView, index: int, key: tuple[int, ...], family: Collection[int]) -> object:
+    """Return what a reference out of the function means, but for where code without a name goes back into it."""
+    part = view.content_part(index)
+    if part is None or not view.is_code(part):
+        return key
+    references = view.references(part)
+    return view.data(part), tuple(
+        (own.place, "inner" if view.inner_target(own.row, family) else own.key) for own in references
+    )
