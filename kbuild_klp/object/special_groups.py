@@ -82,7 +82,10 @@ def classify(
         strange[objects.section_names[section]].append(section)
     # By name: their order in the object is that of first use, which any function may change.
     for name in sorted({*special, *strange}):
-        sections = np.array([index for index in special.get(name, ()) if objects.sections["size"][index]], np.int64)
+        sections = np.array(special.get(name, ()), np.int64)
+        headers = objects.sections[sections]
+        # Machine code is no table, whatever its section is called.
+        sections = sections[(headers["size"] != 0) & (headers["flags"] & elf.SHF_EXECINSTR == 0)]
         left = np.ones(len(sections), bool)
         places = tables.places(sections)
         sizes = objects.sections["size"][sections].astype(np.int64)
