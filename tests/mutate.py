@@ -22,7 +22,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.errors import KlpError
-from kbuild_klp.special.table import SectionClass, special_table
+from kbuild_klp.special.table import Places, SectionClass, special_table
 
 # psABI table 4.9: how many bytes the linker overwrites, whatever stood there.
 FIELD_SIZES = {1: 8, 2: 4, 4: 4, 9: 4, 10: 4, 11: 4, 12: 2, 13: 2, 14: 1, 15: 1, 24: 8, 41: 4, 42: 4}
@@ -171,8 +171,9 @@ class Mutator:
         offsets = np.array([at for _, of, at, _, _, _ in self.relocations if of == section], np.int64)
         header = self.object.sections[section]
         for row in rows:
-            sizes, owner = np.array([header["size"]], np.int64), np.zeros(len(offsets), np.int64)
-            size = int(row.entry_sizes(sizes, owner, offsets)[0])
+            none = np.zeros(len(offsets), np.int64)
+            places = Places(none, offsets, none == 0, none != 0)
+            size = int(row.entry_sizes(np.array([header["size"]], np.int64), places)[0])
             if size and row.content and place % size == row.content.reference:
                 length = place - row.content.reference + row.content.length % size
                 return self.data[int(header["offset"]) + length] == 0

@@ -40,10 +40,12 @@ ret
 .size f,.-f
 .section __dyndbg,"aw"
 .type one.1,@object
-one.1: .fill 7,8,5
+one.1: .quad module_name
+.fill 6,8,5
 .size one.1,56
 .type one.2,@object
-one.2: .fill 7,8,5
+one.2: .quad module_name
+.fill 6,8,5
 .size one.2,56
 """
 
@@ -58,7 +60,8 @@ def test_two_records_that_look_the_same_are_two(gcc: Compiler) -> None:
 def test_of_two_records_that_look_the_same_one_changes(gcc: Compiler) -> None:
     """16 of the 1108 records of a 6.12 kernel look like another one of their object."""
     before = _RECORD.replace("SECOND", "one.2")
-    after = before.replace("one.2: .fill 7,8,5", "one.2: .fill 7,8,6")
+    head = "one.2: .quad module_name\n.fill "
+    after = before.replace(f"{head}6,8,5", f"{head}6,8,6")
     assert gcc.diff_assembly(before, after) == changed("f")
 
 

@@ -32,6 +32,9 @@ _ORDINARY_SECTIONS = (
 def section_orders(meanings: Meanings, used: set[int]) -> dict[int, bytes]:
     """Return the order of symbols in sections that are arrays made by the linker.
 
+    Of tables in which the order of the entries counts between their owners, it is that of the owners, unless these lie
+    in the same order themselves.
+
     A record of special.toml that is in the checksum of who uses it (``used``) does not count, so that it comes and
     goes with its user. One that looks like another user's does: two users of one record are no users of one each.
     """
@@ -53,6 +56,10 @@ def section_orders(meanings: Meanings, used: set[int]) -> dict[int, bytes]:
         names = objects.names_of(heads[low:high][wanted].tolist())
         order = "\0".join(canonical_name(name).text for name in names)
         result[section] = order.encode("utf-8", "surrogateescape")
+    for group in image.owned:
+        for section in group.sections.tolist() if group.row.ordered else ():
+            order = "\0".join(canonical.owners_out_of_order(group, section))
+            result[section] = order.encode("utf-8", "surrogateescape")
     return result
 
 

@@ -56,7 +56,7 @@ class TableDifference:
         return (entry.owner, *place, *(self._field_meaning(field) for field in entry.fields))
 
     def _field_meaning(self, field: EntryField) -> object:
-        return "inner" if field.inner and self._moves else field.meaning
+        return field.loose if self._moves else field.meaning
 
     def pairs(
         self, old_parts: Sequence[int], new_parts: Sequence[int]
@@ -92,10 +92,8 @@ class TableDifference:
 
     def _difference(self, x: SpecialEntry, y: SpecialEntry, views: tuple[ObjectView, ObjectView]) -> tuple[str, str]:
         """Return the fields in which two entries differ, in words."""
-        fields = [
-            (a, b) for a, b in zip(x.fields, y.fields, strict=False) if self._field_meaning(a) != self._field_meaning(b)
-        ]
-        if not fields or len(x.fields) != len(y.fields):
+        fields = [(a, b) for a, b in _by_field(x, y) if self._field_meaning(a) != self._field_meaning(b)]
+        if not fields:
             was, is_ = f"at +{x.place:#x}", f"at +{y.place:#x}"
             if x.owner != y.owner:
                 was, is_ = (
@@ -107,6 +105,14 @@ class TableDifference:
         if was == is_:
             was, is_ = (", ".join(_precise(views[side], pair[side]) for pair in fields) for side in (0, 1))
         return was, is_ if was != is_ else f"another {is_}"
+
+
+def _by_field(x: SpecialEntry, y: SpecialEntry) -> Iterator[tuple[EntryField, EntryField]]:
+    """Yield the fields of two entries side by side; one that an entry does not have has no value."""
+    before, after = ({field.name: field for field in entry.fields} for entry in (x, y))
+    for name in dict.fromkeys([*before, *after]):
+        nothing = EntryField(name, "nothing", (), (), None)
+        yield before.get(name, nothing), after.get(name, nothing)
 
 
 def in_words(view: ObjectView, field: EntryField) -> str:
@@ -148,7 +154,7 @@ def _by_name(found: dict[str, list[SpecialEntry]]) -> dict[str, list[SpecialEntr
         if kind_of(section)[0] is ReasonKind.RUNTIME_CONSTANT:
             name = _RUNTIME
             entries = [
-                entry._replace(fields=(EntryField("", section, (section,), None, False), *entry.fields))
+                entry._replace(fields=(EntryField("", section, (section,), (section,), None), *entry.fields))
                 for entry in entries
             ]
         tables.setdefault(name, []).extend(entries)

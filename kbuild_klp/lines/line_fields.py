@@ -6,7 +6,6 @@ Which sections these are, and where in an entry the number stands, says special.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,8 +14,8 @@ from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
+from kbuild_klp.special.table import SOURCE_NAME
 
-_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
 _LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
 
 
@@ -39,7 +38,7 @@ def line_fields(view: ObjectView, parts: Sequence[int]) -> list[PlacedLine]:
 def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
     """Return the first of the strings to which ``references`` point that can be the name of a source file."""
     strings = map(view.string, references)
-    return next((text for text in strings if text and _IS_SOURCE.fullmatch(text)), None)
+    return next((text for text in strings if text and SOURCE_NAME.fullmatch(text)), None)
 
 
 def line_reasons(
@@ -60,10 +59,10 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
     for table in special_tables(view, part):
         owners: dict[int, int] = {}
         others: dict[int, list[int]] = defaultdict(list)
-        for row, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
+        for row, entry, is_owner in zip(table.references, table.entries, table.is_owner, strict=True):
             if is_owner:
-                owners.setdefault(place // table.entry_size, row)
-            others[place // table.entry_size].append(row)
+                owners.setdefault(entry, row)
+            others[entry].append(row)
         for at, lines in enumerate(table.lines):
             references, owner = others[at], owners.get(at)
             place = int(view.canonical.references.target[owner]) - start if owner is not None else 0

@@ -274,7 +274,7 @@ class _Comparison:
             if [table.section for table in before] != [table.section for table in after]:
                 raise DifferentError
             for x, y in zip(before, after, strict=True):
-                if (x.entry_size, x.data, x.places) != (y.entry_size, y.data, y.places):
+                if (x.starts, x.data, x.places) != (y.starts, y.data, y.places):
                     raise DifferentError
                 yield from self._references(x.references, y.references, x.is_owner)
 

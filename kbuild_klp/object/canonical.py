@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +24,9 @@ from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, ta
 from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
+from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.symbol_sources import Sources
-from kbuild_klp.object.targets import Targets, find_targets, nameless_targets
+from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
 
 
@@ -109,6 +110,20 @@ class Canonical:
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""
         return self.section_names[int(self.parts.section[part])]
+
+    def owners_out_of_order(self, group: SpecialGroup, section: int) -> list[str]:
+        """Return the canonical names of the owners of the entries in a section of ``group``, in the order of these.
+
+        Empty where that is the order in which they lie: then it says nothing, and entries may come and go.
+        """
+        found = rows_of_group(self.image, replace(group, sections=np.array([section])), self.references)
+        rows = found.rows[found.is_owner]
+        target, of = self.references.target[rows], self.references.section[rows]
+        order = np.argsort(of, kind="stable")
+        if ((np.diff(target[order]) >= 0) | (np.diff(of[order]) != 0)).all():
+            return []
+        names = self.objects.names_of(np.maximum(self.targets.symbol[rows], 0).tolist())
+        return [canonical_name(name).text for name in names]
 
     def part_symbols(self, part: int) -> NDArray[np.int64]:
         """Return the symbols of a part, the one that names it first (empty for anonymous parts)."""

@@ -9,7 +9,6 @@ section is never the start of another. An address in this line is called *linear
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,25 +19,13 @@ from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects, Relocations
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.object.runs import Numbers, run_bounds, run_rows, run_starts
-from kbuild_klp.special.table import SectionClass, SpecialSection, SpecialTable
-
-GUARD = 16
-"""Bytes between two sections; also what the instruction decoder may look at behind the last one."""
+from kbuild_klp.object.runs import Numbers, run_starts
+from kbuild_klp.object.special_groups import GUARD, SpecialGroup, classify, special_sections
+from kbuild_klp.special.table import SectionClass, SpecialTable
 
 _SIZE_LIMIT = 1 << 40  # a .bss larger than any address space is a broken header
 NARROW = 1 << 30
 """Linear addresses below it are kept in 32 bits, in which there is room for the sum of two."""
-
-
-@dataclass(frozen=True)
-class SpecialGroup:
-    """Sections of one name for which the same row of the table fits; entries have ``entry_size`` bytes."""
-
-    name: str
-    row: SpecialSection
-    entry_size: int
-    sections: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     headers = objects.sections
     flags, types, size = headers["flags"], headers["type"], headers["size"].astype(np.int64)
     counts = (flags & elf.SHF_ALLOC) != 0
-    special = _special_sections(objects, counts.nonzero()[0], table)
+    special = special_sections(objects, counts.nonzero()[0], table)
     rows_of = {name: table.rows(name) for name in special}
     is_derived = {name for name, rows in rows_of.items() if rows[0].section_class is SectionClass.DERIVED}
     derived = [section for name in is_derived for section in special.pop(name)]
@@ -147,7 +134,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     starts, sizes = starts[:-1].astype(numbers), sizes.astype(numbers)
     base = np.full(len(headers), -1, numbers)
     base[order] = starts
-    owned, records, warnings = _classify(objects, special, rows_of, _without_subtracted(relocations, architecture))
+    owned, records, warnings = classify(objects, special, rows_of, relocations, architecture)
 
     content = order[:count_content]
     _check_size(objects, content)
@@ -173,63 +160,3 @@ def _check_size(objects: Objects, sections: NDArray[np.int64]) -> None:
     for number in (totals > [file.size for file in objects.files]).nonzero()[0].tolist():
         message = "sections overlap or end behind the end of the file"
         raise objects.error(number, message, "section header table")
-
-
-# -- special sections -------------------------------------------------------------------------------------------------
-
-
-def _special_sections(objects: Objects, sections: NDArray[np.int64], table: SpecialTable) -> dict[str, list[int]]:
-    """Return those of ``sections`` for which the table has rows, by name."""
-    found: dict[str, list[int]] = defaultdict(list)
-    listed = sections.tolist()
-    for section, name in zip(listed, map(objects.section_names.__getitem__, listed), strict=True):
-        if table.rows(name):
-            found[name].append(section)
-    return found
-
-
-def _without_subtracted(relocations: Relocations, architecture: Architecture) -> Relocations:
-    """Return one relocation a field: what is taken off one stands at the same place."""
-    subtracted = [number for number, row in architecture.relocation_types.items() if row.subtracts]
-    if not subtracted:
-        return relocations
-    return relocations.take((~np.isin(relocations.type, subtracted)).nonzero()[0])
-
-
-def _classify(
-    objects: Objects,
-    special: dict[str, list[int]],
-    rows_of: dict[str, tuple[SpecialSection, ...]],
-    relocations: Relocations,
-) -> tuple[list[SpecialGroup], list[SpecialGroup], list[tuple[int, str]]]:
-    """Find the row that fits each special section: owned tables, record tables, and warnings where none does."""
-    owned: list[SpecialGroup] = []
-    records: list[SpecialGroup] = []
-    warnings: list[tuple[int, str]] = []
-    # The relocations of a section stand behind each other.
-    first, end = run_bounds(relocations.section)
-    first_row, count = np.zeros((2, len(objects.sections)), np.int64)
-    first_row[relocations.section[first]], count[relocations.section[first]] = first, end - first
-    # By name: their order in the object is that of first use, which any function may change.
-    for name in sorted(special):
-        sections = np.array([index for index in special[name] if objects.sections["size"][index]], np.int64)
-        if not len(sections):
-            continue
-        sizes = objects.sections["size"][sections].astype(np.int64)
-        offsets = relocations.offset[run_rows(first_row[sections], count[sections])]
-        mine = np.repeat(np.arange(len(sections)), count[sections])
-        left = np.ones(len(sections), bool)
-        for row in rows_of[name]:
-            entry = np.where(left, row.entry_sizes(sizes, mine, offsets), 0)
-            for size in sorted({*entry.tolist()} - {0}):
-                group = SpecialGroup(name, row, size, sections[entry == size])
-                (owned if row.section_class is SectionClass.OWNED else records).append(group)
-            left &= entry == 0
-        for section in sections[left].tolist():
-            owner, size = int(objects.section_object[section]), int(objects.sections["size"][section])
-            text = (
-                f"{objects.files[owner].path}: section {name}: no row of special.toml fits its {size} bytes and "
-                f"{int(count[section])} relocations; compared as plain data"
-            )
-            warnings.append((owner, text))
-    return owned, records, warnings

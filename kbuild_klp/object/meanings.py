@@ -33,6 +33,7 @@ KIND_SHIFT = 32
 _OFFSET_FACTOR = 0x9E3779B97F4A7C15
 _ORDINAL_FACTOR = 0xC2B2AE3D27D4EB4F
 _WORD = (1 << 64) - 1
+_CRC = "__crc_"  # of an export, an entry of its own: only tables of such (__kcrctab) refer to them, up to 5.18
 _CYCLE = xxh3_128_digest(b"\0cycle")
 _NO_STRING = xxh3_128_digest(b"\0no string")
 
@@ -181,6 +182,8 @@ class _Names:
             visibility = int(objects.symbols["other"][symbol]) & 3
             return f"{text}\0visibility {visibility}" if visibility else text
         if section == elf.ABSOLUTE:
+            if name.startswith(_CRC):
+                return f"{name}\0absolute"
             return f"{name}\0absolute {int(objects.symbols['value'][symbol])}"
         text, numbered = canonical_name(name)
         # A static local is not the variable of that name outside of functions.

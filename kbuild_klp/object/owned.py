@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.object.image import Image, SpecialGroup
+from kbuild_klp.object.image import Image
 from kbuild_klp.object.references import References
 from kbuild_klp.object.runs import Numbers, narrow, run_bounds, run_rows, run_starts
+from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.targets import Targets, rows_of_group
 from kbuild_klp.special.table import LineField
 
@@ -60,11 +61,12 @@ class RecordLines(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A group of tables: a row an entry (``entries``, ``owner``, ``counts`` of references), a row a reference (the
-    rest).
+    """A group of tables: a row an entry (``entries`` in bytes, ``sizes``, ``owner``, ``counts`` of references), a row a
+    reference (the rest). Entries of a layout that no row knows stand behind each other in one row.
     """
 
     entries: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
     owner: NDArray[np.int64]
     counts: NDArray[np.int64]
     references: NDArray[np.int64]
@@ -97,22 +99,30 @@ def take_lines(entries: NDArray[np.uint8], fields: tuple[LineField, ...], byteor
 
 
 def _content(image: Image, group: SpecialGroup) -> NDArray[np.uint8]:
-    """Return the entries of a group, one a row: a copy."""
+    """Return the entries of a group, one a row: a copy.
+
+    Padding that the last one of a section lacks is read from behind it, where there are zeros as well.
+    """
     start, size = image.base[group.sections], group.entry_size
-    counts = image.objects.sections["size"][group.sections].astype(np.int64) // size
+    counts = group.entry_counts(image.objects)
     first = np.repeat(start, counts) + (run_rows(np.zeros(len(counts), np.int64), counts) * size)
     entries: NDArray[np.uint8] = image.data[first[:, None] + np.arange(size)]
     return entries
 
 
 def _read_group(image: Image, group: SpecialGroup, references: References, targets: Targets) -> _Table:
-    entries = _content(image, group)
+    if group.cuts is None:
+        entries = _content(image, group)
+        sizes = np.full(len(entries), group.entry_size)
+    else:
+        [section] = group.sections.tolist()
+        entries = image.data[None, image.base[section] : image.base[section] + group.cuts.end]
+        sizes = np.diff(group.cuts.start, append=group.cuts.end)
     found = rows_of_group(image, group, references)
-    is_owner = found.field == group.row.owner
-    owner = np.full(len(entries), NOBODY, np.int64)
-    owner[found.entry[is_owner]] = targets.part[found.rows[is_owner]]
-    counts = np.bincount(found.entry, minlength=len(entries))
-    return _Table(entries, owner, counts, found.rows, found.field, is_owner)
+    owner = np.full(len(sizes), NOBODY, np.int64)
+    owner[found.entry[found.is_owner]] = targets.part[found.rows[found.is_owner]]
+    counts = np.bincount(found.entry, minlength=len(sizes))
+    return _Table(entries, sizes, owner, counts, found.rows, found.field, found.is_owner)
 
 
 def _unused_content(group: SpecialGroup, read: _Table) -> NDArray[np.int64]:
@@ -164,13 +174,16 @@ def sort_by_owner(image: Image, references: References, targets: Targets) -> Own
     owner = np.concatenate([found.owner for found in read])
     lengths = [len(found.owner) for found in read]
     order = np.argsort(owner, kind="stable")
-    data_at = run_starts(np.repeat([group.entry_size for group in image.owned], lengths)[order])
+    data_at = run_starts(np.concatenate([found.sizes for found in read])[order])
     place = np.empty(len(order), np.int64)
     place[order] = data_at[:-1]
     data = np.empty(int(data_at[-1]), np.uint8)
     for found, start in _with_starts(read, lengths):
-        mine = place[start : start + len(found.owner), None]
-        data[mine + np.arange(found.entries.shape[1])] = found.entries
+        mine = place[start : start + len(found.owner)]
+        if len(found.entries) == len(mine):
+            data[mine[:, None] + np.arange(found.entries.shape[1])] = found.entries
+        else:
+            data[run_rows(mine, found.sizes)] = found.entries[0]
 
     counts = np.concatenate([found.counts for found in read])
     rows = run_rows(run_starts(counts)[:-1][order], counts[order])

@@ -19,9 +19,10 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Relocations
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.code import decode
-from kbuild_klp.object.image import GUARD, NARROW, Image
+from kbuild_klp.object.image import NARROW, Image
 from kbuild_klp.object.kinds import COUNTED_FROM_PLACE, UNKNOWN_KIND
 from kbuild_klp.object.runs import Numbers
+from kbuild_klp.object.special_groups import GUARD
 
 _AT_FIELD = 64  # the processor counts from the field itself
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kbuild_klp.object.image import SpecialGroup
 from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.special.table import SpecialSection
 
@@ -18,16 +18,16 @@ from kbuild_klp.special.table import SpecialSection
 class EntryField(NamedTuple):
     """A field of an entry of a special section.
 
-    ``text`` is its value in words, ``meaning`` equal for fields that mean the same; ``row`` is the index in
-    References (None: a number); ``inner`` says that it is a place in the function itself, which is another one when
-    instructions come or go before it.
+    ``text`` is its value in words, ``meaning`` equal for fields that mean the same, and ``loose`` also for those that
+    differ in nothing but places in the function itself, which are others when instructions come or go before them;
+    ``row`` is the index in References (None: a number).
     """
 
     name: str
     text: str
     meaning: tuple[object, ...]
+    loose: object
     row: int | None
-    inner: bool
 
 
 class SpecialEntry(NamedTuple):
@@ -46,14 +46,16 @@ class SpecialEntry(NamedTuple):
 class EntryTable(NamedTuple):
     """The entries of one special section that belong to one part.
 
-    ``data`` are their bytes, ``entry_size`` each; ``references`` indices into References, ``places`` where each stands
-    counted from the first entry, ``is_owner`` whether it names the part; ``lines`` the line numbers of each entry.
+    ``data`` are their bytes, ``starts`` where each begins in them; ``references`` indices into References, ``entries``
+    of which entry each is, ``places`` where it stands in ``data``, ``is_owner`` whether it names the part; ``lines``
+    the line numbers of each entry.
     """
 
     section: str
-    entry_size: int
+    starts: list[int]
     data: bytes
     references: list[int]
+    entries: list[int]
     places: list[int]
     is_owner: list[bool]
     lines: list[list[int]]
@@ -63,11 +65,11 @@ def special_entries(view: ObjectView, parts: Sequence[int]) -> dict[str, list[Sp
     """Return the special entries of some parts, by section name."""
     found: dict[str, list[SpecialEntry]] = defaultdict(list)
     for part in parts:
-        for group, data, references in _owned_entries(view, part):
-            owner = references.pop(group.row.owner)  # or nobody would own it
+        for group, data, references, field in _owned_entries(view, part):
+            owner = references[field]
             place = int(view.canonical.references.target[owner] - view.canonical.parts.start[part])
             kind = int(view.canonical.references.kind[owner])
-            fields = tuple(_fields(view, group.row, data, references, parts))
+            fields = tuple(_fields(view, group.row, data, references, field, parts))
             found[group.name].append(SpecialEntry(part, place, kind, fields))
     return found
 
@@ -89,39 +91,49 @@ def special_tables(view: ObjectView, part: int) -> list[EntryTable]:
     while at < len(groups):
         group, end = owned.groups[groups[at]], at + groups.count(groups[at])
         rows = range(ends[at] - first, ends[end] - first)
-        for entry in range(at, end):
-            for row in range(ends[entry] - first, ends[entry + 1] - first):
-                places[row] += (entry - at) * group.entry_size
+        starts = [data_at[entry] - data_at[at] for entry in range(at, end)]
+        entries = [entry for entry in range(end - at) for _ in range(ends[at + entry], ends[at + entry + 1])]
+        for row, entry in zip(rows, entries, strict=True):
+            places[row] += starts[entry]
         fields = len(group.row.lines)
         lines = [numbers[fields * entry : fields * (entry + 1)] for entry in range(end - at)]
         numbers = numbers[fields * (end - at) :]
         data = owned.data[data_at[at] : data_at[end]]
         mine = slice(rows.start, rows.stop)
         found.append(
-            EntryTable(group.name, group.entry_size, data, references[mine], places[mine], is_owner[mine], lines)
+            EntryTable(group.name, starts, data, references[mine], entries, places[mine], is_owner[mine], lines)
         )
         at = end
     return found
 
 
-def _owned_entries(view: ObjectView, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int]]]:
-    """Yield the entries that a part owns: table, bytes, and index in References by place in the entry."""
+def _owned_entries(view: ObjectView, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int], int]]:
+    """Yield the entries that a part owns: table, bytes, index in References by place in the entry, and which of these
+    places names the part.
+    """
     owned = view.canonical.owned
     for entry in range(*view.owned_entries.get(part, (0, 0))):
         first, last = owned.reference_at[entry : entry + 2].tolist()
         fields, indices = owned.field[first:last].tolist(), owned.references[first:last].tolist()
         data = owned.data[owned.data_at[entry] : owned.data_at[entry + 1]]
-        yield owned.groups[int(owned.group[entry])], data, dict(zip(fields, indices, strict=True))
+        references = dict(zip(fields, indices, strict=True))
+        owner = fields[owned.is_owner[first:last].tolist().index(True)]  # or nobody would own it
+        yield owned.groups[int(owned.group[entry])], data, references, owner
 
 
 def _fields(
-    view: ObjectView, row: SpecialSection, data: bytes, references: dict[int, int], family: Collection[int]
+    view: ObjectView, row: SpecialSection, data: bytes, references: dict[int, int], owner: int, family: Collection[int]
 ) -> Iterator[EntryField]:
+    """Yield the fields of an entry but for ``owner``; those of a layout without names end where references do."""
     lines = {field.offset for field in row.lines}
-    starts = sorted({*row.names, *references}) or [row.owner]
+    kinds = view.canonical.references.kind
+    ends = () if row.names else [at + view.kinds.field_size(int(kinds[own])) for at, own in references.items()]
+    starts = sorted({0, *row.names, *references, *ends})
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         name = row.names.get(start, f"+{start:#x}")
         index = references.get(start)
+        if start == owner or start in lines or start >= len(data):
+            continue
         if index is not None:
             ((_, key),) = view.meaning_rows(index, index + 1)
             inner = view.inner_target(index, family)
@@ -129,9 +141,20 @@ def _fields(
             # Digests knows an alternative that is replaced by nothing by no content.
             if row.content and row.content.reference == start and view.content_part(index) is None:
                 text = "nothing"
-            yield EntryField(name, text, key, index, inner is not None)
-        elif start not in lines and (start in row.names or any(data[start:end])):
+            yield EntryField(name, text, key, "inner" if inner else _loose(view, index, key, family), index)
+        else:
             value = data[start:end]
             number = int.from_bytes(value, view.architecture.byteorder)
             text = str(number) if start in row.names else value.hex()
-            yield EntryField(name, text, (value,), None, False)
+            yield EntryField(name, text, (value,), (value,), None)
+
+
+def _loose(view: ObjectView, index: int, key: tuple[int, ...], family: Collection[int]) -> object:
+    """Return what a reference out of the function means, but for where code without a name goes back into it."""
+    part = view.content_part(index)
+    if part is None or not view.is_code(part):
+        return key
+    references = view.references(part)
+    return view.data(part), tuple(
+        (own.place, "inner" if view.inner_target(own.row, family) else own.key) for own in references
+    )

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.chunks import Chunks
-from kbuild_klp.object.image import Image, SpecialGroup
+from kbuild_klp.object.image import Image
 from kbuild_klp.object.parts import CONTENT, FILLER, NAMED, OWNED, STRINGS, Parts
 from kbuild_klp.object.references import References, far_by, symbol_addresses
 from kbuild_klp.object.runs import Numbers, run_rows, sorted_unique
+from kbuild_klp.object.special_groups import SpecialGroup
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class Targets:
 
 class EntryRows(NamedTuple):
     """The references in the tables of a group: ``rows`` of References, ``entry`` (counted over all tables of the group
-    in order) and ``field``, the place in it in bytes.
+    in order) and ``field``, the place in it in bytes; ``is_owner`` marks those that say whom the entry belongs to.
     """
 
     rows: NDArray[np.int64]
     entry: NDArray[np.int64]
     field: NDArray[np.int64]
+    is_owner: NDArray[np.bool_]
 
 
 def rows_of_group(image: Image, group: SpecialGroup, references: References) -> EntryRows:
@@ -54,9 +56,14 @@ def rows_of_group(image: Image, group: SpecialGroup, references: References) -> 
     low = np.searchsorted(references.place, start)
     counts = np.searchsorted(references.place, image.end[group.sections]) - low
     rows = run_rows(low, counts)
-    entry, field = np.divmod(references.place[rows] - np.repeat(start, counts), group.entry_size)
-    entries = image.objects.sections["size"][group.sections].astype(np.int64) // group.entry_size
-    return EntryRows(rows, entry + np.repeat(np.cumsum(entries) - entries, counts), field)
+    offset = references.place[rows] - np.repeat(start, counts)
+    if group.cuts is not None:
+        entry = np.searchsorted(group.cuts.start, offset, "right") - 1
+        return EntryRows(rows, entry, offset - group.cuts.start[entry], np.isin(offset, group.cuts.owner))
+    entry, field = np.divmod(offset, group.entry_size)
+    entries = group.entry_counts(image.objects)
+    entry = entry + np.repeat(np.cumsum(entries) - entries, counts)
+    return EntryRows(rows, entry, field, field == group.row.owner)
 
 
 def _is_proper(image: Image) -> NDArray[np.bool_]:
@@ -76,7 +83,7 @@ def nameless_targets(image: Image, references: References) -> Numbers:
     is_bare = (references.target >= 0) & ~_is_proper(image)[references.symbol]
     for group in image.owned:
         found = rows_of_group(image, group, references)
-        is_bare[found.rows[found.field == group.row.owner]] = False
+        is_bare[found.rows[found.is_owner]] = False
     bare = is_bare.nonzero()[0]
     target, section = references.target[bare], references.section[bare]
     return sorted_unique(target[(target >= image.base[section]) & (target <= image.end[section])])

@@ -282,7 +282,19 @@ class ObjectView:
         return [part for part in found if part not in used]
 
     def symbol_order(self, name: str) -> list[tuple[str, int]]:
-        """Return the names of what lies in the sections called ``name``, in order, and their offsets."""
+        """Return the names of what lies in the sections called ``name``, in order, and their offsets.
+
+        Of tables the names of whom their entries belong to, without offsets.
+        """
+        owners = [
+            owner
+            for group in self.canonical.image.owned
+            for section in group.sections.tolist()
+            if self.canonical.section_names[section] == name
+            for owner in self.canonical.owners_out_of_order(group, section)
+        ]
+        if owners:
+            return [(owner, 0) for owner in owners]
         chunks, base = self.canonical.chunks, self.canonical.image.base
         found = np.isin(chunks.section, self.sections_called(name))
         heads = chunks.heads[found].tolist()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+SOURCE_NAME = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
+"""What the name of a source file looks like."""
 
 
 class SectionClass(enum.Enum):
@@ -48,6 +53,19 @@ class ContentField:
     length: int
 
 
+class Places(NamedTuple):
+    """Where relocations stand in some sections, a row each, in any order.
+
+    ``section`` is an index into these, ``offset`` the place in it in bytes; ``is_named`` says that
+    it is to a symbol, and not to a place in a section, ``is_code`` that it goes to machine code.
+    """
+
+    section: NDArray[Any]
+    offset: NDArray[Any]
+    is_named: NDArray[np.bool_]
+    is_code: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class SpecialSection:
     """One row of the table; see the comment at the top of special.toml for the meaning of each field."""
@@ -62,24 +80,39 @@ class SpecialSection:
     content: ContentField | None
     reason: str
     names: Mapping[int, str]
+    named: frozenset[int] = frozenset()
+    data: frozenset[int] = frozenset()
+    source: int | None = None
+    tail: int = 0
+    ordered: bool = False
 
-    def entry_sizes(self, sizes: NDArray[np.int64], owner: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.int64]:
+    def entry_sizes(self, sizes: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
         """Return the bytes of an entry in each of some sections of ``sizes`` bytes, 0 where this row does not fit.
 
-        Their relocations stand at ``offsets`` (any order) of the sections ``owner`` (index into ``sizes``).
+        Their relocations stand at ``places``.
         """
         result = np.zeros(len(sizes), np.int64)
         for entry in self.sizes:
-            fits = (result == 0) & (sizes % entry == 0)
-            if self.section_class is not SectionClass.RECORDS:
-                field = offsets % entry
-                owners = np.bincount(owner[field == self.owner], minlength=len(sizes))
+            rest = sizes % entry
+            fits = (result == 0) & ((rest == 0) | (rest >= (self.tail or entry)))
+            if self.references:
+                field, count = places.offset.astype(np.int64) % entry, -(-sizes // entry)
                 is_strange = np.ones(entry, bool)
                 is_strange[[at for at in self.references if at < entry]] = False
-                strangers = np.bincount(owner[is_strange[field]], minlength=len(sizes))
-                fits &= (owners == sizes // entry) & (strangers == 0)
+                is_strange = is_strange[field]
+                is_strange |= np.isin(field, list(self.named)) & ~places.is_named
+                is_strange |= np.isin(field, list(self.data)) & places.is_code
+                fits &= np.bincount(places.section[is_strange], minlength=len(sizes)) == 0
+                for needed in {self.owner, *self.named}:
+                    fits &= np.bincount(places.section[field == needed], minlength=len(sizes)) == count
             result[fits] = entry
         return result
+
+
+UNKNOWN_LAYOUT = SpecialSection(
+    "", SectionClass.OWNED, (), (), frozenset(), 0, (), None, "", MappingProxyType({}), ordered=True
+)
+"""The row of tables that none is about."""
 
 
 def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
@@ -96,6 +129,11 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
             names={int(offset): name for offset, name in dict(row.get("names", {})).items()},
+            named=frozenset(row.get("named", ())),
+            data=frozenset(row.get("data", ())),
+            source=row.get("source"),
+            tail=row.get("tail", 0),
+            ordered=row.get("ordered", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise KlpError(
