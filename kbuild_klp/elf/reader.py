@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kbuild_klp.containers.ar import content, split_path
+from kbuild_klp.containers.compression import unpacked
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import BadObjectError
 
@@ -52,6 +54,7 @@ _EHDR_SIZE = 64
 _WORTH_MAPPING = 1 << 18
 _MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
 REBUILD = "rebuild the object"
+_NAME_ONE = "rebuild the object, or name one: .o, .ko (.xz, .zst, .gz), lib.a(member.o)"
 
 
 def _open(path: str, flags: int) -> int:
@@ -85,14 +88,15 @@ class ObjectFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], tries: int = 1) -> ObjectFile:
-        """Map and parse the file at ``path``."""
+        """Map and parse the file at ``path``: an object, compressed or not, or ``lib.a(member.o)``."""
         name = os.fspath(path)
+        container, member = split_path(name)
         try:
-            with open(name, "rb", buffering=0, opener=_open) as file:
+            with open(container, "rb", buffering=0, opener=_open) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise BadObjectError("not a regular file", file=name, hint="name an object file")
-                data: bytes | mmap.mmap
+                data: bytes | mmap.mmap | memoryview
                 # A small file is cheaper to read than to map (one system call against three and page faults).
                 if status.st_size > _WORTH_MAPPING:
                     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -102,6 +106,10 @@ class ObjectFile:
             raise BadObjectError(error.strerror or str(error), file=name) from None
         except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
             raise BadObjectError(str(error), file=name) from None
+        if member:
+            data = content(data, container, member)
+        elif data[:4] != elf.ELF_MAGIC:
+            data = unpacked(data, name)
         return cls(data, name, status, tries)
 
     @property
@@ -114,7 +122,7 @@ class ObjectFile:
         if self._status is None:
             return False
         try:
-            now = Path(self.path).stat()
+            now = Path(split_path(self.path)[0]).stat()
         except OSError:
             return True
         then = self._status
@@ -139,9 +147,9 @@ class ObjectFile:
         if not head:
             raise self.error("empty file")
         if head[:8] in elf.ARCHIVE_MAGICS:
-            raise self.error("an archive, not an object", hint="name the objects in it, or the build tree")
+            raise self.error("an archive, not an object", hint="name an object in it: lib.a(member.o)")
         if head[:4] != elf.ELF_MAGIC:
-            raise self.error("not an ELF file")
+            raise self.error("not an ELF file", hint=_NAME_ONE)
         if len(head) < _EHDR_SIZE:
             raise self.error(f"truncated: {len(head)} bytes, an ELF header has {_EHDR_SIZE}")
         if head[4] != elf.ELFCLASS64:
