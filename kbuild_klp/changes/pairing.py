@@ -281,11 +281,18 @@ class _Correlator:
         self._pair_groups(lambda entry: (self._name(entry), entry.checksum) if wanted(entry) else None)
 
     def _pair_by_alias(self) -> None:
-        """Pair entries that have both names in both builds: which one is the first hangs on the symbols' bindings."""
+        """Pair entries that share names: which one is the first hangs on the symbols' bindings."""
         for old in list(self.old.left.values()):
             partners = (self.new.left.get(alias) for alias in old.aliases)
             new = next((it for it in partners if it and it.kind == old.kind and old.symbol in it.aliases), None)
             if new is not None:
+                self._pair(old, new)
+        # Or one of them in one build only: what is static in a stripped module is known by its alias.
+        with_alias = {alias: new for new in self.new.left.values() for alias in new.aliases}
+        for old in list(self.old.left.values()):
+            known = (self.new.left.get(alias) for alias in old.aliases)
+            new = next(filter(None, known), None) or with_alias.get(old.symbol)
+            if new is not None and new.kind == old.kind and new.symbol in self.new.left:
                 self._pair(old, new)
 
     def _pair_by_binding(self) -> None:
