@@ -76,7 +76,9 @@ class Change(NamedTuple):
     @property
     def aliases(self) -> list[str]:
         """Its other names, in both builds."""
-        names = {alias.name for entry in (self.old, self.new) if entry for alias in (entry.symbol, *entry.aliases)}
+        names = {alias.name for entry in (self.old, self.new) if entry for alias in entry.aliases}
+        # What is an alias of the other build's name.
+        names |= {self.old.name} if self.old and self.symbol in names else set()
         return sorted(names - {self.symbol})
 
     @property

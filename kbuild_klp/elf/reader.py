@@ -277,6 +277,17 @@ class ObjectFile:
         offsets = self.symbols["name"].astype(np.int64)
         return names_at(self.symbol_strings, offsets, partial(self._no_end, "symbol table"))
 
+    def add_symbols(self, symbols: NDArray[np.void], shndx: NDArray[np.int64], names: bytes) -> None:
+        """Add symbols that the file does not have, as if they stood at the end of its symbol table.
+
+        ``symbols`` are rows of SYMBOL whose names stand in ``names``, as offsets behind the string table that there is.
+        """
+        strings = self.symbol_strings + names
+        self.__dict__.pop("_symbol_names", None)
+        self.symbols = np.concatenate([self.symbols.view(np.uint8), symbols.view(np.uint8)]).view(SYMBOL)
+        self.shndx = np.concatenate([self.shndx, shndx])
+        self.symbol_strings = strings
+
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)
         extended = np.flatnonzero(shndx == elf.SHN_XINDEX)
