@@ -123,6 +123,16 @@ class _Use(NamedTuple):
     new: SymbolId
 
 
+def _is_own(name: CanonicalName, entry: Entry) -> bool:
+    """Say whether a name is that of an entry itself, or of the padding before it.
+
+    Its special entries refer to it, and list it where there is a number in the name. What is hashed is not the name:
+    who calls himself by it has another checksum when it is another one.
+    """
+    own = canonical_name(entry.name)
+    return name.numbered and own.numbered and name.text.removeprefix("__pfx_").removeprefix("__cfi_") == own.text
+
+
 class _Correlator:
     """Pairs the symbols of two objects, one question after the other."""
 
@@ -151,6 +161,9 @@ class _Correlator:
         # Functions first: what they agree on tells which of several equal variables is which.
         if any(entry.kind == KIND_FUNCTION for entry in self.new.left.values()):
             self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
+            self._pair_groups(
+                lambda entry: (entry.kind == KIND_FUNCTION and (self._variant(entry), entry.checksum)) or None
+            )
             self._pair_by_use()
         self._pair_equal(lambda entry: True)
         if sources:
@@ -178,6 +191,10 @@ class _Correlator:
         """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""
         kind, text, file = entry.kind, _text(entry), entry.symbol.file
         return (source_name(text), file if file in self._files else None) if kind == KIND_FUNCTION else None
+
+    def _same_variant(self, entry: Entry) -> Hashable:
+        variant = self._variant(entry)
+        return variant and (variant, entry.checksum)
 
     def _pair(self, old: Entry, new: Entry) -> None:
         self.pairs.append((old, new))
@@ -208,6 +225,8 @@ class _Correlator:
     def _uses_of(self, old: Entry, new: Entry) -> Iterator[_Use]:
         before, after = self.old.used_by(old), self.new.used_by(new)
         for name in dict.fromkeys((*before, *after)):
+            if (name in before) != (name in after) and _is_own(name, old if name in before else new):
+                continue
             was = before.get(name) or self.old.all_alike(name)
             is_ = after.get(name) or self.new.all_alike(name)
             is_clear = len(was) == len(is_) and [*map(self.old.has, was)] == [*map(self.new.has, is_)]

@@ -74,3 +74,45 @@ def test_static_function_of_one_build_is_the_alias_of_the_other(gcc: Compiler) -
 def test_label_of_assembly_does_not_name_a_function(gcc: Compiler) -> None:
     source = ".text\n.globl f\n.type f, @function\nlabel: f: mov ${}, %eax\nret\n.size f, . - f\n"
     assert gcc.diff_assembly(source.format(1), source.format(2)) == changed("f")
+
+
+CLONE = """
+.text
+.type {0}, @function
+{0}: mov $3, %eax
+.Lhere: ret
+.size {0}, . - {0}
+.globl user
+.type user, @function
+user: mov $5, %eax
+ret
+.size user, . - user
+.section .return_sites, "a"
+.long .Lhere - .
+"""
+
+
+def test_function_that_lost_its_suffix_shares_nothing_with_others(gcc: Compiler) -> None:
+    """It is the same; that its special entries refer to it by a name with a number means nothing."""
+    clone, plain = gcc.assembly(CLONE.format("f.isra.0")), gcc.assembly(CLONE.format("f"))
+    for pair in ((clone, plain), (plain, clone)):
+        assert diff_objects(*pair) == set()
+    assert diff_objects(clone, gcc.assembly(CLONE.format("f").replace("$3", "$4"))) == changed("f")
+
+
+def test_recursive_function_that_calls_another_clone_now(gcc: Compiler) -> None:
+    source = """
+.text
+.type {first}.0, @function
+{first}.0: mov {first}.0(%rip), %eax
+mov {second}(%rip), %eax
+ret
+.size {first}.0, . - {first}.0
+.type {first}.1, @function
+{first}.1: mov $7, %eax
+ret
+.size {first}.1, . - {first}.1
+"""
+    own = source.format(first="f.part", second="f.part.0")
+    other = source.format(first="f.part", second="f.part.1")
+    assert ("f.part", "function", "changed") in diff_objects(gcc.assembly(own), gcc.assembly(other))
