@@ -62,14 +62,15 @@ def name_functions(
 
 
 def _is_stripped(objects: Objects, number: int) -> bool:
-    """Say whether an object has no static functions and variables any more.
+    """Say whether an object has functions, but no static functions and variables (any more).
 
     Labels without a type stay where relocations refer to them: .LC0, __kstrtab_NAME.
     """
     symbols = objects.files[number].symbols
     kind = symbols["info"] & 0xF
     is_typed = (kind == elf.STT_FUNC) | (kind == elf.STT_OBJECT)
-    return not (is_typed & (symbols["info"] >> 4 == elf.STB_LOCAL)).any()
+    is_static = is_typed & (symbols["info"] >> 4 == elf.STB_LOCAL)
+    return bool((kind == elf.STT_FUNC).any() and not is_static.any())
 
 
 def _known_starts(image: Image, relocations: Relocations, chunks: Chunks, gaps: Gaps) -> NDArray[np.int64]:
