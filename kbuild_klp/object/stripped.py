@@ -49,6 +49,14 @@ def name_functions(
     mine = [gap for gap, at in zip(maybe, number, strict=True) if at in stripped]
     if not mine:
         return False
+    # Nor what entries of special sections have for their content: an alternative in a subsection of .text.
+    is_content = np.zeros(len(objects.sections), bool)
+    for group in image.owned:
+        is_content[group.sections] = group.row.content is not None
+    inner = np.sort(_targets(image, relocations)[is_content[relocations.section]])
+    bounds = gaps.start[mine], gaps.end[mine]
+    is_free = np.searchsorted(inner, bounds[0]) == np.searchsorted(inner, bounds[1])
+    mine = [gap for gap, free in zip(mine, is_free.tolist(), strict=True) if free]
     starts = _known_starts(image, relocations, chunks, gaps)
     found: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for gap in mine:
