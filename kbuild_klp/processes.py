@@ -20,7 +20,7 @@ import stat
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -91,6 +91,34 @@ def run(
         last = os.fsdecode(process.stderr) or (lines and "".join(lines.last)) or output
         raise _program_error(words, ending, last)
     return output
+
+
+def read_output(command: Sequence[str], package: str = "") -> Generator[bytes, None, None]:
+    """Run a program, and yield what it prints on standard output as it comes; who stops asking ends it.
+
+    Raises ProgramError as `run` does.
+    """
+    reader, writer = os.pipe()
+    process: Any = None
+    try:
+        with open(os.devnull, "rb") as nothing, _interrupts_held():  # noqa: PTH123
+            options = {"env": {**os.environ, "LC_ALL": "C"}, "err_bufsize": _BLOCK}
+            process = _start(command, package, stdin=nothing, out=writer, **options)
+        os.close(writer)
+        writer = -1
+        while piece := os.read(reader, _BLOCK):
+            yield piece
+        ending = _ending(_wait(process))
+    except BaseException:
+        if process is not None:
+            _stop(process)
+        raise
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    if ending:
+        raise _program_error(command, ending, os.fsdecode(process.stderr))
 
 
 class _Lines:

@@ -151,6 +151,8 @@ class Architecture:
     """The function that is called at these places, for objects in which objtool has yet to list them (or empty)."""
     trace_fields: tuple[int, ...]
     """Where in a function the field of that call may lie."""
+    call_opcodes: bytes = b""
+    """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
         """Another process has it already."""

@@ -154,4 +154,5 @@ ARCHITECTURE = Architecture(
     trace_section="__mcount_loc",
     trace_call="__fentry__",
     trace_fields=(1, 5),  # first in the function, or behind endbr64
+    call_opcodes=b"\xe8",
 )

@@ -7,8 +7,10 @@ import os
 
 from kbuild_klp.builds.archive import ArchiveBuild, is_archive
 from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.members import MembersBuild
 from kbuild_klp.builds.side import Build
 from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.containers.ar import is_object_archive, split_path
 from kbuild_klp.errors import KlpError
 
 
@@ -16,6 +18,8 @@ def open_build(path: str) -> Build:
     """Open one side of a comparison by what lies at ``path``; raises KlpError."""
     if os.path.isdir(path):
         return TreeBuild(path)
-    if not os.path.exists(path):
+    if not os.path.exists(split_path(path)[0]):
         raise KlpError("no such file or directory", file=path, hint="give a build tree, an object or an archive")
+    if is_object_archive(path):
+        return MembersBuild(path)
     return ArchiveBuild(path) if is_archive(path) else ObjectBuild(path)

@@ -11,6 +11,7 @@ from kbuild_klp.builds.side import SINGLE_OBJECT, WORTH_A_PROCESS, Build
 from kbuild_klp.checksum.batch import ObjectChecksums, compute, compute_read
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
+from kbuild_klp.containers.ar import object_path
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
@@ -32,7 +33,7 @@ class ObjectBuild(Build):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(object_path(path))
         self._read: _Read | None = None
 
     def units(self) -> list[LinkUnit]:

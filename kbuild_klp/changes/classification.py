@@ -74,6 +74,21 @@ class Change(NamedTuple):
         return self.id.file
 
     @property
+    def aliases(self) -> list[str]:
+        """Its other names, in both builds."""
+        names = {alias.name for entry in (self.old, self.new) if entry for alias in entry.aliases}
+        # What is an alias of the other build's name.
+        names |= {self.old.name} if self.old and self.symbol in names else set()
+        return sorted(names - {self.symbol})
+
+    @property
+    def title(self) -> str:
+        """The label, with another name beside it by which people may know the symbol."""
+        aliases = self.aliases
+        more = f" and {len(aliases) - 1} more" if len(aliases) > 1 else ""
+        return f"{self.label} (alias {aliases[0]}{more})" if aliases else self.label
+
+    @property
     def reasons(self) -> list[str]:
         """The reasons in words."""
         return list(map(sentence, self.why))

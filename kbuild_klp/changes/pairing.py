@@ -153,6 +153,16 @@ class _Use(NamedTuple):
     new: SymbolId
 
 
+def _is_own(name: CanonicalName, entry: Entry) -> bool:
+    """Say whether a name is that of an entry itself, or of the padding before it.
+
+    Its special entries refer to it, and list it where there is a number in the name. What is hashed is not the name:
+    who calls himself by it has another checksum when it is another one.
+    """
+    own = canonical_name(entry.name)
+    return name.numbered and own.numbered and name.text.removeprefix("__pfx_").removeprefix("__cfi_") == own.text
+
+
 class _Correlator:
     """Pairs the symbols of two objects, one question after the other."""
 
@@ -183,6 +193,7 @@ class _Correlator:
         # Functions first: what they agree on tells which of several equal variables is which.
         if any(entry.kind == KIND_FUNCTION for entry in self.new.left.values()):
             self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
+            self._pair_groups(self._same_variant)
             self._pair_by_use()
         self._pair_equal(lambda entry: True)
         if sources:
@@ -198,6 +209,10 @@ class _Correlator:
         """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""
         kind, text, file = entry.kind, _text(entry), entry.symbol.file
         return (source_name(text), file if file in self._files else None) if kind == KIND_FUNCTION else None
+
+    def _same_variant(self, entry: Entry, name: int) -> Hashable:
+        variant = self._variant(entry, name)
+        return variant and (variant, entry.checksum)
 
     def _pair(self, old: Entry, new: Entry) -> None:
         self.pairs.append((old, new))
@@ -228,6 +243,8 @@ class _Correlator:
     def _uses_of(self, old: Entry, new: Entry) -> Iterator[_Use]:
         before, after = self.old.used_by(old), self.new.used_by(new)
         for name in dict.fromkeys((*before, *after)):
+            if (name in before) != (name in after) and _is_own(name, old if name in before else new):
+                continue
             was = before.get(name) or self.old.all_alike(name)
             is_ = after.get(name) or self.new.all_alike(name)
             is_clear = len(was) == len(is_) and [*map(self.old.has, was)] == [*map(self.new.has, is_)]
@@ -305,11 +322,18 @@ class _Correlator:
         self._pair_groups(lambda entry, name: (name, entry.checksum) if wanted(entry) else None)
 
     def _pair_by_alias(self) -> None:
-        """Pair entries that have both names in both builds: which one is the first hangs on the symbols' bindings."""
+        """Pair entries that share names: which one is the first hangs on the symbols' bindings."""
         for old in list(self.old.left.values()):
             partners = (self.new.left.get(alias) for alias in old.aliases)
             new = next((it for it in partners if it and it.kind == old.kind and old.symbol in it.aliases), None)
             if new is not None:
+                self._pair(old, new)
+        # Or one of them in one build only: what is static in a stripped module is known by its alias.
+        with_alias = {alias: new for new in self.new.left.values() for alias in new.aliases}
+        for old in list(self.old.left.values()):
+            known = (self.new.left.get(alias) for alias in old.aliases)
+            new = next(filter(None, known), None) or with_alias.get(old.symbol)
+            if new is not None and new.kind == old.kind and new.symbol in self.new.left:
                 self._pair(old, new)
 
     def _pair_by_binding(self) -> None:

@@ -132,14 +132,18 @@ def _other_symbols(canonical: Canonical, part: int) -> bytes:
     """Return the aliases of a part and the labels in it."""
     symbols, parts = canonical.objects.symbols, canonical.parts
     start = int(parts.start[part] - canonical.image.base[parts.section[part]])
+    head, *rest = canonical.part_symbols(part).tolist()
+    head_size = symbols["size"][head]
     others = []
-    for symbol in canonical.part_symbols(part)[1:].tolist():
+    for symbol in rest:
         row = symbols[symbol]
         offset = int(row["value"]) - start
         if not offset and symbol in canonical.image.empty_variables:
             continue
         name = canonical_name(canonical.objects.symbol_name(symbol)).text
-        other = f"{offset} {name} {row['info']} {row['other']} {row['size']}\n"
+        # An alias of a whole function is as long as that is.
+        size = "whole" if not offset and row["size"] == head_size else row["size"]
+        other = f"{offset} {name} {row['info']} {row['other']} {size}\n"
         others.append(other.encode("utf-8", "surrogateescape"))
     return b"".join(sorted(others))
 

@@ -12,6 +12,7 @@ from kbuild_klp.checksum.batch import BatchResult, write_checksums
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.progress import ProgressLine
+from kbuild_klp.containers.ar import is_object_archive, member_files, object_path, split_path
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 
@@ -45,6 +46,16 @@ def _tree_objects(path: str, arguments: argparse.Namespace) -> list[str]:
     return _objects(tree.built_units(goals) if arguments.built else tree.units(), tree.root)
 
 
+def _members(path: str) -> list[str]:
+    """Return the files that a thin archive names; raises KlpError for one that has its members in it."""
+    files = [*member_files(os.path.abspath(path)).values()]
+    if any(split_path(file)[1] for file in files):
+        raise KlpError(
+            "members of an archive have no checksum files", file=path, hint="diff and explain compute what they need"
+        )
+    return files
+
+
 def report(result: BatchResult) -> None:
     """Print what went wrong, not more than fits a screen."""
     if result.unwritten:
@@ -69,8 +80,10 @@ def main(arguments: argparse.Namespace) -> int:
             except KlpError:
                 if not arguments.built:  # the build may have stopped before there was anything to look at
                     raise
+        elif is_object_archive(path):
+            objects += _members(path)
         else:
-            objects.append(os.path.abspath(path))
+            objects.append(os.path.abspath(object_path(path)))
     stale, absent = find_stale("/", objects)
     if arguments.force:
         gone = set(absent)

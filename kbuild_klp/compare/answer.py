@@ -11,6 +11,8 @@ from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Verdict
 from kbuild_klp.checksum.batch import Progress
+from kbuild_klp.containers.ar import split_path
+from kbuild_klp.containers.compression import unpacked
 from kbuild_klp.elf.symbol_names import canonical_name, source_name
 from kbuild_klp.errors import KlpError
 from kbuild_klp.report.model import ExplainedObject, Explanation, InlinedEverywhere, Report
@@ -51,8 +53,9 @@ def _names(build: Build) -> Iterator[tuple[str, str]]:
 def _mentions(symbol: str, file: str) -> bool:
     """Say whether a name stands in an object, as that of a symbol or in debug information."""
     try:
-        return b"\0%s\0" % symbol.encode("utf-8", "surrogateescape") in Path(file).read_bytes()
-    except OSError:
+        data = unpacked(Path(split_path(file)[0]).read_bytes(), file)
+        return b"\0%s\0" % symbol.encode("utf-8", "surrogateescape") in bytes(data)
+    except (OSError, KlpError):
         return False  # named among what was not compared
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kbuild_klp.builds.members import MembersBuild
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build, objects_by_name
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import Change
@@ -75,12 +76,13 @@ def compare(
 
 
 def _check_alike(old: Build, new: Build) -> None:
-    if isinstance(old, ObjectBuild) != isinstance(new, ObjectBuild):
-        raise KlpError(
-            "one is an object, the other is not",
-            file=f"{old.label}, {new.label}",
-            hint="compare like with like",
-        )
+    for kind, what in ((ObjectBuild, "an object"), (MembersBuild, "an archive of objects")):
+        if isinstance(old, kind) != isinstance(new, kind):
+            raise KlpError(
+                f"one is {what}, the other is not",
+                file=f"{old.label}, {new.label}",
+                hint="compare like with like",
+            )
 
 
 def _settings_warnings(old: Build, new: Build) -> list[str]:

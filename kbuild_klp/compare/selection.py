@@ -54,7 +54,7 @@ class Selection:
 
     def rule_against(self, name: str, units: Sequence[str], change: Change) -> str | None:
         """Return the rule by which a change of object ``name``, linked into ``units``, is left out; None: it is not."""
-        symbols = {change.symbol, change.label, canonical_name(change.symbol).text}
+        symbols = {change.symbol, change.label, canonical_name(change.symbol).text, *change.aliases}
         for what, patterns, values in (
             ("unit", self.units, units),
             ("object", self.objects, (name,)),

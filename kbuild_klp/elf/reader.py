@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kbuild_klp.containers.ar import content, split_path
+from kbuild_klp.containers.compression import unpacked
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import BadObjectError
 
@@ -52,6 +54,7 @@ _EHDR_SIZE = 64
 _WORTH_MAPPING = 1 << 18
 _MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
 REBUILD = "rebuild the object"
+_NAME_ONE = "rebuild the object, or name one: .o, .ko (.xz, .zst, .gz), lib.a(member.o)"
 
 
 def _open(path: str, flags: int) -> int:
@@ -59,21 +62,27 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _content(name: str) -> tuple[bytes | mmap.mmap, os.stat_result]:
-    """Map a file, or read it; raises BadObjectError."""
+def _content(name: str) -> tuple[bytes | mmap.mmap | memoryview, os.stat_result]:
+    """Map a file, or read it, and unpack what it is packed in; raises KlpError."""
+    path, member = split_path(name)
+    data: bytes | mmap.mmap
     try:
-        with open(name, "rb", buffering=0, opener=_open) as file:
+        with open(path, "rb", buffering=0, opener=_open) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadObjectError("not a regular file", file=name, hint="name an object file")
             # A small file is cheaper to read than to map (one system call against three and page faults).
             if status.st_size > _WORTH_MAPPING:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
-            return file.read(), status
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                data = file.read()
     except OSError as error:
         raise BadObjectError(error.strerror or str(error), file=name) from None
     except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
         raise BadObjectError(str(error), file=name) from None
+    if member:
+        return content(data, path, member), status
+    return data if data[:4] == elf.ELF_MAGIC else unpacked(data, name), status
 
 
 def _identity(status: os.stat_result | None) -> tuple[int, ...]:
@@ -106,15 +115,15 @@ class ObjectFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], tries: int = 1) -> ObjectFile:
-        """Map and parse the file at ``path``."""
+        """Map and parse the file at ``path``: an object, compressed or not, or ``lib.a(member.o)``."""
         name = os.fspath(path)
         data, status = _content(name)
         return cls(data, name, status, tries)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is sent to another process, which maps the file by itself."""
-        is_mapped = isinstance(self._data, mmap.mmap)
-        return {name: value for name, value in self.__dict__.items() if not (is_mapped and name == "_data")}
+        is_read = isinstance(self._data, bytes)
+        return {name: value for name, value in self.__dict__.items() if is_read or name != "_data"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
@@ -133,7 +142,7 @@ class ObjectFile:
         if self._status is None:
             return False
         try:
-            now = Path(self.path).stat()
+            now = Path(split_path(self.path)[0]).stat()
         except OSError:
             return True
         return _identity(now) != _identity(self._status)
@@ -157,9 +166,9 @@ class ObjectFile:
         if not head:
             raise self.error("empty file")
         if head[:8] in elf.ARCHIVE_MAGICS:
-            raise self.error("an archive, not an object", hint="name the objects in it, or the build tree")
+            raise self.error("an archive, not an object", hint="name an object in it: lib.a(member.o)")
         if head[:4] != elf.ELF_MAGIC:
-            raise self.error("not an ELF file")
+            raise self.error("not an ELF file", hint=_NAME_ONE)
         if len(head) < _EHDR_SIZE:
             raise self.error(f"truncated: {len(head)} bytes, an ELF header has {_EHDR_SIZE}")
         if head[4] != elf.ELFCLASS64:
@@ -286,6 +295,17 @@ class ObjectFile:
     def _symbol_names(self) -> list[str]:
         offsets = self.symbols["name"].astype(np.int64)
         return names_at(self.symbol_strings, offsets, partial(self._no_end, "symbol table"))
+
+    def add_symbols(self, symbols: NDArray[np.void], shndx: NDArray[np.int64], names: bytes) -> None:
+        """Add symbols that the file does not have, as if they stood at the end of its symbol table.
+
+        ``symbols`` are rows of SYMBOL whose names stand in ``names``, as offsets behind the string table that there is.
+        """
+        strings = self.symbol_strings + names
+        self.__dict__.pop("_symbol_names", None)
+        self.symbols = np.concatenate([self.symbols.view(np.uint8), symbols.view(np.uint8)]).view(SYMBOL)
+        self.shndx = np.concatenate([self.shndx, shndx])
+        self.symbol_strings = strings
 
     def _read_section_indices(self) -> NDArray[np.int64]:
         shndx = self.symbols["shndx"].astype(np.int64)

@@ -33,6 +33,9 @@ _INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_
 _RUST_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
 _RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
 
+# A function of a stripped object, called after its place (object/stripped.py).
+_PLACE = re.compile(r"(\.[^+]*\+)0x[0-9a-f]+")
+
 NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN")
 """What else may be numbered than a name with a dot in it begins with one of these."""
 
@@ -41,6 +44,8 @@ _CACHE_LIMIT = 1 << 20
 
 
 def _canonicalize(name: str) -> CanonicalName:
+    if (place := _PLACE.fullmatch(name)) is not None:
+        return CanonicalName(place[1], True)
     text = _LLVM_HASH.sub("", name) if ".llvm." in name else name
     if not text.startswith("_"):  # as most
         without = _GCC_NUMBER.sub("", text) if "." in text else text

@@ -93,7 +93,9 @@ def named_part_reasons(
     was, is_ = _stated(before[0], old.size(old_part)), _stated(after[0], new.size(new_part))
     if " for " in was + is_ and was != is_:
         reasons.append(Reason.of(Code.STATED_SIZE, was, is_)._replace(within=within))
-    gone, come = set(before[1:]) - set(after[1:]), set(after[1:]) - set(before[1:])
+    was_called, is_called = _others(before), _others(after)
+    gone = {was_called[key] for key in was_called.keys() - is_called.keys()}
+    come = {is_called[key] for key in is_called.keys() - was_called.keys()}
     others = {symbol.name: symbol for symbol in come}
     for symbol in sorted(gone):
         other = others.pop(symbol.name, None)
@@ -104,6 +106,13 @@ def named_part_reasons(
     for symbol in sorted(others.values()):
         reasons.append(Reason.of(Code.ALIAS, "", symbol, symbol=symbol.name)._replace(within=within))
     return reasons
+
+
+def _others(symbols: list[Symbol]) -> dict[Symbol, Symbol]:
+    """Return aliases and labels by what of them is compared: an alias of a whole function is as long as that."""
+    head, *others = symbols
+    whole = (not each.offset and each.size == head.size for each in others)
+    return {each._replace(size=-1) if is_whole else each: each for each, is_whole in zip(others, whole, strict=True)}
 
 
 def _stated(symbol: Symbol, size: int) -> str:

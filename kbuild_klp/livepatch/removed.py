@@ -83,8 +83,11 @@ def _users_of_removed(objects: Mapping[str, SeenObject]) -> dict[_Entry, set[_En
                 own = (seen.users or {}).get(change.id, set())
                 users[_Entry(name, change.id)] = {_Entry(name, user) for user in own}
         for at, symbol in seen.removed_functions():
-            old = seen.functions[at].old
-            for other_name, other in elsewhere.get(symbol.name, ()) if old is not None and not old.is_local else ():
-                if not set(other.units).isdisjoint(seen.units):
-                    users[_Entry(name, symbol)] |= {_Entry(other_name, user) for user in other.gone[symbol.name]}
+            old, entry = seen.functions[at].old, seen.changes[at].old
+            known = [symbol.name] if old is not None and not old.is_local else []
+            known += [alias.name for alias in entry.aliases] if entry else []  # of what is static itself
+            for called in known:
+                for other_name, other in elsewhere.get(called, ()):
+                    if not set(other.units).isdisjoint(seen.units):
+                        users[_Entry(name, symbol)] |= {_Entry(other_name, user) for user in other.gone[called]}
     return users

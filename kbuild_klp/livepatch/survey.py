@@ -19,7 +19,7 @@ from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
-from kbuild_klp.checksum.entry import KIND_FUNCTION
+from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.symvers import Exports, changed_crcs, read_exports
 from kbuild_klp.livepatch.linked_symbols import LinkedSymbols
@@ -140,18 +140,18 @@ class Survey:
             old=before.symbol(old) if is_seen and before and old else None,
             new=after.symbol(new) if after is not None and new is not None and old is None else None,
             keys=keys,
-            crcs=self._crcs_of(new.symbol, refers) if new is not None else (),
+            crcs=self._crcs_of(new, refers) if new is not None else (),
         )
 
     def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
         """Take in what was seen of an object, and its changes."""
         self._objects[name] = replace(found, changes=changes)
 
-    def _crcs_of(self, symbol: SymbolId, refers: dict[SymbolId, set[str]]) -> tuple[str, ...]:
+    def _crcs_of(self, entry: Entry, refers: dict[SymbolId, set[str]]) -> tuple[str, ...]:
         if not self.crcs:
             return ()
-        own = {symbol.name} & self.crcs.keys() if not symbol.file else set[str]()
-        names = refers.get(symbol, set()) | own
+        own = {symbol.name for symbol in (entry.symbol, *entry.aliases) if not symbol.file}
+        names = refers.get(entry.symbol, set()) | own & self.crcs.keys()
         return tuple(self.crcs[name] for name in sorted(names))
 
     def _place_of_object(self) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ In: ELF files, a batch of them or one. Out: parts, references with their meaning
 people's questions are asked.
 
 Read in this order: special_groups and cuts (which sections are special tables, and their entries), image (one line of
-addresses), chunks (what symbols cover), references (what refers where), parts
+addresses), chunks (what symbols cover), stripped (names for what has lost them), references (what refers where), parts
 (every byte in exactly one), targets (what each reference means); canonical has them in one; families (which parts
 belong together, which symbols look alike), owned (entries of special sections), meanings (references as rows of
 digests), reach (what is reached through data without a name). symbol_id says which symbol is meant, symbol_sources of

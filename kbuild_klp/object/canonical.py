@@ -25,6 +25,7 @@ from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, co
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
+from kbuild_klp.object.stripped import name_functions
 from kbuild_klp.object.symbol_sources import Sources
 from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
@@ -144,12 +145,14 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     image, relocations = build_image(objects, arch, special_table(arch.name))
     chunks = find_chunks(image)
     gaps = find_gaps(image, chunks)
+    filler = code_filler(image, gaps)
+    if name_functions(image, relocations, gaps, chunks, filler):
+        return canonicalize(objects.files)
     names = objects.names_of(chunks.symbols.tolist())
     maybe = objects.is_maybe_numbered[chunks.symbols].nonzero()[0].tolist()
     numbered = list(_numbered(names, maybe))
     kinds = chunk_kinds(image, chunks, numbered)
 
-    filler = code_filler(image, gaps)
     references = find_references(image, relocations, chunks, gaps, filler)
     del relocations
     anonymous = nameless_targets(image, references)

@@ -59,11 +59,27 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
     return eligible.nonzero()[0]
 
 
-def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
-    """Sort key of the symbols at one address: which of them names the chunk."""
-    row = image.objects.symbols[symbol]
-    binding = int(row["info"]) >> 4
-    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.objects.symbol_name(symbol))
+_RANKS = {elf.STB_GLOBAL: 1, elf.STB_WEAK: 2}
+
+
+def _by_name_rank(image: Image, symbols: list[int]) -> list[int]:
+    """Return the symbols at one address in order: the first names the chunk.
+
+    That is the name in the source. What is static there may have aliases for others to find it by: init_module and
+    cleanup_module (include/linux/module.h), __x64_sys_NAME (arch/x86/include/asm/syscall_wrapper.h) and
+    __mod_TYPE__NAME_device_table. Labels of assembly, and names that a compiler made (.localalias), come last.
+    """
+    rows = image.objects.symbols[symbols]
+    names = dict(zip(symbols, image.objects.names_of(symbols), strict=True))
+    has_aliases = (rows["info"] >> 4 != elf.STB_LOCAL).any()
+    kinds = {}
+    for symbol, row in zip(symbols, rows, strict=True):
+        binding = int(row["info"]) >> 4
+        is_static = binding == elf.STB_LOCAL and row["info"] & 0xF != elf.STT_NOTYPE and "." not in names[symbol]
+        is_whole = has_aliases and row["size"] == rows["size"].max() != 0
+        rank = 0 if is_static and is_whole else _RANKS.get(binding, 3)
+        kinds[symbol] = (0 if row["size"] else 1, rank, names[symbol])
+    return sorted(symbols, key=kinds.__getitem__)
 
 
 def _by_start_and_size(start: Numbers, size: Numbers) -> NDArray[np.int64]:
@@ -116,7 +132,7 @@ def find_chunks(image: Image) -> Chunks:
         group = index[bounds[i] : bounds[i + 1]]
         at_start = int(np.count_nonzero(start[bounds[i] : bounds[i + 1]] == chunk_start[i]))
         if at_start > 1:
-            group[:at_start] = sorted(group[:at_start].tolist(), key=lambda symbol: _name_rank(image, symbol))
+            group[:at_start] = _by_name_rank(image, group[:at_start].tolist())
     return Chunks(chunk_start, chunk_end, narrow(chunk_section), narrow(index), narrow(bounds))
 
 

@@ -40,7 +40,7 @@ class ListingStyle(NamedTuple):
 def change_line(change: Change) -> str:
     """Return the line that names a change."""
     kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-    return f"  {change.change.value:<9} {change.label}{kind}"
+    return f"  {change.change.value:<9} {change.title}{kind}"
 
 
 def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = None) -> Iterator[str]:

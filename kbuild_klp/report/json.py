@@ -33,6 +33,7 @@ def change_data(change: Change) -> dict[str, Any]:
     return {
         "symbol": change.symbol,
         **({"file": change.file} if change.file else {}),
+        **({"aliases": change.aliases} if change.aliases else {}),
         "kind": change.kind,
         "change": change.change.value,
         "reasons": change.reasons,

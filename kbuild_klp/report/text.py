@@ -112,10 +112,10 @@ def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
     kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
     mark = _mark(change.livepatch)
     sign = _MARKS[mark][0] if mark is not None else " "
-    head = f"  {sign} {change.change.value:<9} {change.label}{kind}"
+    head = f"  {sign} {change.change.value:<9} {change.title}{kind}"
     if mark is not None:
         sign = style.paint(sign, _MARK_COLORS[mark in NOTES])
-    painted = f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {change.label}{kind}"
+    painted = f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {change.title}{kind}"
     if style.verbose:
         yield painted
         for text in change.reasons:

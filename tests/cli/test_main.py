@@ -110,7 +110,8 @@ def test_checksum(tmp_path: Path) -> None:
     (tmp_path / "tree/init/main.o").write_bytes(b"broken")
     result = klp("checksum", "tree", cwd=tmp_path)
     assert result.status == 2
-    assert result.err == f"kbuild-klp: {tmp_path}/tree/init/main.o: not an ELF file; rebuild the object\n"
+    hint = "rebuild the object, or name one: .o, .ko (.xz, .zst, .gz), lib.a(member.o)"
+    assert result.err == f"kbuild-klp: {tmp_path}/tree/init/main.o: not an ELF file; {hint}\n"
     (tmp_path / "tree/init/main.o").unlink()
     result = klp("checksum", "tree", cwd=tmp_path)
     assert result.status == 0 and "1 linked objects are not there any more" in result.err

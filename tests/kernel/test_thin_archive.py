@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbuild_klp.containers import ar as archive
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel import thin_archive as archive
 from kbuild_klp.kernel.thin_archive import members
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_every_cut_is_refused_or_shorter(tree: FakeTree) -> None:
 def test_garbage_raises_only_our_error(data: bytes, thin: bool) -> None:
     magic = archive.THIN_MAGIC if thin else archive.FULL_MAGIC
     with suppress(BadTreeError):
-        archive._names(magic + data, "x.a")
+        list(archive.members_of(magic + data, "x.a"))
 
 
 @given(st.data())
@@ -114,9 +114,9 @@ def test_mutated_archive_raises_only_our_error(data: st.DataObject) -> None:
     table = b"main.o/\nversion.o/\n"
     text = archive.THIN_MAGIC + header % (b"//", 0, 0, 0, 0, len(table)) + table + b"\n"
     text += header % (b"/0", 0, 0, 0, 0o644, 99) + header % (b"/8", 0, 0, 0, 0o644, 4711)
-    assert archive._names(text, "x.a") == ["main.o", "version.o"]
+    assert [member.name for member in archive.members_of(text, "x.a")] == ["main.o", "version.o"]
     mutated = bytearray(text)
     for place in data.draw(st.lists(st.integers(0, len(text) - 1), max_size=4)):
         mutated[place] = data.draw(st.integers(0, 255))
     with suppress(BadTreeError):
-        archive._names(bytes(mutated), "x.a")
+        list(archive.members_of(bytes(mutated), "x.a"))

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Objects as distributions ship them: modules that were compressed (scripts/Makefile.modinst: gzip, xz, zstd).
+
+What a file holds is known by its first bytes, not by its name. Content is unpacked piece by piece, and what becomes
+longer than any kernel is refused before it fills the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from mmap import mmap
+from typing import Protocol
+
+from kbuild_klp.errors import BadObjectError, ProgramError
+from kbuild_klp.processes import read_output
+
+MOST = 1 << 30
+"""Bytes that an object may have: an allmodconfig vmlinux.o with debug information is of that order."""
+
+_BLOCK = 1 << 20
+_MOST_MEMORY = 1 << 28  # of a decoder: xz -9 needs 65 MiB
+_LARGEST_WINDOW = 27  # zstd --ultra -22: 128 MiB
+_LITTLE = 1 << 12  # bytes of zstd that can become 128 MiB at once
+
+_AGAIN = "copy or download it again"
+
+
+_Bytes = bytes | memoryview | mmap
+_Pieces = Generator[bytes, None, None]
+
+
+class _Decoder(Protocol):
+    """What lzma.LZMADecompressor and compression.zstd.ZstdDecompressor (Python 3.14) share."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+def unpacked(data: _Bytes, path: str) -> _Bytes:
+    """Return what ``data``, the content of the file at ``path``, is when unpacked; itself if it is not compressed.
+
+    Raises BadObjectError for what is damaged, cut short or too long, and for zstd where nothing can read it.
+    """
+    magic = bytes(data[:6])
+    method = next((row for row in _METHODS if magic.startswith(row[0])), None)
+    if method is None:
+        return data
+    _, name, pieces = method
+    result = bytearray()
+    too_long = BadObjectError(f"{name}: holds more than {MOST >> 20} MiB", file=path, hint="is it an object?")
+    if len(data) > MOST:
+        raise too_long
+    try:
+        with closing(pieces(data, path)) as stream:
+            for piece in stream:
+                result += piece
+                if len(result) > MOST:
+                    raise too_long
+    except ProgramError as error:
+        if error.hint:  # there is no such program
+            raise BadObjectError(f"{name}: nothing here can read it", file=path, hint=_INSTALL) from None
+        raise BadObjectError(f"{name}: {error}", file=path, hint=_AGAIN) from None
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise BadObjectError(f"{name}: {f'{error}'.rstrip('.') or 'damaged'}", file=path, hint=_AGAIN) from None
+    return memoryview(result)
+
+
+def _decoded(data: _Bytes, make: Callable[[], _Decoder]) -> _Pieces:
+    """Yield what a file of one or several streams holds."""
+    rest = bytes(data)
+    while rest:
+        decoder = make()
+        while not decoder.eof:
+            piece = decoder.decompress(rest, _BLOCK)
+            rest = b""
+            if not piece and not decoder.eof and decoder.needs_input:
+                raise EOFError("cut short")
+            yield piece
+        rest = decoder.unused_data.lstrip(b"\0")  # xz pads its streams
+
+
+def _xz(data: _Bytes, _path: str) -> _Pieces:
+    import lzma
+
+    try:
+        yield from _decoded(data, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MOST_MEMORY))
+    except lzma.LZMAError as error:
+        raise ValueError(error) from None
+
+
+def _gzip(data: _Bytes, _path: str) -> _Pieces:
+    import gzip
+    import io
+    import zlib
+
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while piece := file.read(_BLOCK):
+                yield piece
+    except zlib.error as error:
+        raise ValueError(error) from None
+
+
+# -- zstd: in the standard library from Python 3.14 on ----------------------------------------------------------------
+
+_INSTALL = "install the Python package zstandard, or the program zstd"
+
+
+def _zstd(data: _Bytes, path: str) -> _Pieces:
+    for read in (_zstd_of_python, _zstd_of_package):
+        try:
+            yield from read(data)
+        except ImportError:
+            continue
+        return
+    yield from read_output(["zstd", "-dcq", f"--memory={_MOST_MEMORY >> 20}MB", "--", path], package="zstd")
+
+
+def _zstd_of_python(data: _Bytes) -> _Pieces:
+    from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+
+    options = {zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW}
+    try:
+        yield from _decoded(data, lambda: zstd.ZstdDecompressor(options=options))
+    except zstd.ZstdError as error:
+        raise ValueError(error) from None
+
+
+def _zstd_of_package(data: _Bytes) -> _Pieces:
+    import zstandard  # type: ignore[import-not-found, unused-ignore]
+
+    decoder = None
+    at = 0
+    try:
+        while at < len(data):
+            decoder = zstandard.ZstdDecompressor(max_window_size=1 << _LARGEST_WINDOW).decompressobj()
+            while at < len(data) and not decoder.eof:
+                yield decoder.decompress(bytes(data[at : at + _LITTLE]))
+                at += _LITTLE
+            at = min(at, len(data)) - len(decoder.unused_data)
+    except zstandard.ZstdError as error:
+        raise ValueError(error) from None
+    if decoder is None or not decoder.eof:
+        raise EOFError("cut short")
+
+
+_Method = tuple[bytes, str, Callable[[_Bytes, str], _Pieces]]
+
+_METHODS: tuple[_Method, ...] = (
+    (b"\xfd7zXZ\0", "xz", _xz),
+    (b"\x1f\x8b", "gzip", _gzip),
+    (b"\x28\xb5\x2f\xfd", "zstd", _zstd),
+)
