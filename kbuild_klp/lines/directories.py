@@ -35,6 +35,7 @@ _TOP = frozenset(
     b"sound tools usr virt".split()
 )
 _OUTSIDE_TOO = frozenset((b"kernel", b"usr"))
+_ROOTS = [b"", b"usr"], [b"", b"lib"]  # directories of a file system
 # What a name can stand behind in a text.
 _BEGINS = rb"(?<![^\s\"'(<,:=\x00-\x1f])"
 
@@ -109,8 +110,7 @@ def _are_outside(found: Directories, rests: Iterable[bytes], same: Iterable[byte
         return False
     sides = [side.split(b"/")[:-1] for side in found]
     above = sides[0][: _shared(*sides)]
-    # The first directory of an absolute name is one of the file system: /usr/src, /lib/modules.
-    names = {name for side in sides for name in side[2 if side[:1] == [b""] else 0 :]}
+    names = {name for side in sides for name in side[2 if side[0:2] in _ROOTS else 0 :]}
     if all(_TOP.intersection(rest.split(b"/")[:-1]) for rest in rests):
         return _TOP.isdisjoint(names - _OUTSIDE_TOO)
     beside = b"/".join(above) + b"/"

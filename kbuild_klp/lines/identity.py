@@ -38,6 +38,11 @@ class Identities:
         words = sorted(self._new, key=len, reverse=True)
         self._old = re.compile(b"|".join(map(_as_word, words))) if words else None
 
+    @property
+    def change_lengths(self) -> bool:
+        """Whether names of source files are longer or shorter than they were."""
+        return self._directories is not None and len(self._directories.old) != len(self._directories.new)
+
     def are_all_that_differs(self, before: bytes, after: bytes) -> bool:
         """Say whether two strings, or two pieces of data with strings in them, are equal but for what builds say.
 

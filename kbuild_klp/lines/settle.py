@@ -34,6 +34,8 @@ from kbuild_klp.object.place import Place
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
+# GCC aligns strings of 31 bytes and more (ix86_constant_alignment), and ld -r the section with them.
+_STRING_ALIGNMENTS = ["1", "8"]
 
 
 def is_candidate(change: Change) -> bool:
@@ -46,8 +48,9 @@ def is_candidate(change: Change) -> bool:
     before, after = old.split_components(), new.split_components()
     if before.attributes != after.attributes:
         return False
-    if change.kind == KIND_SECTION:  # then what it says of its place stands there
-        return (old.section, before.special) == (new.section, after.special) and before != after
+    if change.kind == KIND_SECTION:
+        places = (entry.place | {"align": ""} for entry in (old, new))
+        return before.special == after.special and next(places) == next(places) and old != new
     if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
         return True
     return old.home == new.home and (old.size == new.size or change.kind == KIND_DATA)
@@ -190,7 +193,12 @@ class _Judge:
     def _settled_section(self, change: Change) -> Change | _Same:
         """Return a change of what belongs to nobody as what it is."""
         found = differing_leftovers(*self._views, change.symbol, self._identities)
-        if found is None or found.empty or not any(found):
+        assert change.old is not None and change.new is not None
+        aligned = [entry.place["align"] for entry in (change.old, change.new)]
+        is_realigned = aligned[0] != aligned[1]
+        if found is None or found.empty or not (any(found) or is_realigned):
+            return change
+        if is_realigned and not (sorted(aligned) == _STRING_ALIGNMENTS and self._identities.change_lengths):
             return change
         if not found.numbers:
             return _Same.IDENTITY
