@@ -20,7 +20,7 @@ import numpy as np
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.proof import NumberPair
-from kbuild_klp.lines.roles import NOTHING, Fields, Role, fields_of, fields_of_variable, locations, role_of
+from kbuild_klp.lines.roles import NOTHING, Fields, Role, fields_of, fields_of_variable, locations, role_of, stack_lines
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -35,7 +35,7 @@ _DIGITS = re.compile(r"(\d+)")
 class Number(NamedTuple):
     """A number that differs, and where: ``place`` in words, ``instruction`` the offset of an immediate's (part,
     offset in it, on both sides), None for others. ``file`` is the source file when the field is known to hold a line,
-    empty for a column.
+    empty for a column, and for a line that stands without its file.
     """
 
     pair: NumberPair
@@ -207,7 +207,7 @@ class _Comparison:
         if before is not None and after is not None:
             encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))
             if not self._is_identity(*encoded):
-                yield from _digits(before, after)
+                yield from self._stack_lines(old, new, before, after) or _digits(before, after)
             return
         old_part, new_part = self.old.content_part(old), self.new.content_part(new)
         if old_part is None or new_part is None:
@@ -218,6 +218,14 @@ class _Comparison:
         role = role_of(self.old, old_part, users)
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
+
+    def _stack_lines(self, old: int, new: int, before: str, after: str) -> list[Number]:
+        """Return the lines in which two strings of KASAN differ, empty where they are none or more than these does."""
+        was, is_ = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
+        if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
+            return []
+        pairs = zip(was[1], is_[1], strict=True)
+        return [Number(NumberPair((pair,)), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
 
     def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
         """Yield the numbers in which two nameless parts differ."""

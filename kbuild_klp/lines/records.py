@@ -49,9 +49,8 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     for field in line_fields(view, [part]):
         yield LineRecord(field.file, field.line)
     users = view.reference_range(part)
-    sections = view.canonical.parts.section
     for target in dict.fromkeys(map(view.content_part, users)):
-        if target is None or int(sections[target]) in view.canonical.record_lines:
+        if target is None or view.canonical.lines_of_record(target):
             continue
         if role_of(view, target, users) is Role.UBSAN:
             data = view.data(target)

@@ -9,6 +9,7 @@ them beside all others.
 from __future__ import annotations
 
 import enum
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -118,3 +119,28 @@ def locations(view: ObjectView, part: int) -> Fields:
         if file is not None and place + _LOCATION_SIZE <= view.size(part):
             lines |= {place + _LINE: file, place + _COLUMN: ""}
     return Fields(lines)
+
+
+# What ASAN tells of a function's variables on the stack: how many, and of each offset, size, and the length of what
+# follows, which is its name, and behind a colon the line on which it is declared (GCC: asan_emit_stack_protection;
+# LLVM: ComputeASanStackFrameDescription). Before it on the stack stands the magic number.
+_STACK_MAGIC = 0x41B58AB3
+_STACK_VARIABLE = re.compile(r" (\d+ \d+) (\d+) ")
+_LINE_OF_NAME = re.compile(r"(.*):(\d{1,7})", re.S)
+
+
+def stack_lines(view: ObjectView, reference: int, text: str) -> tuple[list[str], list[int]] | None:
+    """Return what KASAN's string of a function's variables says without lines, and these; None for other strings."""
+    part = int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
+    count = re.match(r"\d+(?= )", text)
+    if count is None or _STACK_MAGIC.to_bytes(4, view.architecture.byteorder) not in view.data(part):
+        return None
+    said, lines, at = [count[0]], list[int](), count.end()
+    while match := _STACK_VARIABLE.match(text, at):
+        at = match.end() + int(match[2])
+        name = text[match.end() : at]
+        found = _LINE_OF_NAME.fullmatch(name)
+        said += [match[1], found[1] if found else name]
+        if found:
+            lines.append(int(found[2]))
+    return (said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None

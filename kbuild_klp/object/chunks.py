@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import BTF_ID
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.runs import Numbers, with_end
 
@@ -62,8 +63,10 @@ def _eligible_symbols(image: Image) -> NDArray[np.int64]:
 def _name_rank(image: Image, symbol: int) -> tuple[int, int, str]:
     """Sort key of the symbols at one address: which of them names the chunk."""
     row = image.objects.symbols[symbol]
-    binding = int(row["info"]) >> 4
-    return (0 if row["size"] else 1, {1: 0, 2: 1}.get(binding, 2), image.objects.symbol_name(symbol))
+    binding, name = int(row["info"]) >> 4, image.objects.symbol_name(symbol)
+    # A list of BTF ids is called otherwise than the first of them.
+    is_last = not row["size"] if not name.startswith(BTF_ID) else 2
+    return (is_last, {1: 0, 2: 1}.get(binding, 2), name)
 
 
 def _by_start_and_size(start: Numbers, size: Numbers) -> NDArray[np.int64]:

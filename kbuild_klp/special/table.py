@@ -62,6 +62,7 @@ class SpecialSection:
     content: ContentField | None
     reason: str
     names: Mapping[int, str]
+    pointed_lines: tuple[LineField, ...] = ()
 
     def entry_sizes(self, sizes: NDArray[np.int64], owner: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.int64]:
         """Return the bytes of an entry in each of some sections of ``sizes`` bytes, 0 where this row does not fit.
@@ -71,13 +72,17 @@ class SpecialSection:
         result = np.zeros(len(sizes), np.int64)
         for entry in self.sizes:
             fits = (result == 0) & (sizes % entry == 0)
-            if self.section_class is not SectionClass.RECORDS:
+            if self.references:
                 field = offsets % entry
                 owners = np.bincount(owner[field == self.owner], minlength=len(sizes))
                 strangers = np.bincount(owner[~np.isin(field, list(self.references))], minlength=len(sizes))
                 fits &= (owners == sizes // entry) & (strangers == 0)
             result[fits] = entry
         return result
+
+
+def _line_fields(row: Mapping[str, Any], key: str) -> tuple[LineField, ...]:
+    return tuple(LineField(line["offset"], line["bits"]) for line in row.get(key, ()))
 
 
 def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
@@ -90,7 +95,8 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             sizes=tuple(row.get("sizes", ())),
             references=frozenset(row.get("references", ())),
             owner=row.get("owner", 0),
-            lines=tuple(LineField(line["offset"], line["bits"]) for line in row.get("lines", ())),
+            lines=_line_fields(row, "lines"),
+            pointed_lines=_line_fields(row, "pointed_lines"),
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
             names={int(offset): name for offset, name in dict(row.get("names", {})).items()},
