@@ -25,6 +25,7 @@ from kbuild_klp.lines.directories import find_directories
 from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
+from kbuild_klp.lines.kasan_globals import is_constructor, registers_the_same
 from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
@@ -141,6 +142,8 @@ class _Judge:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
+                if settled is change and self._registers_the_same(change.old, change.new):
+                    settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
             else:
@@ -189,6 +192,13 @@ class _Judge:
         if old.lines != new.lines:
             return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(moves), why=())
         return why
+
+    def _registers_the_same(self, old: Entry, new: Entry) -> bool:
+        """Say whether two entries are constructors of KASAN that differ in what follows from their variables."""
+        if not is_constructor(new.name) or old.home != new.home:
+            return False
+        before, after = self._views
+        return registers_the_same(before, after, before.parts_of(old.part_symbol), after.parts_of(new.part_symbol))
 
     def _settled_section(self, change: Change) -> Change | _Same:
         """Return a change of what belongs to nobody as what it is."""

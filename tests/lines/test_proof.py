@@ -419,10 +419,7 @@ def test_ubsan_data_are_proved_by_their_file(cc: Pairs) -> None:
 
 
 def test_column_that_moved_like_the_lines_is_not_proved(gcc: Pairs) -> None:
-    """Two more blanks on the line, two more lines above; the expression stands in column 23, and there is a line 23.
-
-    It is known to be a column by its record, as the line is.
-    """
+    """Two more blanks on the line, two more lines above; the expression stands in column 23, and there is a line 23."""
     source = at_line(40, "extern int table[8];\nint f(int x) { return table[x]; }\n")
     wider = shifted(source, 2).replace("{ return", "{   return")
     assert gcc.diff(source, wider, "-fsanitize=bounds") == {"f": RECORDS}
