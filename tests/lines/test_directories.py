@@ -33,8 +33,8 @@ HEAD = "extern int table[8]; int call(const void *, int); struct where { const c
 SAME = [
     ("/build/linux-7.2.9/crypto/x.c", "/build/linux-7.2.12/crypto/x.c"),
     ("/build/linux-7.2.9/arch/x86/crypto/x.c", "/build/linux-7.2.12/arch/x86/crypto/x.c"),
-    ("/usr/src/linux/fs/x.c", "/home/me/kernel/fs/x.c"),
-    ("/home/kernel/old/fs/x.c", "/home/kernel/new/fs/x.c"),
+    ("/usr/src/linux/fs/x.c", "/Users/me/kernel/fs/x.c"),
+    ("/Users/kernel/old/fs/x.c", "/Users/kernel/new/fs/x.c"),
     ("/a/linux/net/core/x.c", "/b/linux/net/core/x.c"),
     ("/b/linux/net/x.c", "/b/linux/new/net/x.c"),
     ("/b/linux/new/net/x.c", "/b/linux/net/x.c"),
@@ -44,7 +44,7 @@ SAME = [
     ("../linux-1/fs/x.c", "../linux-2/fs/x.c"),
     ("./include/linux/x.h", "/build/linux/include/linux/x.h"),
     ("/tmp/old/x.c", "/tmp/new/x.c"),
-    ("/home/me/module-1/core/x.c", "/home/me/module-2/core/x.c"),
+    ("/Users/me/module-1/core/x.c", "/Users/me/module-2/core/x.c"),
 ]
 OTHER = [
     ("/build/linux/fs/ext2/x.c", "/build/linux/fs/ext4/x.c"),
@@ -123,8 +123,8 @@ A, B, C = (f"/build/linux-{name}/" for name in "abc")
         # One function names another file of the same tree now.
         ((A + "fs/x.c", A + "fs/y.h"), (B + "fs/x.c", B + "fs/x.c"), "g"),
         # Beside the directories lies what is the same: they are in one tree.
-        (("/home/me/module/a/x.c", "/home/me/module/y.h"), ("/home/me/module/b/x.c", "/home/me/module/y.h"), "f"),
-        (("/home/me/module/a/x.c", "/home/you/y.h"), ("/home/me/module/b/x.c", "/home/you/y.h"), ""),
+        (("/Users/me/module/a/x.c", "/Users/me/module/y.h"), ("/Users/me/module/b/x.c", "/Users/me/module/y.h"), "f"),
+        (("/Users/me/module/a/x.c", "/Users/you/y.h"), ("/Users/me/module/b/x.c", "/Users/you/y.h"), ""),
     ],
 )
 def test_the_same_pair_throughout_the_object(
