@@ -177,18 +177,23 @@ def _lines(meanings: Meanings) -> dict[int, bytes]:
     """Return, by part, the line numbers in its special entries and in the records to which it refers."""
     canonical, by_content = meanings.canonical, meanings.by_content
     lines = dict(canonical.owned.lines)
-    if not canonical.record_lines or not by_content:
+    if not canonical.record_lines and not canonical.pointed_lines:
         return lines
     parts = canonical.parts
     references = np.array(sorted(by_content), np.int64)
-    targets = canonical.targets.part[references]
-    hits = canonical.image.is_record[parts.section[targets]].nonzero()[0]
-    users = meanings.owner[references[hits]].tolist()
-    rows = zip(users, parts.section[targets[hits]].tolist(), parts.start[targets[hits]].tolist(), strict=True)
-    for user, section, start in sorted(rows, key=lambda row: row[1]):
-        taken = canonical.record_lines.get(section)
-        if taken is not None:
-            lines[user] = lines.get(user, b"") + taken.rows[(start - taken.base) // taken.size].tobytes()
+    records, users = canonical.targets.part[references], meanings.owner[references]
+    # Of one that is known by its name it is its own.
+    named = (canonical.image.is_record[parts.section] & (parts.kind == NAMED)).nonzero()[0]
+    named = np.concatenate([named, [part for part in canonical.pointed_lines if parts.kind[part] == NAMED]])
+    records, users = np.concatenate([records, named]).astype(np.int64), np.concatenate([users, named])
+    hits = (canonical.image.is_record[parts.section[records]] | np.isin(records, [*canonical.pointed_lines])).nonzero()[
+        0
+    ]
+    rows = zip(parts.section[records[hits]].tolist(), users[hits].tolist(), records[hits].tolist(), strict=True)
+    for _, user, record in sorted(rows, key=lambda row: row[0]):
+        text = canonical.lines_of_record(record)
+        if text:
+            lines[int(user)] = lines.get(int(user), b"") + text
     return lines
 
 

@@ -101,15 +101,15 @@ def _nobodys_content(
         if part not in used:
             content[section].append(meanings.content.of(part))
             led_to[section] += uses.get(part, ())
-    for section, text in _unused_strings(meanings.canonical):
-        content[section].append((text, b"", b""))
+    for section, texts in unused_strings(meanings.canonical):
+        content[section].append((b"".join(texts), b"", b""))
     for section, special in meanings.special.nobodys().items():
         content[section].append((b"", b"", special))
         led_to[section] += uses.get(nobodys_part(section), ())
     return content, led_to
 
 
-def _unused_strings(canonical: Canonical) -> list[tuple[int, bytes]]:
+def unused_strings(canonical: Canonical) -> list[tuple[int, list[bytes]]]:
     """Return, by section, the strings to which nothing refers (sorted: their order means nothing)."""
     parts, image = canonical.parts, canonical.image
     in_strings = (parts.kind == STRINGS).nonzero()[0]
@@ -133,5 +133,5 @@ def _unused_strings(canonical: Canonical) -> list[tuple[int, bytes]]:
         free = (~used & (ends > starts)).nonzero()[0]
         strings = sorted(bytes(image.buffer[starts[i] : ends[i] + 1]) for i in free.tolist())
         if strings:
-            result.append((int(parts.section[part]), b"".join(strings)))
+            result.append((int(parts.section[part]), strings))
     return result

@@ -23,10 +23,19 @@ class CanonicalName(NamedTuple):
 
 # GCC: static locals `count.5`, clones `foo.isra.0`, `foo.constprop.3`, `foo.part.0`, `foo.cold`, `foo.lto_priv.7`.
 _GCC_NUMBER = re.compile(r"(?:\.\d+)+(?=\.|$)")
-# Clang ThinLTO: `foo.llvm.1234567890`; the hash is that of the module, not of the content.
-_LLVM_HASH = re.compile(r"\.llvm\.\d+")
-# include/linux/compiler.h: __UNIQUE_ID(prefix) is __UNIQUE_ID_ prefix __COUNTER__ (with another _ from 6.19 on).
-_UNIQUE_ID = re.compile(r"(__UNIQUE_ID_.*?)_?\d+$")
+# Clang: `foo.llvm.1234567890` (ThinLTO; hexadecimal before Clang 12), `foo.__uniq.1234567890` (hash of the file's path,
+# -funique-internal-linkage-names), `foo.content.1234567890`. It says where a symbol is from, not what it is.
+_CLANG_HASH = re.compile(r"\.(?:llvm|__uniq|content)\.[0-9A-Fa-f]+(?=\.|$)")
+_HAS_HASH = re.compile(r"\.(?:llvm|__uniq|content)\.").search
+# include/linux/compiler.h: __UNIQUE_ID(prefix) is __UNIQUE_ID_ prefix __COUNTER__ (with another _ from 6.19 on); for
+# a static local Clang puts the function before it, GCC a number behind. __ADDRESSABLE of 5.x has a line there.
+_UNIQUE_ID = re.compile(r"((?:^|\.)(?:__UNIQUE_ID_|__addressable_)[^.]*?)_?\d+(?=\.|$)")
+# include/linux/btf_ids.h: __ID() is __BTF_ID__ kind __ name __ __COUNTER__ (and __LINE__ behind it from 6.2 on).
+_BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
+# GCC, cgraph_build_static_cdtor_1(): kind, priority and a counter.
+_CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
+# Two clones of a clone are named in the order of the passes that made them, which is not the same in all of GCC.
+_CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
 _INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_(.+)$")
 # Rust: legacy mangling ends in 17h<16 hex digits>E, v0 mangling carries a crate disambiguator Cs<base62>_.
@@ -36,7 +45,10 @@ _RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
 # A function of a stripped object, called after its place (object/stripped.py).
 _PLACE = re.compile(r"(\.[^+]*\+)0x[0-9a-f]+")
 
-NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN")
+BTF_ID = "__BTF_ID__"
+"""What the names of BTF ids begin with. They are known by it: the ids are filled in later."""
+
+NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", BTF_ID, "_sub_", "_GLOBAL_")
 """What else may be numbered than a name with a dot in it begins with one of these."""
 
 _cache: dict[str, CanonicalName] = {}
@@ -46,24 +58,30 @@ _CACHE_LIMIT = 1 << 20
 def _canonicalize(name: str) -> CanonicalName:
     if (place := _PLACE.fullmatch(name)) is not None:
         return CanonicalName(place[1], True)
-    text = _LLVM_HASH.sub("", name) if ".llvm." in name else name
+    text = _CLANG_HASH.sub("", name) if "." in name else name
     if not text.startswith("_"):  # as most
-        without = _GCC_NUMBER.sub("", text) if "." in text else text
-        return CanonicalName(without, without != text)
-    if text.startswith("__UNIQUE_ID_"):
-        # A static local has both numbers: __UNIQUE_ID_ddebug250.0
-        match = _UNIQUE_ID.match(_GCC_NUMBER.sub("", text))
-        if match:
-            return CanonicalName(match[1], True)
+        return _without_numbers(text)
     if text.startswith("__init"):
         match = _INITCALL.match(text)
         if match:
             return CanonicalName(match[1] + match[2], False)
+    for prefix, pattern in ((BTF_ID, _BTF_ID), (("_sub_", "_GLOBAL_"), _CONSTRUCTOR)):
+        if text.startswith(prefix) and (match := pattern.match(text)):
+            return CanonicalName(match[1] + text[match.end() :], True)
     if text.startswith("_R"):
         text = _RUST_V0.sub("", text)
     elif text.startswith("_ZN"):
         text = _RUST_LEGACY.sub("", text)
+    return _without_numbers(text)
+
+
+def _without_numbers(text: str) -> CanonicalName:
+    """Return a name without what was numbered in it."""
     without = _GCC_NUMBER.sub("", text) if "." in text else text
+    if without.count(".") > 1:
+        without = _CLONES.sub(lambda match: "." + ".".join(sorted(match[0][1:].split("."))), without)
+    if "__UNIQUE_ID_" in without or "__addressable_" in without:
+        without = _UNIQUE_ID.sub(r"\1", without)
     return CanonicalName(without, without != text)
 
 
@@ -89,7 +107,7 @@ def canonical_section(name: str) -> str:
 
     Other numbers in section names mean something (.rodata.str1.8).
     """
-    return _LLVM_HASH.sub("", name) if ".llvm." in name else name
+    return _CLANG_HASH.sub("", name) if _HAS_HASH(name) else name
 
 
 _ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.[^.].*)?")
@@ -109,7 +127,10 @@ def memory_of(section: str) -> str:
 
 
 # Suffixes of functions that a compiler derived from another one of the same source.
-_CLONE = re.compile(r"\.(?:isra|constprop|part|lto_priv|localalias)(?=\.|$)")
+# GCC, then Clang: function specialization, and arguments and results that went.
+_CLONE = re.compile(
+    r"\.(?:isra|constprop|part|lto_priv|localalias|simdclone|specialized|argprom|argelim|retelim|memprof)(?=\.|$)"
+)
 
 
 def source_name(text: str) -> str:

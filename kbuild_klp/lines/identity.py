@@ -3,7 +3,7 @@
 
 It stands in linux_banner, init_uts_ns and vermagic of every kernel (init/version.c, include/linux/vermagic.h), and in
 strings of some functions. A build of another user, or with another CONFIG_LOCALVERSION, differs there, and
-means nothing by it.
+means nothing by it. Nor does one in another directory, where that stands in the names of source files (directories.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from kbuild_klp.lines.directories import Directories
+from kbuild_klp.object.view import ObjectView
+
 _TEXT = re.compile(rb"[^\0]+")
+_VERMAGIC = re.compile(rb"\0vermagic=(\S{3,}) ")  # MODULE_INFO(vermagic, ...), made by scripts/mod/modpost.c
 
 
 def _as_word(text: bytes) -> bytes:
@@ -22,31 +26,48 @@ def _as_word(text: bytes) -> bytes:
 
 
 class Identities:
-    """How two builds call themselves: ``texts`` of the old one, each with what stands in its place in the new one."""
+    """How two builds call themselves: ``texts`` of the old one, each with what stands in its place in the new one.
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    ``directories`` are where both lay, None where they do not say.
+    """
+
+    def __init__(self, texts: Mapping[str, str], directories: Directories | None = None) -> None:
+        self._directories = directories
         self._new = {old.encode(): new.encode() for old, new in texts.items() if old != new}
         # The longest first, for one may be the beginning of another.
         words = sorted(self._new, key=len, reverse=True)
         self._old = re.compile(b"|".join(map(_as_word, words))) if words else None
 
-    def __bool__(self) -> bool:
-        return self._old is not None
+    @property
+    def change_lengths(self) -> bool:
+        """Whether names of source files are longer or shorter than they were."""
+        return self._directories is not None and len(self._directories.old) != len(self._directories.new)
 
     def are_all_that_differs(self, before: bytes, after: bytes) -> bool:
         """Say whether two strings, or two pieces of data with strings in them, are equal but for what builds say.
 
         What follows a string in a field of fixed length (struct new_utsname, include/uapi/linux/utsname.h) is zeros.
         """
-        if self._old is None or not self._old.search(before):
+        if before == after:
             return False
-        if self._renewed(before) == after:
+        renewed = self._renewed(before)
+        if renewed == after:
             return True
-        if len(before) != len(after):
+        if len(before) != len(after) or renewed == before:
             return False
         was = [(match.start(), self._renewed(match[0])) for match in _TEXT.finditer(before)]
         return was == [(match.start(), match[0]) for match in _TEXT.finditer(after)]
 
     def _renewed(self, text: bytes) -> bytes:
-        assert self._old is not None
-        return self._old.sub(lambda match: self._new[match[0]], text)
+        if self._directories is not None:
+            text = self._directories.renewed(text)
+        return self._old.sub(lambda match: self._new[match[0]], text) if self._old is not None else text
+
+
+def releases(old: ObjectView, new: ObjectView) -> dict[str, str]:
+    """Return the kernel release that a module says it was built for, with that of another build; empty for others."""
+    found = [_VERMAGIC.findall(view.canonical.image.buffer, view.canonical.image.code_end) for view in (old, new)]
+    if any(len(texts) != 1 for texts in found):
+        return {}
+    (before,), (after,) = ([text.decode("utf-8", "surrogateescape") for text in texts] for texts in found)
+    return {before: after}

@@ -69,8 +69,9 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
             users += [(row, place) for row in references if row != owner and row in view.meanings.by_content]
             for line in lines:
                 yield PlacedLine(table.section, Place(name, place), source_file(view, references), line)
-    # Records that have no owner are known by content; several instructions may refer to one.
-    seen = set()
+    # Records that have no owner are known by content; several instructions may refer to one. Or by name.
+    seen = {part}
+    yield from _record_fields(view, part, Place(name, 0))
     for reference, place in users:
         record = view.content_part(reference)
         if record is not None and record not in seen:
@@ -79,13 +80,8 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
 
 
 def _record_fields(view: ObjectView, record: int, place: Place) -> Iterator[PlacedLine]:
-    section = int(view.canonical.parts.section[record])
-    taken = view.canonical.record_lines.get(section)
-    if taken is None:
-        return
-    base, size, rows = taken
-    data = rows[(int(view.canonical.parts.start[record]) - base) // size].tobytes()
-    file = source_file(view, [reference.row for reference in view.references(record)])
+    data = view.canonical.lines_of_record(record)
+    section = view.object.section_names[int(view.canonical.parts.section[record])]
+    file = source_file(view, [reference.row for reference in view.references(record)]) if data else None
     for at in range(0, len(data), _LINE_SIZE):
-        line = int.from_bytes(data[at : at + _LINE_SIZE], "little")
-        yield PlacedLine(view.object.section_names[section], place, file, line)
+        yield PlacedLine(section, place, file, int.from_bytes(data[at : at + _LINE_SIZE], "little"))

@@ -2,10 +2,10 @@
 """What differs between two versions of a function or variable, if that is nothing but numbers.
 
 A line number can be an immediate operand, a field of data that the function refers to and that has no name of its
-own (what UBSAN reports with), a field of a variable, or digits in a string. Everything else has to be equal: the
-instructions, what they refer to, the entries of special sections. This is asked of every function that differs,
-thousands after a change in a header, so the first difference of another kind ends it, and only the instructions that
-differ are decoded.
+own (what UBSAN reports with: roles.py), a field of a variable, or digits in a string. Everything else has to be
+equal: the instructions, what they refer to, the entries of special sections. This is asked of every function that
+differs, thousands after a change in a header, so the first difference of another kind ends it, and only the
+instructions that differ are decoded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
-from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.lines.roles import NOTHING, Fields, Role, fields_of, fields_of_variable, locations, role_of, stack_lines
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -27,15 +28,14 @@ from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _FIELD = 4  # bytes in data that are looked at as one number, or as two
+_PLACE = (1 << KIND_SHIFT) - 1
 _DIGITS = re.compile(r"(\d+)")
-# struct source_location in lib/ubsan.h: file, line, column; it is the first member of all that UBSAN refers to.
-_UBSAN_CALL = "__ubsan_handle_"
-UBSAN_LINE = 8
 
 
 class Number(NamedTuple):
     """A number that differs, and where: ``place`` in words, ``instruction`` the offset of an immediate's (part,
-    offset in it, on both sides), None for others. ``file`` is the source file when the field is known to hold a line.
+    offset in it, on both sides), None for others. ``file`` is the source file when the field is known to hold a line,
+    empty for a column, and for a line that stands without its file.
     """
 
     pair: NumberPair
@@ -79,6 +79,16 @@ def differing_numbers(
         return None
 
 
+def differing_leftovers(old: ObjectView, new: ObjectView, section: str, identities: Identities) -> Differences | None:
+    """Return the numbers that differ in what belongs to nobody in the sections of a name, None when anything else."""
+    comparison = _Comparison(old, new, identities)
+    try:
+        numbers = list(comparison.leftovers(section))
+        return Differences(numbers, comparison.identity_differs, comparison.empty_differs)
+    except DifferentError:
+        return None
+
+
 def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:
     """Count the uses of some numbers in one version of a function; ``chosen`` are their indices in ``numbers``.
 
@@ -110,20 +120,6 @@ def _use(view: ObjectView, part: int, offset: int) -> object:
     return rest, len(instruction), offset
 
 
-def ubsan_file(view: ObjectView, part: int, users: Sequence[int]) -> str | None:
-    """Return the source file that UBSAN's data name, None for other data.
-
-    ``users`` are the references of the function that refers to them: one of them is a call of UBSAN.
-    """
-    references = view.reference_range(part)
-    if not len(references) or view.reference_place(part, references[0]) != 0:
-        return None
-    symbols = (view.target_symbol(reference) for reference in users)
-    if not any(symbol >= 0 and view.object.symbol_name(symbol).startswith(_UBSAN_CALL) for symbol in symbols):
-        return None
-    return source_file(view, references[:1])
-
-
 class _Comparison:
     """One comparison; ``_seen`` are the nameless parts that were compared, for they may refer to each other."""
 
@@ -144,11 +140,12 @@ class _Comparison:
                 before = after
             if len(before) != len(after) or len(old_rows) != len(new_rows):
                 raise DifferentError
-            found = list(self._references(old_rows, new_rows))
+            known = NOTHING if is_function else fields_of_variable(self.old, old_part)
+            found = list(self._references(old_rows, new_rows, known=known))
             if is_function:
                 yield from self._immediates(old_part, new_part, before, after)
             else:
-                yield from self._fields(before, after, "")
+                yield from self._fields(before, after, "", known)
             yield from found
         yield from self._special(old_parts, new_parts)
 
@@ -163,8 +160,18 @@ class _Comparison:
 
     # -- references -----------------------------------------------------------------------------------------------
 
-    def _references(self, old: Sequence[int], new: Sequence[int], is_owner: Sequence[bool] = ()) -> Iterator[Number]:
-        """Yield what differs in what references point to, when that is known by content."""
+    def _references(
+        self,
+        old: Sequence[int],
+        new: Sequence[int],
+        is_owner: Sequence[bool] = (),
+        known: Fields = NOTHING,
+        within: Role = Role.OTHER,
+    ) -> Iterator[Number]:
+        """Yield what differs in what references point to, when that is known by content.
+
+        ``known`` are the fields of the data in which they stand, and ``within`` is what these are for.
+        """
         if not old:
             return
         before = self.old.meanings.rows[np.asarray(old, np.int64)]
@@ -185,18 +192,22 @@ class _Comparison:
         for at in differs.nonzero()[0].tolist():
             if self.old.meanings.ordinals.get(old[at]) != self.new.meanings.ordinals.get(new[at]):
                 raise DifferentError
-            if not (is_owner and is_owner[at]):
-                yield from self._content(old[at], new[at], old)
+            if is_owner and is_owner[at]:
+                continue
+            if self.old.memory(old[at]) != self.new.memory(new[at]):
+                raise DifferentError
+            if known.quiet and int(before[at, 0]) & _PLACE in known.quiet:
+                self.identity_differs = True
+            else:
+                yield from self._content(old[at], new[at], old, within)
 
-    def _content(self, old: int, new: int, users: Sequence[int]) -> Iterator[Number]:
+    def _content(self, old: int, new: int, users: Sequence[int], within: Role) -> Iterator[Number]:
         """Yield the numbers in which two strings or nameless parts differ."""
-        if self.old.memory(old) != self.new.memory(new):
-            raise DifferentError
         before, after = self.old.string(old), self.new.string(new)
         if before is not None and after is not None:
             encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))
             if not self._is_identity(*encoded):
-                yield from _digits(before, after)
+                yield from self._stack_lines(old, new, before, after) or _digits(before, after)
             return
         old_part, new_part = self.old.content_part(old), self.new.content_part(new)
         if old_part is None or new_part is None:
@@ -204,6 +215,20 @@ class _Comparison:
         if (old_part, new_part) in self._seen:
             return
         self._seen.add((old_part, new_part))
+        role = role_of(self.old, old_part, users)
+        known = fields_of(self.old, old_part, role, within)
+        yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
+
+    def _stack_lines(self, old: int, new: int, before: str, after: str) -> list[Number]:
+        """Return the lines in which two strings of KASAN differ, empty where they are none or more than these does."""
+        was, is_ = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
+        if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
+            return []
+        pairs = zip(was[1], is_[1], strict=True)
+        return [Number(NumberPair((pair,)), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
+
+    def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
+        """Yield the numbers in which two nameless parts differ."""
         sides = self._sides(old_part, new_part)
         contents = [view.meanings.content.of(part) for view, part in sides]
         kinds = {int(view.canonical.parts.kind[part]) for view, part in sides}
@@ -211,11 +236,41 @@ class _Comparison:
         if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
             raise DifferentError
         old_rows, new_rows = self.old.reference_range(old_part), self.new.reference_range(new_part)
-        if len(contents[0][0]) != len(contents[1][0]) or len(old_rows) != len(new_rows):
+        # What stands behind nameless data may be zeros of its own, or what aligns the next.
+        size = max(len(data) for data, _, _ in contents) if known is not NOTHING else len(contents[0][0])
+        was, is_ = (data.ljust(size, b"\0") for data, _, _ in contents)
+        if len(was) != len(is_) or len(old_rows) != len(new_rows):
             raise DifferentError
-        file = ubsan_file(self.old, old_part, users)
-        yield from self._fields(contents[0][0], contents[1][0], describe(self.new, new), file)
-        yield from self._references(old_rows, new_rows)
+        yield from self._fields(was, is_, where, known)
+        yield from self._references(old_rows, new_rows, known=known, within=role)
+
+    # -- what belongs to nobody -----------------------------------------------------------------------------------
+
+    def leftovers(self, section: str) -> Iterator[Number]:
+        """Yield what differs in what no symbol covers and nobody refers to, of the sections of a name.
+
+        Compilers leave the records there of checks that they found to be unnecessary.
+        """
+        if not self._are_same_strings(section):
+            raise DifferentError
+        parts = [view.nameless_parts(section) for view in (self.old, self.new)]
+        if len(parts[0]) != len(parts[1]):
+            raise DifferentError
+        for old_part, new_part in zip(*parts, strict=True):
+            before, after = self.old.data(old_part), self.new.data(new_part)
+            rows = self.old.reference_range(old_part) or self.new.reference_range(new_part)
+            if rows or not self._is_identity(before, after):
+                yield from self._nameless(old_part, new_part, "", locations(self.old, old_part), Role.OTHER)
+
+    def _are_same_strings(self, section: str) -> bool:
+        """Say whether the strings to which nobody refers are the same but for what builds say of themselves."""
+        before, after = (
+            [text for at, texts in unused_strings(view.canonical) for text in texts if at in wanted]
+            for view in (self.old, self.new)
+            for wanted in [set(view.sections_called(section))]
+        )
+        pairs = list(zip(before, after, strict=False))
+        return len(before) == len(after) and all(x == y or self._is_identity(x, y) for x, y in pairs)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
@@ -247,23 +302,26 @@ class _Comparison:
             values = immediate_values(was & mask, is_ & mask, mask)
             yield Number(values, f"at +{start:#x}", ((old_part, start), (new_part, start)))
 
-    def _fields(self, before: bytes, after: bytes, where: str, file: str | None = None) -> Iterator[Number]:
+    def _fields(self, before: bytes, after: bytes, where: str, known: Fields = NOTHING) -> Iterator[Number]:
         """Yield the fields of data in which two parts of one length differ."""
         at, byteorder = -_FIELD, self.new.architecture.byteorder
         for differing in _differing(before, after):
             if differing < at + _FIELD:
                 continue
             at = differing - differing % _FIELD
+            if at in known.stamps:
+                self.identity_differs = True
+                continue
             old, new = before[at : at + _FIELD], after[at : at + _FIELD]
             values = [(int.from_bytes(old, byteorder), int.from_bytes(new, byteorder))]
             for half in (slice(0, 2), slice(2, 4)):
                 other = slice(2, 4) if half.start == 0 else slice(0, 2)
                 if old[other] == new[other]:
                     values.append((int.from_bytes(old[half], byteorder), int.from_bytes(new[half], byteorder)))
-            known = file if at == UBSAN_LINE else None
-            if file is not None and known is None:
-                raise DifferentError  # the column, or the type that it is about
-            yield Number(NumberPair(tuple(values)), f"at +{at:#x}{f' of {where}' if where else ''}", file=known)
+            file = known.lines.get(at)
+            if file is None and known is not NOTHING:
+                raise DifferentError  # the type that it is about, say
+            yield Number(NumberPair(tuple(values)), f"at +{at:#x}{f' of {where}' if where else ''}", file=file)
 
     # -- special sections -----------------------------------------------------------------------------------------
 

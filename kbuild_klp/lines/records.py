@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.lines.line_fields import line_fields
-from kbuild_klp.lines.numbers import UBSAN_LINE, ubsan_file
+from kbuild_klp.lines.roles import Role, fields_of, role_of
 from kbuild_klp.object.view import ObjectView
 
 _LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h)
@@ -49,11 +49,12 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     for field in line_fields(view, [part]):
         yield LineRecord(field.file, field.line)
     users = view.reference_range(part)
-    sections = view.canonical.parts.section
     for target in dict.fromkeys(map(view.content_part, users)):
-        if target is None or int(sections[target]) in view.canonical.record_lines:
+        if target is None or view.canonical.lines_of_record(target):
             continue
-        file = ubsan_file(view, target, users)
-        if file is not None:
-            line = view.data(target)[UBSAN_LINE : UBSAN_LINE + _LINE_SIZE]
-            yield LineRecord(file, int.from_bytes(line, view.architecture.byteorder))
+        if role_of(view, target, users) is Role.UBSAN:
+            data = view.data(target)
+            for place, file in fields_of(view, target, Role.UBSAN).lines.items():
+                if file:
+                    line = data[place : place + _LINE_SIZE]
+                    yield LineRecord(file, int.from_bytes(line, view.architecture.byteorder))

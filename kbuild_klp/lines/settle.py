@@ -19,12 +19,14 @@ from typing import NamedTuple
 from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.changes.classification import Change, ChangeType, Proof, moved_reason
 from kbuild_klp.changes.reasons import Code, Reason
-from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.lines.directories import find_directories
 from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
-from kbuild_klp.lines.identity import Identities
+from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
-from kbuild_klp.lines.numbers import Number, differing_numbers, distinct_uses
+from kbuild_klp.lines.kasan_globals import is_constructor, registers_the_same
+from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
@@ -33,30 +35,33 @@ from kbuild_klp.object.place import Place
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
+# GCC aligns strings of 31 bytes and more (ix86_constant_alignment), and ld -r the section with them.
+_STRING_ALIGNMENTS = ["1", "8"]
 
 
-def is_candidate(change: Change, identity_differs: bool = False) -> bool:
+def is_candidate(change: Change) -> bool:
     """Say, from checksums alone, whether a change can be one of lines, or of what builds say of themselves, only."""
     if change.change is ChangeType.LINE_ONLY:
         return True
     old, new = change.old, change.new
     if change.change is not ChangeType.CHANGED or old is None or new is None:
         return False
-    if change.kind not in (KIND_FUNCTION, KIND_DATA):
+    before, after = old.split_components(), new.split_components()
+    if before.attributes != after.attributes:
         return False
-    if old.split_components().attributes != new.split_components().attributes:
-        return False
+    if change.kind == KIND_SECTION:
+        places = (entry.place | {"align": ""} for entry in (old, new))
+        return before.special == after.special and next(places) == next(places) and old != new
     if change.kind == KIND_FUNCTION and can_be_reencoded(old.size, new.size):
         return True
-    is_text = identity_differs and change.kind == KIND_DATA
-    return old.home == new.home and (old.size == new.size or is_text)
+    return old.home == new.home and (old.size == new.size or change.kind == KIND_DATA)
 
 
-def is_of_interest(change: Change, identity_differs: bool = False) -> bool:
+def is_of_interest(change: Change) -> bool:
     """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
         return any(map(str.isdigit, change.symbol))
-    return is_candidate(change, identity_differs)
+    return is_candidate(change)
 
 
 class Settled(NamedTuple):
@@ -74,11 +79,10 @@ class Settled(NamedTuple):
 
 def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settled:
     """Say which changes of an object are of line numbers only, and which are none."""
-    identities = Identities(prover.identities)
-    if None in pair.files or not any(is_of_interest(change, bool(identities)) for change in changes):
+    if None in pair.files or not any(map(is_of_interest, changes)):
         return Settled(changes)
     try:
-        return _Judge(prover, pair, identities).settle(changes)
+        return _Judge(prover, pair).settle(changes)
     except KlpError:
         return Settled(changes)  # the checksums stand
 
@@ -97,11 +101,10 @@ def _has_other_bytes(old: Entry, new: Entry) -> bool:
 class _Judge:
     """Settles the changes of one object. Objects and sources are read when they are first needed."""
 
-    def __init__(self, prover: LineProver, pair: ObjectPair, identities: Identities) -> None:
+    def __init__(self, prover: LineProver, pair: ObjectPair) -> None:
         self._prover = prover
         self._pair = pair
         self._may_be_only_lines = False
-        self._identities = identities
 
     @property
     def _views(self) -> tuple[ObjectView, ObjectView]:
@@ -109,6 +112,12 @@ class _Judge:
         if old is None or new is None:
             raise KlpError("cannot be read", file=self._pair.name)
         return old, new
+
+    @cached_property
+    def _identities(self) -> Identities:
+        before, after = self._views
+        texts = self._prover.identities or releases(before, after)
+        return Identities(texts, find_directories(before, after))
 
     @cached_property
     def _proof(self) -> ObjectProof | None:
@@ -126,7 +135,7 @@ class _Judge:
         """Return the changes with those marked that are of line numbers only; raises KlpError."""
         # Where more differs than lines, do not read the sources for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
-        candidates = [change for change in changes if is_candidate(change, bool(self._identities))]
+        candidates = [change for change in changes if is_candidate(change)]
         pairs = [(it.old, it.new) for it in candidates if it.kind == KIND_FUNCTION and it.old and it.new]
         coded = [(old, new) for old, new in pairs if old.size == new.size and _has_other_bytes(old, new)]
         for at, view in enumerate(self._views if coded else ()):
@@ -135,9 +144,11 @@ class _Judge:
         same: Counter[_Same] = Counter()
         for change in changes:
             settled: Change | _Same = change
-            if is_candidate(change, bool(self._identities)):
+            if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
+                if settled is change and self._registers_the_same(change.old, change.new):
+                    settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
             else:
@@ -153,6 +164,8 @@ class _Judge:
     def _settled(self, change: Change, old: Entry, new: Entry) -> Change | _Same:
         """Return a change as what it is: of lines only, or of the section; or why it is none at all."""
         before, after = self._views
+        if change.kind == KIND_SECTION:
+            return self._settled_section(change)
         old_parts, new_parts = before.parts_of(old.part_symbol), after.parts_of(new.part_symbol)
         if not old_parts or not new_parts:
             return change
@@ -184,6 +197,30 @@ class _Judge:
         if old.lines != new.lines:
             return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(moves), why=())
         return why
+
+    def _registers_the_same(self, old: Entry, new: Entry) -> bool:
+        """Say whether two entries are constructors of KASAN that differ in what follows from their variables."""
+        if not is_constructor(new.name) or old.home != new.home:
+            return False
+        before, after = self._views
+        return registers_the_same(before, after, before.parts_of(old.part_symbol), after.parts_of(new.part_symbol))
+
+    def _settled_section(self, change: Change) -> Change | _Same:
+        """Return a change of what belongs to nobody as what it is."""
+        found = differing_leftovers(*self._views, change.symbol, self._identities)
+        assert change.old is not None and change.new is not None
+        aligned = [entry.place["align"] for entry in (change.old, change.new)]
+        is_realigned = aligned[0] != aligned[1]
+        if found is None or found.empty or not (any(found) or is_realigned):
+            return change
+        if is_realigned and not (sorted(aligned) == _STRING_ALIGNMENTS and self._identities.change_lengths):
+            return change
+        if not found.numbers:
+            return _Same.IDENTITY
+        if any(number.file is None for number in found.numbers):
+            return change
+        why = _reasons(found.numbers, Proof.RECORDS)
+        return change._replace(change=ChangeType.LINE_ONLY, proof=Proof.RECORDS, why=why)
 
     def _says_the_same(self, symbol: str, is_function: bool) -> bool:
         proof = self._proof

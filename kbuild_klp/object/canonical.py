@@ -17,11 +17,13 @@ from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, memory_of
+from kbuild_klp.object.btf_ids import clear_btf_ids
 from kbuild_klp.object.chunks import Chunks, find_chunks, find_gaps
 from kbuild_klp.object.families import Families, find_families
 from kbuild_klp.object.image import Image, build_image
 from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, take_record_lines
 from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
+from kbuild_klp.object.pointed_lines import take_pointed_lines
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
@@ -36,8 +38,9 @@ class Canonical:
     """A batch of objects in canonical form.
 
     ``references`` and ``targets`` have a row for each reference, in order of place; ``owned`` are the entries of
-    special sections, by part; ``record_lines`` the line numbers that were cleared in sections of records; ``numbered``
-    the symbols in whose names there was a compiler's number, by position in ``chunks.symbols``.
+    special sections, by part; ``record_lines`` the line numbers that were cleared in sections of records, and
+    ``pointed_lines`` those in records elsewhere, by part; ``numbered`` the symbols in whose names there was a
+    compiler's number, by position in ``chunks.symbols``.
     """
 
     image: Image
@@ -49,6 +52,7 @@ class Canonical:
     families: Families
     owned: OwnedEntries
     record_lines: dict[int, RecordLines]
+    pointed_lines: dict[int, bytes]
     numbered: list[tuple[int, CanonicalName]]
 
     @property
@@ -108,6 +112,14 @@ class Canonical:
                 found[section] = names[section].removesuffix(end) + f".{form.text}"
         return found
 
+    def lines_of_record(self, part: int) -> bytes:
+        """Return the line numbers that were cleared in a record (LINE_SIZE bytes each), empty for what is none."""
+        taken = self.record_lines.get(int(self.parts.section[part]))
+        if taken is None:
+            return self.pointed_lines.get(part, b"")
+        line: bytes = taken.rows[(int(self.parts.start[part]) - taken.base) // taken.size].tobytes()
+        return line
+
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""
         return self.section_names[int(self.parts.section[part])]
@@ -164,8 +176,10 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     families = find_families(image, chunks, parts, sources, names, maybe, numbered)
     owned = sort_by_owner(image, references, targets)
     lines = take_record_lines(image)
+    pointed = take_pointed_lines(image, parts, references)
+    clear_btf_ids(image)
     image.data.flags.writeable = False
-    return Canonical(image, chunks, parts, references, targets, sources, families, owned, lines, numbered)
+    return Canonical(image, chunks, parts, references, targets, sources, families, owned, lines, pointed, numbered)
 
 
 def _numbered(names: list[str], maybe: Iterable[int]) -> Iterable[tuple[int, CanonicalName]]:

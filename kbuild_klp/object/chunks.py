@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import BTF_ID
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.runs import Numbers, narrow, with_end
 
@@ -78,7 +79,9 @@ def _by_name_rank(image: Image, symbols: list[int]) -> list[int]:
         is_static = binding == elf.STB_LOCAL and row["info"] & 0xF != elf.STT_NOTYPE and "." not in names[symbol]
         is_whole = has_aliases and row["size"] == rows["size"].max() != 0
         rank = 0 if is_static and is_whole else _RANKS.get(binding, 3)
-        kinds[symbol] = (0 if row["size"] else 1, rank, names[symbol])
+        # A list of BTF ids is called otherwise than the first of them.
+        is_last = 2 if names[symbol].startswith(BTF_ID) else 0 if row["size"] else 1
+        kinds[symbol] = (is_last, rank, names[symbol])
     return sorted(symbols, key=kinds.__getitem__)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.symbol_names import CanonicalName
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.object.chunks import Chunks
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.parts import CONTENT, Parts
@@ -58,6 +58,7 @@ class _Symbols:
     def __init__(self, image: Image, chunks: Chunks, parts: Parts, sources: Sources, names: list[str]) -> None:
         self.image = image
         self.chunks = chunks
+        self.parts = parts
         self.names = names
         part_of = np.empty(len(chunks.start), np.int64)
         has_chunk = (parts.chunk >= 0).nonzero()[0]
@@ -101,7 +102,25 @@ def find_families(
         while owner in parent:  # the padding before a .cold
             owner = parent[owner]
         parent[part] = owner
-    return Families(parent, _ambiguous(symbols, is_named, sources, numbered))
+    alike = _alike_without_hash(symbols, maybe)
+    return Families(parent, alike | _ambiguous(symbols, is_named, sources, numbered))
+
+
+def _alike_without_hash(symbols: _Symbols, maybe: list[int]) -> dict[int, CanonicalName]:
+    """Return the symbols that share their names with others but for hashes of modules (foo.llvm.1, foo.llvm.2)."""
+    names, outer = symbols.names, symbols.outer
+    forms = {at: form for at in maybe if not (form := canonical_name(names[at])).numbered and form.text != names[at]}
+    if not forms:
+        return {}
+    wanted = {form.text for form in forms.values()}
+    forms |= {at: CanonicalName(name, False) for at, name in enumerate(names) if name in wanted}
+    several = Counter((int(outer[at]), form.text) for at, form in forms.items())
+    listed, kinds = symbols.chunks.symbols, symbols.parts.kind
+    return {
+        int(listed[at]): form
+        for at, form in forms.items()
+        if several[int(outer[at]), form.text] > 1 and kinds[symbols.part[at]] != CONTENT
+    }
 
 
 def _ambiguous(

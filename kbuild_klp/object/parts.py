@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.symbol_names import CanonicalName
+from kbuild_klp.elf.symbol_names import BTF_ID, CanonicalName
 from kbuild_klp.object.chunks import Chunks, Gaps
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.runs import Numbers, narrow, sorted_unique, with_end
@@ -76,6 +76,7 @@ def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, Canonica
     is_local = info[chunks.symbols[at]] >> 4 == elf.STB_LOCAL
     is_record = image.is_record[section]
     is_bare = np.array([name.text in _WRITABLE_CONTENT for _, name in numbered])
+    is_local &= np.array([not name.text.startswith(BTF_ID) for _, name in numbered])
     read_only, is_code = flags[section] & elf.SHF_WRITE == 0, flags[section] & elf.SHF_EXECINSTR != 0
     names_chunk = chunks.first[chunk] == at  # else it is an alias or an inner label
     kinds[chunk[names_chunk & is_local & ~is_code & (read_only | is_record | is_bare)]] = CONTENT

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from functools import cached_property
@@ -24,6 +25,9 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 if TYPE_CHECKING:
     from kbuild_klp.object.code import PartCode
+
+# What is shorter may be a number: of 32 bits, these are larger than any line.
+_TEXT = re.compile(rb"[\x01\t\n\r\x1b -~\x80-\xff]{3,}\0+")
 
 
 class Reference(NamedTuple):
@@ -254,11 +258,23 @@ class ObjectView:
         targets = self.canonical.targets
         part = int(targets.part[index])
         by_content = targets.symbol[index] < 0 and targets.section[index] < 0 and part >= 0
-        if not by_content or self.canonical.parts.kind[part] != PartKind.STRINGS:
+        if not by_content or not (self.canonical.parts.kind[part] == PartKind.STRINGS or self._is_text(part)):
             return None
         address = int(self.canonical.references.target[index])
         buffer = self.canonical.image.buffer
         return buffer[address : buffer.find(0, address)].decode("utf-8", "backslashreplace")
+
+    def _is_text(self, part: int) -> bool:
+        """Say whether data without a name are one string.
+
+        scripts/module.lds.S of 7.x links .rodata.str* into .rodata, and the flag that these are strings is lost.
+        """
+        parts = self.canonical.parts
+        if parts.kind[part] != PartKind.PIECE or self.reference_range(part) or part in self.owned_entries:
+            return False
+        flags = int(self.object.sections["flags"][int(parts.section[part])])
+        is_constant = flags & elf.SHF_MERGE and not flags & elf.SHF_STRINGS
+        return not is_constant and not self.is_code(part) and _TEXT.fullmatch(self.data(part)) is not None
 
     # -- what has no part of its own ------------------------------------------------------------------------------
 

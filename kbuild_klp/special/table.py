@@ -85,6 +85,7 @@ class SpecialSection:
     source: int | None = None
     tail: int = 0
     ordered: bool = False
+    pointed_lines: tuple[LineField, ...] = ()
 
     def entry_sizes(self, sizes: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
         """Return the bytes of an entry in each of some sections of ``sizes`` bytes, 0 where this row does not fit.
@@ -115,6 +116,10 @@ UNKNOWN_LAYOUT = SpecialSection(
 """The row of tables that none is about."""
 
 
+def _line_fields(row: Mapping[str, Any], key: str) -> tuple[LineField, ...]:
+    return tuple(LineField(line["offset"], line["bits"]) for line in row.get(key, ()))
+
+
 def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
     try:
         content = row.get("content")
@@ -125,7 +130,8 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             sizes=tuple(row.get("sizes", ())),
             references=frozenset(row.get("references", ())),
             owner=row.get("owner", 0),
-            lines=tuple(LineField(line["offset"], line["bits"]) for line in row.get("lines", ())),
+            lines=_line_fields(row, "lines"),
+            pointed_lines=_line_fields(row, "pointed_lines"),
             content=ContentField(content["reference"], content["length"]) if content else None,
             reason=row.get("reason", ""),
             names={int(offset): name for offset, name in dict(row.get("names", {})).items()},

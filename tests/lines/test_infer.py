@@ -141,11 +141,15 @@ def test_ubsan_data_hold_lines(cc: Pairs) -> None:
     assert cc.diff_without_sources(UBSAN, shifted(UBSAN), *UBSAN_FLAGS) == {"f": RECORDS, "g": RECORDS}
 
 
+def test_columns_in_ubsan_data_are_lines(cc: Pairs) -> None:
+    wider = UBSAN.replace("{ return table", "{   return table")
+    assert cc.diff_without_sources(UBSAN, wider, *UBSAN_FLAGS) == {"f": RECORDS}
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ("table[8]", "table[9]"),
-        ("x) { return table", "x) {  return table"),
         ("1 << x", "1U << x"),
     ],
 )

@@ -27,6 +27,7 @@ DOCUMENT = tomllib.loads(FILE.read_text("utf-8"))
 ROWS = DOCUMENT["section"]
 _KEYS = {
     "name",
+    "pointed_lines",
     "architectures",
     "class",
     "sizes",

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""In which directory each of two builds lay, as the names of source files in their objects say it.
+
+Compilers write names as they were called with them: UBSAN's records, bug tables and ``__FILE__`` have
+/build/linux-7.2.9/crypto/x.c where the tree lay in /build/linux-7.2.9. That is the build speaking of itself, and no
+change, as long as what is left of each name is the same path in the tree. A path that became another one is a change,
+and it looks much the same: /build/linux/fs/ext2/inode.c and /build/linux/fs/ext4/inode.c end in the same name. So two
+directories are believed only where
+
+- most names that are others now, by how often they are referred to, differ by these two, and no name in the old
+  directory is still there in the new object;
+- both stand outside of a tree: absolute, or beginning with ``../``; and what differs is no directory of the kernel;
+- a directory of the kernel stands in what is left, or nowhere at all (a module of its own, of which no file that is
+  the same in both builds lies beside the two directories).
+
+Names that differ otherwise are changes where they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.object.view import ObjectView
+
+_NAME = re.compile(rb"[!-$&-~]+\.(?:c|h|S|cc|rs|inc)(?=\0|\Z)")
+# The directories at the top of a kernel's tree; of these, those that have none of such a name in them, so that one
+# before another one is somebody's home and not a path in the tree.
+_TOP = frozenset(
+    b"arch block certs crypto drivers fs include init io_uring ipc kernel lib mm net rust samples scripts security "
+    b"sound tools usr virt".split()
+)
+_OUTSIDE_TOO = frozenset((b"kernel", b"usr"))
+_ROOTS = [b"", b"usr"], [b"", b"lib"]  # directories of a file system
+# What a name can stand behind in a text.
+_BEGINS = rb"(?<![^\s\"'(<,:=\x00-\x1f])"
+
+
+class Directories(NamedTuple):
+    """Where the old build lay and where the new one; each ends in a slash, or is empty."""
+
+    old: bytes
+    new: bytes
+
+    def renewed(self, text: bytes) -> bytes:
+        """Return a text with the new directory in place of the old one."""
+        if self.old:
+            return re.sub(_BEGINS + re.escape(self.old), lambda _: self.new, text)
+        return self.new + text if _NAME.fullmatch(text) else text
+
+
+def find_directories(old: ObjectView, new: ObjectView) -> Directories | None:
+    """Return the directories by which the names of source files in two objects differ, None when by nothing else."""
+    before, after = _names(old), _names(new)
+    came: dict[bytes, list[bytes]] = {}
+    for name in after.keys() - before.keys():
+        came.setdefault(name.rpartition(b"/")[2], []).append(name)
+    votes: Counter[Directories] = Counter()
+    for name in before.keys() - after.keys():
+        splits = [_split(name, other) for other in came.get(name.rpartition(b"/")[2], ())]
+        longest = max((len(rest) for _, rest in splits), default=0)
+        for found in {found for found, rest in splits if len(rest) == longest}:
+            votes[found] += before[name]
+    ranked = votes.most_common(2)
+    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        return None
+    found = ranked[0][0]
+    same = before.keys() & after.keys()
+    # Where one directory lies in the other, their files are in both.
+    if found.old and any(name.startswith(found.old) and not name.startswith(found.new or b"\0") for name in same):
+        return None
+    rests = [name[len(found.old) :] for name in before.keys() - after.keys() if name.startswith(found.old)]
+    return found if _are_outside(found, rests, same) else None
+
+
+def _names(view: ObjectView) -> dict[bytes, int]:
+    """Return the names of source files in an object, each with how often it is referred to (at least once)."""
+    image = view.canonical.image
+    found = [(match.start(), match[0]) for match in _NAME.finditer(image.buffer, image.code_end)]
+    places = np.array([place for place, _ in found], np.int64)
+    targets = view.canonical.references.target
+    hits = targets[np.isin(targets, places)]
+    uses = np.bincount(np.searchsorted(places, hits), minlength=len(places)).tolist()
+    names: Counter[bytes] = Counter()
+    for (_, name), count in zip(found, uses, strict=True):
+        names[name] += max(count, 1)
+    return names
+
+
+def _split(old: bytes, new: bytes) -> tuple[Directories, bytes]:
+    """Return what two names of files begin with, and the path that both end in."""
+    was, is_ = old.split(b"/"), new.split(b"/")
+    same = _shared(was[::-1], is_[::-1])
+    rest = b"/".join(was[len(was) - same :])
+    return Directories(old[: len(old) - len(rest)], new[: len(new) - len(rest)]), rest
+
+
+def _shared(old: list[bytes], new: list[bytes]) -> int:
+    """Return with how many equal names two lists begin."""
+    return next((at for at, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), min(len(old), len(new)))
+
+
+def _are_outside(found: Directories, rests: Iterable[bytes], same: Iterable[bytes]) -> bool:
+    """Say whether two directories are where trees lie, and not in one."""
+    if not all(not side or side.startswith((b"/", b"../", b"./")) for side in found):
+        return False
+    sides = [side.split(b"/")[:-1] for side in found]
+    above = sides[0][: _shared(*sides)]
+    names = {name for side in sides for name in side[2 if side[0:2] in _ROOTS else 0 :]}
+    if all(_TOP.intersection(rest.split(b"/")[:-1]) for rest in rests):
+        return _TOP.isdisjoint(names - _OUTSIDE_TOO)
+    beside = b"/".join(above) + b"/"
+    return _TOP.isdisjoint(names) and not (len(above) > 1 and any(name.startswith(beside) for name in same))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""KASAN's constructors, which hand descriptors of all variables of a file to the kernel (struct kasan_global).
+
+What a descriptor says follows from its variable: where it lies, how large it is and with what behind it, what it is
+called. A variable that came, went or is another one is told of itself, and so is a string of who uses it; that they
+are registered otherwise is told only where that does not follow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.lines.roles import Role, role_of
+from kbuild_klp.object.view import ObjectView
+
+_SIZE = 64  # struct kasan_global: eight words
+_VARIABLE, _LENGTH, _WHOLE, _NAME, _REST = 0, 8, 16, 24, 40  # of _REST on: has_dynamic_init, location, odr_indicator
+_GRANULE = 32  # bytes to which the whole is rounded
+
+_Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int]]
+
+
+class _Registered(NamedTuple):
+    """What a constructor registers: ``variables`` with what their descriptors say, in the end of their sizes.
+
+    ``total`` is their number, ``table`` the part in which they are.
+    """
+
+    variables: Counter[_Descriptor]
+    total: int
+    table: int
+
+
+def is_constructor(name: str) -> bool:
+    """Say whether a function is one that the compiler made to be called before or behind all others."""
+    return name.startswith(("_sub_", "_GLOBAL_"))
+
+
+def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    """Say whether two versions of a constructor differ in nothing but in what follows from the variables."""
+    if len(old_parts) != 1 or len(new_parts) != 1:
+        return False
+    before, after = _registered(old, old_parts[0]), _registered(new, new_parts[0])
+    if before is None or after is None:
+        return False
+    if not _is_same_code(old, new, old_parts[0], new_parts[0], before, after):
+        return False
+    gone, come = before.variables - after.variables, after.variables - before.variables
+    # A variable of another size has another descriptor.
+    resized = {key[:-1] for key in gone if any(key[:-1] == other[:-1] and _is_less(key, other) for other in come)}
+    resized |= {key[:-1] for key in come if any(key[:-1] == other[:-1] and _is_less(key, other) for other in gone)}
+    left = [{key[0] for key in side if key[:-1] not in resized} for side in (gone, come)]
+    names = [_names(view) | {key[0] for key in side.variables} for view, side in ((old, before), (new, after))]
+    return left[0].isdisjoint(names[1]) and left[1].isdisjoint(names[0])
+
+
+def _is_less(key: _Descriptor, other: _Descriptor) -> bool:
+    """Say whether a variable is smaller, and what is behind it not less than before."""
+    return key[-1][0] < other[-1][0] and key[-1][1] <= other[-1][1]
+
+
+def _names(view: ObjectView) -> set[object]:
+    """Return the names of all variables and functions of an object."""
+    symbols = view.canonical.chunks.heads.tolist()
+    return {canonical_name(name).text for name in view.object.names_of(symbols)}
+
+
+def _registered(view: ObjectView, part: int) -> _Registered | None:
+    rows = view.reference_range(part)
+    tables = {view.content_part(row) for row in rows} - {None}
+    table = tables.pop() if len(tables) == 1 else None
+    if table is None or role_of(view, table, rows) is not Role.KASAN_GLOBALS:
+        return None
+    data, order = view.data(table), view.architecture.byteorder
+    at = {view.reference_place(table, row): row for row in view.reference_range(table)}
+    count = sum(place % _SIZE == _VARIABLE for place in at)
+    if any(place >= count * _SIZE for place in at) or any(data[count * _SIZE :]) or len(data) < count * _SIZE:
+        return None
+    variables: Counter[_Descriptor] = Counter()
+    for start in range(0, count * _SIZE, _SIZE):
+        variable, name = at.get(start + _VARIABLE), at.get(start + _NAME)
+        length, whole = (int.from_bytes(data[start + at : start + at + 8], order) for at in (_LENGTH, _WHOLE))
+        if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:
+            return None
+        symbol, target = view.target_symbol(variable), int(view.canonical.targets.part[variable])
+        if symbol >= 0:
+            if length != int(view.object.symbols["size"][symbol]):
+                return None
+            what: object = canonical_name(view.object.symbol_name(symbol)).text
+        elif target >= 0 and _is_told_by_others(view, variable, target, length):
+            what = (*view.meanings.target(variable)[2:], length)  # so that none of these is resized
+        else:
+            return None
+        fields = tuple(sorted(place - start for place in at if start <= place < start + _SIZE))
+        rest = data[start + _REST : start + _SIZE]
+        variables[what, rest, view.string(name), fields, (length, whole)] += 1
+    return _Registered(variables, count, table)
+
+
+def _is_told_by_others(view: ObjectView, reference: int, target: int, length: int) -> bool:
+    """Say whether what a reference goes to, known by its content, is in the checksum of somebody else as well."""
+    references = view.canonical.references
+    users = (references.target == references.target[reference]).nonzero()[0].tolist()
+    text = view.string(reference)
+    size = view.size(target) if text is None else len(text.encode("utf-8", "surrogateescape")) + 1
+    return length <= size and any(user != reference for user in users)
+
+
+def _is_same_code(
+    old: ObjectView, new: ObjectView, old_part: int, new_part: int, before: _Registered, after: _Registered
+) -> bool:
+    """Say whether the code is the same, but for the number of descriptors, and what it refers to, but for these."""
+    x, y, order = old.data(old_part), new.data(new_part), new.architecture.byteorder
+    differing = [at for at, (was, is_) in enumerate(zip(x, y, strict=False)) if was != is_]
+    if len(x) != len(y):
+        return False
+    if differing:
+        # Both numbers are of one word, of which the last bytes may be the same.
+        counts = [side.total.to_bytes(4, order) for side in (before, after)]
+        if not any(
+            (x[at : at + 4], y[at : at + 4]) == tuple(counts) and x[:at] + x[at + 4 :] == y[:at] + y[at + 4 :]
+            for at in range(max(differing[0] - 3, 0), differing[0] + 1)
+        ):
+            return False
+    elif before.total != after.total:
+        return False
+    return _meanings(old, old_part, before.table) == _meanings(new, new_part, after.table)
+
+
+def _meanings(view: ObjectView, part: int, table: int) -> list[tuple[int, ...]]:
+    """Return what a constructor refers to, and where; of the table of descriptors only that it does."""
+    references = view.references(part)
+    return [(it.place, *(it.key[:1] if view.content_part(it.row) == table else it.key)) for it in references]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What stands in data that the compiler made to instrument code, known by who uses them: they have no names.
+
+A field is a line number, or a stamp of the build, because of its role: the runtime to which the data are handed has a
+structure with such a field at that place. The data themselves may lie in any section; scripts/module.lds.S of 7.x puts
+them beside all others.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kbuild_klp.lines.line_fields import source_file
+from kbuild_klp.object.function import part_code
+from kbuild_klp.object.view import ObjectView
+
+# struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
+_LINE, _COLUMN, _LOCATION_SIZE = 8, 12, 16
+# struct gcov_info in kernel/gcov/gcc_4_7.c: version, next, stamp, checksum (GCC 12), file name, then merge functions,
+# and last the number of functions and the table of them.
+_GCOV_STAMPS, _GCOV_FILE = (16, 20), 24
+# struct gcov_fn_info there: the key (gcov_info), then ident and lineno_checksum, both made of name, file and line.
+_GCOV_FUNCTION, _GCOV_IDENT = "__gcov_.", (8, 12)
+
+
+class Role(enum.Enum):
+    """What nameless data are for."""
+
+    UBSAN = "__ubsan_handle_"
+    """What UBSAN reports with: struct source_location first, for some another one behind it."""
+    KASAN_GLOBALS = "__asan_register_globals"
+    """struct kasan_global, an array of them: the places in the source behind it are known by their own form."""
+    GCOV = "__gcov_init"
+    """struct gcov_info."""
+    OTHER = ""
+
+
+_CALLED = {
+    "__asan_register_globals": Role.KASAN_GLOBALS,
+    "__asan_unregister_globals": Role.KASAN_GLOBALS,
+    "__gcov_init": Role.GCOV,
+}
+
+
+class Fields(NamedTuple):
+    """The fields of some data of which more is known, by place: ``lines``, each with its file (empty: a column).
+
+    ``stamps``, and what the references at the places ``quiet`` go to, say nothing but how and where they were made.
+    """
+
+    lines: dict[int, str]
+    stamps: Sequence[int] = ()
+    quiet: Sequence[int] = ()
+
+
+NOTHING = Fields({})
+
+
+def called_next(view: ObjectView, reference: int) -> str:
+    """Return the name of the function that is called next behind an instruction with a reference, empty for none.
+
+    That is the function of which what the instruction loads is an argument.
+    """
+    parts = view.canonical.parts
+    part = int(parts.at(view.canonical.references.place[reference : reference + 1])[0])
+    if not view.is_code(part):
+        return ""
+    data, starts, _, _ = part_code(view, part)
+    for row in range(reference + 1, view.reference_range(part).stop):
+        place = view.reference_place(part, row)
+        at = bisect_right(starts, place) - 1
+        stop = starts[at + 1] if at + 1 < len(starts) else len(data)
+        if at >= 0 and view.architecture.disassemble(data[starts[at] : stop], starts[at], ()).is_branch:
+            symbol = view.target_symbol(row)
+            return view.object.symbol_name(symbol) if symbol >= 0 else ""
+    return ""
+
+
+def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
+    """Return what nameless data are for; ``users`` are the references among which those to them are."""
+    for user in users:
+        if view.content_part(user) == part and view.target_offset(user) == 0:
+            called = called_next(view, user)
+            role = Role.UBSAN if called.startswith(Role.UBSAN.value) else _CALLED.get(called, Role.OTHER)
+            if role is not Role.OTHER:
+                return role
+    return Role.OTHER
+
+
+def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER) -> Fields:
+    """Return what is known of the fields of nameless data; ``within`` is the role of the data that refer to them."""
+    if role is Role.UBSAN or within is Role.KASAN_GLOBALS:
+        return locations(view, part)
+    if role is Role.GCOV:
+        rows = view.reference_range(part)
+        last = view.reference_place(part, rows[-1]) if rows else 0
+        # How many functions there are, and which, is told of these.
+        return Fields({}, (*_GCOV_STAMPS, last - 8), (_GCOV_FILE, last))
+    return NOTHING
+
+
+def fields_of_variable(view: ObjectView, part: int) -> Fields:
+    """Return what is known of the fields of a variable."""
+    rows = view.reference_range(part)
+    if view.part_name(part).startswith(_GCOV_FUNCTION) and rows and view.reference_place(part, rows[0]) == 0:
+        return Fields({}, _GCOV_IDENT, (0,))
+    return NOTHING
+
+
+def locations(view: ObjectView, part: int) -> Fields:
+    """Return the places of lines and columns in data that are known to hold places in the source."""
+    lines: dict[int, str] = {}
+    for row in view.reference_range(part):
+        place, file = view.reference_place(part, row), source_file(view, [row])
+        if file is not None and place + _LOCATION_SIZE <= view.size(part):
+            lines |= {place + _LINE: file, place + _COLUMN: ""}
+    return Fields(lines)
+
+
+# What ASAN tells of a function's variables on the stack: how many, and of each offset, size, and the length of what
+# follows, which is its name, and behind a colon the line on which it is declared (GCC: asan_emit_stack_protection;
+# LLVM: ComputeASanStackFrameDescription). Before it on the stack stands the magic number.
+_STACK_MAGIC = 0x41B58AB3
+_STACK_VARIABLE = re.compile(r" (\d+ \d+) (\d+) ")
+_LINE_OF_NAME = re.compile(r"(.*):(\d{1,7})", re.S)
+
+
+def stack_lines(view: ObjectView, reference: int, text: str) -> tuple[list[str], list[int]] | None:
+    """Return what KASAN's string of a function's variables says without lines, and these; None for other strings."""
+    part = int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
+    count = re.match(r"\d+(?= )", text)
+    if count is None or _STACK_MAGIC.to_bytes(4, view.architecture.byteorder) not in view.data(part):
+        return None
+    said, lines, at = [count[0]], list[int](), count.end()
+    while match := _STACK_VARIABLE.match(text, at):
+        at = match.end() + int(match[2])
+        name = text[match.end() : at]
+        found = _LINE_OF_NAME.fullmatch(name)
+        said += [match[1], found[1] if found else name]
+        if found:
+            lines.append(int(found[2]))
+    return (said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None

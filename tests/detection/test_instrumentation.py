@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What compilers and the kernel's macros add to code to watch it: lines and stamps in it say nothing, all else does.
+
+Each table has an edit a row, and the whole answer: what is of lines only counts as nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from snippets import KERNEL_FLAGS, Changes, Compiler, changed, changes_of, data_changed
+
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
+
+NOTHING: Changes = set()
+
+
+def _added(kind: str, *symbols: str) -> Changes:
+    return {(symbol, kind, "added") for symbol in symbols}
+
+
+def _answer(old: Path, new: Path) -> Changes:
+    report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), 1)
+    assert not report.warnings
+    return {change for change in changes_of(report) if change[2] != "line-only"}
+
+
+def _moved(text: str) -> str:
+    return "\n\n" + text
+
+
+def _edited(text: str, edit: tuple[str, str]) -> str:
+    assert edit[0] in text
+    return _moved(text.replace(*edit))
+
+
+@pytest.fixture
+def gcc(tmp_path: Path) -> Compiler:
+    return Compiler("gcc", tmp_path)
+
+
+@pytest.fixture(params=["gcc", "clang-19"])
+def cc(request: pytest.FixtureRequest, tmp_path: Path) -> Compiler:
+    return Compiler(request.param, tmp_path)
+
+
+# -- what the kernel's macros leave -----------------------------------------------------------------------------------
+
+ALLOC_TAG = """
+struct alloc_tag {
+	struct { unsigned flags, line; const char *module, *function, *file; } tag;
+	void *counters;
+} __attribute__((aligned(8)));
+void *get(struct alloc_tag *, int);
+#define TAG static struct alloc_tag __attribute__((section(SECTION), aligned(8), used)) _alloc_tag
+#define alloc(size, flags) ({ TAG = { { flags, __LINE__, "mod", __func__, "a.c" }, 0 }; get(&_alloc_tag, size); })
+void *f(void) { return alloc(64, 0); }
+void *g(void) { return alloc(32, 0); }
+/* more */
+"""
+
+
+@pytest.mark.parametrize("section", ["alloc_tags", ".codetag.alloc_tags"])
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("alloc(32, 0)", "alloc(48, 0)"), changed("g")),
+        (("alloc(32, 0)", "alloc(32, 1)"), changed("g")),
+        (("/* more */", "void *h(void) { return alloc(16, 0); }"), _added("function", "h")),
+        (("void *f(", "void *h(void) { return alloc(16, 0); } void *f("), _added("function", "h")),
+    ],
+)
+def test_allocation_tags(gcc: Compiler, section: str, edit: tuple[str, str], want: Changes) -> None:
+    source = f'#define SECTION "{section}"\n{ALLOC_TAG}'
+    assert _answer(gcc.object(source), gcc.object(_edited(source, edit))) == want
+
+
+def test_allocation_tags_of_clang(tmp_path: Path) -> None:
+    """It puts the function before their names; there they are known by these."""
+    clang = Compiler("clang-19", tmp_path)
+    source = f'#define SECTION "alloc_tags"\n{ALLOC_TAG}'
+    assert _answer(clang.object(source), clang.object(_moved(source))) == NOTHING
+    flags = _edited(source, ("alloc(32, 0)", "alloc(32, 1)"))
+    assert _answer(clang.object(source), clang.object(flags)) == data_changed("g._alloc_tag")
+
+
+PRINTK_INDEX = """
+void emit(const char *);
+int use(int);
+struct pi_entry {
+	const char *fmt, *func, *file;
+	unsigned line;
+	const char *level, *prefix;
+} __attribute__((packed));
+#define pr(fmt, level) do { \\
+	static const struct pi_entry __attribute__((used)) _entry = { fmt, __func__, "a.c", __LINE__, level, 0 }; \\
+	static const struct pi_entry *_entry_ptr __attribute__((used, section(".printk_index"))) = &_entry; \\
+	emit(fmt); } while (0)
+int f(int a) { pr("f", "3"); return use(a) + 1; }
+int g(int a) { pr("g", "6"); return use(a) + 2; }
+int h(int a) { pr("h", "6"); return use(a) + 3; }
+/* more */
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("+ 2", "+ 4"), changed("g")),
+        (('pr("g", "6")', 'pr("g", "4")'), data_changed("_entry_ptr")),
+        (('pr("g", "6")', 'pr("G", "6")'), data_changed("_entry_ptr") | changed("g")),
+        (('"a.c"', '"b.c"'), data_changed("_entry_ptr")),
+        # All that come behind have another number.
+        (("int f(", 'int e(int a) { pr("e", "6"); return use(a); } int f('), _added("function", "e")),
+        (('pr("f", "3");', ""), changed("f") | {("_entry_ptr", "data", "removed")}),
+    ],
+)
+def test_printk_index(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    if want == _added("function", "e"):
+        want = want | _added("data", "_entry_ptr")
+    assert _answer(gcc.object(PRINTK_INDEX), gcc.object(_edited(PRINTK_INDEX, edit))) == want
+
+
+def test_printk_index_of_clang(tmp_path: Path) -> None:
+    clang = Compiler("clang-19", tmp_path)
+    old = clang.object(PRINTK_INDEX)
+    assert _answer(old, clang.object(_moved(PRINTK_INDEX))) == NOTHING
+    level = _edited(PRINTK_INDEX, ('pr("g", "6")', 'pr("g", "4")'))
+    assert _answer(old, clang.object(level)) == data_changed("g._entry")
+
+
+def _btf(lists: str) -> str:
+    """Return lists of BTF ids: ``list: id id`` each, where an id is ``kind__name__number=value``."""
+    text, symbols = '.section .BTF_ids, "a"\n.balign 4\n', []
+    for line in lists.split("; "):
+        name, _, ids = line.partition(": ")
+        text += f".local {name}\n{name}:\n" if name else ""
+        for entry in ids.split():
+            symbol, _, value = entry.partition("=")
+            if symbol.isdigit():
+                text += f".long {symbol}\n"  # the size of a set, or the flags of what is before it
+                continue
+            symbols.append(f"__BTF_ID__{symbol}")
+            text += f".local {symbols[-1]}\n.type {symbols[-1]}, @object\n.size {symbols[-1]}, 4\n"
+            text += f"{symbols[-1]}: .long {value or 0}\n"
+    return text + ".text\n.globl f\n.type f, @function\nf: mov %s, %%eax\nret\n.size f, . - f\n"
+
+
+FILE, INODE, DENTRY = "struct__file__17", "struct__inode__18", "struct__dentry__19"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        (f"ids: {FILE}", "ids: struct__file__9", True),
+        (f"ids: {FILE}", f"ids: {FILE}=517", True),
+        (f"ids: {FILE}=9 {INODE}=7", f"ids: {FILE}=8 {INODE}=6", True),
+        (f"ids: {FILE}", "ids: struct__inode__17", False),
+        (f"ids: {FILE}", "ids: union__file__17", False),
+        (f"ids: {FILE} {INODE} {DENTRY}", f"ids: {FILE} struct__inode__118 struct__dentry__119", True),
+        (f"ids: {FILE} {INODE} {DENTRY}", f"ids: {FILE} {DENTRY} {INODE}", False),
+        (f"ids: {FILE} {INODE} {DENTRY}", f"ids: {FILE} {INODE}", False),
+        ("ids: 2 0 func__a__1 1 func__b__2 0", "ids: 2 0 func__a__10 1 func__b__11 0", True),
+        ("ids: 2 0 func__a__1 1 func__b__2 0", "ids: 2 0 func__a__1 1 func__b__2 4", False),
+        ("ids: 2 0 func__a__1 1 func__b__2 0", "ids: 2 0 func__b__1 1 func__a__2 0", False),
+        ("ids: 2 0 func__a__1 1 func__b__2 0", "ids: 1 0 func__a__1 1", False),
+    ],
+)
+def test_btf_ids(gcc: Compiler, old: str, new: str, is_same: bool) -> None:
+    for x, y in ((old, new), (new, old)):
+        assert (_answer(gcc.assembly(_btf(x) % "ids"), gcc.assembly(_btf(y) % "ids")) == NOTHING) is is_same
+
+
+def test_one_of_two_lists_that_begin_alike(gcc: Compiler) -> None:
+    lists = _btf(f"one: {FILE} {INODE}; two: struct__file__20 {DENTRY}")
+    renumbered = _btf(f"one: struct__file__7 {INODE}; two: struct__file__8 {DENTRY}")
+    old = gcc.assembly(lists % "one")
+    assert _answer(old, gcc.assembly(renumbered % "one")) == NOTHING
+    assert _answer(old, gcc.assembly(lists % "two")) == changed("f")
+    assert _answer(old, gcc.assembly(renumbered % "two")) == changed("f")
+
+
+# -- what compilers add -----------------------------------------------------------------------------------------------
+
+
+def _with(compiler: Compiler, *flags: str) -> Compiler:
+    directory = compiler.directory / "instrumented"
+    directory.mkdir()
+    return Compiler(compiler.command, directory, (*KERNEL_FLAGS, *flags))
+
+
+KASAN = {
+    "gcc": (
+        "-fsanitize=kernel-address",
+        "--param=asan-globals=1",
+        "--param=asan-stack=1",
+        "-fasan-shadow-offset=0xdffffc0000000000",
+    ),
+    "clang-19": (
+        "-fsanitize=kernel-address",
+        "-mllvm=-asan-globals=1",
+        "-mllvm=-asan-stack=1",
+        "-mllvm=-asan-mapping-offset=0xdffffc0000000000",
+    ),
+}
+STACK = """
+int use(void *);
+int h(const char *);
+%s
+int f(int a) { char buf[9]; int other; use(&other); return use(buf) + a; }
+int g(int a) { return a + 100; }
+"""
+
+
+@pytest.mark.parametrize("lines", [0, 4, 92])  # the number in the string is longer, and its length stands before it
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("+ 100", "+ 101"), changed("g")),
+        (("buf[9]", "buf[11]"), changed("f")),
+        (("char buf", "char but"), changed("f")),
+        (("other; use(&other)", "third; use(&third)"), changed("f")),
+    ],
+)
+def test_kasan_strings_of_the_stack(cc: Compiler, lines: int, edit: tuple[str, str], want: Changes) -> None:
+    cc = _with(cc, *KASAN[cc.command])
+    source = STACK % ("\n" * lines)
+    new = _edited(source, edit).replace("use(but)", "use(but)" if "but" in edit[1] else "use(buf)")
+    new = new.replace("use(buf)", "use(but)") if "but" in edit[1] else new
+    assert _answer(cc.object(source), cc.object(new)) == want
+
+
+def test_a_string_like_those_of_kasan_is_a_string(gcc: Compiler) -> None:
+    source = 'int h(const char *); int f(void) { return h("1 32 9 5 buf:5"); }\n'
+    assert _answer(gcc.object(source), gcc.object(source.replace("buf:5", "buf:7"))) == changed("f")
+    kasan = _with(gcc, *KASAN["gcc"])
+    source = STACK % 'int k(void) { char c[4]; use(c); return h("2 32 9 5 buf:5"); }'
+    assert _answer(kasan.object(source), kasan.object(source.replace("buf:5", "buf:7"))) == changed("k")
+
+
+GLOBALS = """
+int use(const void *);
+int table[5] = { 1, 2, 3 };
+static int state[2];
+/* more */
+int f(int a) { state[1] += a; return use(table) + use(state) + use("text"); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("{ 1,", "{ 7,"), data_changed("table")),
+        (("+= a", "+= a + 1"), changed("f")),
+        (('"text"', '"other text"'), changed("f")),
+        (("table[5]", "table[6]"), data_changed("table")),
+        (('use("text")', 'use("text") + use("more")'), changed("f")),
+        (("int table", "const int table"), {("table", "data", "moved")}),
+    ],
+)
+def test_kasan_descriptors_of_variables(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    gcc = _with(gcc, *KASAN["gcc"])
+    assert _answer(gcc.object(GLOBALS), gcc.object(_edited(GLOBALS, edit))) == want
+
+
+@pytest.mark.parametrize(
+    "edit", [(".quad 20", ".quad 19"), (".quad 64", ".quad 96"), ("$1", "$0"), (".quad 0", ".quad 1")]
+)
+def test_what_does_not_follow_from_the_variables(gcc: Compiler, edit: tuple[str, str]) -> None:
+    source = """
+_sub_I_65535_1: movl $1, %esi
+	movl $1f, %edi
+	jmp __asan_register_globals
+.size _sub_I_65535_1, . - _sub_I_65535_1
+.type _sub_I_65535_1, @function
+.data
+1: .quad table
+.quad 20
+.quad 64
+.quad 2f
+.quad 3f
+.quad 0, 0, 0
+.globl table
+.type table, @object
+table: .zero 64
+.size table, 20
+.section .rodata.str1.1, "aMS", @progbits, 1
+2: .asciz "table"
+3: .asciz "a.c"
+"""
+    assert edit[0] in source
+    assert _answer(gcc.assembly(source), gcc.assembly(source.replace(*edit, 1))) == changed("_sub_I_65535")
+
+
+GCOV = """
+int use(int);
+int f(int a)
+{
+	if (a > 3)
+		return use(a);
+	return a + 100;
+}
+static __attribute__((noinline)) int g(int a) { return use(a) * 3; }
+int h(int a) { return g(a) - 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("+ 100", "+ 101"), changed("f")),
+        (("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__gcov_.h", "__gcov0.h")),
+        (
+            ("int h(", "int k(int a) { return a; }\nint h("),
+            _added("function", "k") | _added("data", "__gcov_.k", "__gcov0.k"),
+        ),
+    ],
+)
+def test_gcov(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    flags: Sequence[str] = ("-fprofile-arcs", "-ftest-coverage", "-fno-tree-loop-im")
+    # Each in a directory of its own.
+    assert _answer(gcc.object(GCOV, *flags), gcc.object(_edited(GCOV, edit), *flags)) == want
+
+
+@pytest.mark.parametrize("flags", [("-fsanitize=thread",), ("-fsanitize=kernel-memory",)])
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [(("", ""), NOTHING), (("+ 100", "+ 101"), changed("f")), (("a > 3", "a > 4"), changed("f"))],
+)
+def test_kcsan_and_kmsan(cc: Compiler, flags: tuple[str, ...], edit: tuple[str, str], want: Changes) -> None:
+    if cc.command == "gcc" and "memory" in flags[0]:
+        pytest.skip("GCC has no KMSAN")
+    flags = ("-fsanitize=kernel-memory",) if "memory" in flags[0] else flags
+    source = GCOV.replace(
+        "int f(int a)\n{", "int state;\nint f(int a)\n{ char buf[8]; use((long)buf); state += buf[a];"
+    )
+    assert _answer(cc.object(source, *flags), cc.object(_edited(source, edit), *flags)) == want
