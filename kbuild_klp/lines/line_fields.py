@@ -16,7 +16,7 @@ from kbuild_klp.object.place import Place
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
-_IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
+IS_SOURCE = re.compile(r"[^\s%]+\.(?:c|h|S|cc|rs|inc)")
 _LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
 
 
@@ -39,7 +39,7 @@ def line_fields(view: ObjectView, parts: Sequence[int]) -> list[PlacedLine]:
 def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
     """Return the first of the strings to which ``references`` point that can be the name of a source file."""
     strings = map(view.string, references)
-    return next((text for text in strings if text and _IS_SOURCE.fullmatch(text)), None)
+    return next((text for text in strings if text and IS_SOURCE.fullmatch(text)), None)
 
 
 def line_reasons(
