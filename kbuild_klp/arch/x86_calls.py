@@ -94,6 +94,4 @@ def _stores_argument(decoded: Any) -> bool:
         return False
     if decoded.mnemonic == "push":
         return True
-    return bool(
-        decoded.mnemonic == "mov" and operands[0].type == X86_OP_MEM and operands[0].mem.base == X86_REG_RSP
-    )
+    return bool(decoded.mnemonic == "mov" and operands[0].type == X86_OP_MEM and operands[0].mem.base == X86_REG_RSP)

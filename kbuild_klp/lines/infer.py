@@ -43,7 +43,6 @@ its own place would have been, and does not name itself.
 from __future__ import annotations
 
 import posixpath
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -51,12 +50,13 @@ from typing import NamedTuple
 from kbuild_klp.lines.numbers import Number
 from kbuild_klp.lines.order import Ordered
 from kbuild_klp.lines.proof import MOST_LINES
-from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, Role, Witness, Witnesses
+from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, Witness, Witnesses
 from kbuild_klp.object.view import ObjectView
 
 Parts = Sequence[int]
 
 
+_MOST_FUNCTIONS = 1024  # that are taken apart to see what they say of one source
 _ENOUGH = 3  # lines in order that show what an argument is
 
 
@@ -95,7 +95,7 @@ class LineInference:
     def _source(self, witness: Witness) -> _Source:
         """Return the source of a line by both its names, where it has both."""
         names = self._old.canonical.sources.files
-        has_many = sum(map(bool, names)) > 1
+        has_many = self._witnesses.has_many_sources
         file, unit = witness.home
         if file is None and unit == NO_UNIT:
             file = self._witnesses.file_by_place(witness.function)
@@ -110,6 +110,8 @@ class LineInference:
         if source not in self._lines:
             functions = set(self._old.functions_that_name(source.file) if source.file is not None else ())
             functions |= self._witnesses.users(Home(None, source.unit))
+            if len(functions) > _MOST_FUNCTIONS:
+                functions.clear()
             about = [
                 witness
                 for function in sorted(functions)
@@ -139,7 +141,8 @@ def _lines(about: list[Witness], sections: dict[int, int]) -> list[Witness]:
     for witness in about:
         if witness.role is not None:
             roles[witness.role[0]][witness.role[1]].append(witness)
-    chosen, unclear = [], []
+    chosen: list[list[list[Witness]]] = []
+    unclear: list[list[list[Witness]]] = []
     for arguments in roles.values():
         (chosen if len(arguments) == 1 else unclear).append(list(arguments.values()))
     known += (witness for choices in chosen for witness in choices[0])

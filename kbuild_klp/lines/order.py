@@ -9,14 +9,24 @@ most numbers, and among these the fewest that moved by another amount than the o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ONE = 1 << 24  # one number more counts for more than any number of edits less
+# Chains are counted modulo a prime: a number is in every best chain if as many lead through it as there are.
+_PRIME = (1 << 31) - 1
 
 _Columns = NDArray[np.int64]
 """Place, number before and number now: one column each number, in order."""
+
+
+class _Chains(NamedTuple):
+    """The best chains that end at each number: how good they are, and how many (modulo _PRIME)."""
+
+    best: NDArray[np.int64]
+    ways: NDArray[np.int64]
 
 
 class Ordered:
@@ -30,36 +40,36 @@ class Ordered:
     @property
     def most(self) -> int:
         """The number of numbers in the best chain."""
-        return -(-_best(self._columns) // _ONE)
+        return int(-(-_ending(self._columns).best.max(initial=0) // _ONE))
 
     def certain(self) -> list[bool]:
         """Say of each number whether every best chain has it."""
-        columns = self._columns
-        through = _ending(columns) + _ending(-columns[:, ::-1], is_start=False)[::-1] - _ONE
-        best = through.max(initial=0)
-        rank = np.argsort(self._order)
-        return [
-            bool(through[row] == best and _best(np.delete(columns, row, 1)) < best)
-            for row in rank.tolist()
-        ]
+        before = _ending(self._columns)
+        behind = _ending(-self._columns[:, ::-1], is_start=False)
+        through = before.best + behind.best[::-1] - _ONE
+        is_best = through == through.max(initial=0)
+        total = before.ways[before.best == before.best.max(initial=0)].sum() % _PRIME
+        is_certain = is_best & (before.ways * behind.ways[::-1] % _PRIME == total)
+        return [bool(found) for found in is_certain[np.argsort(self._order)]]
 
 
-def _best(columns: _Columns) -> int:
-    """Return how good the best chain is."""
-    return int(_ending(columns).max(initial=0))
+def _ending(columns: _Columns, is_start: bool = True) -> _Chains:
+    """Return the best chains up to each number.
 
-
-def _ending(columns: _Columns, is_start: bool = True) -> NDArray[np.int64]:
-    """Return how good the best chain is that ends at each number.
-
-    ``is_start`` says that the chain starts where the file does: that its first number moved is an edit, too.
+    ``is_start`` says that they start where the file does: that their first number moved is an edit, too.
     """
     place, old, new = columns
     shift = new - old
     best = np.where((shift == 0) | (not is_start), _ONE, _ONE - 1)
+    count = np.ones(len(best), np.int64)
     for at in range(1, len(best)):
         rises = (old[:at] < old[at]) & (new[:at] < new[at])
         rises |= (place[:at] == place[at]) & (old[:at] == old[at]) & (new[:at] == new[at])
         steps = best[:at][rises] + _ONE - (shift[:at][rises] != shift[at])
-        best[at] = max(best[at], steps.max(initial=0))
-    return best
+        most = steps.max(initial=0)
+        if most > best[at]:
+            best[at] = most
+            count[at] = count[:at][rises][steps == most].sum() % _PRIME
+        elif most == best[at]:
+            count[at] = (1 + count[:at][rises][steps == most].sum()) % _PRIME
+    return _Chains(best, count)

@@ -18,6 +18,7 @@ import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.lines.calls import Call, FunctionCalls, function_calls
+from kbuild_klp.lines.formats import shows_line
 from kbuild_klp.lines.line_fields import IS_SOURCE
 from kbuild_klp.lines.numbers import signed_immediate
 from kbuild_klp.lines.records import line_moves
@@ -98,7 +99,9 @@ class NamingCalls:
     def used_elsewhere(self) -> frozenset[int]:
         """The instructions of which the number goes elsewhere, too, than to calls to which a name is passed."""
         naming = {found.call.at for found in self.found}
-        others = [each for call in self._calls.calls if call.at not in naming for each in (*call.arguments, call.stored)]
+        others = [
+            each for call in self._calls.calls if call.at not in naming for each in (*call.arguments, call.stored)
+        ]
         return self._calls.elsewhere.union(*others)
 
     def value(self, at: int) -> int:
@@ -108,21 +111,36 @@ class NamingCalls:
         return signed_immediate(int.from_bytes(code, arch.byteorder), arch.immediate(code))
 
     def _naming(self, call: Call) -> NamingCall | None:
-        names: list[Home] = []
+        names: dict[int, list[Home]] = {}
         numbers: dict[int, list[int]] = {}
+        formats: dict[int, str] = {}
         for argument, setters in enumerate(call.arguments):
             known = sorted(at for at in setters if at >= 0)
-            references = [self._calls.lines[at].references for at in known]
-            homes = [named(self._view, own[0].row) if len(own) == 1 else None for own in references]
+            rows = [[reference.row for reference in self._calls.lines[at].references] for at in known]
+            homes = [named(self._view, own[0]) if len(own) == 1 else None for own in rows]
             if homes and None not in homes and len(known) == len(setters):
-                names += (home for home in dict.fromkeys(homes) if home is not None)
-            elif plain := [at for at, own in zip(known, references, strict=True) if not own]:
+                names[argument] = [home for home in homes if home is not None]
+            elif plain := [at for at, own in zip(known, rows, strict=True) if not own]:
                 numbers[argument] = plain
+            elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
+                formats[argument] = text
         for argument, at in enumerate(sorted(call.stored), len(call.arguments)):
             if not self._calls.lines[at].references:
                 numbers[argument] = [at]
-        callee = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
-        return NamingCall(call, callee, tuple(names), numbers) if names else None
+        if not names:
+            return None
+        # The last string before a number may say how it is shown; then the function does not say what it is.
+        format_at = next((argument for argument, text in formats.items() if "%" in text), len(call.arguments))
+        callee: object = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
+        shown = {
+            argument: setters
+            for argument, setters in numbers.items()
+            if argument < format_at
+            or (argument - 1 in names and shows_line(formats[format_at], argument - format_at - 1))
+        }
+        if any(argument > format_at for argument in shown):
+            callee = (callee, formats[format_at])
+        return NamingCall(call, callee, tuple(home for homes in names.values() for home in homes), shown)
 
 
 def named(view: ObjectView, row: int) -> Home | None:
@@ -186,6 +204,11 @@ class Witnesses:
                     yield Witness(
                         x.home, function, before.value(was), after.value(is_), before.spot(was), (x.callee, argument)
                     )
+
+    @cached_property
+    def has_many_sources(self) -> bool:
+        """Whether the symbols of the old object tell of several sources."""
+        return sum(map(bool, self._old.canonical.sources.files)) > 1
 
     def users(self, home: Home) -> set[int]:
         """Return the old main parts of the functions of which the code or a special entry refers to a name."""
