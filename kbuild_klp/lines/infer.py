@@ -161,6 +161,8 @@ def _lines(about: list[Witness], sections: dict[int, int]) -> list[Witness]:
 
 def _is_settled(witnesses: list[Witness], sections: dict[int, int]) -> bool:
     """Say whether the numbers of an argument are lines, whatever the place of one of them."""
+    if all(witness.is_said for witness in witnesses):
+        return True
     most, count = _most(witnesses, sections, False), len({(each.function, each.old) for each in witnesses})
     return most >= _ENOUGH and 2 * most >= count
 

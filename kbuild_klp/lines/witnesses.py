@@ -18,7 +18,7 @@ import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.lines.calls import Call, FunctionCalls, function_calls
-from kbuild_klp.lines.formats import shows_line
+from kbuild_klp.lines.formats import Shown, shown
 from kbuild_klp.lines.line_fields import IS_SOURCE
 from kbuild_klp.lines.numbers import signed_immediate
 from kbuild_klp.lines.records import line_moves
@@ -54,7 +54,8 @@ class Home(NamedTuple):
 class Witness(NamedTuple):
     """A number that was ``old`` and is ``new`` now, and may be a line of ``home``.
 
-    ``function`` is the old main part in which it is. ``spot`` and ``role`` are those of an argument, None for a record.
+    ``function`` is the old main part in which it is. ``spot`` and ``role`` are those of an argument, None for a record;
+    ``is_said``: a format says that it is a line.
     """
 
     home: Home
@@ -63,17 +64,20 @@ class Witness(NamedTuple):
     new: int
     spot: Spot | None = None
     role: Role | None = None
+    is_said: bool = False
 
 
 class NamingCall(NamedTuple):
     """A call to which the name of a source file or function is passed: ``numbers`` are the others by argument, each
-    with the instructions that set it. Arguments in memory are counted behind those in registers.
+    with the instructions that set it. Arguments in memory are counted behind those in registers. ``said`` are the
+    arguments of which a format says that they are lines.
     """
 
     call: Call
     callee: object
     names: tuple[Home, ...]
     numbers: dict[int, list[int]]
+    said: set[int]
 
     @property
     def home(self) -> Home:
@@ -129,18 +133,23 @@ class NamingCalls:
                 numbers[argument] = [at]
         if not names:
             return None
-        # The last string before a number may say how it is shown; then the function does not say what it is.
-        format_at = next((argument for argument, text in formats.items() if "%" in text), len(call.arguments))
         callee: object = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
-        shown = {
-            argument: setters
-            for argument, setters in numbers.items()
-            if argument < format_at
-            or (argument - 1 in names and shows_line(formats[format_at], argument - format_at - 1))
+        named_homes = tuple(home for own in names.values() for home in own)
+        # Behind a format, that says what is shown, and not the function that is called.
+        text_at = next((argument for argument, text in formats.items() if "%" in text), len(call.arguments))
+        says = {
+            argument: _shown(formats[text_at], argument - text_at - 1, names.get(argument - 1, ()))
+            for argument in numbers
+            if argument > text_at
         }
-        if any(argument > format_at for argument in shown):
-            callee = (callee, formats[format_at])
-        return NamingCall(call, callee, tuple(home for homes in names.values() for home in homes), shown)
+        if says:
+            callee = (callee, formats[text_at])
+            numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
+        return NamingCall(call, callee, named_homes, numbers, {at for at, what in says.items() if what is Shown.LINE})
+
+
+def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:
+    return shown(text, index, all(name.file is not None for name in names)) if names else Shown.OTHER
 
 
 def named(view: ObjectView, row: int) -> Home | None:
@@ -201,9 +210,8 @@ class Witnesses:
         for x, y in zip(before.found, after.found, strict=True):
             for argument, setters in x.numbers.items():
                 for was, is_ in zip(setters, y.numbers[argument], strict=True):
-                    yield Witness(
-                        x.home, function, before.value(was), after.value(is_), before.spot(was), (x.callee, argument)
-                    )
+                    lines, role = (before.value(was), after.value(is_)), (x.callee, argument)
+                    yield Witness(x.home, function, *lines, before.spot(was), role, argument in x.said)
 
     @cached_property
     def has_many_sources(self) -> bool:
