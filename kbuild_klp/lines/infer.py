@@ -19,15 +19,22 @@ inlined function, too).
 
 *One argument only.* Where further numbers are passed to the function that is called (in registers or on the stack,
 whether they changed or not), one argument is that of the line, the same in all its calls about this source file. Which
-one it is, each version of the object has to say by itself, by order: with that argument more of the numbers rise with
-the places of the functions than with any other, in one version at least, and no fewer in the other. Levels and errnos
-do not rise. Where that does not tell, all changes stand.
+one it is, each version of the object has to say by itself, by order: of the calls with both, more of the numbers rise
+with the places of the functions (among records and other lines) with that argument than with any other, in one version
+at least, and no fewer in the other. Levels and errnos do not rise. Where that does not tell, all changes stand. Behind
+a format it is the format that says what a number is (formats.py), and each of them counts as a function of its own.
 
 *Order of place.* Of all records and arguments of lines that are about one source file, the most that rise together,
 before and now, with the places of the functions in their section are lines in order (order.py); the number is
 indispensable among them. So it lies between the lines of its neighbours in both versions. Where as many others would
-do, those win that take fewer edits; where that does not tell, the changes stand. Functions of headers are inlined
-anywhere, so among lines of a header places do not count.
+do, those win that take fewer edits; where that does not tell, the changes stand. Compilers do not emit all functions
+in the order of the source, so this is asked only where the role is not beyond doubt: not of an argument of which a
+format says that it is a line, or that is in order in three functions at least and in half of all. All numbers have to
+be in order by themselves, wherever their functions are. Functions of headers are inlined anywhere, so among lines of a
+header places do not count at all.
+
+*What is about one source file* says the name of the file; where only a function is named, the source of its symbol, or
+in an object without such symbols the file that the functions around it name.
 
 *Agreement.* Next to it, by line, are on either side records or lines in order of the same source file. The number
 moved as one of these two did, or by an amount in between. In front of the first line nothing moves; behind the last one
@@ -86,11 +93,14 @@ class LineInference:
                 continue  # a record of UBSAN
             spot = number.instruction[0]
             found = [witness for witness in own if witness.spot == spot]
-            if not found or spot in elsewhere:
+            if not found or spot in elsewhere or not all(map(self._is_in_register, found)):
                 return False
             if not all(witness in self._lines_of(self._source(witness)) for witness in found):
                 return False
         return True
+
+    def _is_in_register(self, witness: Witness) -> bool:
+        return witness.role is not None and witness.role[1] < self._old.architecture.arguments
 
     def _source(self, witness: Witness) -> _Source:
         """Return the source of a line by both its names, where it has both."""
@@ -122,16 +132,20 @@ class LineInference:
             self._lines[source] = frozenset(_lines(about, {} if is_header else self._sections(functions)))
         return self._lines[source]
 
-    def _sections(self, functions: Iterable[int]) -> dict[int, int]:
-        section = self._old.canonical.parts.section
-        return {function: int(section[function]) for function in functions}
+    def _sections(self, functions: Iterable[int]) -> dict[int, str]:
+        """Return in which section each function is; those of -ffunction-sections are taken for the one they replace."""
+        view = self._old
+        return {
+            function: view.canonical.section_name(function).removesuffix(f".{view.part_name(function)}")
+            for function in functions
+        }
 
 
 def _is_in_code(number: Number) -> bool:
     return number.instruction is not None and any(min(values) > 0 for values in number.pair.values)
 
 
-def _lines(about: list[Witness], sections: dict[int, int]) -> list[Witness]:
+def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
     """Return those of some witnesses about one source that are arguments and lines.
 
     ``sections`` are those of the functions; places of functions without one do not count.
@@ -159,7 +173,7 @@ def _lines(about: list[Witness], sections: dict[int, int]) -> list[Witness]:
     return [witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)]
 
 
-def _is_settled(witnesses: list[Witness], sections: dict[int, int]) -> bool:
+def _is_settled(witnesses: list[Witness], sections: dict[int, str]) -> bool:
     """Say whether the numbers of an argument are lines, whatever the place of one of them."""
     if all(witness.is_said for witness in witnesses):
         return True
@@ -167,14 +181,14 @@ def _is_settled(witnesses: list[Witness], sections: dict[int, int]) -> bool:
     return most >= _ENOUGH and 2 * most >= count
 
 
-def _by_section(witnesses: Iterable[Witness], sections: dict[int, int]) -> list[list[Witness]]:
-    found: dict[int | None, list[Witness]] = defaultdict(list)
+def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> list[list[Witness]]:
+    found: dict[str | None, list[Witness]] = defaultdict(list)
     for witness in witnesses:
         found[sections.get(witness.function)].append(witness)
     return list(found.values())
 
 
-def _most(witnesses: Iterable[Witness], sections: dict[int, int], is_new: bool) -> int:
+def _most(witnesses: Iterable[Witness], sections: dict[int, str], is_new: bool) -> int:
     """Return how many lines of one version rise with the places of the functions, each counted once a function."""
     most = 0
     for own in _by_section(witnesses, sections):
@@ -187,18 +201,32 @@ def _most(witnesses: Iterable[Witness], sections: dict[int, int], is_new: bool) 
 
 
 def _in_best_order(
-    known: list[Witness], choices: list[list[Witness]], sections: dict[int, int]
+    known: list[Witness], choices: list[list[Witness]], sections: dict[int, str]
 ) -> list[Witness] | None:
     """Return the one of some arguments of a function that is the line, None when order does not tell."""
-    scores = [tuple(_most([*known, *choice], sections, is_new) for is_new in (False, True)) for choice in choices]
-    for at, (before, after) in enumerate(scores):
-        others = scores[:at] + scores[at + 1 :]
-        if all(before >= was and after >= is_ and before + after > was + is_ for was, is_ in others):
-            return choices[at]
+    for choice in choices:
+        if all(_is_in_better_order(known, choice, other, sections) for other in choices if other is not choice):
+            return choice
     return None
 
 
-def _in_order(witnesses: list[Witness], sections: dict[int, int]) -> list[Witness]:
+def _is_in_better_order(
+    known: list[Witness], choice: list[Witness], other: list[Witness], sections: dict[int, str]
+) -> bool:
+    """Say whether one argument is better in order than another, as far as the same calls have both."""
+    common = {(each.function, each.call) for each in choice} & {(each.function, each.call) for each in other}
+    scores = [
+        [
+            _most([*known, *(each for each in own if (each.function, each.call) in common)], sections, is_new)
+            for is_new in (False, True)
+        ]
+        for own in (choice, other)
+    ]
+    (before, after), (was, is_) = scores
+    return before >= was and after >= is_ and before + after > was + is_
+
+
+def _in_order(witnesses: list[Witness], sections: dict[int, str]) -> list[Witness]:
     """Return the witnesses without which fewer lines would be in order."""
     places = [witness.function if sections else 0 for witness in witnesses]
     order = Ordered(places, [witness.old for witness in witnesses], [witness.new for witness in witnesses])

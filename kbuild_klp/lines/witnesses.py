@@ -55,7 +55,7 @@ class Witness(NamedTuple):
     """A number that was ``old`` and is ``new`` now, and may be a line of ``home``.
 
     ``function`` is the old main part in which it is. ``spot`` and ``role`` are those of an argument, None for a record;
-    ``is_said``: a format says that it is a line.
+    ``call`` is the one to which it is passed, as a number in its function; ``is_said``: a format calls it a line.
     """
 
     home: Home
@@ -64,6 +64,7 @@ class Witness(NamedTuple):
     new: int
     spot: Spot | None = None
     role: Role | None = None
+    call: int = -1
     is_said: bool = False
 
 
@@ -136,14 +137,14 @@ class NamingCalls:
         callee: object = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
         named_homes = tuple(home for own in names.values() for home in own)
         # Behind a format, that says what is shown, and not the function that is called.
-        text_at = next((argument for argument, text in formats.items() if "%" in text), len(call.arguments))
+        text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
         says = {
-            argument: _shown(formats[text_at], argument - text_at - 1, names.get(argument - 1, ()))
+            argument: _shown(text, argument - text_at - 1, names.get(argument - 1, ()))
             for argument in numbers
             if argument > text_at
         }
         if says:
-            callee = (callee, formats[text_at])
+            callee = (callee, text)
             numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
         return NamingCall(call, callee, named_homes, numbers, {at for at, what in says.items() if what is Shown.LINE})
 
@@ -211,7 +212,7 @@ class Witnesses:
             for argument, setters in x.numbers.items():
                 for was, is_ in zip(setters, y.numbers[argument], strict=True):
                     lines, role = (before.value(was), after.value(is_)), (x.callee, argument)
-                    yield Witness(x.home, function, *lines, before.spot(was), role, argument in x.said)
+                    yield Witness(x.home, function, *lines, before.spot(was), role, x.call.at, argument in x.said)
 
     @cached_property
     def has_many_sources(self) -> bool:
