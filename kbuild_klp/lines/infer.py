@@ -40,6 +40,9 @@ in an object without such symbols the file that the functions around it name.
 moved as one of these two did, or by an amount in between. In front of the first line nothing moves; behind the last one
 there is no limit.
 
+*Debug information*, where there is some, does not contradict: the number is not in front of the first line or behind
+the last one of that file from which code of the function came.
+
 None of this is a proof. A number that is no line is taken for one if it is passed with the name of a file and no other
 number that could be the line, fits between the lines of the functions around it, before and now, and moved as if
 it was one of them. Nothing is inferred about numbers in data and strings, in instructions that became longer, and
@@ -54,6 +57,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
 from kbuild_klp.lines.order import Ordered
 from kbuild_klp.lines.proof import MOST_LINES
@@ -79,6 +83,7 @@ class LineInference:
 
     def __init__(self, old: ObjectView, new: ObjectView) -> None:
         self._old = old
+        self._sides = (old, SourceLines(old.file)), (new, SourceLines(new.file))
         self._witnesses = Witnesses(old, new)
         self._lines: dict[_Source, frozenset[Witness]] = {}
 
@@ -97,23 +102,41 @@ class LineInference:
                 return False
             if not all(witness in self._lines_of(self._source(witness)) for witness in found):
                 return False
+            if not all(self._is_where_code_came_from(witness, old_parts, new_parts) for witness in found):
+                return False
         return True
 
     def _is_in_register(self, witness: Witness) -> bool:
         return witness.role is not None and witness.role[1] < self._old.architecture.arguments
 
+    def _is_where_code_came_from(self, witness: Witness, *parts: Parts) -> bool:
+        """Say whether the line tables of both sides leave it open that a number is a line."""
+        file = posixpath.basename(witness.home.file or "")
+        for (view, table), own, number in zip(self._sides, parts, (witness.old, witness.new), strict=True):
+            known = [line for part in own for line in table.between(*_extent(view, part))]
+            lines = [line.line for line in known if not file or posixpath.basename(line.file) == file]
+            if lines and not min(lines) <= number <= max(lines):
+                return False
+        return True
+
     def _source(self, witness: Witness) -> _Source:
         """Return the source of a line by both its names, where it has both."""
-        names = self._old.canonical.sources.files
-        has_many = self._witnesses.has_many_sources
         file, unit = witness.home
-        if file is None and unit == NO_UNIT:
-            file = self._witnesses.file_by_place(witness.function)
+        if file is None:
+            around = self._witnesses.file_by_place(witness.function)
+            if around is not None and unit in (NO_UNIT, self._unit(around)):
+                file = around
         if file is not None:
-            base = posixpath.basename(file)
-            units = [number for number, name in enumerate(names) if name == base]
-            return _Source(file, units[0] if has_many and len(units) == 1 else NO_UNIT)
+            return _Source(file, self._unit(file))
         return _Source(None, unit)
+
+    def _unit(self, file: str) -> int:
+        """Return the source that is called as a file is, NO_UNIT where that is not certain."""
+        if not self._witnesses.has_many_sources:
+            return NO_UNIT
+        names, base = self._old.canonical.sources.files, posixpath.basename(file)
+        units = [number for number, name in enumerate(names) if name == base]
+        return units[0] if len(units) == 1 else NO_UNIT
 
     def _lines_of(self, source: _Source) -> frozenset[Witness]:
         """Return the arguments that are lines of one source."""
@@ -139,6 +162,12 @@ class LineInference:
             function: view.canonical.section_name(function).removesuffix(f".{view.part_name(function)}")
             for function in functions
         }
+
+
+def _extent(view: ObjectView, part: int) -> tuple[int, int, int]:
+    """Return section, start and end of a part."""
+    section, start = view.place(part)
+    return section, start, start + view.size(part)
 
 
 def _is_in_code(number: Number) -> bool:

@@ -347,6 +347,28 @@ def test_records_of_another_file_say_nothing(gcc: Pairs) -> None:
     assert gcc.diff_without_sources(old, new)["f"] == INFERRED
 
 
+# -- debug information ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["-gdwarf-4", "-gdwarf-5"])
+@pytest.mark.parametrize(("before", "after", "expected"), [(53, 55, INFERRED), (8, 10, CHANGED), (61, 63, CHANGED)])
+def test_number_is_among_the_lines_of_its_function(
+    cc: Pairs, version: str, before: int, after: int, expected: Answer
+) -> None:
+    source = "#line {line}\nint f(int x)\n{{\n\tasked(FILE, NUMBER);\n\treturn x + 2;\n}}\n"
+    old = cc.tree(HEAD + source.format(line=50), version, f"-DNUMBER={before}").without_sources()
+    new = cc.tree(HEAD + source.format(line=52), version, f"-DNUMBER={after}").without_sources()
+    assert answers(old, new) == {"f": expected}
+
+
+def test_debug_information_on_one_side_is_enough_for_no(gcc: Pairs) -> None:
+    for flags in (("-g0", "-g"), ("-g", "-g0")):
+        for before, expected in ((111, INFERRED), (104, CHANGED)):
+            old = gcc.tree(file_with("asked(FILE, NUMBER);"), flags[0], f"-DNUMBER={before}").without_sources()
+            new = gcc.tree(file_with("asked(FILE, NUMBER);", 2), flags[1], f"-DNUMBER={before + 2}").without_sources()
+            assert answers(old, new)["f"] == expected
+
+
 # -- what is said, and when -------------------------------------------------------------------------------------------
 
 LINES = file_with("note(FILE, __LINE__); return x + NUMBER;")
