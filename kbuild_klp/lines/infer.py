@@ -19,9 +19,9 @@ inlined function, too).
 
 *One argument only.* Where further numbers are passed to the function that is called (in registers or on the stack,
 whether they changed or not), one argument is that of the line, the same in all its calls about this source file. Which
-one it is, each version of the object has to say by itself, by order: of the calls with both, more of the numbers rise
-with the places of the functions (among records and other lines) with that argument than with any other, in one version
-at least, and no fewer in the other. Levels and errnos do not rise. Where that does not tell, all changes stand. Behind
+one it is, each version of the object has to say by itself, by order: in the calls with both, more of its numbers than
+of any other argument's are in order of place with each other and with records and other lines, in one version at
+least, and no fewer in the other. Levels and errnos are not. Where that does not tell, all changes stand. Behind
 a format it is the format that says what a number is (formats.py), and each of them counts as a function of its own.
 
 *Order of place.* Of all records and arguments of lines that are about one source file, the most that rise together,
@@ -59,7 +59,7 @@ from typing import NamedTuple
 
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
-from kbuild_klp.lines.order import Ordered
+from kbuild_klp.lines.order import Ordered, concordance
 from kbuild_klp.lines.proof import MOST_LINES
 from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, Witness, Witnesses
 from kbuild_klp.object.view import ObjectView
@@ -244,15 +244,25 @@ def _is_in_better_order(
 ) -> bool:
     """Say whether one argument is better in order than another, as far as the same calls have both."""
     common = {(each.function, each.call) for each in choice} & {(each.function, each.call) for each in other}
-    scores = [
+    (before, after), (was, is_) = (
         [
-            _most([*known, *(each for each in own if (each.function, each.call) in common)], sections, is_new)
+            _concordance([each for each in own if (each.function, each.call) in common], known, sections, is_new)
             for is_new in (False, True)
         ]
         for own in (choice, other)
-    ]
-    (before, after), (was, is_) = scores
+    )
     return before >= was and after >= is_ and before + after > was + is_
+
+
+def _concordance(own: list[Witness], known: list[Witness], sections: dict[int, str], is_new: bool) -> int:
+    """Return how much better than by chance the numbers of one version rise, among others that do."""
+    total = 0
+    for section in {sections.get(each.function) for each in own}:
+        here = [[each for each in some if sections.get(each.function) == section] for some in (own, known)]
+        everything = [each for some in here for each in some]
+        places = [each.function if sections else 0 for each in everything]
+        total += concordance(places, [each.new if is_new else each.old for each in everything], len(here[0]))
+    return total
 
 
 def _in_order(witnesses: list[Witness], sections: dict[int, str]) -> list[Witness]:

@@ -73,3 +73,17 @@ def _ending(columns: _Columns, is_start: bool = True) -> _Chains:
         elif most == best[at]:
             count[at] = (1 + count[:at][rises][steps == most].sum()) % _PRIME
     return _Chains(best, count)
+
+
+def concordance(place: Sequence[int], number: Sequence[int], count: int) -> int:
+    """Return how many pairs of numbers rise with their places, less those that do not (Kendall's tau, not divided).
+
+    One of each pair is among the first ``count``. Pairs of one place say nothing.
+    """
+    places, numbers = np.array(place, np.int64), np.array(number, np.int64)
+    total = 0
+    for at in range(count):
+        behind = places[at + 1 :] - places[at]
+        rises = np.where(behind > 0, numbers[at + 1 :] > numbers[at], numbers[at + 1 :] < numbers[at])
+        total += int(np.where(rises, 1, -1)[behind != 0].sum())
+    return total

@@ -234,10 +234,19 @@ class Witnesses:
         homes = [named(view, row) for row in rows[first].tolist()]
         is_name = np.array([home is not None for home in homes], bool)[which]
         found = defaultdict[Home, set[int]](set)
+        data = defaultdict[int, set[Home]](set)
         for part, at in zip(owner[rows[is_name]].tolist(), which[is_name].tolist(), strict=True):
             home = homes[at]
             if home is not None and view.is_code(part):
                 found[home].add(parent.get(part, part))
+            elif home is not None:
+                data[part].add(home)
+        # A record says of what source the functions are that refer to it.
+        users = np.flatnonzero(np.isin(targets.part, [*data]) & (owner >= 0))
+        for part, record in zip(owner[users].tolist(), targets.part[users].tolist(), strict=True):
+            if view.is_code(part):
+                for home in data[record]:
+                    found[home].add(parent.get(part, part))
         return found
 
     @cached_property
