@@ -21,17 +21,19 @@ inlined function, too).
 whether they changed or not), one argument is that of the line, the same in all its calls about this source file. Which
 one it is, each version of the object has to say by itself, by order: in the calls with both, more of its numbers than
 of any other argument's are in order of place with each other and with records and other lines, in one version at
-least, and no fewer in the other. Levels and errnos are not. Where that does not tell, all changes stand. Behind
-a format it is the format that says what a number is (formats.py), and each of them counts as a function of its own.
+least, and no fewer in the other. Levels and errnos are not. Or all its numbers, three at least, are lines of records
+in their functions, as where a WARN stands beside the call, and those of no other argument are. Where that does not
+tell, all changes stand. Behind a format it is the format that says what a number is (formats.py), and each of them
+counts as a function of its own.
 
 *Order of place.* Of all records and arguments of lines that are about one source file, the most that rise together,
 before and now, with the places of the functions in their section are lines in order (order.py); the number is
 indispensable among them. So it lies between the lines of its neighbours in both versions. Where as many others would
 do, those win that take fewer edits; where that does not tell, the changes stand. Compilers do not emit all functions
 in the order of the source, so this is asked only where the role is not beyond doubt: not of an argument of which a
-format says that it is a line, or that is in order in three functions at least and in half of all. All numbers have to
-be in order by themselves, wherever their functions are. Functions of headers are inlined anywhere, so among lines of a
-header places do not count at all.
+format says that it is a line, that is in order in three functions at least and in half of all, or that is recorded.
+All numbers have to be in order by themselves, wherever their functions are. Functions of headers are inlined anywhere,
+so among lines of a header places do not count at all.
 
 *What is about one source file* says the name of the file; where only a function is named, the source of its symbol, or
 in an object without such symbols the file that the functions around it name.
@@ -197,17 +199,35 @@ def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
             known += best
     in_order = set(_in_order(known, {}))
     by_place = {witness for own in _by_section(known, sections) for witness in _in_order(own, sections)}
-    by_place |= {witness for (own,) in chosen for witness in own if not sections or _is_settled(own, sections)}
+    by_place |= {witness for (own,) in chosen for witness in own if not sections or _is_settled(own, known, sections)}
     lines = in_order & by_place
     return [witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)]
 
 
-def _is_settled(witnesses: list[Witness], sections: dict[int, str]) -> bool:
+def _is_settled(witnesses: list[Witness], known: list[Witness], sections: dict[int, str]) -> bool:
     """Say whether the numbers of an argument are lines, whatever the place of one of them."""
-    if all(witness.is_said for witness in witnesses):
+    if all(witness.is_said for witness in witnesses) or _are_recorded(witnesses, known):
         return True
-    most, count = _most(witnesses, sections, False), len({(each.function, each.old) for each in witnesses})
-    return most >= _ENOUGH and 2 * most >= count
+    first: dict[int, int] = {}
+    for witness in witnesses:
+        first[witness.function] = min(witness.old, first.get(witness.function, witness.old))
+    most = 0
+    for section in {sections.get(function) for function in first}:
+        places = [function for function in first if sections.get(function) == section]
+        lines = [first[function] for function in places]
+        most += Ordered(places, lines, lines).most
+    return most >= _ENOUGH and 2 * most >= len(first)
+
+
+def _are_recorded(witnesses: list[Witness], known: list[Witness]) -> bool:
+    """Say whether each of some numbers, and there are enough, is that of a record in its function, before and now."""
+    if len({(each.function, each.old) for each in witnesses}) < _ENOUGH:
+        return False
+    old, new = (
+        {(each.function, each.new if is_new else each.old) for each in known if each.role is None}
+        for is_new in (False, True)
+    )
+    return all((each.function, each.old) in old and (each.function, each.new) in new for each in witnesses)
 
 
 def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> list[list[Witness]]:
@@ -217,22 +237,13 @@ def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> list[
     return list(found.values())
 
 
-def _most(witnesses: Iterable[Witness], sections: dict[int, str], is_new: bool) -> int:
-    """Return how many lines of one version rise with the places of the functions, each counted once a function."""
-    most = 0
-    for own in _by_section(witnesses, sections):
-        numbers = {
-            (each.function if sections else 0, each.new if is_new else each.old, each.role is None) for each in own
-        }
-        places, lines = [number[0] for number in numbers], [number[1] for number in numbers]
-        most += Ordered(places, lines, lines).most
-    return most
-
-
 def _in_best_order(
     known: list[Witness], choices: list[list[Witness]], sections: dict[int, str]
 ) -> list[Witness] | None:
-    """Return the one of some arguments of a function that is the line, None when order does not tell."""
+    """Return the one of some arguments of a function that is the line, None when nothing tells."""
+    recorded = [choice for choice in choices if _are_recorded(choice, known)]
+    if len(recorded) == 1:
+        return recorded[0]
     for choice in choices:
         if all(_is_in_better_order(known, choice, other, sections) for other in choices if other is not choice):
             return choice

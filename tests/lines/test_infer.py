@@ -238,6 +238,21 @@ def test_level_of_all_calls_is_no_line(gcc: Pairs) -> None:
     }
 
 
+@pytest.mark.parametrize(("record", "expected"), [("BUG_ENTRY;", INFERRED), ("", CHANGED)])
+def test_argument_that_is_the_line_of_a_record_in_all_calls(gcc: Pairs, record: str, expected: Answer) -> None:
+    """The functions stand in reverse, as compilers may place them, so that order tells nothing good of the lines."""
+    lines = (140, 130, 120, 110)
+    texts = [
+        "".join(
+            f"#line {line + moved}\nint c{line}(int x) {{ {record} tagged(FILE, __LINE__, 1); return x + {line}; }}\n"
+            for line in lines
+        )
+        for moved in (0, 3)
+    ]
+    found = gcc.diff_without_sources(*(HEAD + text for text in texts))
+    assert found == {f"c{line}": expected for line in lines}
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
