@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -114,6 +115,32 @@ class Operation(NamedTuple):
     immediates: tuple[int, ...]
 
 
+class Flow(Enum):
+    """Where control goes after an instruction."""
+
+    NEXT = "to the next one"
+    CALL = "to a function, and then to the next one"
+    BRANCH = "elsewhere or to the next one"
+    JUMP = "elsewhere"
+    END = "out of the function"
+
+
+class Effect(NamedTuple):
+    """What one instruction does with arguments; these are counted from 0, in the order of the psABI's registers.
+
+    ``reads`` and ``writes`` are the arguments of which it takes and gives (parts of) the registers; what a call takes
+    for its callee is not among them. ``sets`` is the one to which it gives a number or an address of its own, whatever
+    was there before; None when it does anything else. ``stores`` says that it puts a number where arguments lie for
+    which there is no register.
+    """
+
+    flow: Flow
+    reads: frozenset[int] = frozenset()
+    writes: frozenset[int] = frozenset()
+    sets: int | None = None
+    stores: bool = False
+
+
 @dataclass(frozen=True)
 class Architecture:
     """All machine knowledge that the canonical form needs."""
@@ -145,6 +172,10 @@ class Architecture:
     """Return the bits of one instruction, as a number in the machine's byte order, that are an immediate operand."""
     operation: Callable[[bytes], Operation]
     """Return what one instruction does, for machines on which the same may have several lengths."""
+    arguments: int
+    """The number of registers in which the psABI passes integers and pointers."""
+    effect: Callable[[bytes], Effect]
+    """Return what one instruction does with arguments."""
     trace_section: str
     """The section that lists the places at which ftrace can take over a function; empty where there is none."""
     trace_call: str

@@ -33,7 +33,7 @@ class Proof(enum.Enum):
     RECORDS = "records"
     """They stand in fields that are line numbers by definition (bug table, dynamic debug, UBSAN)."""
     INFERRED = "inferred"
-    """Some stand in code, where the records and line tables of the objects let them be taken for lines."""
+    """Some stand in code, where what they are passed with lets them be taken for lines (kbuild_klp.lines.infer)."""
 
 
 class Change(NamedTuple):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import posixpath
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any, NamedTuple
 
 from kbuild_klp.dwarf.debug_info import DebugInfo, address
@@ -39,6 +39,16 @@ class SourceLines:
         starts, lines = self._table(unit)
         index = bisect_right(starts, place) - 1
         return lines[index] if index >= 0 else None
+
+    def between(self, section: int, start: int, end: int) -> set[SourceLine]:
+        """Return the source lines of the code from ``start`` to ``end`` (bytes) in a section, as far as known."""
+        low, high = address(section, start), address(section, end)
+        unit = self._info.unit_at(low)
+        if unit is None:
+            return set()
+        starts, lines = self._table(unit)
+        found = lines[max(bisect_right(starts, low) - 1, 0) : bisect_left(starts, high)]
+        return {line for line in found if line is not None}
 
     def file_name(self, unit: Unit, number: int) -> str | None:
         """Return the name of file ``number`` of a compilation unit, as the compiler gives it."""

@@ -1,54 +1,83 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Inference, where there are no sources, that immediate operands are source lines that moved.
+"""Inference, where there are no sources, that numbers in code are source lines that moved.
 
-Two things in the objects themselves are taken for evidence that number a, which is number b now, is a line. Both are
-about the place, not the instruction: no opcode and no callee is looked at.
+A number is a line by its role, and by nothing else: that it is the very line on which its instruction stands, as debug
+information says, or that it moved by as much as all lines did, happens to constants as well. Records are lines by
+definition (records.py). In code there is one more role, and it is known by the company that a number keeps: the kernel
+passes ``__LINE__`` to a function together with ``__FILE__`` or ``__func__``. So number a, which is b now, is taken for
+a line if all of the following holds.
 
-*Debug information.* The line table says that the very instruction stands on line a of a file in the old object, and on
-line b of the same file in the new one.
+*Argument.* An instruction gives the number to a register in which the psABI passes arguments, whole, and from there it
+goes to calls and nowhere else, whichever way control takes: no instruction reads it, and no other call comes between.
+What is on the stack is never taken for a line.
 
-*Records.* The function has line records of its own (bug table, dynamic debug, UBSAN; they name their file). Of all
-records of that file in the object, the last at or before line a and the first at or behind it both moved by b - a, and
-one of these two belongs to this function; so the number lies where the lines of this function are, between lines that
-moved by just as much. Records of both versions are put side by side by function, and only where they are as many.
+*Company.* Another register of each of these calls holds, whichever way control came, the address of a string that
+is the name of a source file or of a function of this object, or what ``__func__`` stands for (which is that of an
+inlined function, too).
 
-Neither is a proof. A constant is taken for a line if it happens to be the number of a line of its own function (with
-debug information: of its own line), and changed by as much as that line moved. That is why small numbers are safe in
-practice: errno and sizes are smaller than the first line of a C file that has a function. A constant that changes
-within the lines that were edited has records that moved by different amounts around it, and stays a change.
-Nothing is inferred about a function without records in an object without debug information, about numbers in data
-(but for UBSAN's, which say themselves that they are lines) and in strings, or about numbers that were computed from
-a line.
+*Nothing else differs* in the function but numbers of which all this holds.
+
+*One argument only.* Where further numbers are passed to the function that is called (in registers or on the stack,
+whether they changed or not), one argument is that of the line, the same in all its calls about this source file. Which
+one it is, each version of the object has to say by itself, by order: in the calls with both, more of its numbers than
+of any other argument's are in order of place with each other and with records and other lines, in one version at
+least, and no fewer in the other. Levels and errnos are not. Or all its numbers, three at least, are lines of records
+in their functions, as where a WARN stands beside the call, and those of no other argument are. Where that does not
+tell, all changes stand. Behind a format it is the format that says what a number is (formats.py), and each of them
+counts as a function of its own.
+
+*Order of place.* Of all records and arguments of lines that are about one source file, the most that rise together,
+before and now, with the places of the functions in their section are lines in order (order.py); the number is
+indispensable among them. So it lies between the lines of its neighbours in both versions. Where as many others would
+do, those win that take fewer edits; where that does not tell, the changes stand. Compilers do not emit all functions
+in the order of the source, so this is asked only where the role is not beyond doubt: not of an argument of which a
+format says that it is a line, that is in order in three functions at least and in half of all, or that is recorded.
+All numbers have to be in order by themselves, wherever their functions are. Functions of headers are inlined anywhere,
+so among lines of a header places do not count at all.
+
+*What is about one source file* says the name of the file; where only a function is named, the source of its symbol, or
+in an object without such symbols the file that the functions around it name.
+
+*Agreement.* Next to it, by line, are on either side records or lines in order of the same source file. The number
+moved as one of these two did, or by an amount in between. In front of the first line nothing moves; behind the last one
+there is no limit.
+
+*Debug information*, where there is some, does not contradict: the number is not in front of the first line or behind
+the last one of that file from which code of the function came.
+
+None of this is a proof. A number that is no line is taken for one if it is passed with the name of a file and no other
+number that could be the line, fits between the lines of the functions around it, before and now, and moved as if
+it was one of them. Nothing is inferred about numbers in data and strings, in instructions that became longer, and
+in calls that name neither file nor function; and about lines in a static function that was inlined elsewhere than where
+its own place would have been, and does not name itself.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
+from kbuild_klp.lines.order import Ordered, concordance
 from kbuild_klp.lines.proof import MOST_LINES
-from kbuild_klp.lines.records import LineMove, line_moves
+from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, Witness, Witnesses
 from kbuild_klp.object.view import ObjectView
 
+Parts = Sequence[int]
 
-class _Bracket:
-    """The line records of one file of an object, by old line, each with the old main part of its function."""
 
-    def __init__(self, moves: list[tuple[LineMove, int]]) -> None:
-        self._moves = sorted(moves, key=lambda move: move[0].old)
-        self._lines = [move.old for move, _ in self._moves]
+_MOST_FUNCTIONS = 1024  # that are taken apart to see what they say of one source
+_ENOUGH = 3  # lines in order that show what an argument is
 
-    def holds(self, old: int, new: int, function: int) -> bool:
-        """Say whether line ``old`` lies between records that moved as it did, one of them of ``function``."""
-        low, high = bisect_right(self._lines, old) - 1, bisect_left(self._lines, old)
-        if low < 0 or high >= len(self._moves):
-            return False
-        # All records of one line: inlining makes several of one.
-        around = [(move, owner) for move, owner in self._moves if move.old in (self._lines[low], self._lines[high])]
-        return all(move.new - move.old == new - old for move, _ in around) and any(
-            owner == function for _, owner in around
-        )
+
+class _Source(NamedTuple):
+    """A source: ``file`` as records and arguments call it (None: none does), ``unit`` its number (as in Home)."""
+
+    file: str | None
+    unit: int
 
 
 class LineInference:
@@ -56,57 +85,217 @@ class LineInference:
 
     def __init__(self, old: ObjectView, new: ObjectView) -> None:
         self._old = old
-        self._new = new
-        self._tables = SourceLines(old.file), SourceLines(new.file)
-        self._brackets: dict[str, _Bracket] = {}
-        self._moved: dict[int, list[LineMove]] = {}
+        self._sides = (old, SourceLines(old.file)), (new, SourceLines(new.file))
+        self._witnesses = Witnesses(old, new)
+        self._lines: dict[_Source, frozenset[Witness]] = {}
 
-    def infers(self, function: int, numbers: list[Number]) -> bool:
-        """Return True when all ``numbers`` of a function can be taken for lines; ``function`` is its old main part."""
-        return all(
-            any(
-                0 < old <= MOST_LINES
-                and 0 < new <= MOST_LINES
-                and (self._in_line_table(number, old, new) or self._between_records(function, old, new))
-                for old, new in number.pair.values
-            )
-            if number.instruction
-            else number.file is not None
-            for number in numbers
-        )
-
-    def _in_line_table(self, number: Number, old: int, new: int) -> bool:
-        if number.instruction is None:
+    def infers(self, old_parts: Parts, new_parts: Parts, numbers: list[Number]) -> bool:
+        """Return True when all ``numbers`` in which two versions of a function differ can be taken for lines."""
+        if not all(number.file is not None or _is_in_code(number) for number in numbers):
             return False
-        found = []
-        for view, table, (part, offset) in zip((self._old, self._new), self._tables, number.instruction, strict=True):
-            parts = view.canonical.parts
-            section = int(parts.section[part])
-            start = int(parts.start[part]) - int(view.canonical.image.base[section])
-            found.append(table.at(section, start + offset))
-        before, after = found
-        if before is None or after is None:
-            return False
-        return (before.line, after.line, before.file) == (old, new, after.file)
+        own = self._witnesses.of(old_parts[0], (old_parts, new_parts))
+        elsewhere = self._witnesses.used_elsewhere(old_parts)
+        for number in numbers:
+            if number.instruction is None:
+                continue  # a record of UBSAN
+            spot = number.instruction[0]
+            found = [witness for witness in own if witness.spot == spot]
+            if not found or spot in elsewhere or not all(map(self._is_in_register, found)):
+                return False
+            if not all(witness in self._lines_of(self._source(witness)) for witness in found):
+                return False
+            if not all(self._is_where_code_came_from(witness, old_parts, new_parts) for witness in found):
+                return False
+        return True
 
-    def _between_records(self, function: int, old: int, new: int) -> bool:
-        # Only a file in which the function has records itself can tell.
-        files = {move.file for move in self._moves(function)}
-        return any(file and self._bracket(file).holds(old, new, function) for file in files)
+    def _is_in_register(self, witness: Witness) -> bool:
+        return witness.role is not None and witness.role[1] < self._old.architecture.arguments
 
-    def _bracket(self, file: str) -> _Bracket:
-        """Return the records of one file, of all functions that both objects have."""
-        if file not in self._brackets:
-            users = self._old.functions_that_name(file)
-            moves = [(move, user) for user in users for move in self._moves(user) if move.file == file]
-            self._brackets[file] = _Bracket(moves)
-        return self._brackets[file]
+    def _is_where_code_came_from(self, witness: Witness, *parts: Parts) -> bool:
+        """Say whether the line tables of both sides leave it open that a number is a line."""
+        file = posixpath.basename(witness.home.file or "")
+        for (view, table), own, number in zip(self._sides, parts, (witness.old, witness.new), strict=True):
+            known = [line for part in own for line in table.between(*_extent(view, part))]
+            lines = [line.line for line in known if not file or posixpath.basename(line.file) == file]
+            if lines and not min(lines) <= number <= max(lines):
+                return False
+        return True
 
-    def _moves(self, function: int) -> list[LineMove]:
-        """Return the line records of a function before and now; none where its name does not tell which it is now."""
-        if function not in self._moved:
-            name = self._old.part_name(function)
-            old, new = self._old.functions_called(name), self._new.functions_called(name)
-            sides = [view.family(parts[0]) for view, parts in ((self._old, old), (self._new, new)) if len(parts) == 1]
-            self._moved[function] = line_moves(self._old, self._new, *sides) if len(sides) == 2 else []
-        return self._moved[function]
+    def _source(self, witness: Witness) -> _Source:
+        """Return the source of a line by both its names, where it has both."""
+        file, unit = witness.home
+        if file is None:
+            around = self._witnesses.file_by_place(witness.function)
+            if around is not None and unit in (NO_UNIT, self._unit(around)):
+                file = around
+        if file is not None:
+            return _Source(file, self._unit(file))
+        return _Source(None, unit)
+
+    def _unit(self, file: str) -> int:
+        """Return the source that is called as a file is, NO_UNIT where that is not certain."""
+        if not self._witnesses.has_many_sources:
+            return NO_UNIT
+        names, base = self._old.canonical.sources.files, posixpath.basename(file)
+        units = [number for number, name in enumerate(names) if name == base]
+        return units[0] if len(units) == 1 else NO_UNIT
+
+    def _lines_of(self, source: _Source) -> frozenset[Witness]:
+        """Return the arguments that are lines of one source."""
+        if source not in self._lines:
+            functions = set(self._old.functions_that_name(source.file) if source.file is not None else ())
+            functions |= self._witnesses.users(Home(None, source.unit))
+            if len(functions) > _MOST_FUNCTIONS:
+                functions.clear()
+            about = [
+                witness
+                for function in sorted(functions)
+                for witness in self._witnesses.of(function)
+                if 0 < witness.old <= MOST_LINES and 0 < witness.new <= MOST_LINES and self._source(witness) == source
+            ]
+            is_header = source.file is not None and source.file.endswith(HEADERS)
+            self._lines[source] = frozenset(_lines(about, {} if is_header else self._sections(functions)))
+        return self._lines[source]
+
+    def _sections(self, functions: Iterable[int]) -> dict[int, str]:
+        """Return in which section each function is; those of -ffunction-sections are taken for the one they replace."""
+        view = self._old
+        return {
+            function: view.canonical.section_name(function).removesuffix(f".{view.part_name(function)}")
+            for function in functions
+        }
+
+
+def _extent(view: ObjectView, part: int) -> tuple[int, int, int]:
+    """Return section, start and end of a part."""
+    section, start = view.place(part)
+    return section, start, start + view.size(part)
+
+
+def _is_in_code(number: Number) -> bool:
+    return number.instruction is not None and any(min(values) > 0 for values in number.pair.values)
+
+
+def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
+    """Return those of some witnesses about one source that are arguments and lines.
+
+    ``sections`` are those of the functions; places of functions without one do not count.
+    """
+    known = [witness for witness in about if witness.role is None]
+    roles: dict[object, dict[int, list[Witness]]] = defaultdict(lambda: defaultdict(list))
+    for witness in about:
+        if witness.role is not None:
+            roles[witness.role[0]][witness.role[1]].append(witness)
+    chosen: list[list[list[Witness]]] = []
+    unclear: list[list[list[Witness]]] = []
+    for arguments in roles.values():
+        (chosen if len(arguments) == 1 else unclear).append(list(arguments.values()))
+    known += (witness for choices in chosen for witness in choices[0])
+    # What has the most calls first: its lines are the neighbours of the others.
+    for choices in sorted(unclear, key=lambda choices: -max(map(len, choices))):
+        best = _in_best_order(known, choices, sections)
+        if best is not None:
+            chosen.append([best])
+            known += best
+    in_order = set(_in_order(known, {}))
+    by_place = {witness for own in _by_section(known, sections) for witness in _in_order(own, sections)}
+    by_place |= {witness for (own,) in chosen for witness in own if not sections or _is_settled(own, known, sections)}
+    lines = in_order & by_place
+    return [witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)]
+
+
+def _is_settled(witnesses: list[Witness], known: list[Witness], sections: dict[int, str]) -> bool:
+    """Say whether the numbers of an argument are lines, whatever the place of one of them."""
+    if all(witness.is_said for witness in witnesses) or _are_recorded(witnesses, known):
+        return True
+    first: dict[int, int] = {}
+    for witness in witnesses:
+        first[witness.function] = min(witness.old, first.get(witness.function, witness.old))
+    most = 0
+    for section in {sections.get(function) for function in first}:
+        places = [function for function in first if sections.get(function) == section]
+        lines = [first[function] for function in places]
+        most += Ordered(places, lines, lines).most
+    return most >= _ENOUGH and 2 * most >= len(first)
+
+
+def _are_recorded(witnesses: list[Witness], known: list[Witness]) -> bool:
+    """Say whether each of some numbers, and there are enough, is that of a record in its function, before and now."""
+    if len({(each.function, each.old) for each in witnesses}) < _ENOUGH:
+        return False
+    old, new = (
+        {(each.function, each.new if is_new else each.old) for each in known if each.role is None}
+        for is_new in (False, True)
+    )
+    return all((each.function, each.old) in old and (each.function, each.new) in new for each in witnesses)
+
+
+def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> list[list[Witness]]:
+    found: dict[str | None, list[Witness]] = defaultdict(list)
+    for witness in witnesses:
+        found[sections.get(witness.function)].append(witness)
+    return list(found.values())
+
+
+def _in_best_order(
+    known: list[Witness], choices: list[list[Witness]], sections: dict[int, str]
+) -> list[Witness] | None:
+    """Return the one of some arguments of a function that is the line, None when nothing tells."""
+    recorded = [choice for choice in choices if _are_recorded(choice, known)]
+    if len(recorded) == 1:
+        return recorded[0]
+    for choice in choices:
+        if all(_is_in_better_order(known, choice, other, sections) for other in choices if other is not choice):
+            return choice
+    return None
+
+
+def _is_in_better_order(
+    known: list[Witness], choice: list[Witness], other: list[Witness], sections: dict[int, str]
+) -> bool:
+    """Say whether one argument is better in order than another, as far as the same calls have both."""
+    common = {(each.function, each.call) for each in choice} & {(each.function, each.call) for each in other}
+    (before, after), (was, is_) = (
+        [
+            _concordance([each for each in own if (each.function, each.call) in common], known, sections, is_new)
+            for is_new in (False, True)
+        ]
+        for own in (choice, other)
+    )
+    return before >= was and after >= is_ and before + after > was + is_
+
+
+def _concordance(own: list[Witness], known: list[Witness], sections: dict[int, str], is_new: bool) -> int:
+    """Return how much better than by chance the numbers of one version rise, among others that do."""
+    total = 0
+    for section in {sections.get(each.function) for each in own}:
+        here = [[each for each in some if sections.get(each.function) == section] for some in (own, known)]
+        everything = [each for some in here for each in some]
+        places = [each.function if sections else 0 for each in everything]
+        total += concordance(places, [each.new if is_new else each.old for each in everything], len(here[0]))
+    return total
+
+
+def _in_order(witnesses: list[Witness], sections: dict[int, str]) -> list[Witness]:
+    """Return the witnesses without which fewer lines would be in order."""
+    places = [witness.function if sections else 0 for witness in witnesses]
+    order = Ordered(places, [witness.old for witness in witnesses], [witness.new for witness in witnesses])
+    return [witness for witness, is_certain in zip(witnesses, order.certain(), strict=True) if is_certain]
+
+
+def _agrees(witness: Witness, known: Iterable[Witness], lines: Iterable[Witness]) -> bool:
+    """Say whether a number moved as records and lines in order next to it did."""
+    others = {
+        (each.old, each.new) for each in (*known, *lines) if each.role is None or (each in lines and each != witness)
+    }
+    here = {new for old, new in others if old == witness.old}
+    if here and here != {witness.new}:
+        return False
+    below = max((old for old, _ in others if old < witness.old), default=0)
+    above = min((old for old, _ in others if old > witness.old), default=None)
+    before = [(old, new) for old, new in others if old == below] or [(0, 0)]
+    after = [(old, new) for old, new in others if old == above]
+    if not all(new < witness.new for _, new in before) or not all(new > witness.new for _, new in after):
+        return False
+    shifts = [new - old for old, new in (*before, *after)]
+    return not after or min(shifts) <= witness.new - witness.old <= max(shifts)

@@ -186,7 +186,7 @@ class _Judge:
         if numbers is None:
             return change
         if numbers:
-            proof = self._numbers_proof(new.name, old_parts[0], is_function, numbers)
+            proof = self._numbers_proof(new.name, (old_parts, new_parts), is_function, numbers)
             if proof is None or old.home != new.home:
                 return change
             if old.lines != new.lines and proof is Proof.SOURCES:
@@ -244,13 +244,15 @@ class _Judge:
             return Proof.SOURCES
         return Proof.RECORDS
 
-    def _numbers_proof(self, symbol: str, old_part: int, is_function: bool, numbers: list[Number]) -> Proof | None:
+    def _numbers_proof(
+        self, symbol: str, parts: tuple[Sequence[int], Sequence[int]], is_function: bool, numbers: list[Number]
+    ) -> Proof | None:
         """Say how it is known of numbers that they are lines that moved, None when it is not."""
         proof = self._proof
         if proof is None:
             if all(number.file is not None for number in numbers):
                 return Proof.RECORDS
-            inferred = is_function and self._inference.infers(old_part, numbers)
+            inferred = is_function and self._inference.infers(*parts, numbers)
             return Proof.INFERRED if inferred else None
         known = [number for number in numbers if number.file is not None]
         others = [number for number in numbers if number.file is None]

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import (
     Architecture,
+    Effect,
     Field,
+    Flow,
     Instruction,
     Operand,
     Operation,
@@ -37,6 +39,7 @@ SIZE = 4
 NOP = 0x04000000
 PIECES = 0x037FFFE0
 _REGISTER = 0x1F
+ARGUMENTS = 4
 
 
 class Form(NamedTuple):
@@ -187,6 +190,24 @@ def operation(instruction: bytes) -> Operation:
     return Operation(f"{head} $", (int(last),)) if immediate(instruction) else Operation(text, ())
 
 
+def effect(instruction: bytes) -> Effect:
+    """Return what one instruction does with arguments, which are passed in r1 to r4."""
+    decoded = _decode(instruction)
+    if decoded is None:
+        return Effect(Flow.NEXT, frozenset(range(ARGUMENTS)), frozenset(range(ARGUMENTS)))
+    name, form, word = decoded
+    flow = {"bl": Flow.CALL, "b": Flow.JUMP, "bz": Flow.BRANCH, "ret": Flow.END}.get(name, Flow.NEXT)
+    registers = [(word >> bit & _REGISTER) - 1 for bit in form.registers]
+    used = [frozenset({number} & set(range(ARGUMENTS))) for number in registers]
+    if name == "bz":
+        return Effect(flow, used[0])
+    if name == "add":
+        return Effect(flow, used[1] | used[2], used[0])
+    sets = next(iter(used[0]), None) if name in ("li", "lea", "leap") else None
+    # lal adds the low half to the high half that lah left.
+    return Effect(flow, used[0] if name == "lal" else frozenset(), frozenset().union(*used), sets)
+
+
 ARCHITECTURE = Architecture(
     name="made_up",
     machine=MACHINE,
@@ -201,6 +222,8 @@ ARCHITECTURE = Architecture(
     disassemble=disassemble,
     immediate=immediate,
     operation=operation,
+    arguments=ARGUMENTS,
+    effect=effect,
     # Nothing of it can be traced.
     trace_section="",
     trace_call="",

@@ -1,178 +1,414 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Line numbers that moved, where there are no sources: what the objects themselves say, and what they do not."""
+"""Line numbers that moved, where there are no sources: what the objects themselves say, and what they do not.
+
+Each clause of the rule in kbuild_klp.lines.infer in both directions. All lines move by 2, if nothing else is said, and
+NUMBER of f goes from ``before`` to ``after``.
+"""
 
 from __future__ import annotations
 
 import pytest
-from line_trees import CHANGED, INFERRED, RECORDS, Pairs, answers, at_line, report_of, shifted
+from line_trees import CHANGED, INFERRED, Answer, Pairs, answers, at_line, report_of, shifted
 
-# BUG_ENTRY is what WARN_ON leaves in the bug table; LINE passes a line number in code.
+# BUG_ENTRY is what WARN_ON leaves in the bug table.
 HEAD = """
+#define FILE "kernel/unit.c"
 #define BUG_ENTRY asm volatile("1: ud2\\n.pushsection __bug_table,\\"aw\\"\\n.long 1b - ., %c0 - .\\n.word %c1, 3\\n" \\
-	".popsection" :: "i"(__FILE__), "i"(__LINE__))
-int pass(int, int), other(int);
-#define LINE(x) pass(x, __LINE__)
+	".popsection" :: "i"(FILE), "i"(__LINE__))
+int pass(int, int), other(int), open_it(const char *, int);
+void note(const char *, int), complain(const char *, const char *, int, int), first(int, const char *);
+void deep(int, int, long, long, const char *, int, int), say(const char *, ...), (*hook)(const char *, int);
+void asked(const char *, int), tagged(const char *, int, int);
 """
 
-# f has bug entries on lines 102 and 106, and g one on line 202.
-SOURCE = (
-    at_line(10, HEAD)
-    + at_line(
-        85,
-        """int f(int x)
-{ BUG_ENTRY;
-	x = LINE(x);
 
-	x += other(NUMBER);
-	BUG_ENTRY; return x + 1; }
-""",
-    )
-    + at_line(
-        94,
-        """int g(int x)
-{ BUG_ENTRY;
-	return x + 2; }
-int h(int x)
-{
-	return LINE(x) + 3; }
-""",
-    )
-)
-FIRST = SOURCE.split("\n").index("{ BUG_ENTRY;") + 1
-NUMBER = "-DNUMBER=17"
+def file_with(body: str, moved: int = 0) -> str:
+    """Return a file with f on line 111, among functions that pass lines 91, 101, 121 and 131; all lines ``moved``."""
+    rest = [
+        f"#line {line + moved}\nint at{line}(int x) {{ note(FILE, __LINE__); return x + {line}; }}\n"
+        for line in (91, 101, 121, 131)
+    ]
+    own = f"#line {111 + moved}\nint f(int x) {{ {body} }}\n"
+    return HEAD + "".join([*rest[:2], own, *rest[2:]])
 
 
-def test_lines_between_records_of_the_same_function(gcc: Pairs) -> None:
-    found = gcc.diff_without_sources(SOURCE, shifted(SOURCE), NUMBER)
-    # h has no record, and nothing is known about it.
-    assert found == {"f": INFERRED, "g": RECORDS, "h": CHANGED}
+def answer(pairs: Pairs, body: str, before: int, after: int, *flags: str, moved: int = 2) -> Answer:
+    """Return what is said of f; the functions around it are of lines."""
+    old = pairs.tree(file_with(body), *flags, f"-DNUMBER={before}").without_sources()
+    new = pairs.tree(file_with(body, moved), *flags, f"-DNUMBER={after}").without_sources()
+    found = answers(old, new)
+    own = found.pop("f")
+    assert set(found.values()) == {INFERRED}
+    return own
 
 
-def test_lines_between_records_of_other_functions_are_not_enough(gcc: Pairs) -> None:
-    between = "int k(int x) { return LINE(x) + 5; }\n"
-    end = at_line(20, "int last(int x) { BUG_ENTRY; return x; }\n")
-    assert gcc.diff_without_sources(SOURCE + between + end, shifted(SOURCE + between + end), NUMBER)["k"] == CHANGED
-
-
-def test_inferred_is_said_and_counted(gcc: Pairs) -> None:
-    old, new = gcc.tree(SOURCE, NUMBER).without_sources(), gcc.tree(shifted(SOURCE), NUMBER).without_sources()
-    report = report_of(old, new)
-    assert (report.summary.line_only, report.summary.line_only_inferred, report.summary.line_only_proved) == (2, 1, 0)
-    (reason,) = next(change for change in report.objects[0].changes if change.symbol == "f").reasons
-    assert reason.endswith(f": {FIRST + 1} -> {FIRST + 2} (inferred)")
+# -- role -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(22, 23), (5, 6), (FIRST - 40, FIRST - 39), (FIRST + 300, FIRST + 301), (-23, -22), (0, 1)]
+    "body",
+    [
+        "return NUMBER;",
+        "return x + NUMBER;",
+        "return other(NUMBER) + x;",
+        'return open_it("/dev/null", NUMBER);',
+        "note(FILE, __LINE__); return NUMBER;",
+        "note(FILE, __LINE__); return other(NUMBER);",
+        "BUG_ENTRY; x += other(NUMBER); BUG_ENTRY; return x;",
+    ],
 )
-def test_constant_that_goes_the_way_of_the_lines_is_a_change(gcc: Pairs, before: int, after: int) -> None:
-    old = gcc.tree(SOURCE, f"-DNUMBER={before}").without_sources()
-    new = gcc.tree(shifted(SOURCE), f"-DNUMBER={after}").without_sources()
-    assert answers(old, new)["f"] == CHANGED
+@pytest.mark.parametrize("flag", ["-g0", "-gdwarf-4", "-gdwarf-5"])
+def test_number_that_is_the_line_it_stands_on_is_none(cc: Pairs, body: str, flag: str) -> None:
+    assert answer(cc, body, 111, 113, flag) == CHANGED
 
 
-def test_constant_that_goes_another_way_is_a_change(gcc: Pairs) -> None:
-    line = FIRST + 1
-    old = gcc.tree(SOURCE, f"-DNUMBER={line}").without_sources()
-    for number in (line - 1, line + 2):
-        assert answers(old, gcc.tree(shifted(SOURCE), f"-DNUMBER={number}").without_sources())["f"] == CHANGED
+@pytest.mark.parametrize("flag", ["-g0", "-g"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "note(FILE, __LINE__); return x + 2;",
+        "note(FILE, __LINE__);",
+        "first(__LINE__, FILE); return x + 2;",
+        "hook(FILE, __LINE__); return x + 2;",
+        "complain(FILE, __func__, __LINE__, x); return x + 2;",
+        "asked(__func__, __LINE__); return x + 2;",
+        'asked("f", __LINE__); return x + 2;',
+    ],
+)
+def test_number_beside_the_name_of_a_file_or_function_is_one(cc: Pairs, body: str, flag: str) -> None:
+    assert answer(cc, body, 1, 1, flag) == INFERRED
 
 
-def test_lines_around_the_place_of_the_edit_are_not_inferred(gcc: Pairs) -> None:
-    """Records that moved by different amounts are no bracket, not even for a number that did move as the last did."""
-    new = SOURCE.replace("{ BUG_ENTRY;\n\tx = LINE(x);", "{ BUG_ENTRY;\n\n\tx = LINE(x);")
-    found = gcc.diff_without_sources(SOURCE, new, NUMBER)
-    assert found == {"f": CHANGED, "g": RECORDS, "h": CHANGED}
+def test_inlined_function_is_named_too(gcc: Pairs) -> None:
+    helper = """
+#line {line}
+static inline __attribute__((always_inline)) int helper(int x) {{ asked(__func__, __LINE__); return x; }}
+#line {user}
+int user(int x) {{ return helper(x) + 3; }}
+"""
+    old, new = (HEAD + helper.format(line=50 + moved, user=60 + moved) for moved in (0, 2))
+    assert gcc.diff_without_sources(old, new) == {"user": INFERRED}
 
 
-def test_with_sources_that_do_not_prove_it_nothing_is_inferred(gcc: Pairs) -> None:
-    """A constant in between: the records would do, but the sources say that it is none."""
-    number = FIRST + 2
-    old, new = gcc.tree(SOURCE, f"-DNUMBER={number}"), gcc.tree(shifted(SOURCE), f"-DNUMBER={number + 1}")
-    assert answers(old, new)["f"] == CHANGED
-    # Without them this is the limit of what can be known.
-    assert answers(old.without_sources(), new.without_sources())["f"] == INFERRED
+# -- argument ---------------------------------------------------------------------------------------------------------
 
 
-def test_sources_edited_after_the_build_are_none(gcc: Pairs) -> None:
-    old, new = gcc.tree(SOURCE, NUMBER), gcc.tree(shifted(SOURCE), NUMBER)
-    new.write("unit.c", shifted(SOURCE) + "int more;\n")
-    assert answers(old, new)["f"] == INFERRED
+@pytest.mark.parametrize(
+    "body",
+    [
+        "deep(x, 1, x, x, FILE, x, NUMBER); return x;",  # on the stack
+        "{ int y = NUMBER; note(FILE, y); other(y); return x; }",  # to another call, too
+        "{ int y = NUMBER; note(FILE, y); return y; }",
+        "note(FILE, NUMBER + x); return x;",
+        "note(FILE, x ? NUMBER : x); return x;",
+    ],
+)
+def test_number_that_goes_anywhere_else_is_no_line(gcc: Pairs, body: str) -> None:
+    assert answer(gcc, body, 111, 113) == CHANGED
+
+
+def assembled(*instructions: str, behind: str = "ret") -> str:
+    """Return a file with f in assembly; its file is named by 1f, a text that is none by 2f, NUMBER is what counts."""
+    code = "\\n".join((*instructions, behind))
+    return f"""
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+asm(".globl f\\n.type f,@function\\nf:\\n.set NUMBER, " TEXT(NUMBER) "\\n{code}\\n.size f, .-f\\n"
+    ".section .rodata.str1.1,\\"aMS\\",@progbits,1\\n7: .asciz \\"kernel/unit.c\\"\\n8: .asciz \\"text\\"\\n.previous");
+"""
+
+
+FILE, TEXT, LINE = "movq $7f, %rdi", "movq $8f, %rdi", "movl $NUMBER, %esi"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ((FILE, LINE, "call note"), INFERRED),
+        ((LINE, FILE, "call note"), INFERRED),
+        ((LINE, "leaq 7f(%rip), %rdi", "call note"), INFERRED),
+        ((LINE, "cmpl $3, %eax", FILE, "call note"), INFERRED),
+        # set before another call, which may change it, or takes it
+        ((LINE, "call other", FILE, "call note"), CHANGED),
+        ((FILE, "call other", LINE, "call note"), CHANGED),
+        # read
+        ((FILE, LINE, "addl %esi, %eax", "call note"), CHANGED),
+        ((FILE, LINE, "movl %esi, (%rax)", "call note"), CHANGED),
+        ((FILE, LINE, "cmovne %ecx, %esi", "call note"), CHANGED),
+        ((FILE, LINE, "movb $1, %sil", "call note"), CHANGED),
+        ((FILE, LINE, "incl %esi", "call note"), CHANGED),
+        # a part of the register
+        ((FILE, "movw $NUMBER, %si", "call note"), CHANGED),
+        ((FILE, "movb $NUMBER, %sil", "call note"), CHANGED),
+        # not for this call
+        ((FILE, LINE, "movl %eax, %esi", "call note"), CHANGED),
+        # what the other register holds
+        ((TEXT, LINE, "call note"), CHANGED),
+        ((FILE, LINE, TEXT, "call note"), CHANGED),
+        (("movq 7f, %rdi", LINE, "call note"), CHANGED),
+        # to a call, whichever way control goes
+        ((FILE, LINE, "jmp note"), INFERRED),
+        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "1: ", "ret"), INFERRED),
+        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "ret", "1: ", "call other"), CHANGED),
+        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "ret", "1: ", "addl %esi, %ecx"), CHANGED),
+        ((LINE, "testl %eax, %eax", "je 1f", FILE, "jmp 2f", "1: ", TEXT, "2: ", "call note"), CHANGED),
+        ((LINE, "testl %eax, %eax", "je 1f", FILE, "jmp 2f", "1: ", FILE, "2: ", "call note"), INFERRED),
+        ((FILE, LINE, "jmp *%rax"), CHANGED),
+        # a static branch, of which only its table knows where it goes
+        (
+            (
+                *(LINE, "9: nopl 0(%rax,%rax)", FILE, "call note", "ret", "1: ", "addl %esi, %ecx"),
+                '.pushsection __jump_table,\\"aw\\"',
+                *(".long 9b - ., 1b - .", ".quad key - .", ".popsection"),
+            ),
+            CHANGED,
+        ),
+        (
+            (
+                *(LINE, "9: nopl 0(%rax,%rax)", FILE, "call note", "ret", "1: ", "addl %edx, %ecx"),
+                '.pushsection __jump_table,\\"aw\\"',
+                *(".long 9b - ., 1b - .", ".quad key - .", ".popsection"),
+            ),
+            INFERRED,
+        ),
+    ],
+)
+def test_what_instructions_do_with_it(gcc: Pairs, instructions: tuple[str, ...], expected: Answer) -> None:
+    source = assembled(*instructions)
+    old, new = (gcc.tree(source, f"-DNUMBER={number}").without_sources() for number in (100, 102))
+    assert answers(old, new) == {"f": expected}
+
+
+def test_lines_of_two_calls_that_the_compiler_made_one(gcc: Pairs) -> None:
+    source = assembled(
+        *("testl %eax, %eax", "je 1f", "movl $NUMBER + 9, %esi", "jmp 2f", "1: ", LINE, "2: ", FILE, "call note")
+    )
+    old, new = (gcc.tree(source, f"-DNUMBER={number}").without_sources() for number in (100, 102))
+    assert answers(old, new) == {"f": INFERRED}
+
+
+# -- nothing else -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), [(111, 113), (5, 6), (-22, -20)])
+def test_constant_beside_lines_is_a_change(gcc: Pairs, before: int, after: int) -> None:
+    assert answer(gcc, "note(FILE, __LINE__); return x + NUMBER;", before, after) == CHANGED
+
+
+@pytest.mark.parametrize(("before", "after"), [(111, -1), (0, 2), (-1, 1), (111, 1 << 21)])
+def test_what_cannot_be_a_line_is_none(gcc: Pairs, before: int, after: int) -> None:
+    assert answer(gcc, "note(FILE, NUMBER); return x + 2;", before, after) == CHANGED
+
+
+# -- one argument only ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "before", "after", "expected"),
+    [
+        ("__LINE__", 12, 12, INFERRED),
+        ("__LINE__", 12, 14, CHANGED),
+        ("__LINE__", 111, 113, CHANGED),
+    ],
+)
+def test_the_other_number_of_a_call_is_none(gcc: Pairs, line: str, before: int, after: int, expected: Answer) -> None:
+    """What is between 101 and 121 is known by the lines around it."""
+    assert answer(gcc, f"complain(FILE, __func__, {line}, NUMBER); return x;", before, after) == expected
+
+
+def test_where_two_numbers_can_be_the_line_both_stand(gcc: Pairs) -> None:
+    body = "tagged(FILE, __LINE__, NUMBER); return x;"
+    for number in (110, 111, 115):
+        assert answer(gcc, body, number, number) == CHANGED
+    for number in (99, 124, 3):
+        assert answer(gcc, body, number, number) == INFERRED
+
+
+def test_level_of_all_calls_is_no_line(gcc: Pairs) -> None:
+    source = "".join(
+        f"\n#line {line}\nint c{line}(int x) {{ tagged(FILE, __LINE__, NUMBER); return x + {line}; }}"
+        for line in (10, 20, 30)
+    )
+    old, new = (gcc.tree(HEAD + source, f"-DNUMBER={level}").without_sources() for level in (2, 3))
+    assert answers(old, new) == {"c10": CHANGED, "c20": CHANGED, "c30": CHANGED}
+    assert gcc.diff_without_sources(HEAD + source, HEAD + source.replace("#line ", "#line 1"), "-DNUMBER=2") == {
+        "c10": INFERRED,
+        "c20": INFERRED,
+        "c30": INFERRED,
+    }
+
+
+@pytest.mark.parametrize(("record", "expected"), [("BUG_ENTRY;", INFERRED), ("", CHANGED)])
+def test_argument_that_is_the_line_of_a_record_in_all_calls(gcc: Pairs, record: str, expected: Answer) -> None:
+    """The functions stand in reverse, as compilers may place them, so that order tells nothing good of the lines."""
+    lines = (140, 130, 120, 110)
+    texts = [
+        "".join(
+            f"#line {line + moved}\nint c{line}(int x) {{ {record} tagged(FILE, __LINE__, 1); return x + {line}; }}\n"
+            for line in lines
+        )
+        for moved in (0, 3)
+    ]
+    found = gcc.diff_without_sources(*(HEAD + text for text in texts))
+    assert found == {f"c{line}": expected for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ('say("at %s:%d\\n", FILE, NUMBER)', INFERRED),
+        ('say("failed at %s (%d)\\n", FILE, NUMBER)', INFERRED),
+        ('say("%s() line %u: bad\\n", __func__, NUMBER)', INFERRED),
+        ('say("%d at %s:%d\\n", x, FILE, NUMBER)', INFERRED),
+        ('say("%s:%d: %d\\n", FILE, NUMBER, 5)', INFERRED),
+        ('say("%s:%d: %d\\n", FILE, __LINE__, NUMBER)', CHANGED),
+        ('say("%d at %s:%d\\n", NUMBER, FILE, __LINE__)', CHANGED),
+        ('say("%s: %d bytes\\n", FILE, NUMBER)', CHANGED),
+        ('say("%s needs %d\\n", __func__, NUMBER)', CHANGED),
+        ('say("%s(%d)\\n", __func__, NUMBER)', CHANGED),
+        ('say("%s:%*d\\n", FILE, NUMBER, x)', CHANGED),
+        ('say("%s:%x\\n", FILE, NUMBER)', CHANGED),
+    ],
+)
+def test_format_says_what_is_shown(gcc: Pairs, call: str, expected: Answer) -> None:
+    assert answer(gcc, f"{call}; return x;", 111, 113) == expected
+
+
+# -- order of place ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (102, 104, INFERRED),
+        (120, 122, INFERRED),
+        (99, 101, CHANGED),
+        (3, 5, CHANGED),
+        (122, 124, CHANGED),
+        (101, 103, CHANGED),
+        (111, 102, CHANGED),
+        (111, 124, CHANGED),
+    ],
+)
+def test_number_lies_between_the_lines_of_its_neighbours(gcc: Pairs, before: int, after: int, expected: Answer) -> None:
+    assert answer(gcc, "asked(FILE, NUMBER); return x;", before, after) == expected
+
+
+def test_same_number_in_two_functions_is_no_line(gcc: Pairs) -> None:
+    source = "".join(f"int c{at}(int x) {{ note(FILE, NUMBER); return x + {at}; }}\n" for at in range(2))
+    old, new = (gcc.tree(HEAD + source, f"-DNUMBER={number}").without_sources() for number in (2, 3))
+    assert answers(old, new) == {"c0": CHANGED, "c1": CHANGED}
+
+
+def test_one_that_moves_against_all_others_stands_and_they_do_not(gcc: Pairs) -> None:
+    source = "".join(
+        f"#line {{{at}}}\nint c{at}(int x) {{{{ note(FILE, __LINE__); return x + {at}; }}}}\n" for at in range(3)
+    )
+    old, new = (HEAD + source.format(*lines) for lines in ((4, 8, 11), (6, 10, 8)))
+    assert gcc.diff_without_sources(old, new) == {"c0": INFERRED, "c1": INFERRED, "c2": CHANGED}
+
+
+def test_lines_of_a_header_come_wherever_its_functions_are_inlined(gcc: Pairs) -> None:
+    def header(line: int) -> str:
+        return f"""{HEAD}#undef FILE
+#define FILE "include/linux/head.h"
+#line {line}
+static inline __attribute__((always_inline)) void one(void) {{ note(FILE, __LINE__); }}
+static inline __attribute__((always_inline)) void two(void) {{ note(FILE, __LINE__); }}
+int a(int x) {{ two(); one(); return x; }}
+int b(int x) {{ one(); return x + 1; }}
+"""
+
+    assert gcc.diff_without_sources(header(30), header(33)) == {"a": INFERRED, "b": INFERRED}
+
+
+# -- agreement --------------------------------------------------------------------------------------------------------
+
+RECORD = """
+#line {before}
+int before(int x) {{ BUG_ENTRY; return x; }}
+#line {own}
+int f(int x) {{ note(FILE, __LINE__); return x; }}
+#line {behind}
+int behind(int x) {{ BUG_ENTRY; return x + 1; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "behind", "expected"),
+    [
+        (2, 2, 2, INFERRED),
+        (2, 3, 5, INFERRED),
+        (2, 5, 5, INFERRED),
+        (0, -2, -2, INFERRED),
+        (2, 3, 2, CHANGED),
+        (0, 1, 0, CHANGED),
+        (2, 1, 5, CHANGED),
+        (2, 6, 5, CHANGED),
+        (0, -2, 5, CHANGED),
+    ],
+)
+def test_number_moves_as_the_records_around_it(
+    gcc: Pairs, before: int, own: int, behind: int, expected: Answer
+) -> None:
+    old = HEAD + RECORD.format(before=101, own=111, behind=121)
+    new = HEAD + RECORD.format(before=101 + before, own=111 + own, behind=121 + behind)
+    assert gcc.diff_without_sources(old, new)["f"] == expected
+
+
+def test_records_of_another_file_say_nothing(gcc: Pairs) -> None:
+    texts = [RECORD.format(before=101 + other, own=111 + own, behind=121 + other) for other, own in ((0, 0), (5, 2))]
+    old, new = (HEAD + text.replace("note(FILE,", 'note("kernel/other.c",') for text in texts)
+    assert gcc.diff_without_sources(old, new)["f"] == INFERRED
 
 
 # -- debug information ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["-gdwarf-4", "-gdwarf-5"])
-def test_line_table_says_which_line_an_instruction_stands_on(cc: Pairs, version: str) -> None:
-    found = cc.diff_without_sources(SOURCE, shifted(SOURCE), NUMBER, version)
-    assert found == {"f": INFERRED, "g": RECORDS, "h": INFERRED}
+@pytest.mark.parametrize(("before", "after", "expected"), [(53, 55, INFERRED), (8, 10, CHANGED), (61, 63, CHANGED)])
+def test_number_is_among_the_lines_of_its_function(
+    cc: Pairs, version: str, before: int, after: int, expected: Answer
+) -> None:
+    source = "#line {line}\nint f(int x)\n{{\n\tasked(FILE, NUMBER);\n\treturn x + 2;\n}}\n"
+    old = cc.tree(HEAD + source.format(line=50), version, f"-DNUMBER={before}").without_sources()
+    new = cc.tree(HEAD + source.format(line=52), version, f"-DNUMBER={after}").without_sources()
+    assert answers(old, new) == {"f": expected}
 
 
-def test_line_table_does_not_excuse_a_constant(cc: Pairs) -> None:
-    for before, after in ((22, 23), (99, 100), (102, 103), (200, 201)):
-        old = cc.tree(
-            at_line(100, "int other(int);\nint f(int x) { return other(NUMBER) + x; }\n"), "-g", f"-DNUMBER={before}"
-        )
-        new = cc.tree(
-            at_line(101, "int other(int);\nint f(int x) { return other(NUMBER) + x; }\n"), "-g", f"-DNUMBER={after}"
-        )
-        assert answers(old.without_sources(), new.without_sources()) == {"f": CHANGED}
+def test_debug_information_on_one_side_is_enough_for_no(gcc: Pairs) -> None:
+    for flags in (("-g0", "-g"), ("-g", "-g0")):
+        for before, expected in ((111, INFERRED), (104, CHANGED)):
+            old = gcc.tree(file_with("asked(FILE, NUMBER);"), flags[0], f"-DNUMBER={before}").without_sources()
+            new = gcc.tree(file_with("asked(FILE, NUMBER);", 2), flags[1], f"-DNUMBER={before + 2}").without_sources()
+            assert answers(old, new)["f"] == expected
 
 
-def test_debug_information_on_one_side_is_not_enough(gcc: Pairs) -> None:
-    old, new = gcc.tree(SOURCE, NUMBER, "-g").without_sources(), gcc.tree(shifted(SOURCE), NUMBER).without_sources()
-    assert answers(old, new)["h"] == CHANGED
+# -- what is said, and when -------------------------------------------------------------------------------------------
+
+LINES = file_with("note(FILE, __LINE__); return x + NUMBER;")
+MOVED = file_with("note(FILE, __LINE__); return x + NUMBER;", 2)
 
 
-# -- UBSAN ------------------------------------------------------------------------------------------------------------
-
-UBSAN = at_line(
-    40,
-    """extern int table[8];
-int f(int x) { return table[x]; }
-int g(int x) { return 1 << x; }
-""",
-)
-UBSAN_FLAGS = ("-fsanitize=bounds", "-fsanitize=shift")
+def test_inferred_is_said_and_counted(gcc: Pairs) -> None:
+    old, new = (gcc.tree(text, "-DNUMBER=5").without_sources() for text in (LINES, MOVED))
+    report = report_of(old, new)
+    assert (report.summary.line_only, report.summary.line_only_inferred, report.summary.line_only_proved) == (5, 5, 0)
+    (reason,) = next(change for change in report.objects[0].changes if change.symbol == "f").reasons
+    assert reason.endswith(": 111 -> 113 (inferred)")
 
 
-def test_ubsan_data_hold_lines(cc: Pairs) -> None:
-    assert cc.diff_without_sources(UBSAN, shifted(UBSAN), *UBSAN_FLAGS) == {"f": RECORDS, "g": RECORDS}
+def test_with_sources_that_do_not_prove_it_nothing_is_inferred(gcc: Pairs) -> None:
+    """A number in the line's place: the objects would do, but the sources say that it is none."""
+    source = at_line(30, HEAD + "int f(int x) { note(FILE, NUMBER); return x; }\n")
+    old, new = gcc.tree(source, "-DNUMBER=41"), gcc.tree(shifted(source), "-DNUMBER=42")
+    assert answers(old, new)["f"] == CHANGED
+    # Without them this is the limit of what can be known.
+    assert answers(old.without_sources(), new.without_sources())["f"] == INFERRED
 
 
-def test_columns_in_ubsan_data_are_lines(cc: Pairs) -> None:
-    wider = UBSAN.replace("{ return table", "{   return table")
-    assert cc.diff_without_sources(UBSAN, wider, *UBSAN_FLAGS) == {"f": RECORDS}
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("table[8]", "table[9]"),
-        ("1 << x", "1U << x"),
-    ],
-)
-def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, after: str) -> None:
-    found = gcc.diff_without_sources(UBSAN, shifted(UBSAN.replace(before, after)), *UBSAN_FLAGS)
-    assert before in UBSAN and CHANGED in found.values()
-
-
-def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs) -> None:
-    """Init memory is given back after boot; that the UBSAN data beside it hold a line does not matter."""
-    source = at_line(
-        40,
-        """extern int table[8];
-void show(const char *);
-int f(int x)
-{
-	const char *text;
-	asm volatile(".pushsection .rodata.text,\\"a\\"\\n7: .string \\"text\\"\\n.popsection\\nmovq $7b, %0" : "=r"(text));
-	show(text);
-	return table[x];
-}
-""",
-    )
-    moved = shifted(source).replace(".rodata.text", ".init.rodata")
-    assert gcc.diff_without_sources(source, shifted(source), *UBSAN_FLAGS) == {"f": RECORDS}
-    assert gcc.diff_without_sources(source, moved, *UBSAN_FLAGS) == {"f": CHANGED}
+def test_sources_edited_after_the_build_are_none(gcc: Pairs) -> None:
+    source = at_line(30, HEAD + "int f(int x) { note(FILE, __LINE__); return x; }\n")
+    old, new = gcc.tree(source), gcc.tree(shifted(source))
+    new.write("unit.c", shifted(source) + "int more;\n")
+    assert answers(old, new)["f"] == INFERRED

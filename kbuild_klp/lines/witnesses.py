@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What in two versions of an object may be the number of a source line, before and now.
+
+Records are, by definition (records.py). A number that is passed to a call beside the name of a source file or of a
+function of the object may be: whether it is, says infer.py.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.lines.calls import Call, FunctionCalls, function_calls
+from kbuild_klp.lines.formats import Shown, shown
+from kbuild_klp.lines.numbers import signed_immediate
+from kbuild_klp.lines.records import line_moves
+from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.view import ObjectView
+from kbuild_klp.special.table import SOURCE_NAME
+
+Spot = tuple[int, int]
+"""An instruction of the old object: part, and offset in it."""
+
+Role = tuple[object, int]
+"""Which argument of which function: what it is called, and the number of the argument."""
+
+NO_UNIT = -1
+HEADERS = (".h", ".inc")
+"""What is included ends in these; its functions may be inlined anywhere."""
+
+# What a function is called in it: C11 6.4.2.2, and GCC's older names (GCC manual, Function Names). Clang's are
+# __func__.NAME.
+_FUNCTION_NAMES = frozenset(("__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"))
+_WORD = re.compile(rb"\w+\0")
+
+
+class Home(NamedTuple):
+    """Which source lines are of: ``file`` as it is named (None: it is not), ``unit`` the number of the source.
+
+    The unit is NO_UNIT where the object is of one source, or its symbols do not say.
+    """
+
+    file: str | None
+    unit: int = NO_UNIT
+
+
+class Witness(NamedTuple):
+    """A number that was ``old`` and is ``new`` now, and may be a line of ``home``.
+
+    ``function`` is the old main part in which it is. ``spot`` and ``role`` are those of an argument, None for a record;
+    ``call`` is the one to which it is passed, as a number in its function; ``is_said``: a format calls it a line.
+    """
+
+    home: Home
+    function: int
+    old: int
+    new: int
+    spot: Spot | None = None
+    role: Role | None = None
+    call: int = -1
+    is_said: bool = False
+
+
+class NamingCall(NamedTuple):
+    """A call to which the name of a source file or function is passed: ``numbers`` are the others by argument, each
+    with the instructions that set it. Arguments in memory are counted behind those in registers. ``said`` are the
+    arguments of which a format says that they are lines.
+    """
+
+    call: Call
+    callee: object
+    names: tuple[Home, ...]
+    numbers: dict[int, list[int]]
+    said: set[int]
+
+    @property
+    def home(self) -> Home:
+        """Of which source it is: the file that it names, else that of the function."""
+        return next((name for name in self.names if name.file is not None), self.names[0])
+
+
+class NamingCalls:
+    """The calls of one function to which a name is passed."""
+
+    def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
+        self._view = view
+        self._calls: FunctionCalls = function_calls(view, parts)
+        self.found = [found for call in self._calls.calls if (found := self._naming(call)) is not None]
+        """In order of place."""
+
+    def spot(self, at: int) -> Spot:
+        """Return the place of an instruction."""
+        line = self._calls.lines[at]
+        return line.part, line.offset
+
+    @cached_property
+    def used_elsewhere(self) -> frozenset[int]:
+        """The instructions of which the number goes elsewhere, too, than to calls to which a name is passed."""
+        naming = {found.call.at for found in self.found}
+        others = [
+            each for call in self._calls.calls if call.at not in naming for each in (*call.arguments, call.stored)
+        ]
+        return self._calls.elsewhere.union(*others)
+
+    def value(self, at: int) -> int:
+        """Return the number that an instruction passes."""
+        line = self._calls.lines[at]
+        arch, code = self._view.architecture, self._calls.lines[at].code.data[line.offset : line.offset + line.size]
+        return signed_immediate(int.from_bytes(code, arch.byteorder), arch.immediate(code))
+
+    def _naming(self, call: Call) -> NamingCall | None:
+        names: dict[int, list[Home]] = {}
+        numbers: dict[int, list[int]] = {}
+        formats: dict[int, str] = {}
+        for argument, setters in enumerate(call.arguments):
+            known = sorted(at for at in setters if at >= 0)
+            rows = [[reference.row for reference in self._calls.lines[at].references] for at in known]
+            homes = [named(self._view, own[0]) if len(own) == 1 else None for own in rows]
+            if homes and None not in homes and len(known) == len(setters):
+                names[argument] = [home for home in homes if home is not None]
+            elif plain := [at for at, own in zip(known, rows, strict=True) if not own]:
+                numbers[argument] = plain
+            elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
+                formats[argument] = text
+        for argument, at in enumerate(sorted(call.stored), len(call.arguments)):
+            if not self._calls.lines[at].references:
+                numbers[argument] = [at]
+        if not names:
+            return None
+        callee: object = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
+        named_homes = tuple(home for own in names.values() for home in own)
+        # Behind a format, that says what is shown, and not the function that is called.
+        text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
+        says = {
+            argument: _shown(text, argument - text_at - 1, names.get(argument - 1, ()))
+            for argument in numbers
+            if argument > text_at
+        }
+        if says:
+            callee = (callee, text)
+            numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
+        return NamingCall(call, callee, named_homes, numbers, {at for at, what in says.items() if what is Shown.LINE})
+
+
+def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:
+    return shown(text, index, all(name.file is not None for name in names)) if names else Shown.OTHER
+
+
+def named(view: ObjectView, row: int) -> Home | None:
+    """Return the source that the target of a reference names, None when it is no such name."""
+    text = view.string(row)
+    if text is not None:
+        if SOURCE_NAME.fullmatch(text):
+            return Home(text)
+        functions = view.functions_called(text)
+        return Home(None, unit(view, functions[0])) if len(functions) == 1 else None
+    part = view.content_part(row)
+    is_name = part is not None and not view.target_offset(row) and is_function_name(view, part)
+    return Home(None, unit(view, part)) if part is not None and is_name else None
+
+
+def unit(view: ObjectView, part: int) -> int:
+    """Return the source of a part, as a number."""
+    symbols = view.canonical.part_symbols(part)[:1]
+    return int(view.canonical.sources.home(symbols)[0]) if len(symbols) else NO_UNIT
+
+
+def is_function_name(view: ObjectView, part: int) -> bool:
+    """Say whether a part is what ``__func__`` stands for."""
+    name = canonical_name(view.part_name(part)).text.partition(".")[0]
+    return name in _FUNCTION_NAMES and _WORD.fullmatch(view.data(part)) is not None
+
+
+class Witnesses:
+    """All that may be a line in two versions of an object; functions are read when they are first asked for."""
+
+    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+        self._old = old
+        self._new = new
+        self._known: dict[int, list[Witness]] = {}
+
+    def of(self, function: int, parts: tuple[Sequence[int], Sequence[int]] | None = None) -> list[Witness]:
+        """Return those of one function, an old main part; ``parts`` are those of both versions where they are known."""
+        if function not in self._known:
+            self._known[function] = list(self._found(function, *(parts or self._parts(function))))
+        return self._known[function]
+
+    def _parts(self, function: int) -> tuple[Sequence[int], Sequence[int]]:
+        heads = self._old.canonical.part_symbols(function)[:1]
+        symbols = self._old.canonical.sources.ids(np.asarray(heads, np.int64))
+        return self._old.family(function), self._new.parts_of(symbols[0]) if symbols else ()
+
+    def _found(self, function: int, old_parts: Sequence[int], new_parts: Sequence[int]) -> Iterator[Witness]:
+        if not new_parts:
+            return
+        for move in line_moves(self._old, self._new, old_parts, new_parts):
+            if move.file is not None:
+                yield Witness(Home(move.file), function, move.old, move.new)
+        if not self._names_anything(old_parts):
+            return
+        before, after = NamingCalls(self._old, old_parts), NamingCalls(self._new, new_parts)
+        if [_shape(found) for found in before.found] != [_shape(found) for found in after.found]:
+            return
+        for x, y in zip(before.found, after.found, strict=True):
+            for argument, setters in x.numbers.items():
+                for was, is_ in zip(setters, y.numbers[argument], strict=True):
+                    lines, role = (before.value(was), after.value(is_)), (x.callee, argument)
+                    yield Witness(x.home, function, *lines, before.spot(was), role, x.call.at, argument in x.said)
+
+    @cached_property
+    def has_many_sources(self) -> bool:
+        """Whether the symbols of the old object tell of several sources."""
+        return sum(map(bool, self._old.canonical.sources.files)) > 1
+
+    def users(self, home: Home) -> set[int]:
+        """Return the old main parts of the functions of which the code or a special entry refers to a name."""
+        return self._users.get(home, set())
+
+    @cached_property
+    def _users(self) -> dict[Home, set[int]]:
+        view = self._old
+        targets, owner = view.canonical.targets, view.meanings.owner
+        parent, kind = view.canonical.families.parent, view.canonical.parts.kind
+        rows = np.flatnonzero((owner >= 0) & (targets.part >= 0) & (targets.symbol < 0) & (targets.section < 0))
+        rows = rows[np.isin(kind[targets.part[rows]], (PartKind.STRINGS, PartKind.CONTENT))]
+        _, first, which = np.unique(view.canonical.references.target[rows], return_index=True, return_inverse=True)
+        homes = [named(view, row) for row in rows[first].tolist()]
+        is_name = np.array([home is not None for home in homes], bool)[which]
+        found = defaultdict[Home, set[int]](set)
+        data = defaultdict[int, set[Home]](set)
+        for part, at in zip(owner[rows[is_name]].tolist(), which[is_name].tolist(), strict=True):
+            home = homes[at]
+            if home is not None and view.is_code(part):
+                found[home].add(parent.get(part, part))
+            elif home is not None:
+                data[part].add(home)
+        # A record says of what source the functions are that refer to it.
+        users = np.flatnonzero(np.isin(targets.part, [*data]) & (owner >= 0))
+        for part, record in zip(owner[users].tolist(), targets.part[users].tolist(), strict=True):
+            if view.is_code(part):
+                for home in data[record]:
+                    found[home].add(parent.get(part, part))
+        return found
+
+    @cached_property
+    def _files(self) -> dict[int, list[tuple[int, str]]]:
+        """The functions that name a C file, by section and in order of place, and that file."""
+        found = defaultdict[int, list[tuple[int, str]]](list)
+        parts = self._old.canonical.parts
+        for home, functions in self._users.items():
+            if home.file is not None and not home.file.endswith(HEADERS):
+                for function in functions:
+                    found[int(parts.section[function])].append((function, home.file))
+        return {section: sorted(functions) for section, functions in found.items()}
+
+    def file_by_place(self, function: int) -> str | None:
+        """Return the C file of which a function is, by those that the functions around it name; None: they differ.
+
+        Linkers put the code of one source after that of another.
+        """
+        around = self._files.get(int(self._old.canonical.parts.section[function]), [])
+        at = bisect_left(around, (function, ""))
+        own = {file for place, file in around[at:] if place == function}
+        near = own or {file for _, file in around[max(at - 1, 0) : at + 1]}
+        is_between = bool(own) or 0 < at < len(around)
+        everywhere = {file for files in self._files.values() for _, file in files}
+        return near.pop() if len(near) == 1 and (is_between or len(everywhere) == 1) else None
+
+    def used_elsewhere(self, old_parts: Sequence[int]) -> set[Spot]:
+        """Return the instructions of a function of which the number goes elsewhere than to calls with a name."""
+        calls = NamingCalls(self._old, old_parts)
+        return {calls.spot(at) for at in calls.used_elsewhere if at >= 0}
+
+    def _names_anything(self, parts: Sequence[int]) -> bool:
+        """Say, before anything is taken apart, whether the code of a function refers to any name."""
+        return any(named(self._old, row) for part in parts for row in self._old.reference_range(part))
+
+
+def _shape(found: NamingCall) -> tuple[object, ...]:
+    """Return what has to be equal in both versions of a call, so that its numbers can be put side by side."""
+    callee = found.callee if found.call.callee is not None else None
+    files = [name.file for name in found.names]
+    return callee, files, [(argument, len(setters)) for argument, setters in found.numbers.items()]

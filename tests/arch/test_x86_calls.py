@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What single x86-64 instructions do with the registers of arguments: from assembly, with the answer beside it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from snippets import Compiler
+
+from kbuild_klp.arch.registry import Effect, Flow
+from kbuild_klp.arch.x86_calls import ARGUMENTS, effect
+from kbuild_klp.object.view import ObjectView
+
+DI, SI, DX, CX, R8, R9 = range(ARGUMENTS)
+EVERYTHING = range(ARGUMENTS)
+
+
+def does(
+    reads: tuple[int, ...] = (),
+    writes: tuple[int, ...] = (),
+    sets: int | None = None,
+    stores: bool = False,
+    flow: Flow = Flow.NEXT,
+) -> Effect:
+    return Effect(flow, frozenset(reads), frozenset(writes), sets, stores)
+
+
+EFFECTS = {
+    "movl $0x668, %edi": does((), (DI,), DI),
+    "movl $0x668, %esi": does((), (SI,), SI),
+    "movl $0x668, %edx": does((), (DX,), DX),
+    "movl $0x668, %ecx": does((), (CX,), CX),
+    "movl $0x668, %r8d": does((), (R8,), R8),
+    "movl $0x668, %r9d": does((), (R9,), R9),
+    "movq $0x668, %rsi": does((), (SI,), SI),
+    "movabsq $0x66866866866, %rsi": does((), (SI,), SI),
+    "leaq 0x100(%rip), %rdi": does((), (DI,), DI),
+    "movl $0x668, %eax": does(),
+    # a part of the register only, or of what it had
+    "movw $0x668, %si": does((SI,), (SI,)),
+    "movb $0x68, %sil": does((SI,), (SI,)),
+    "sete %dl": does((DX,), (DX,)),
+    "cmovne %eax, %esi": does((SI,), (SI,)),
+    "bsf %eax, %esi": does((SI,), (SI,)),
+    "addl $2, %esi": does((SI,), (SI,)),
+    # another value than its own
+    "movl %eax, %esi": does((), (SI,)),
+    "movl %edx, %esi": does((DX,), (SI,)),
+    "movq (%rdi), %rsi": does((DI,), (SI,)),
+    "movq 0x100(%rip), %rsi": does((), (SI,)),
+    "leaq 8(%rdi), %rsi": does((DI,), (SI,)),
+    "leaq 8(%rsp), %rsi": does((), (SI,)),
+    "xorl %esi, %esi": does((), (SI,)),
+    "xorl %edx, %esi": does((SI, DX), (SI,)),
+    # read only
+    "cmpl $2, %esi": does((SI,)),
+    "testb %dl, %dl": does((DX,)),
+    "movl %esi, (%rax)": does((SI,)),
+    "movl $5, (%rdi)": does((DI,)),
+    "rep stosb": does((CX, DI), (CX, DI)),
+    # on the stack
+    "pushq $5": does(stores=True),
+    "pushq $0x668": does(stores=True),
+    "movl $5, 8(%rsp)": does(stores=True),
+    "movq $5, (%rsp)": does(stores=True),
+    "movl $5, 8(%rax)": does(),
+    "pushq %rbx": does(),
+    # where control goes
+    "call .": does(flow=Flow.CALL),
+    "call *%rax": does(flow=Flow.CALL),
+    "call *%rsi": does((SI,), flow=Flow.CALL),
+    "jmp .": does(flow=Flow.JUMP),
+    "jmp *%rax": does(flow=Flow.JUMP),
+    "jne .": does(flow=Flow.BRANCH),
+    "jrcxz .": does((CX,), flow=Flow.BRANCH),
+    "ret": does((DX,), flow=Flow.END),
+    "ud2": does(),
+    "nop": does(),
+}
+
+
+@pytest.mark.parametrize("text", EFFECTS)
+def test_effect(tmp_path: Path, text: str) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    built = ObjectView(str(Compiler("gcc", tmp_path).assembly(f"{text}\n"))).object
+    assert effect(bytes(built.content(built.section_names.index(".text")))) == EFFECTS[text]
+
+
+@pytest.mark.parametrize("code", [b"\x06", b"", b"\xbe\x68", b"\x90\x90"])
+def test_what_is_no_instruction_takes_and_gives_everything(code: bytes) -> None:
+    assert effect(code) == does(tuple(EVERYTHING), tuple(EVERYTHING))
