@@ -61,11 +61,15 @@ class RelocationType(NamedTuple):
 class PcField(NamedTuple):
     """A field of instructions that counts from the instruction itself.
 
-    ``kind`` is RelocationType.kind of a branch in which the assembler filled it in without a relocation.
+    ``kind`` is RelocationType.kind of a branch in which the assembler filled it in without a relocation. ``branch``
+    and ``data`` are the relocation types that fill it in when its target lies elsewhere, for a branch and for all else;
+    0 where none can, for the field is too short.
     """
 
     field: Field
     kind: int
+    branch: int = 0
+    data: int = 0
 
 
 class PcRelativeFields(NamedTuple):
@@ -151,6 +155,8 @@ class Architecture:
     """The function that is called at these places, for objects in which objtool has yet to list them (or empty)."""
     trace_fields: tuple[int, ...]
     """Where in a function the field of that call may lie."""
+    filler: bytes = b""
+    """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
 
     def bits_at(self, place: int, size: int) -> int:
         """Return the bits of the byte at ``place`` in an instruction of ``size`` bytes, read as a number."""
