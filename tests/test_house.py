@@ -49,6 +49,7 @@ LAYERS = (
     "livepatch",
     "report",
     "compare",
+    "extract",
     "kbuild",
     "cli",
     "__main__",
