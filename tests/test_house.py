@@ -50,6 +50,7 @@ LAYERS = (
     "livepatch",
     "report",
     "compare",
+    "extract",
     "kbuild",
     "cli",
     "__main__",

@@ -62,11 +62,15 @@ class RelocationType(NamedTuple):
 class PcField(NamedTuple):
     """A field of instructions that counts from the instruction itself.
 
-    ``kind`` is RelocationType.kind of a branch in which the assembler filled it in without a relocation.
+    ``kind`` is RelocationType.kind of a branch in which the assembler filled it in without a relocation. ``branch``
+    and ``data`` are the relocation types that fill it in when its target lies elsewhere, for a branch and for all else;
+    0 where none can, for the field is too short.
     """
 
     field: Field
     kind: int
+    branch: int = 0
+    data: int = 0
 
 
 class PcRelativeFields(NamedTuple):
@@ -184,6 +188,8 @@ class Architecture:
     """Where in a function the field of that call may lie."""
     call_opcodes: bytes = b""
     """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
+    filler: bytes = b""
+    """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
         """Another process has it already."""

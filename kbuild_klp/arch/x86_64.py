@@ -136,13 +136,17 @@ def operation(instruction: bytes) -> Operation:
     return Operation(_IMMEDIATE.sub("$", text), values)
 
 
+_FAR_WIDTH = 4
+_FAR = (4, 2)  # R_X86_64_PLT32 as assemblers write it since binutils 2.31, R_X86_64_PC32
+
 ARCHITECTURE = Architecture(
     name="x86_64",
     machine=elf.EM_X86_64,
     relocation_types=RELOCATION_TYPES,
     byteorder="little",
     none_types=frozenset({0}),
-    pc_fields=tuple(PcField(Field.whole(width), PC32) for width in WIDTHS),
+    # A distance of one or two bytes reaches nothing that the linker puts elsewhere.
+    pc_fields=tuple(PcField(Field.whole(width), PC32, *(_FAR if width == _FAR_WIDTH else ())) for width in WIDTHS),
     is_filler=is_filler,
     instruction_lengths=instruction_lengths,
     pc_relative_fields=relative_fields,
@@ -158,4 +162,5 @@ ARCHITECTURE = Architecture(
     trace_call="__fentry__",
     trace_fields=(1, 5),  # first in the function, or behind endbr64
     call_opcodes=b"\xe8",
+    filler=b"\x90",
 )

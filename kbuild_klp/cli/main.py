@@ -23,6 +23,7 @@ _COMMANDS = {
     "checksum": "write the checksum files of objects that have none or an old one",
     "diff": "say which functions and data differ between two builds",
     "explain": "show where one function differs, instruction by instruction",
+    "extract": "write the changed functions of an object to a new one",
     "export": "join the checksums of a tree into one archive",
     "base": "keep the present state of a tree to compare with later",
     "install": "add the include points to a kernel tree",

@@ -22,9 +22,9 @@ from itertools import groupby
 from typing import Literal
 
 import made_up
-from elf_writing import Relocation, Section, Symbol, write_object
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.writer import OutputRelocation, OutputSection, OutputSymbol, write_object
 
 _KINDS = {  # what refers: the type of its relocation, and how far behind the instruction that stands
     "b": (made_up.WORDS26, 0),
@@ -53,12 +53,12 @@ class _Assembler:
     """One source; what comes later in it may be referred to, so it is read twice."""
 
     def __init__(self, source: str) -> None:
-        self.sections: dict[str, Section] = {}
-        self.symbols: dict[str, Symbol] = {}
-        self.of_sections: dict[Section, Symbol] = {}
+        self.sections: dict[str, OutputSection] = {}
+        self.symbols: dict[str, OutputSymbol] = {}
+        self.of_sections: dict[OutputSection, OutputSymbol] = {}
         self._entries: dict[str, int] = {}
-        self._fixups: list[tuple[Section, int, str, list[str]]] = []
-        self._open: dict[Section, Symbol] = {}
+        self._fixups: list[tuple[OutputSection, int, str, list[str]]] = []
+        self._open: dict[OutputSection, OutputSymbol] = {}
         self._section = self._enter(".text")
         for line in source.splitlines():
             words = line.partition("#")[0].split(None, 1)
@@ -69,12 +69,12 @@ class _Assembler:
         for section, place, what, operands in self._fixups:
             self._fix(section, place, what, operands)
 
-    def _enter(self, name: str) -> Section:
+    def _enter(self, name: str) -> OutputSection:
         if name not in self.sections:
             known = (kind for start, kind in _STARTS.items() if name.startswith(start))
             flags, entry_size = next(known, (elf.SHF_WRITE, 0))
-            self.sections[name] = section = Section(name, elf.SHF_ALLOC | flags, entry_size)
-            self.of_sections[section] = Symbol("", section, type=elf.STT_SECTION)
+            self.sections[name] = section = OutputSection(name, elf.SHF_ALLOC | flags, entry_size)
+            self.of_sections[section] = OutputSymbol("", section, type=elf.STT_SECTION)
         return self.sections[name]
 
     def _line(self, what: str, rest: str) -> None:
@@ -103,7 +103,7 @@ class _Assembler:
         section = self._section
         is_inner = name.startswith(".L")
         kind = elf.STT_FUNC if section.flags & elf.SHF_EXECINSTR else elf.STT_OBJECT
-        symbol = self.symbols[name] = Symbol(
+        symbol = self.symbols[name] = OutputSymbol(
             name,
             section,
             len(section.data),
@@ -114,13 +114,13 @@ class _Assembler:
             self._close(section)
             self._open[section] = symbol
 
-    def _close(self, section: Section) -> None:
+    def _close(self, section: OutputSection) -> None:
         """End the function or variable that is open in a section."""
         symbol = self._open.pop(section, None)
         if symbol is not None:
             symbol.size = len(section.data) - symbol.value
 
-    def _fix(self, section: Section, place: int, what: str, operands: list[str]) -> None:
+    def _fix(self, section: OutputSection, place: int, what: str, operands: list[str]) -> None:
         """Fill in one instruction, or one number in data."""
         if what == ".quad":
             value = self._refer(section, place, made_up.ABS64, operands[0])
@@ -129,14 +129,14 @@ class _Assembler:
             added, _, subtracted = operands[0].partition(" - ")
             value = self._refer(section, place, made_up.SET32, added)
             if subtracted == ".":
-                section.relocations.append(Relocation(place, made_up.SUB32, self.of_sections[section], place))
+                section.relocations.append(OutputRelocation(place, made_up.SUB32, self.of_sections[section], place))
             elif subtracted:
                 self._refer(section, place, made_up.SUB32, subtracted)
             section.data[place : place + 4] = value.to_bytes(4, "big", signed=True)
         else:
             section.data[place : place + 4] = self._instruction(section, place, what, operands).to_bytes(4, "big")
 
-    def _instruction(self, section: Section, place: int, what: str, operands: list[str]) -> int:
+    def _instruction(self, section: OutputSection, place: int, what: str, operands: list[str]) -> int:
         form = made_up.FORMS[what]
         word = form.opcode
         for bit, operand in zip(form.registers, operands, strict=False):
@@ -155,14 +155,14 @@ class _Assembler:
                 return word | made_up.pieces(distance)
             return word | distance // (4 if kind == made_up.WORDS26 else 2) & form.field
         if kind == made_up.ENTRY14:
-            entry = Relocation(place + behind, kind, *self._entry(operand))
+            entry = OutputRelocation(place + behind, kind, *self._entry(operand))
             section.relocations.append(entry)
         else:
             # What is counted from is the instruction, not the field.
             self._refer(section, place + behind, kind, operand, behind)
         return word
 
-    def _entry(self, operand: str) -> tuple[Symbol, int]:
+    def _entry(self, operand: str) -> tuple[OutputSymbol, int]:
         """Return where in .toc a symbol stands."""
         toc = self._enter(_TOC)
         if operand not in self._entries:
@@ -171,24 +171,24 @@ class _Assembler:
             self._refer(toc, place, made_up.ABS64, operand)
         return self.of_sections[toc], self._entries[operand]
 
-    def _refer(self, section: Section, place: int, kind: int, operand: str, addend: int = 0) -> int:
+    def _refer(self, section: OutputSection, place: int, kind: int, operand: str, addend: int = 0) -> int:
         """Add the relocation for a symbol, or return the number that stands there instead."""
         match = _SYMBOL.match(operand)
         if match is None:
             return int(operand, 0)
-        symbol = self.symbols.setdefault(match["name"], Symbol(match["name"], binding=elf.STB_GLOBAL))
+        symbol = self.symbols.setdefault(match["name"], OutputSymbol(match["name"], binding=elf.STB_GLOBAL))
         addend += int(match["offset"] or "0", 0)
         if symbol.section is not None and symbol.binding == elf.STB_LOCAL and kind != made_up.LOW16:
             symbol, addend = self.of_sections[symbol.section], addend + symbol.value
-        section.relocations.append(Relocation(place, kind, symbol, addend))
+        section.relocations.append(OutputRelocation(place, kind, symbol, addend))
         return 0
 
 
 def assemble(
     source: str,
     label_name: Callable[[str], str] = str,
-    order: Callable[[list[Section]], list[Section]] = list,
-    pairs: Callable[[list[Relocation]], Iterable[Relocation]] = list,
+    order: Callable[[list[OutputSection]], list[OutputSection]] = list,
+    pairs: Callable[[list[OutputRelocation]], Iterable[OutputRelocation]] = list,
     byteorder: Literal["little", "big"] = "big",
 ) -> bytes:
     """Return an object.
@@ -202,7 +202,7 @@ def assemble(
         groups = groupby(section.relocations, lambda row: row.place)
         section.relocations = [row for _, group in groups for row in pairs(list(group))]
     used = {row.symbol for section in done.sections.values() for row in section.relocations}
-    symbols = [Symbol("made_up.s", type=elf.STT_FILE), *done.of_sections.values()]
+    symbols = [OutputSymbol("made_up.s", type=elf.STT_FILE), *done.of_sections.values()]
     for name, symbol in done.symbols.items():
         is_label = name.startswith(".L")
         if is_label:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from elf_writing import Section, Symbol, write_object
 
 from kbuild_klp.containers import compression
 from kbuild_klp.containers.compression import unpacked
 from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.elf.writer import OutputSection, OutputSymbol, write_object
 from kbuild_klp.errors import BadObjectError
 
 HAS_ZSTD = any(map(importlib.util.find_spec, ("compression", "zstandard"))) or shutil.which("zstd") is not None
@@ -123,8 +123,8 @@ def test_no_program_for_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_object(form: str, tmp_path: Path) -> None:
-    text = Section(".text", 6, data=bytearray(b"\xc3" * 16))
-    data = write_object(62, "little", [text], [Symbol("f", text)])
+    text = OutputSection(".text", 6, data=bytearray(b"\xc3" * 16))
+    data = write_object(62, "little", [text], [OutputSymbol("f", text)])
     plain = ObjectFile.open(_written(tmp_path / "x.ko", data))
     packed = ObjectFile.open(_written(tmp_path / f"x.ko.{form}", FORMS[form](data)))
     assert packed.section_names == plain.section_names

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writes one relocatable ELF64 object, in either byte order (gABI chapters 4 and 5)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.errors import KlpError
+
+_HEADER_SIZE = 64
+_SYMBOL_SIZE = 24
+_RELA_SIZE = 24
+_WORD = (1 << 64) - 1
+
+
+class OutputRelocation(NamedTuple):
+    """A relocation of the section in whose list it stands: ``place`` in it (bytes) and ``type`` of the psABI."""
+
+    place: int
+    type: int
+    symbol: OutputSymbol
+    addend: int = 0
+
+
+@dataclass(eq=False)
+class OutputSection:
+    """A section; ``relocations`` are written in the order of the list.
+
+    ``size`` counts for SHT_NOBITS only; ``link`` is the section that SHF_LINK_ORDER binds it to.
+    """
+
+    name: str
+    flags: int
+    entry_size: int = 0
+    type: int = elf.SHT_PROGBITS
+    align: int = 8
+    data: bytearray = field(default_factory=bytearray)
+    relocations: list[OutputRelocation] = field(default_factory=list)
+    size: int = 0
+    link: OutputSection | None = None
+
+
+@dataclass(eq=False)
+class OutputSymbol:
+    """A symbol; ``section`` is None for one that is undefined, that of a file, and one whose ``value`` is absolute.
+
+    ``other`` is st_other: its visibility.
+    """
+
+    name: str
+    section: OutputSection | None = None
+    value: int = 0
+    size: int = 0
+    type: int = elf.STT_NOTYPE
+    binding: int = elf.STB_LOCAL
+    other: int = 0
+    is_absolute: bool = False
+
+
+class _Row(NamedTuple):
+    """What stands in a section's header, but for its place, and the content."""
+
+    name: str
+    type: int = elf.SHT_NULL
+    flags: int = 0
+    link: int = 0
+    info: int = 0
+    align: int = 1
+    entry_size: int = 0
+    data: bytes = b""
+    size: int = 0
+
+
+class _Strings:
+    """A string table that grows."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(1)
+
+    def add(self, text: str) -> int:
+        """Append a string, and return where it stands."""
+        at = len(self.data) if text else 0
+        self.data += text.encode("latin-1") + b"\0" if text else b""  # as the reader has it
+        return at
+
+
+def _symbol_table(
+    order: str, symbols: Sequence[OutputSymbol], numbers: dict[OutputSection, int], strings: _Strings
+) -> bytes:
+    table = bytearray(_SYMBOL_SIZE)
+    for symbol in symbols:
+        shndx = elf.SHN_ABS if symbol.type == elf.STT_FILE or symbol.is_absolute else elf.SHN_UNDEF
+        if symbol.section is not None:
+            shndx = numbers[symbol.section]
+        info = symbol.binding << 4 | symbol.type
+        row = strings.add(symbol.name), info, symbol.other, shndx, symbol.value & _WORD, symbol.size
+        table += struct.pack(order + "IBBHQQ", *row)
+    return bytes(table)
+
+
+def write_object(
+    machine: int,
+    byteorder: Literal["little", "big"],
+    sections: Sequence[OutputSection],
+    symbols: Iterable[OutputSymbol],
+) -> bytes:
+    """Return an object with some sections, in this order, and symbols, the local ones first (gABI, "Symbol Table").
+
+    Raises KlpError for as many sections as only an extended index could number.
+    """
+    order = "<" if byteorder == "little" else ">"
+    ordered = sorted(symbols, key=lambda symbol: symbol.binding != elf.STB_LOCAL)
+    count_local = sum(symbol.binding == elf.STB_LOCAL for symbol in ordered)
+    symbol_number = {symbol: number for number, symbol in enumerate(ordered, 1)}
+    section_number = {section: number for number, section in enumerate(sections, 1)}
+    strings = _Strings()
+    table = _symbol_table(order, ordered, section_number, strings)
+
+    relocated = [section for section in sections if section.relocations]
+    symtab = 1 + len(sections) + len(relocated)
+    if symtab + 3 >= elf.SHN_LORESERVE:
+        raise KlpError(f"{symtab + 3} sections are more than an object can number", hint="take fewer functions")
+    rows = [_Row("")]
+    for section in sections:
+        link = section_number[section.link] if section.link is not None else 0
+        data = bytes(section.data)
+        size = section.size if section.type == elf.SHT_NOBITS else len(data)
+        own = section.name, section.type, section.flags, link, 0, section.align, section.entry_size
+        rows.append(_Row(*own, data, size))
+    for section in relocated:
+        data = b"".join(
+            struct.pack(order + "QQq", row.place, symbol_number[row.symbol] << 32 | row.type, row.addend)
+            for row in section.relocations
+        )
+        heads = symtab, section_number[section], 8, _RELA_SIZE
+        rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data, len(data)))
+    heads = symtab + 1, count_local + 1, 8, _SYMBOL_SIZE
+    rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table, len(table)))
+    rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data), size=len(strings.data)))
+    return _joined(machine, byteorder, rows)
+
+
+def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row]) -> bytes:
+    """Return the file: header, contents each at its alignment, section headers."""
+    order = "<" if byteorder == "little" else ">"
+    names = _Strings()
+    offsets = [names.add(name) for name in (*(row.name for row in rows), ".shstrtab")]
+    rows = [*rows, _Row(".shstrtab", elf.SHT_STRTAB, data=bytes(names.data), size=len(names.data))]
+    content = bytearray(_HEADER_SIZE)
+    headers = bytearray()
+    for name, row in zip(offsets, rows, strict=True):
+        if row.type != elf.SHT_NULL:
+            content += bytes(-len(content) % max(row.align, 1))
+        place = 0 if row.type == elf.SHT_NULL else len(content)
+        content += row.data if row.type != elf.SHT_NOBITS else b""
+        align = 0 if row.type == elf.SHT_NULL else row.align
+        fields = name, row.type, row.flags, 0, place, row.size, row.link, row.info, align, row.entry_size
+        headers += struct.pack(order + "IIQQQQIIQQ", *fields)
+    content += bytes(-len(content) % 8)
+    data_encoding = elf.ELFDATA2LSB if byteorder == "little" else elf.ELFDATA2MSB
+    ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, data_encoding, 1))
+    sizes = _HEADER_SIZE, 0, 0, 64, len(rows), len(rows) - 1
+    head = struct.pack(order + "16sHHIQQQIHHHHHH", ident, elf.ET_REL, machine, 1, 0, 0, len(content), 0, *sizes)
+    return head + bytes(content[_HEADER_SIZE:]) + bytes(headers)

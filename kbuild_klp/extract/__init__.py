@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The changed functions of an object, in a new relocatable object of their own.
+
+In: two versions of an object. Out: the bytes of a third, what it carries, and what could not be carried and why.
+
+Read in this order: why_not (what can stand in the way), relocated (an object's relocations, those that the assembler
+resolved by itself included), correlated (which old symbol a new one is), needed (what comes along), side_tables (the
+entries that belong to carried code), laid_out (where everything goes), beside (what was made, walked beside what it
+was made of), extraction (all of it in order).
+"""

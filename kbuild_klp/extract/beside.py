@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An extracted object, read again and held beside the object that it was made of.
+
+Two checks that know nothing of how it was written. First, every byte, relocation and table entry of the new file is
+accounted for: it is that of the new object, or padding. A relocation has to go to what the same one went to there, or
+to the symbol that was found for it. Second, the canonical form of both says the same of each carried function: bytes,
+references, special entries. What may differ there is what a symbol of the running kernel is called (`count.7` is
+`count.5` in it), and that it is not in the object any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.writer import OutputSection
+from kbuild_klp.errors import BadObjectError
+from kbuild_klp.extract.laid_out import LaidOut, Spot
+from kbuild_klp.extract.needed import Goal, Needed, Piece
+from kbuild_klp.extract.relocated import WrittenReference
+from kbuild_klp.extract.side_tables import SideEntry, header_section
+from kbuild_klp.object.special_entries import special_tables
+from kbuild_klp.object.view import ObjectView
+
+
+class _Found(NamedTuple):
+    """A relocation of the file, as it stands there; ``section`` 0 is that of an undefined symbol."""
+
+    type: int
+    name: str
+    info: int
+    section: int
+    target: int
+
+
+class _Beside:
+    """The walk through both; ``view`` is the file that was made."""
+
+    def __init__(self, needed: Needed, laid: LaidOut, view: ObjectView) -> None:
+        self.needed, self.laid, self.view = needed, laid, view
+        self.path = view.file.path
+        self.numbers = {section: at for at, section in enumerate(laid.sections, 1)}
+        self.covered = {at: bytearray(int(view.object.sections["size"][at])) for at in self.numbers.values()}
+        self.left = dict(self._relocations())
+        self.origins: dict[int, int] = {}
+
+    def _relocations(self) -> Iterator[tuple[tuple[int, int], _Found]]:
+        objects = self.view.object
+        rows = objects.relocations(np.array([*self.numbers.values()], np.int64))
+        columns = (rows.section, rows.offset, rows.type, rows.symbol, rows.addend)
+        for section, place, kind, symbol, addend in zip(*(column.tolist() for column in columns), strict=True):
+            row, shndx = objects.symbols[symbol], int(objects.shndx[symbol])
+            target = addend + (int(row["value"]) if shndx > 0 else 0)
+            yield (section, place), _Found(kind, objects.symbol_name(symbol), int(row["info"]), shndx, target)
+
+    def fail(self, what: str, part: int | None = None) -> BadObjectError:
+        """Make the error that names the file, and the function."""
+        place = None if part is None else self.needed.name(part)
+        return BadObjectError(f"the extracted object is wrong: {what}", file=self.path, place=place, hint="report it")
+
+    def check(self, side: Iterable[SideEntry]) -> None:
+        """Hold everything beside its original; raises BadObjectError."""
+        objects = self.view.object
+        names = ["", *(section.name for section in self.laid.sections)]
+        count = int(np.isin(objects.sections["type"], (elf.SHT_RELA, elf.SHT_REL)).sum())
+        if objects.section_names[: len(names)] != names or len(objects.sections) != len(names) + count + 3:
+            raise self.fail("it has other sections")
+        if len(self.left) != int((objects.sections["size"][objects.sections["type"] == elf.SHT_RELA] // 24).sum()):
+            raise self.fail("two relocations are of one place")
+        for piece in self.needed.pieces.values():
+            self._piece(piece)
+        self._entries()
+        self._side(side)
+        self._headers()
+        self._rest()
+        self._symbols()
+
+    def _content(self, section: OutputSection, offset: int, size: int, origin: int) -> bytes:
+        """Return bytes of the file, and note that they were looked at; ``origin`` is the section they are from."""
+        number = self.numbers[section]
+        self.origins[number] = origin
+        self.covered[number][offset : offset + size] = b"\1" * size
+        return bytes(self.view.object.content(number)[offset : offset + size])
+
+    # -- pieces -----------------------------------------------------------------------------------------------------
+
+    def _piece(self, piece: Piece) -> None:
+        needed = self.needed
+        spot, part = self.laid.spots[piece.low], piece.part
+        section, base = int(needed.parts.section[part]), int(needed.canonical.image.base[needed.parts.section[part]])
+        original = bytearray(needed.view.object.content(section)[piece.low - base : piece.high - base])
+        references = needed.references_of(piece)
+        for reference in references:
+            if reference.is_resolved:
+                at = reference.place - piece.low
+                original[at : at + reference.size] = bytes(reference.size)
+        if self._content(spot.section, spot.offset, piece.high - piece.low, section) != bytes(original):
+            raise self.fail("its bytes differ", part)
+        for reference in references:
+            self._reference(spot, reference.place - piece.low, reference, part)
+        header = needed.view.object.sections[section]
+        start = int(needed.parts.start[part]) if needed.view.is_code(part) else piece.low
+        offset = start - base
+        align = min(max(int(header["align"]), 1), offset & -offset or 1 << 62)
+        found = self.view.object.sections[self.numbers[spot.section]]
+        behind = needed.pieces.get(piece.high)
+        if behind is not None and behind.need == piece.need and needed.view.is_code(part):
+            return  # __pfx_foo is aligned with foo
+        if (spot.offset + start - piece.low) % align or found["align"] < align:
+            raise self.fail("its alignment is lost", part)
+
+    def _reference(self, spot: Spot, offset: int, reference: WrittenReference, part: int) -> None:
+        found = self.left.pop((self.numbers[spot.section], spot.offset + offset), None)
+        if found is None:
+            raise self.fail(f"a relocation is missing at {spot.section.name}+{spot.offset + offset:#x}", part)
+        goal = self.needed.goals[reference.row]
+        if found.type != reference.type or not self._goes_to(found, goal, found.target + reference.bias):
+            raise self.fail(f"the relocation at {spot.section.name}+{spot.offset + offset:#x} differs", part)
+
+    def _goes_to(self, found: _Found, goal: Goal, target: int) -> bool:
+        if goal.name:
+            symbols = self.needed.view.object
+            binding, shndx, value = elf.STB_GLOBAL, elf.SHN_UNDEF, 0
+            if goal.like >= 0 and int(symbols.shndx[goal.like]) in (elf.SHN_UNDEF, elf.ABSOLUTE):
+                binding = int(symbols.symbols["info"][goal.like]) >> 4
+                shndx = int(symbols.shndx[goal.like])
+            del value
+            return (found.name, found.info >> 4, found.section, target) == (goal.name, binding, shndx, goal.offset)
+        if goal.piece < 0:  # of an entry that uses nothing of it
+            return found.section > 0 and target == int(self.view.object.sections["size"][found.section])
+        spot = self.laid.spots[goal.piece]
+        return (found.section, target) == (self.numbers[spot.section], spot.offset + goal.address - goal.piece)
+
+    # -- tables -----------------------------------------------------------------------------------------------------
+
+    def _entries(self) -> None:
+        """Check the entries of special sections: all of them, in their order."""
+        needed, ends = self.needed, defaultdict[OutputSection, int](int)
+        parts, image = needed.parts, needed.canonical.image
+        of_part = {piece.part: piece for piece in needed.pieces.values()}
+        for entry in sorted(needed.entries, key=lambda entry: entry.low):
+            number = int(parts.section[int(parts.at(parts.start.dtype.type(entry.low)))])
+            name, base = needed.view.object.section_names[number], int(image.base[number])
+            owner = self.laid.spots[of_part[entry.owner].low].section
+            section = next(it for it in self.laid.sections if it.name == name and it.link in (None, owner))
+            spot = Spot(section, ends[section])
+            ends[section] += entry.high - entry.low
+            original = bytes(needed.view.object.content(number)[entry.low - base : entry.high - base])
+            if self._content(section, spot.offset, len(original), number) != original:
+                raise self.fail(f"an entry of {name} differs", entry.owner)
+            for reference in needed.relocated.between(entry.low, entry.high):
+                self._reference(spot, reference.place - entry.low, reference, entry.owner)
+
+    def _side(self, side: Iterable[SideEntry]) -> None:
+        ends = defaultdict[OutputSection, int](int)
+        names, is_any = self.needed.view.object.section_names, False
+        for entry in side:
+            is_any = True
+            name = names[entry.section]
+            section = next(it for it in self.laid.sections if it.name == name)
+            place = ends[section]
+            ends[section] += len(entry.data)
+            if self._content(section, place, len(entry.data), entry.section) != entry.data:
+                raise self.fail(f"an entry of {name} differs", entry.piece.part)
+            spot = self.laid.spots[entry.piece.low]
+            for field, kind, address in entry.references:
+                found = self.left.pop((self.numbers[section], place + field), None)
+                wanted = self.numbers[spot.section], spot.offset + address - entry.piece.low
+                if found is None or found.type != kind or (found.section, found.target) != wanted:
+                    raise self.fail(f"an entry of {name} differs", entry.piece.part)
+        header = header_section(self.needed.view)
+        if header is not None and is_any:
+            section = next(it for it in self.laid.sections if it.name == names[header])
+            original = bytes(self.needed.view.object.content(header))
+            if self._content(section, 0, len(original), header) != original:
+                raise self.fail(f"{names[header]} differs")
+
+    # -- what is left -----------------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """See to it that nothing was added: what is left is padding, and no relocation is."""
+        if self.left:
+            section, place = next(iter(self.left))
+            name = self.view.object.section_names[section]
+            raise self.fail(f"a relocation at {name}+{place:#x} belongs to nothing")
+        filler = self.needed.view.architecture.filler
+        for number, covered in self.covered.items():
+            header, content = self.view.object.sections[number], self.view.object.content(number).tolist()
+            if header["type"] == elf.SHT_NOBITS:
+                continue
+            padding = filler[0] if header["flags"] & elf.SHF_EXECINSTR else 0
+            joined = self._joined_filler(number)
+            for at, (byte, seen) in enumerate(zip(content, covered, strict=True)):
+                if not seen and byte != joined.get(at, padding):
+                    name = self.view.object.section_names[number]
+                    raise self.fail(f"{name}+{at:#x} belongs to nothing")
+
+    def _headers(self) -> None:
+        """Check that each section is of the kind that it was."""
+        new, made = self.needed.view.object, self.view.object.sections
+        for section, number in self.numbers.items():
+            origin = self.origins.get(number)
+            if origin is None:  # of which only the end is referred to
+                origin = new.section_names.index(section.name)
+            header, old = made[number], new.sections[origin]
+            flags = int(old["flags"]) & ~(elf.SHF_GROUP | elf.SHF_INFO_LINK)
+            link = self.numbers[section.link] if section.link is not None else 0
+            if (header["type"], header["flags"], header["entsize"]) != (old["type"], flags, old["entsize"]):
+                raise self.fail(f"{section.name} is of another kind")
+            if header["link"] != link:
+                raise self.fail(f"{section.name} is bound to another section")
+
+    def _joined_filler(self, number: int) -> dict[int, int]:
+        """Return what lay between pieces that are kept together, by offset in a section of the file."""
+        needed, found = self.needed, dict[int, int]()
+        for low, high in needed.joined:
+            spot = self.laid.spots.get(low)
+            if spot is None or self.numbers[spot.section] != number:
+                continue
+            section = int(needed.parts.section[needed.pieces[low].part])
+            base = int(needed.canonical.image.base[section])
+            original = needed.view.object.content(section)[low - base : high - base].tolist()
+            found.update(enumerate(original, spot.offset))
+        return found
+
+    def _symbols(self) -> None:
+        """Check that each carried part has its names again, and nothing else has one."""
+        needed, objects = self.needed, self.view.object
+        wanted: set[tuple[str, int, int, int, int]] = set()
+        for piece in needed.pieces.values():
+            spot = self.laid.spots[piece.low]
+            for symbol in needed.canonical.part_symbols(piece.part).tolist():
+                row = needed.view.object.symbols[symbol]
+                base = int(needed.canonical.image.base[needed.parts.section[piece.part]])
+                at = spot.offset + base + int(row["value"]) - piece.low
+                name, kind = needed.view.object.symbol_name(symbol), int(row["info"]) & 0xF
+                wanted.add((name, self.numbers[spot.section], at, int(row["size"]), kind))
+        found = set()
+        for symbol in (objects.shndx > 0).nonzero()[0].tolist():
+            row = objects.symbols[symbol]
+            if row["info"] & 0xF != elf.STT_SECTION:
+                own = int(objects.shndx[symbol]), int(row["value"]), int(row["size"]), int(row["info"]) & 0xF
+                found.add((objects.symbol_name(symbol), *own))
+        if found != wanted:
+            raise self.fail(f"its symbols differ: {', '.join(sorted({name for name, *_ in found ^ wanted}))}")
+
+
+def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], path: str) -> int:
+    """Check the extracted object at ``path``; returns how many functions it has, raises BadObjectError."""
+    view = ObjectView(path)
+    _Beside(needed, laid, view).check(side)
+    return _check_meaning(needed, laid, view)
+
+
+def _check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
+    """Compare the canonical form of each carried function in both objects; returns how many they are.
+
+    Raises BadObjectError.
+    """
+    numbers = {section: at for at, section in enumerate(laid.sections, 1)}
+    count = 0
+    for main in needed.functions:
+        for part in needed.view.family(main):
+            piece = next(it for it in needed.pieces.values() if it.part == part)
+            spot = laid.spots[piece.low]
+            start = spot.offset + int(needed.parts.start[part]) - piece.low
+            address = view.canonical.image.base[numbers[spot.section]] + start
+            found = int(view.canonical.parts.at(address))
+            if not _means_the_same(needed, part, view, found):
+                raise BadObjectError(
+                    "the extracted object is wrong: its checksum would be another one",
+                    file=view.file.path,
+                    place=needed.name(main),
+                    hint="report it",
+                )
+        count += 1
+    return count
+
+
+def _means_the_same(needed: Needed, part: int, view: ObjectView, copy: int) -> bool:
+    """Compare what the canonical form says of a part and of its copy, but for the names of what differs in name."""
+    new = needed.view
+    rows, copies = new.reference_range(part), view.reference_range(copy)
+    if (new.size(part), new.data(part), len(rows)) != (view.size(copy), view.data(copy), len(copies)):
+        return False
+    tables, other = special_tables(new, part), special_tables(view, copy)
+    if len(tables) != len(other):
+        return False
+    pairs = list(zip(rows, copies, strict=True))
+    for table, its_copy in zip(tables, other, strict=True):
+        # All but the references, which have other numbers.
+        if table._replace(references=[]) != its_copy._replace(references=[]):
+            return False
+        pairs += zip(table.references, its_copy.references, strict=True)
+    owners = {
+        row for table in tables for row, is_owner in zip(table.references, table.is_owner, strict=True) if is_owner
+    }
+    in_code = set(rows)
+    for row, its_copy_row in pairs:
+        [(place, key)], [(other_place, other_key)] = (
+            new.meaning_rows(row, row + 1),
+            view.meaning_rows(its_copy_row, its_copy_row + 1),
+        )
+        if key[0] != other_key[0] or (row in in_code and place != other_place):
+            return False
+        is_other_name = row in owners or its_copy_row in view.meanings.ordinals or _is_renamed(needed, row)
+        if not is_other_name and key != other_key:
+            return False
+    return True
+
+
+def _is_renamed(needed: Needed, row: int) -> bool:
+    """Say whether what a reference means may read otherwise in the extracted object."""
+    canonical, goal = needed.canonical, needed.goals[row]
+    symbol = int(canonical.targets.symbol[row])
+    if canonical.targets.section[row] >= 0:  # a place in a table, or of what has no bytes
+        return True
+    if symbol >= 0:
+        is_alike = symbol in canonical.families.ambiguous or row in needed.view.meanings.ordinals
+        return is_alike or (bool(goal.name) and goal.name != needed.view.object.symbol_name(symbol))
+    content = needed.view.content_part(row)
+    if content is None:
+        return False
+    # Where a piece without a name ends is known by who refers to what is behind it: not all of them come along.
+    start = int(needed.parts.start[content])
+    is_joined = any(low <= start < high for low, high in needed.joined)
+    return is_joined or any(needed.view.reference_range(content))

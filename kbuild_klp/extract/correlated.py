@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which symbol of the running kernel a symbol of the new object is.
+
+The comparison pairs symbols too, but there a wrong pair costs a reason that reads oddly; here it would make two
+functions count in the same variable, or one of them start again from nothing. So what has a compiler's number in its
+name is only taken for what a function says that refers to it in both builds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import chain
+
+from kbuild_klp.changes.contested import Contested
+from kbuild_klp.changes.pairing import correlate
+from kbuild_klp.checksum import sum_file
+from kbuild_klp.checksum.batch import compute_read
+from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
+from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.object.symbol_id import SymbolId
+from kbuild_klp.object.view import ObjectView
+
+# State that means nothing to anybody else: whether a message has been printed (include/linux/once_lite.h,
+# include/linux/printk.h). Without its counterpart, it is printed once more.
+_HARMLESS = frozenset({"__already_done", "__warned", "__print_once"})
+
+
+class CorrelatedSide:
+    """One of both objects: its entries, by symbol, and who refers to what."""
+
+    def __init__(self, view: ObjectView) -> None:
+        self.view = view
+        data = compute_read(view.meanings).data
+        self.entries = {entry.symbol: entry for entry in sum_file.load(data, view.file.path).entries if _counts(entry)}
+
+    @cached_property
+    def globals(self) -> frozenset[str]:
+        """The names of the global symbols that are defined here."""
+        objects = self.view.object
+        is_global = (objects.symbols["info"] >> 4 != elf.STB_LOCAL) & (objects.shndx != elf.SHN_UNDEF)
+        return frozenset(objects.names_of(is_global.nonzero()[0].tolist()))
+
+    @cached_property
+    def alike(self) -> dict[CanonicalName, list[SymbolId]]:
+        """The variables by what is left of their names without numbers."""
+        found: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
+        for symbol, entry in self.entries.items():
+            if entry.kind != KIND_FUNCTION:
+                found[canonical_name(symbol.name)].append(symbol)
+        return found
+
+    @cached_property
+    def empty_variables(self) -> dict[str, str]:
+        """A static variable without bytes for each name without number."""
+        names = self.view.canonical.image.empty_variables
+        return {name: self.view.object.symbol_name(symbol) for symbol, name in names.items()}
+
+    def symbol_of(self, part: int) -> SymbolId | None:
+        """Return the symbol by which a part is known, None for one without."""
+        members = self.view.canonical.part_symbols(part)
+        return self.view.canonical.sources.ids(members[:1])[0] if len(members) else None
+
+    def users(self, part: int) -> set[int]:
+        """Return the main parts of all that refers to a part: functions, and data."""
+        canonical = self.view.canonical
+        rows = (canonical.targets.part == part).nonzero()[0]
+        owners = {int(owner) for owner in self.view.meanings.owner[rows].tolist()}
+        return {canonical.families.parent.get(owner, owner) for owner in owners} - {part}
+
+
+def _counts(entry: Entry) -> bool:
+    return entry.kind != KIND_SECTION
+
+
+class Correlated:
+    """Both objects, and which symbol of the old one is which of the new one."""
+
+    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+        self.old, self.new = CorrelatedSide(old), CorrelatedSide(new)
+        found = correlate(Contested([*self.old.entries.values()], [*self.new.entries.values()]))
+        self._old_of = {pair.new.symbol: pair.old.symbol for pair in found.pairs if pair.old and pair.new}
+        said = {*self._unchanged_users(found.pairs)}
+        # Where two of them say different things, who is right is not for us to say.
+        counts = Counter(chain.from_iterable(((True, after), (False, before)) for after, before in said))
+        self._said = {after: before for after, before in said if counts[True, after] == counts[False, before] == 1}
+
+    def _unchanged_users(
+        self, pairs: Iterable[tuple[Entry | None, Entry | None]]
+    ) -> Iterable[tuple[SymbolId, SymbolId]]:
+        """Yield what functions without a change say: new symbol, old symbol."""
+        for old, new in pairs:
+            if old and new and old.checksum == new.checksum and len(old.uses) == len(new.uses):
+                for before, after in zip(old.uses, new.uses, strict=True):
+                    if canonical_name(before.name) == canonical_name(after.name):
+                        yield after, before
+
+    def is_unchanged(self, part: int) -> bool:
+        """Say whether a part of the new object has a counterpart with the same checksum."""
+        symbol = self.new.symbol_of(part)
+        old = self._old_of.get(symbol) if symbol else None
+        return bool(old and symbol and self.old.entries[old].checksum == self.new.entries[symbol].checksum)
+
+    def old_function(self, part: int) -> SymbolId | None:
+        """Return the old function that a function of the new object takes the place of, None for a new one.
+
+        One that the compiler made otherwise (foo, foo.isra.0) has other arguments: it is a new one.
+        """
+        symbol = self.new.symbol_of(part)
+        old = self._old_of.get(symbol) if symbol else None
+        if old is None or symbol is None:
+            return None
+        is_same = canonical_name(old.name).text == canonical_name(symbol.name).text
+        return old if is_same or old.name in self._names_of(part) else None
+
+    def _names_of(self, part: int) -> set[str]:
+        """Return all names of a part."""
+        return {*self.new.view.object.names_of(self.new.view.canonical.part_symbols(part).tolist())}
+
+    def old_variable(self, part: int) -> SymbolId | None:
+        """Return the variable of the running kernel that a variable of the new object is, None for a new one.
+
+        Raises CannotCarryError when it may be one of several, or of another function.
+        """
+        symbol = self.new.symbol_of(part)
+        assert symbol is not None
+        name = canonical_name(symbol.name)
+        if not name.numbered:
+            return self._old_of.get(symbol)
+        candidates = [it for it in self.old.alike.get(name, ()) if _may_be_of_one_file(it, symbol)]
+        if symbol in self._said:
+            return self._said[symbol]
+        mine = [it for it in candidates if self._share_a_user(it, part)]
+        if len(mine) == 1 and self._is_only_one(mine[0], name, symbol):
+            return mine[0]
+        if not mine and all(self._is_taken(it, name, symbol) for it in candidates):
+            return None
+        if name.text in _HARMLESS:
+            return None
+        raise CannotCarryError(Bar.CANDIDATES, name=symbol.name, old=" or ".join(it.name for it in mine or candidates))
+
+    def _share_a_user(self, old: SymbolId, new_part: int) -> bool:
+        """Say whether a function refers to both, each in its build."""
+        before = self.old.users(self.old.view.parts_of(old)[0])
+        after = self.new.users(new_part)
+        olds = {self._old_of.get(symbol) for user in after if (symbol := self.new.symbol_of(user)) is not None}
+        return any(self.old.symbol_of(user) in olds for user in before)
+
+    def _is_only_one(self, old: SymbolId, name: CanonicalName, symbol: SymbolId) -> bool:
+        """Say whether no other variable of the new object could be an old one as well."""
+        others = (it for it in self.new.alike[name] if it != symbol and self._said.get(it, old) == old)
+        return not any(self._share_a_user(old, self.new.view.parts_of(it)[0]) for it in others)
+
+    def _is_taken(self, old: SymbolId, name: CanonicalName, symbol: SymbolId) -> bool:
+        """Say whether an old variable is another one of the new object."""
+        others = [it for it in self.new.alike[name] if it != symbol]
+        return any(
+            self._said[it] == old if it in self._said else self._share_a_user(old, self.new.view.parts_of(it)[0])
+            for it in others
+        )
+
+    def old_place(self, symbol: SymbolId) -> tuple[int, int] | None:
+        """Return section and offset of an old variable, None for one without bytes."""
+        parts = self.old.view.parts_of(symbol)
+        return self.old.view.place(parts[0]) if parts else None
+
+    def is_inside_old(self, name: str) -> bool:
+        """Say whether a global symbol is defined in the old object."""
+        return name in self.old.globals
+
+
+def _may_be_of_one_file(old: SymbolId, new: SymbolId) -> bool:
+    return not (old.file and new.file) or old.file == new.file

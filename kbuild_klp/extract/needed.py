@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What comes along with the functions that are to be carried, and what each of their references becomes.
+
+From each carried piece all references are followed, in the new object:
+
+- what exists in the old object, too, is the running kernel's: a function by its name, a variable never by a copy;
+- a call of a function that is carried goes to the new one, its address to the old one, from which ftrace leads on and
+  which others compare it with;
+- what is new is carried with all that it refers to, and so is what is known by its content;
+- what is neither is refused, with the function that needs it.
+
+Objects are not built with -fdata-sections: a reference to a static variable is written as a place in its section, and
+may be one past the end of what stands before, or the beginning of an array behind, counted from another element than
+the first. Such a reference is good as long as all that it may mean lies together in the running kernel, too, or is
+carried together (`_other_readings`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.extract.correlated import Correlated
+from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
+from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
+from kbuild_klp.livepatch.rules import is_init
+from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.symbol_id import SymbolId
+
+_NEAR = 64  # bytes before an array from which it may be counted
+_SCALAR = 8  # bytes of what nobody walks through
+_PER_CPU = ".data..percpu"
+_ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
+
+
+class Piece(NamedTuple):
+    """Bytes that are carried: linear addresses ``low`` to ``high``, those of the part ``part`` among them.
+
+    ``need`` is the function for which they are, ``why`` is for people.
+    """
+
+    low: int
+    high: int
+    part: int
+    need: int
+    why: str
+
+
+class Goal(NamedTuple):
+    """What a reference becomes: ``offset`` bytes from the symbol ``name``, or the place ``address`` of a piece.
+
+    ``name`` is empty for what is carried, in the piece that begins at ``piece``. ``like`` is the symbol of the new
+    object of which binding and visibility are taken, -1 where there is none.
+    """
+
+    name: str
+    offset: int
+    piece: int = -1
+    address: int = -1
+    like: int = -1
+
+
+class TakenEntry(NamedTuple):
+    """An entry of a special section: its table, where it lies (linear), and the part that it is about."""
+
+    group: int
+    low: int
+    high: int
+    owner: int
+
+
+class Needed:
+    """All that comes along; ``changed`` are the main parts of functions to begin with."""
+
+    def __init__(self, both: Correlated, relocated: RelocatedObject, changed: Iterable[tuple[int, str]]) -> None:
+        self.both = both
+        self.relocated = relocated
+        self.view = both.new.view
+        self.canonical = self.view.canonical
+        self.parts = self.canonical.parts
+        self.functions: dict[int, str] = {}
+        self.pieces: dict[int, Piece] = {}
+        self.goals: dict[int, Goal] = {}
+        self.entries: list[TakenEntry] = []
+        self.joined: list[tuple[int, int]] = []
+        self.outside: dict[str, tuple[SymbolId | None, int]] = {}
+        """The undefined symbols: which of the old object each is (None: of another object)."""
+        self.refused: dict[Refusal, None] = {}
+        self._waiting: list[int] = []
+        roots = list(changed)
+        for part, why in roots:  # all of them before the first reference is followed: calls go to the new ones
+            self._take_function(part, why)
+        while self._waiting:
+            self._follow(self._waiting.pop())
+        self._check_whole()
+
+    # -- taking -----------------------------------------------------------------------------------------------------
+
+    def main(self, part: int) -> int:
+        """Return the main part of a function of which ``part`` is one."""
+        return self.canonical.families.parent.get(part, part)
+
+    def name(self, part: int) -> str:
+        """Return what a part is called, or where it lies."""
+        section, offset = self.view.place(part)
+        return self.view.part_name(part) or f"{self.view.object.section_names[section]}+{offset:#x}"
+
+    def _take_function(self, main: int, why: str) -> None:
+        self.functions[main] = why
+        for part in self.view.family(main):
+            low, high = int(self.parts.start[part]), int(self.parts.end[part])
+            self._take(Piece(self._lead(part) if part == main else low, high, part, main, why))
+
+    def _take(self, piece: Piece) -> None:
+        if piece.low not in self.pieces:
+            self.pieces[piece.low] = piece
+            self._waiting.append(piece.low)
+
+    def _lead(self, main: int) -> int:
+        """Return where the padding begins that a function's own entries speak of (-fpatchable-function-entry=N,M)."""
+        start, owned = int(self.parts.start[main]), self.canonical.owned
+        low, high = self.view.owned_entries.get(main, (0, 0))
+        rows = owned.references[int(owned.reference_at[low]) : int(owned.reference_at[high])]
+        places = self.canonical.references.target[rows][self.canonical.targets.part[rows] == main]
+        lead: int = min([start, *places.tolist()])
+        return lead
+
+    # -- following --------------------------------------------------------------------------------------------------
+
+    def _follow(self, low: int) -> None:
+        piece = self.pieces[low]
+        for reference in self.references_of(piece):
+            self._settle(reference, piece, in_entry=False)
+        for entry in self._entries_of(piece.part, piece.need):
+            self.entries.append(entry)
+            for reference in self.relocated.between(entry.low, entry.high):
+                self._settle(reference, piece, in_entry=True)
+
+    def references_of(self, piece: Piece) -> list[WrittenReference]:
+        """Return the references that stand in a piece."""
+        if self.view.is_code(piece.part):
+            return self.relocated.of_part(piece.part)
+        return self.relocated.between(piece.low, piece.high)
+
+    def _entries_of(self, part: int, need: int) -> Iterator[TakenEntry]:
+        """Yield the entries of special sections that are about a part; those of a layout that is guessed are refused.
+
+        ``need`` is the function that needs them.
+        """
+        owned, references = self.canonical.owned, self.canonical.references
+        for entry in range(*self.view.owned_entries.get(part, (0, 0))):
+            first, end = owned.reference_at[entry : entry + 2].tolist()
+            row, group = int(owned.references[first]), int(owned.group[entry])
+            low = int(references.place[row] - owned.field[first])
+            taken = TakenEntry(group, low, low + owned.groups[group].entry_size, part)
+            section = int(self.parts.section[self.parts.at(references.place[row : row + 1])[0]])
+            if owned.groups[group].cuts is None and taken.high <= self.canonical.image.end[section]:
+                yield taken
+                continue
+            owner = int(owned.references[first + owned.is_owner[first:end].tolist().index(True)])
+            place = f"+{int(references.target[owner] - self.parts.start[part]):#x}"
+            self.refuse(need, CannotCarryError(Bar.UNKNOWN_TABLE, name=owned.groups[group].name, place=place))
+
+    def _settle(self, reference: WrittenReference, piece: Piece, *, in_entry: bool) -> None:
+        """Say what a reference becomes, or that it stands in the way."""
+        try:
+            self.goals[reference.row] = self._goal(reference, piece, in_entry)
+            self._check_type(reference, piece)
+        except CannotCarryError as error:
+            self.refuse(piece.need, error)
+
+    def refuse(self, function: int, error: CannotCarryError) -> None:
+        """Note what stands in the way of a function."""
+        self.refused[Refusal.of(self.name(function), error.bar, **error.values)] = None
+
+    def _check_type(self, reference: WrittenReference, piece: Piece) -> None:
+        place = f"+{reference.place - int(self.parts.start[piece.part]):#x}"
+        if not reference.type:
+            raise CannotCarryError(Bar.SHORT_BRANCH, place=place, name=describe(self.view, reference.row))
+        if reference.type not in self.relocated.known:
+            raise CannotCarryError(Bar.UNKNOWN_RELOCATION, place=place, number=str(reference.type))
+
+    def _goal(self, reference: WrittenReference, piece: Piece, in_entry: bool) -> Goal:
+        row, symbol = reference.row, reference.symbol
+        targets, references = self.canonical.targets, self.canonical.references
+        part, address = int(targets.part[row]), int(references.target[row])
+        if references.section[row] < 0:
+            return self._outside(row, symbol)
+        if row in self._unused:
+            return Goal("", 0)
+        if part < 0 or targets.section[row] >= 0:
+            return self._own_entry(address, piece) or self._empty(row)
+        if self.view.is_code(part):
+            return self._code(reference, piece, in_entry)
+        if self.parts.kind[part] == PartKind.STRINGS:
+            buffer = self.canonical.image.buffer
+            low = buffer.rfind(0, int(self.parts.start[part]), address) + 1 or int(self.parts.start[part])
+            high = buffer.find(0, address) + 1
+            self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
+            return Goal("", 0, low, address)
+        goal = self._data(row, symbol, part, address, piece)
+        for other in self._other_readings(reference, part, address, piece):
+            self._agree(part, other, piece)
+        return goal
+
+    @property
+    def _unused(self) -> set[int]:
+        """The references of entries that use nothing of what they refer to."""
+        found: set[int] = self.__dict__.setdefault("unused", set(self.canonical.owned.unused.tolist()))
+        return found
+
+    def _old(self, symbol: SymbolId, offset: int, like: int = -1) -> Goal:
+        """Return a symbol of the running kernel."""
+        self._know(symbol.name, symbol)
+        return Goal(symbol.name, offset, like=like)
+
+    def _know(self, name: str, symbol: SymbolId | None, like: int = -1) -> None:
+        known = self.outside.setdefault(name, (symbol, like))[0]
+        if known != symbol:
+            first, second = (f"{it.file}:{it.copy}" if it else "of another object" for it in (known, symbol))
+            raise CannotCarryError(Bar.ONE_NAME, name=name, first=first, second=second)
+
+    def _outside(self, row: int, symbol: int) -> Goal:
+        """Return what is of no section of this object."""
+        shndx, name = int(self.view.object.shndx[symbol]), self.view.object.symbol_name(symbol)
+        if shndx == elf.COMMON:
+            raise CannotCarryError(Bar.COMMON, name=name)
+        if shndx > 0 or not name:
+            raise CannotCarryError(Bar.NO_PLACE, name=describe(self.view, row))
+        if shndx == elf.SHN_UNDEF:
+            self._know(name, None, symbol)
+        return Goal(name, int(self.canonical.references.addend[row]), like=symbol)
+
+    def _own_entry(self, address: int, piece: Piece) -> Goal | None:
+        """Return the entry of a table that is about the function itself (WARN_ONCE in 6.19: its bug_entry)."""
+        for part in self.view.family(piece.need):
+            for entry in self._entries_of(part, piece.need):
+                if entry.low <= address < entry.high:
+                    return Goal("", 0, entry.low, address)
+        return None
+
+    def _empty(self, row: int) -> Goal:
+        """Return any static variable without bytes of the name of the one that a reference may go to."""
+        name = self.both.old.empty_variables.get(self.view.empty_variable(row))
+        if name is None:
+            raise CannotCarryError(Bar.NO_PLACE, name=describe(self.view, row))
+        return self._old(SymbolId(name), 0)
+
+    # -- code -------------------------------------------------------------------------------------------------------
+
+    def _code(self, reference: WrittenReference, piece: Piece, in_entry: bool) -> Goal:
+        row, symbol = reference.row, reference.symbol
+        part = int(self.canonical.targets.part[row])
+        start, address = int(self.parts.start[part]), int(self.canonical.references.target[row])
+        if self.parts.kind[part] != PartKind.NAMED:
+            self._take(Piece(start, int(self.parts.end[part]), part, piece.need, "code without a name"))
+            return Goal("", 0, start, address)
+        main = self.main(part)
+        old = self.both.old_function(main)
+        info = int(self.view.object.symbols["info"][symbol]) if symbol else 0
+        by_name = info >> 4 != elf.STB_LOCAL and bool(symbol)
+        if old is None and main not in self.functions:
+            self._check_memory(part)
+            self._take_function(main, f"new, needed by {self.name(piece.need)}")
+        is_pointer = not reference.is_branch and not in_entry and part == main and address == start
+        if main in self.functions and not (old is not None and (is_pointer or info >> 4 == elf.STB_WEAK)):
+            low = self._lead(part) if part == main else start
+            return Goal("", 0, low, address)
+        assert old is not None
+        self._check_memory(part)
+        if part != main:
+            raise CannotCarryError(Bar.PART_OF_ANOTHER, name=self.name(part))
+        if by_name and self.both.is_inside_old(self.view.object.symbol_name(symbol)):
+            name = self.view.object.symbol_name(symbol)
+            return self._old(SymbolId(name), int(self.canonical.references.addend[row]), symbol)
+        if address != start and (main in self.functions or not self.both.is_unchanged(main)):
+            raise CannotCarryError(Bar.INSIDE_ANOTHER, name=describe(self.view, row))
+        return self._old(old, address - start)
+
+    def _check_memory(self, part: int) -> None:
+        section = self.canonical.section_name(part)
+        if is_init(section):
+            raise CannotCarryError(Bar.INIT, name=self.name(part), section=section)
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    def _data(self, row: int, symbol: int, part: int, address: int, piece: Piece) -> Goal:
+        start = int(self.parts.start[part])
+        self._check_memory(part)
+        old = self._home(part)
+        if old is None:
+            self._take(Piece(start, int(self.parts.end[part]), part, piece.need, self._why_data(part)))
+            return Goal("", 0, start, address)
+        is_global = bool(symbol) and self.view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
+        if is_global and self.both.is_inside_old(self.view.object.symbol_name(symbol)):
+            name = self.view.object.symbol_name(symbol)
+            return self._old(SymbolId(name), int(self.canonical.references.addend[row]), symbol)
+        return self._old(old, address - start)
+
+    def _why_data(self, part: int) -> str:
+        return "new" if self.parts.kind[part] == PartKind.NAMED else "content"
+
+    def _home(self, part: int) -> SymbolId | None:
+        """Return the old variable that a part is, None for one that is carried; raises CannotCarryError."""
+        if self.parts.kind[part] == PartKind.NAMED:
+            old = self.both.old_variable(part)
+            if old is not None:
+                return old
+            section = self.canonical.section_name(part)
+            if section.startswith(_PER_CPU):
+                raise CannotCarryError(Bar.PER_CPU, name=self.name(part))
+            if not section.startswith(_ORDINARY):
+                raise CannotCarryError(Bar.ATTRIBUTES, name=self.name(part), section=section)
+        elif self.parts.kind[part] == PartKind.PIECE:
+            flags = int(self.view.object.sections["flags"][int(self.parts.section[part])])
+            if flags & elf.SHF_WRITE:
+                raise CannotCarryError(Bar.NAMELESS_STATE, name=self.name(part))
+        return None
+
+    # -- what else a place in a section may mean ----------------------------------------------------------------------
+
+    def _other_readings(self, reference: WrittenReference, part: int, address: int, piece: Piece) -> Iterator[int]:
+        """Yield the parts beside ``part`` that a reference may mean."""
+        symbol = reference.symbol
+        if symbol and self.view.object.symbols["info"][symbol] & 0xF != elf.STT_SECTION:
+            return
+        section = int(self.parts.section[part])
+        # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
+        if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
+            return
+        if self.view.jump_table(part, self.view.family(piece.need)) is not None:
+            return
+        start = int(self.parts.start[part])
+        # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
+        users = {self.main(user) for user in self.both.new.users(part)} if self.parts.chunk[part] >= 0 else set()
+        if users == {piece.need}:
+            return
+        before = part - 1
+        if address == start and before >= 0 and self._is_array(before, section):
+            ends_here = int(self.parts.end[before]) == start
+            if ends_here and piece.need in {self.main(user) for user in self.both.new.users(before)}:
+                yield before
+        behind = part + 1
+        while behind < len(self.parts.start) and int(self.parts.start[behind]) <= address + _NEAR:
+            if self._is_array(behind, section):
+                yield behind
+            behind += 1
+
+    def _is_array(self, part: int, section: int) -> bool:
+        if int(self.parts.section[part]) != section or self.parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
+            return False
+        flags = int(self.view.object.sections["flags"][section])
+        if self.parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE:
+            return False  # one rate limit, one descriptor
+        return self.view.size(part) > _SCALAR
+
+    def _agree(self, part: int, other: int, piece: Piece) -> None:
+        """See to it that two parts which a reference may mean lie together as they do in the new object."""
+        both = CannotCarryError(Bar.READINGS, name=self.name(part), other=self.name(other))
+        try:
+            first, second = self._home(part), self._home(other)
+        except CannotCarryError:
+            raise both from None
+        if first is None and second is None:
+            start, end = int(self.parts.start[other]), int(self.parts.end[other])
+            self._take(Piece(start, end, other, piece.need, self._why_data(other)))
+            low, high = sorted((part, other))
+            self.joined.append((int(self.parts.start[low]), int(self.parts.end[high])))
+            for between in range(low + 1, high):
+                if self.parts.kind[between] != PartKind.FILLER:
+                    self._agree(part, between, piece)
+            return
+        places = [self.both.old_place(it) if it is not None else None for it in (first, second)]
+        new = [self.view.place(it) for it in (part, other)]
+        if None in places or places[0] is None or places[1] is None:
+            raise both
+        olds = self.both.old.view.object.section_names
+        is_same = olds[places[0][0]] == olds[places[1][0]] and places[0][0] == places[1][0]
+        if not is_same or places[0][1] - places[1][1] != new[0][1] - new[1][1]:
+            raise both
+
+    # -- what belongs to carried code and was not taken ---------------------------------------------------------------
+
+    def _check_whole(self) -> None:
+        """Refuse functions into which something refers that is no entry of a table that is known."""
+        references, targets = self.canonical.references, self.canonical.targets
+        code = {part: main for main in self.functions for part in self.view.family(main)}
+        inside = np.isin(targets.part, list(code)) & (references.target != self.parts.start[targets.part])
+        for row in inside.nonzero()[0].tolist():
+            if row in self.goals:
+                continue
+            main = code[int(targets.part[row])]
+            part = int(self.parts.at(references.place[row : row + 1])[0])
+            if self.view.is_code(part) or not self._is_plain_table(part):
+                continue
+            place = f"+{int(references.target[row] - self.parts.start[int(targets.part[row])]):#x}"
+            where = self.view.object.section_names[int(self.parts.section[part])]
+            self.refuse(main, CannotCarryError(Bar.UNKNOWN_TABLE, name=where, place=place))
+
+    def _is_plain_table(self, part: int) -> bool:
+        """Say whether a part may be a table about code: data that no function refers to."""
+        users = self.both.new.users(part)
+        return self.parts.kind[part] != PartKind.OWNED and not users
