@@ -187,7 +187,7 @@ def _say(step: Step, lines: Iterable[str]) -> None:
 
 def whole_kernel(source: Path) -> int:
     """Shift every line of a kernel, compile it, and print what differs; returns the exit code."""
-    if not (source / "vmlinux.a").exists() or (source / "source").is_symlink():
+    if not (source / "vmlinux").exists() or (source / "source").is_symlink():
         raise TroubleError(f"{source} is not a kernel tree that was built in its source directory (6.1 or later)")
     shop = Workshop.open_built(source)
     steps = Steps(5)

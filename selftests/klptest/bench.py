@@ -22,6 +22,10 @@ class UnsuitableError(Exception):
     """There is no tree to test with; the message says what to do about it."""
 
 
+HEAD_OBJECTS = tuple(f"arch/x86/kernel/{name}.o" for name in ("head_64", "head64", "ebda", "platform-quirks"))
+"""head-y of arch/x86/Makefile, as it was before 6.1: what is linked first, and is in no archive."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What ``kbuild-klp diff --json`` said: its exit status, and its document with the trees called OLD and NEW."""
@@ -72,16 +76,27 @@ class Bench:
         return diff_trees(self.old, self.new)
 
     def count_objects(self) -> int:
-        """Count the linked objects without the program under test: what is in vmlinux.a, and in each module."""
-        members = subprocess.run(["ar", "t", "vmlinux.a"], cwd=self.old, capture_output=True, text=True, check=True)
+        """Count the linked objects without the program under test: what is in vmlinux.a, and in each module.
+
+        Before 6.1 there was no such archive: then it is what is in the archives of all directories, and head-y.
+        """
         modules = [line for path in self.old.rglob("*.mod") for line in path.read_text().split()]
-        return len({*members.stdout.split(), *modules})
+        if (self.old / "vmlinux.a").exists():
+            return len({*self._members("vmlinux.a"), *modules})
+        found = [*self.old.rglob("built-in.a"), *self.old.rglob("lib.a")]
+        archives = [str(path.relative_to(self.old)) for path in found if (self.old / "tools") not in path.parents]
+        members = {str(Path(name)) for archive in archives for name in self._members(archive)}
+        return len({*members, *HEAD_OBJECTS, *modules})
+
+    def _members(self, archive: str) -> list[str]:
+        done = subprocess.run(["ar", "t", archive], cwd=self.old, capture_output=True, text=True, check=True)
+        return done.stdout.split()
 
 
 def _of_kdir(kdir: Path) -> Workshop:
     """Copy a tree that somebody built; it is not written to."""
-    if not (kdir / "vmlinux.a").exists() or not (kdir / ".config").exists():
-        raise UnsuitableError(f"KDIR={kdir} is not a built kernel tree (6.1 or later)")
+    if not (kdir / "vmlinux").exists() or not (kdir / ".config").exists():
+        raise UnsuitableError(f"KDIR={kdir} is not a built kernel tree")
     if not (kdir / "Kbuild").exists() or (kdir / "source").is_symlink():
         raise UnsuitableError(f"KDIR={kdir} was built with O=, and holds absolute paths: a copy of it would build all")
     return Workshop.open_built(kdir)
