@@ -188,7 +188,7 @@ def _say(step: Step, lines: Iterable[str]) -> None:
 def whole_kernel(source: Path) -> int:
     """Shift every line of a kernel, compile it, and print what differs; returns the exit code."""
     if not (source / "vmlinux").exists() or (source / "source").is_symlink():
-        raise TroubleError(f"{source} is not a kernel tree that was built in its source directory (6.1 or later)")
+        raise TroubleError(f"{source} is not a kernel tree that was built in its source directory")
     shop = Workshop.open_built(source)
     steps = Steps(5)
     old, new = shop.orig, shop.directory / "line"  # a name as long as `orig`
