@@ -87,7 +87,9 @@ def named_part_reasons(
         return []
     # Which of several names comes first hangs on their bindings: the same one on both sides is to be compared.
     listed = after[0].name
-    after.sort(key=lambda symbol: (symbol.name, symbol.offset) != (before[0].name, 0))
+    common = before[0].name if any(symbol.name == before[0].name for symbol in after) else listed
+    for side in (before, after):
+        side.sort(key=lambda symbol: (symbol.name, symbol.offset) != (common, 0))
     named = within if after[0].name == listed else (*within, after[0].name)
     reasons = symbol_reasons(before[0], after[0], named)
     was, is_ = _stated(before[0], old.size(old_part)), _stated(after[0], new.size(new_part))
@@ -101,7 +103,7 @@ def named_part_reasons(
         other = others.pop(symbol.name, None)
         if other is None:
             reasons.append(Reason.of(Code.ALIAS, symbol, "", symbol=symbol.name)._replace(within=within))
-        else:
+        elif symbol != other:  # else it is the function that is not as long any more
             reasons.append(Reason.of(Code.ALIAS_DIFFERS, symbol, other)._replace(within=within))
     for symbol in sorted(others.values()):
         reasons.append(Reason.of(Code.ALIAS, "", symbol, symbol=symbol.name)._replace(within=within))

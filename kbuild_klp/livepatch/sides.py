@@ -219,13 +219,22 @@ class ObjectSide:
             current = waiting.pop()
             if kinds[current] == PartKind.NAMED:
                 found.add(self._entry_of(self.view.canonical.families.parent.get(current, current)))
-            elif kinds[current] != PartKind.OWNED:  # what a special section says is about its owner
+            elif kinds[current] == PartKind.OWNED:  # what a special section says is about its owner
+                if int(self._canonical.parts.section[current]) in self._walked_tables:
+                    found.add(self._entry_of(current))
+            else:
                 users = self._users_of_content.get(current, set())
                 if not users:  # nobody's: it is an entry of its own, or in that of its section
                     found.add(self._entry_of(current))
                 waiting += users - seen
                 seen |= users
         return found
+
+    @cached_property
+    def _walked_tables(self) -> frozenset[int]:
+        """The special sections that somebody walks through, for the functions in them: constructors, unknown tables."""
+        groups = self._canonical.image.owned
+        return frozenset(section for group in groups if group.row.ordered for section in group.sections.tolist())
 
     def _entry_of(self, part: int) -> SymbolId:
         """Return the symbol of the entry of a part; of one without a name, that of its section."""

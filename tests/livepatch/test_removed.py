@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from livepatch.conftest import Kernels
 
@@ -85,13 +87,13 @@ def test_through_a_table_without_a_name(kernels: Kernels) -> None:
     assert again.of(old, new)["helper"] == by("foo")
 
 
-def test_a_table_that_nobody_names(kernels: Kernels) -> None:
-    """Whoever reads it does so by the bounds of its section."""
-    source = (
-        '#asm\n.text\n.type helper, @function\nhelper: ret\n.size helper, . - helper\n.section .table, "a"\n.quad %s\n'
-    )
-    verdicts = kernels.of(source % "helper", '#asm\n.text\n.section .table, "a"\n.quad 5\n')
-    assert verdicts["helper"] == by(".table")
+@pytest.mark.parametrize(("table", "warnings"), [(".table", 1), (".init_array", 0)])
+def test_a_table_that_nobody_names(kernels: Kernels, table: str, warnings: int) -> None:
+    """Whoever reads it does so by the bounds of its section, be its layout known or not."""
+    helper = ".type helper, @function\nhelper: ret\n.size helper, . - helper\n"
+    old = f'#asm\n.text\n{helper}.section {table}, "a"\n.quad helper\n'
+    kernels.build({"kernel/unit.o": old}, {"kernel/unit.o": "#asm\n.text\nnop\n"})
+    assert kernels.verdicts(warnings)["helper"] == by(table)
 
 
 RECURSIVE = "static __attribute__((noipa)) int helper(int x) { return x ? helper(x - 1) * x : 1; }\n"
