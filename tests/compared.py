@@ -42,9 +42,19 @@ def _is_padding(question: Question) -> bool:
     return parent != question.name and question.answer.get(("function", parent)) == question.theirs
 
 
+def _is_release(question: Question) -> bool:
+    return not question.ours and question.name.startswith(("__UNIQUE_ID_vermagic", "_note_"))
+
+
+def _is_absolute(question: Question) -> bool:
+    return question.name.startswith("__crc_") and not question.theirs
+
+
 LINKED = (
     *CONVENTIONS,
     Convention("build id", "which build it is of, is no change", _is_build_id),
+    Convention("release", "which release a module is of, is no change (vermagic, LINUX_VERSION_CODE)", _is_release),
+    Convention("CRC", "the oracle reads no absolute symbols, as CRCs of exports are before 5.19", _is_absolute),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )
 COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")
