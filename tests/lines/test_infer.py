@@ -8,7 +8,7 @@ NUMBER of f goes from ``before`` to ``after``.
 from __future__ import annotations
 
 import pytest
-from line_trees import CHANGED, INFERRED, RECORDS, Answer, Pairs, answers, at_line, report_of, shifted
+from line_trees import CHANGED, INFERRED, Answer, Pairs, answers, at_line, report_of, shifted
 
 # BUG_ENTRY is what WARN_ON leaves in the bug table.
 HEAD = """
@@ -105,86 +105,6 @@ int user(int x) {{ return helper(x) + 3; }}
 )
 def test_number_that_goes_anywhere_else_is_no_line(gcc: Pairs, body: str) -> None:
     assert answer(gcc, body, 111, 113) == CHANGED
-
-
-def assembled(*instructions: str, behind: str = "ret") -> str:
-    """Return a file with f in assembly; its file is named by 1f, a text that is none by 2f, NUMBER is what counts."""
-    code = "\\n".join((*instructions, behind))
-    return f"""
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
-asm(".globl f\\n.type f,@function\\nf:\\n.set NUMBER, " TEXT(NUMBER) "\\n{code}\\n.size f, .-f\\n"
-    ".section .rodata.str1.1,\\"aMS\\",@progbits,1\\n7: .asciz \\"kernel/unit.c\\"\\n8: .asciz \\"text\\"\\n.previous");
-"""
-
-
-FILE, TEXT, LINE = "movq $7f, %rdi", "movq $8f, %rdi", "movl $NUMBER, %esi"
-
-
-@pytest.mark.parametrize(
-    ("instructions", "expected"),
-    [
-        ((FILE, LINE, "call note"), INFERRED),
-        ((LINE, FILE, "call note"), INFERRED),
-        ((LINE, "leaq 7f(%rip), %rdi", "call note"), INFERRED),
-        ((LINE, "cmpl $3, %eax", FILE, "call note"), INFERRED),
-        # set before another call, which may change it, or takes it
-        ((LINE, "call other", FILE, "call note"), CHANGED),
-        ((FILE, "call other", LINE, "call note"), CHANGED),
-        # read
-        ((FILE, LINE, "addl %esi, %eax", "call note"), CHANGED),
-        ((FILE, LINE, "movl %esi, (%rax)", "call note"), CHANGED),
-        ((FILE, LINE, "cmovne %ecx, %esi", "call note"), CHANGED),
-        ((FILE, LINE, "movb $1, %sil", "call note"), CHANGED),
-        ((FILE, LINE, "incl %esi", "call note"), CHANGED),
-        # a part of the register
-        ((FILE, "movw $NUMBER, %si", "call note"), CHANGED),
-        ((FILE, "movb $NUMBER, %sil", "call note"), CHANGED),
-        # not for this call
-        ((FILE, LINE, "movl %eax, %esi", "call note"), CHANGED),
-        # what the other register holds
-        ((TEXT, LINE, "call note"), CHANGED),
-        ((FILE, LINE, TEXT, "call note"), CHANGED),
-        (("movq 7f, %rdi", LINE, "call note"), CHANGED),
-        # to a call, whichever way control goes
-        ((FILE, LINE, "jmp note"), INFERRED),
-        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "1: ", "ret"), INFERRED),
-        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "ret", "1: ", "call other"), CHANGED),
-        ((LINE, "testl %eax, %eax", "je 1f", FILE, "call note", "ret", "1: ", "addl %esi, %ecx"), CHANGED),
-        ((LINE, "testl %eax, %eax", "je 1f", FILE, "jmp 2f", "1: ", TEXT, "2: ", "call note"), CHANGED),
-        ((LINE, "testl %eax, %eax", "je 1f", FILE, "jmp 2f", "1: ", FILE, "2: ", "call note"), INFERRED),
-        ((FILE, LINE, "jmp *%rax"), CHANGED),
-        # a static branch, of which only its table knows where it goes
-        (
-            (
-                *(LINE, "9: nopl 0(%rax,%rax)", FILE, "call note", "ret", "1: ", "addl %esi, %ecx"),
-                '.pushsection __jump_table,\\"aw\\"',
-                *(".long 9b - ., 1b - .", ".quad key - .", ".popsection"),
-            ),
-            CHANGED,
-        ),
-        (
-            (
-                *(LINE, "9: nopl 0(%rax,%rax)", FILE, "call note", "ret", "1: ", "addl %edx, %ecx"),
-                '.pushsection __jump_table,\\"aw\\"',
-                *(".long 9b - ., 1b - .", ".quad key - .", ".popsection"),
-            ),
-            INFERRED,
-        ),
-    ],
-)
-def test_what_instructions_do_with_it(gcc: Pairs, instructions: tuple[str, ...], expected: Answer) -> None:
-    source = assembled(*instructions)
-    old, new = (gcc.tree(source, f"-DNUMBER={number}").without_sources() for number in (100, 102))
-    assert answers(old, new) == {"f": expected}
-
-
-def test_lines_of_two_calls_that_the_compiler_made_one(gcc: Pairs) -> None:
-    source = assembled(
-        *("testl %eax, %eax", "je 1f", "movl $NUMBER + 9, %esi", "jmp 2f", "1: ", LINE, "2: ", FILE, "call note")
-    )
-    old, new = (gcc.tree(source, f"-DNUMBER={number}").without_sources() for number in (100, 102))
-    assert answers(old, new) == {"f": INFERRED}
 
 
 # -- nothing else -----------------------------------------------------------------------------------------------------
@@ -412,52 +332,3 @@ def test_sources_edited_after_the_build_are_none(gcc: Pairs) -> None:
     old, new = gcc.tree(source), gcc.tree(shifted(source))
     new.write("unit.c", shifted(source) + "int more;\n")
     assert answers(old, new)["f"] == INFERRED
-
-
-# -- UBSAN ------------------------------------------------------------------------------------------------------------
-
-UBSAN = at_line(
-    40,
-    """extern int table[8];
-int f(int x) { return table[x]; }
-int g(int x) { return 1 << x; }
-""",
-)
-UBSAN_FLAGS = ("-fsanitize=bounds", "-fsanitize=shift")
-
-
-def test_ubsan_data_hold_lines(cc: Pairs) -> None:
-    assert cc.diff_without_sources(UBSAN, shifted(UBSAN), *UBSAN_FLAGS) == {"f": RECORDS, "g": RECORDS}
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("table[8]", "table[9]"),
-        ("x) { return table", "x) {  return table"),
-        ("1 << x", "1U << x"),
-    ],
-)
-def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, after: str) -> None:
-    found = gcc.diff_without_sources(UBSAN, shifted(UBSAN.replace(before, after)), *UBSAN_FLAGS)
-    assert before in UBSAN and CHANGED in found.values()
-
-
-def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs) -> None:
-    """Init memory is given back after boot; that the UBSAN data beside it hold a line does not matter."""
-    source = at_line(
-        40,
-        """extern int table[8];
-void show(const char *);
-int f(int x)
-{
-	const char *text;
-	asm volatile(".pushsection .rodata.text,\\"a\\"\\n7: .string \\"text\\"\\n.popsection\\nmovq $7b, %0" : "=r"(text));
-	show(text);
-	return table[x];
-}
-""",
-    )
-    moved = shifted(source).replace(".rodata.text", ".init.rodata")
-    assert gcc.diff_without_sources(source, shifted(source), *UBSAN_FLAGS) == {"f": RECORDS}
-    assert gcc.diff_without_sources(source, moved, *UBSAN_FLAGS) == {"f": CHANGED}
