@@ -303,10 +303,12 @@ class SpecialRows:
         rows[:, 0] |= owned.field[mine].astype(np.uint64)
         entry = np.repeat(np.arange(low, high), np.diff(bounds))[is_owner]
         owner = owned.owner[entry]
+        is_nobodys = owner == NOBODY
+        # In nobody there is no place: what the reference means says where it goes.
         offset = canonical.references.target[references[is_owner]] - canonical.parts.start[owner]
         own = self._tables[owned.group[entry]]
-        own[:, 0] += _times(_OFFSET_FACTOR, offset)
-        own += np.where((owner == NOBODY)[:, None], rows[is_owner, 1:], np.uint64(0))
+        own[:, 0] += _times(_OFFSET_FACTOR, np.where(is_nobodys, 0, offset))
+        own += np.where(is_nobodys[:, None], rows[is_owner, 1:], np.uint64(0))
         rows[is_owner, 1:] = own
         return rows
 

@@ -13,7 +13,7 @@ import pytest
 from samples import SAMPLE, compile_object
 
 from kbuild_klp.checksum import batch, sum_file
-from kbuild_klp.checksum.batch import compute, write_checksums
+from kbuild_klp.checksum.batch import compute, compute_many, write_checksums
 from kbuild_klp.checksum.entries import Checksums, checksum_objects
 from kbuild_klp.checksum.path import Freshness, freshness, sum_path
 from kbuild_klp.elf.reader import ObjectFile
@@ -79,6 +79,36 @@ def test_a_broken_object_costs_itself_only(sample: Path, tmp_path: Path) -> None
     assert "applies to section 16777215" in result.errors[0]
     paths.remove(paths[4])
     assert _sums(paths) == [compute(str(sample)).data] * 8
+
+
+NOBODYS_ENTRIES = """
+    .text
+    .globl user
+    .type user, @function
+user:
+    ret
+    .size user, . - user
+    .section .init_array, "aw"
+    .quad user, elsewhere
+    .section .altinstructions, "a"
+    .long outer - ., 1f - .
+    .hword 1, 2
+    .byte 1, 0
+    .section .altinstr_replacement, "ax"
+1:  nop
+"""
+
+
+def test_what_else_is_read_does_not_matter(sample: Path, tmp_path: Path) -> None:
+    """An object has the same checksums alone and among others, also where entries are about functions of other objects.
+
+    A tree is compared with one of which some objects were made again: these are read in another batch.
+    """
+    made = compile_object(NOBODYS_ENTRIES, tmp_path / "a.o", language="assembler")
+    alone = compute(str(made)).data
+    for paths in ([sample, made], [made, sample], [sample, sample, made]):
+        found = {path: result for path, result in compute_many(map(str, paths)) if not isinstance(result, Exception)}
+        assert found[str(made)].data == alone
 
 
 # What early code makes of a physical address, in each kind of place: by a symbol, by a section, in a table without a
