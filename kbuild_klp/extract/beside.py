@@ -124,11 +124,10 @@ class _Beside:
     def _goes_to(self, found: _Found, goal: Goal, target: int) -> bool:
         if goal.name:
             symbols = self.needed.view.object
-            binding, shndx, value = elf.STB_GLOBAL, elf.SHN_UNDEF, 0
+            binding, shndx = elf.STB_GLOBAL, elf.SHN_UNDEF
             if goal.like >= 0 and int(symbols.shndx[goal.like]) in (elf.SHN_UNDEF, elf.ABSOLUTE):
                 binding = int(symbols.symbols["info"][goal.like]) >> 4
                 shndx = int(symbols.shndx[goal.like])
-            del value
             return (found.name, found.info >> 4, found.section, target) == (goal.name, binding, shndx, goal.offset)
         if goal.piece < 0:  # of an entry that uses nothing of it
             return found.section > 0 and target == int(self.view.object.sections["size"][found.section])
