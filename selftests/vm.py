@@ -48,6 +48,13 @@ def make_patched(bench: Bench, batch: Batch) -> None:
     bench.build(sorted({goal for case in batch.cases for goal in case.goals()}))
 
 
+def make_probe(bench: Bench, directory: Path) -> Path:
+    """Compile the program that cases use in the guest, and return its path."""
+    program = directory / "probe"
+    run(["gcc", "-O", "-static", "-o", program, CASES / "probe.c"], bench.log)
+    return program
+
+
 def ask_for_livepatch(bench: Bench, module: Path) -> tuple[int, dict[str, Any]]:
     """Ask kbuild-klp for a livepatch; returns its exit status and its answer, raises TroubleError without one."""
     command = [*klp_command(), "patch", "--json", str(bench.old), str(bench.new), "-o", str(module)]
@@ -87,6 +94,7 @@ class Session:
         self.batches = batches
         self.directory = directory
         self.files = {path.name: path for path in bench.old.rglob("*.ko")}
+        self.files["probe"] = make_probe(bench, directory)
         self.report = Report(sum(len(batch.cases) + 1 for batch in batches))
 
     def run(self) -> int:

@@ -7,10 +7,11 @@ kernel's messages stay off the console until it panics: what arrives there is wh
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,11 @@ load() {
 	wait_transition "$name" || return 1
 	[ "$(cat "/sys/kernel/livepatch/$name/enabled")" = 1 ]
 }
+module() {
+	for file in $(sed -n "s/^$1: //p" depends); do
+		[ -e "/sys/module/$(basename "$file" .ko | tr - _)" ] || insmod "$file" || return 1
+	done
+}
 unload() {
 	name=$(echo "$1" | tr - _)
 	echo 0 >"/sys/kernel/livepatch/$name/enabled" || return 1
@@ -101,6 +107,7 @@ def run_in_machine(
     """
     entries: dict[str, bytes] = {name: path.read_bytes() for name, path in files.items()}
     entries["functions"] = _FUNCTIONS.encode()
+    entries["depends"] = _dependencies(entries).encode()
     entries.update({f"steps/{number}": f"{command}\n".encode() for number, command in enumerate(commands)})
     with tempfile.TemporaryDirectory(prefix="klptest-") as directory:
         initramfs = Path(directory, "initramfs.cpio")
@@ -116,6 +123,22 @@ def run_in_machine(
         last = "\n".join(text.splitlines()[-20:])
         raise TroubleError(f"{image}: did not come up within {timeout:.0f} s\n{last}")
     return outputs
+
+
+def _dependencies(files: Mapping[str, bytes]) -> str:
+    """Return a line for each module: its name, and the files to load for it, in order (``depends`` in .modinfo)."""
+    names = {name.removesuffix(".ko").replace("-", "_"): name for name in files if name.endswith(".ko")}
+    needs: dict[str, list[str]] = {}
+    for name, file in names.items():
+        found = re.search(rb"\0depends=([^\0]*)\0", files[file])
+        needs[name] = [need.replace("-", "_") for need in found[1].decode().split(",") if need] if found else []
+
+    def in_order(name: str) -> Iterator[str]:
+        for need in needs.get(name, ()):
+            yield from in_order(need)
+        yield name
+
+    return "".join(f"{name}: {' '.join(names[it] for it in in_order(name) if it in names)}\n" for name in names)
 
 
 def _boot(image: Path, initramfs: Path, console: Path, timeout: float) -> None:
@@ -161,7 +184,7 @@ def _initramfs(entries: Mapping[str, bytes]) -> bytes:
     archive.add("bin/sh", 0o120777, b"busybox")
     archive.add("init", 0o100755, _INIT.encode())
     for name, content in entries.items():
-        archive.add(f"t/{name}", 0o100644, content)
+        archive.add(f"t/{name}", 0o100755, content)
     return archive.finish()
 
 

@@ -50,6 +50,11 @@ class VmCase(CaseDirectory):
         """What kernel messages hold while it is patched."""
         return self.text("log").splitlines()
 
+    @property
+    def unsaid(self) -> list[str]:
+        """What kernel messages must not hold while it is patched."""
+        return self.text("unsaid").splitlines()
+
 
 @dataclass(frozen=True)
 class Step:
@@ -75,9 +80,10 @@ class Batch:
 
     def steps(self) -> Iterator[Step]:
         """Yield what is done in the guest: see, load, see, unload, see, and once more."""
-        yield self._step("start", "dmesg -c >/dev/null")
+        yield self._step("tainted", "cat /proc/sys/kernel/tainted")
         yield from self._each("setup")
         yield from self._each("see", "before")
+        yield self._step("before", "dmesg -c >/dev/null")
         for turn in ("", " again"):
             yield self._step(f"load{turn}", f"load {self.module}")
             yield from self._each("loaded", f"loaded{turn}")
@@ -113,6 +119,7 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     for turn in ("log", "log again"):
         seen = outputs["", turn].text
         wrong += [f"{turn}: no message with: {text}" for text in case.log if text not in seen]
+        wrong += [f"{turn}: {text}" for text in case.unsaid if text in seen]
     return failed(wrong) if wrong else passed()
 
 
@@ -125,13 +132,14 @@ def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output]) -> Resu
             continue
         if output.status != 0:
             wrong += [f"{phase}: {_ended(output)}", *_indented(output.text)]
-        if phase.endswith("log") or phase.startswith("log"):
+        if phase in ("log", "log again", "last log"):
             lines = [line for line in output.text.splitlines() if not any(text in line for text in said)]
             wrong += [f"{phase}: {line}" for line in lines if _COMPLAINT.search(line)]
-    taint = outputs["", "taint"]
-    allowed = _TAINT_OOT_MODULE | _TAINT_LIVEPATCH | (_TAINT_WARN if said else 0)
-    if taint.status == 0 and int(taint.text) & ~allowed:
-        wrong.append(f"taint is {int(taint.text):#x}, with more than {allowed:#x}")
+    before, after = outputs["", "tainted"], outputs["", "taint"]
+    if before.status == after.status == 0:
+        allowed = int(before.text) | _TAINT_OOT_MODULE | _TAINT_LIVEPATCH | (_TAINT_WARN if said else 0)
+        if more := int(after.text) & ~allowed:
+            wrong.append(f"the kernel is tainted for {more:#x}")
     return failed(wrong) if wrong else passed()
 
 
