@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import OutputSection
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.extract.laid_out import LaidOut, Spot
@@ -248,9 +249,9 @@ class _Beside:
             raise self.fail(f"its symbols differ: {', '.join(sorted({name for name, *_ in found ^ wanted}))}")
 
 
-def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], path: str) -> int:
-    """Check the extracted object at ``path``; returns how many functions it has, raises BadObjectError."""
-    view = ObjectView(path)
+def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], file: ObjectFile) -> int:
+    """Check an extracted object; returns how many functions it has, raises BadObjectError."""
+    view = ObjectView(file)
     _Beside(needed, laid, view).check(side)
     return _check_meaning(needed, laid, view)
 
