@@ -27,7 +27,7 @@ _LONGEST_TAIL = 12
 """Bytes from the field of a PC-relative reference to the end of the instruction, at most: an address and a constant."""
 
 
-class Goal(NamedTuple):
+class Destination(NamedTuple):
     """Where a relocation leads: a place in a section, or as section -1 an addend to the symbol ``name``."""
 
     type: int
@@ -36,7 +36,7 @@ class Goal(NamedTuple):
     name: str
 
 
-class Home(NamedTuple):
+class NewPlace(NamedTuple):
     """Where a section of an object went: a section of the module, and the place there of its first byte."""
 
     section: int
@@ -50,7 +50,7 @@ class RelocatedFile:
         self.file = file
         self.names = file.section_names
         self.flags = [int(flags) for flags in file.sections["flags"]]
-        self.rows: dict[int, dict[int, Goal]] = defaultdict(dict)
+        self.rows: dict[int, dict[int, Destination]] = defaultdict(dict)
         self._contents: dict[int, bytes] = {}
         objects = Objects.of(file)
         rows = objects.relocations(np.arange(len(self.names)))
@@ -59,13 +59,13 @@ class RelocatedFile:
         for section, place, kind, symbol, addend in zip(*(column.tolist() for column in columns), strict=True):
             home = int(shndx[symbol])
             if home > 0:
-                goal = Goal(kind, home, int(values[symbol]) + addend, "")
+                goal = Destination(kind, home, int(values[symbol]) + addend, "")
             else:
-                goal = Goal(kind, -1, addend, objects.symbol_name(symbol))
+                goal = Destination(kind, -1, addend, objects.symbol_name(symbol))
             self.rows[section][place] = goal
-        self.defined: dict[str, list[Home]] = defaultdict(list)
+        self.defined: dict[str, list[NewPlace]] = defaultdict(list)
         for symbol in (shndx > 0).nonzero()[0].tolist():
-            self.defined[objects.symbol_name(symbol)].append(Home(int(shndx[symbol]), int(values[symbol])))
+            self.defined[objects.symbol_name(symbol)].append(NewPlace(int(shndx[symbol]), int(values[symbol])))
 
     def size(self, section: int) -> int:
         """Return the size of a section."""
@@ -88,7 +88,7 @@ class _Beside:
         found = architecture(made.file.machine)
         assert found is not None
         self.architecture = found
-        self.homes: dict[int, Home] = {}
+        self.homes: dict[int, NewPlace] = {}
         self.relocations = 0
 
     def fail(self, section: int, what: str) -> BadObjectError:
@@ -101,7 +101,7 @@ class _Beside:
         """Find everything of the object again; ``table`` is the array of its functions (or any symbol of its own)."""
         for start in self.made.defined[table]:
             [there] = self.module.defined[table]
-            self._go(start.section, Home(there.section, there.place - start.place))
+            self._go(start.section, NewPlace(there.section, there.place - start.place))
         waiting = [section for section in self._sections() if section not in self.homes]
         while waiting:
             left = [section for section in waiting if section not in self.homes and not self._find(section)]
@@ -124,7 +124,7 @@ class _Beside:
 
     # -- a section at its new place -------------------------------------------------------------------------------
 
-    def _go(self, section: int, home: Home) -> None:
+    def _go(self, section: int, home: NewPlace) -> None:
         """Note where a section went, and see whether it is there, and all that it refers to."""
         waiting = [(section, home)]
         while waiting:
@@ -138,7 +138,7 @@ class _Beside:
             self.relocations += len(self.made.rows[section])
             waiting += [(at, it) for at, it in found.items() if at not in self.homes]
 
-    def _compared(self, section: int, home: Home) -> tuple[str, dict[int, Home]]:
+    def _compared(self, section: int, home: NewPlace) -> tuple[str, dict[int, NewPlace]]:
         """Compare a section with what stands at a place of the module.
 
         Returns what differs, empty if nothing does, and where sections went to which it refers.
@@ -148,7 +148,7 @@ class _Beside:
         content = bytearray(self.made.content(section))
         moved = self.module.rows[home.section]
         count = sum(home.place <= place < home.place + size for place in moved)
-        found: dict[int, Home] = {}
+        found: dict[int, NewPlace] = {}
         if count != len(rows):
             return f"it has {count} relocations, not {len(rows)}", found
         for place, goal in rows.items():
@@ -163,7 +163,9 @@ class _Beside:
             return "its bytes differ", found
         return "", found
 
-    def _is_switched_off(self, goal: Goal, now: Goal, content: bytearray, there: bytes, place: int) -> bool:
+    def _is_switched_off(
+        self, goal: Destination, now: Destination, content: bytearray, there: bytes, place: int
+    ) -> bool:
         """Say whether objtool made a NOP of a call of __fentry__ (--mnop); in ``content`` it is one then."""
         is_off = goal.name == self.architecture.trace_call and now.type in self.architecture.none_types
         nop = there[place - 1 : place + 4]
@@ -172,7 +174,7 @@ class _Beside:
             return True
         return False
 
-    def _leads_there(self, goal: Goal, now: Goal, found: dict[int, Home]) -> bool:
+    def _leads_there(self, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
         """Compare two relocations; where a section went that is not known yet, is noted in ``found``."""
         if goal.type != now.type:
             return False
@@ -186,11 +188,11 @@ class _Beside:
         if self.made.flags[goal.section] & elf.SHF_MERGE:
             return self._is_same_constant(goal, now)
         known = self.homes.get(goal.section) or found.setdefault(
-            goal.section, Home(now.section, now.place - goal.place)
+            goal.section, NewPlace(now.section, now.place - goal.place)
         )
         return (now.section, now.place) == (known.section, known.place + goal.place)
 
-    def _is_same_constant(self, goal: Goal, now: Goal) -> bool:
+    def _is_same_constant(self, goal: Destination, now: Destination) -> bool:
         """Compare strings or constants that the linker may have merged with those of others."""
         content, there = self.made.content(goal.section), self.module.content(now.section)
         is_relative = self.architecture.relocation_types[goal.type].pc_relative
@@ -220,12 +222,12 @@ class _Beside:
             return False
         place, goal = first
         known = self.homes[goal.section]
-        wanted = Goal(goal.type, known.section, known.place + goal.place, "")
+        wanted = Destination(goal.type, known.section, known.place + goal.place, "")
         for number, name in enumerate(self.module.names):
             if name != self.made.names[section] and not name.startswith("."):
                 continue
             for at, other in self.module.rows[number].items():
-                home = Home(number, at - place)
+                home = NewPlace(number, at - place)
                 if other == wanted and home.place >= 0 and not self._compared(section, home)[0]:
                     self._go(section, home)
                     return True

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
-from kbuild_klp.module.running import PREFIX, VMLINUX, Part
+from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
 
 _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
 _REPLACEMENT = ".altinstr_replacement"
@@ -23,7 +23,7 @@ _REPLACED = 8
 """Bytes behind the beginning of an alternative in which nothing may be written once it has been chosen."""
 
 
-def refuse_what_comes_too_early(part: Part, spelled: dict[str, str]) -> None:
+def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
     """Refuse functions whose tables need what only the patched module can say."""
     of_modules = {name for name, text in spelled.items() if text.startswith(PREFIX) and not _is_of_vmlinux(text)}
     if not of_modules:

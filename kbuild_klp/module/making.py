@@ -25,7 +25,7 @@ from kbuild_klp.module.glue import GluedObject, glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import refuse_what_comes_too_early
 from kbuild_klp.module.post_link import post_link
-from kbuild_klp.module.running import VMLINUX, Part, PatchedFunction, Running
+from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
 from kbuild_klp.module.work import working_directory
 from kbuild_klp.report.model import Report
 
@@ -80,7 +80,7 @@ class Options(NamedTuple):
 class _Selected(NamedTuple):
     """What is to be carried of all objects, and what is said of the rest."""
 
-    parts: list[Part]
+    parts: list[CarriedObject]
     refused: list[RefusedChange]
     left_out: list[str]
     not_needed: list[str]
@@ -92,7 +92,7 @@ class _Extracted(NamedTuple):
     ``checked`` functions were held beside their originals; ``mark`` is a symbol of it that no other object has.
     """
 
-    part: Part
+    part: CarriedObject
     laid: LaidOut
     data: bytes
     functions: list[PatchedFunction]
@@ -180,11 +180,11 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.not_needed.extend(taken.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
         if taken.needed.functions:
-            selected.parts.append(Part(group.object, group.unit, taken))
+            selected.parts.append(CarriedObject(group.object, group.unit, taken))
     return selected
 
 
-def _extract(part: Part, running: Running, number: int) -> _Extracted:
+def _extract(part: CarriedObject, running: Running, number: int) -> _Extracted:
     """Make the object of one part, and hold it beside its original; what stands in the way is noted in the part."""
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)

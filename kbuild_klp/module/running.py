@@ -34,7 +34,7 @@ _LONGEST_OBJECT = 55
 _LONGEST_NAME = {True: 511, False: 127}
 
 
-class Part(NamedTuple):
+class CarriedObject(NamedTuple):
     """What is carried of one object, for one of the units that it is linked into."""
 
     object: str
@@ -62,7 +62,7 @@ def module_name(unit: str) -> str:
 class Running:
     """The symbols of the old kernel, for some ``parts`` that are to be put into one livepatch."""
 
-    def __init__(self, old: Build, parts: Sequence[Part], tree: BuildTree) -> None:
+    def __init__(self, old: Build, parts: Sequence[CarriedObject], tree: BuildTree) -> None:
         self._old = old
         self._parts = parts
         self._tree = tree
@@ -82,12 +82,12 @@ class Running:
 
     # -- functions that are replaced --------------------------------------------------------------------------------
 
-    def functions(self, part: Part) -> Iterator[PatchedFunction]:
+    def functions(self, part: CarriedObject) -> Iterator[PatchedFunction]:
         """Yield the old functions of a part, in the order of its table; raises CannotCarryError."""
         for _, old in part.needed.patched:
             yield PatchedFunction(old.name, self._position(part, old))
 
-    def _position(self, part: Part, symbol: SymbolId) -> int:
+    def _position(self, part: CarriedObject, symbol: SymbolId) -> int:
         """Return where a symbol of the old object stands in its unit, 0 for the only one of its name."""
         found = self._images.position(part.object, part.unit, self._old_symbol(part, symbol))
         if found is None:
@@ -98,7 +98,7 @@ class Running:
             raise CannotCarryError(Bar.NO_POSITION, name=symbol.name, unit=part.unit)
         return found.number if found.count > 1 else 0
 
-    def _old_symbol(self, part: Part, symbol: SymbolId) -> FunctionSymbol:
+    def _old_symbol(self, part: CarriedObject, symbol: SymbolId) -> FunctionSymbol:
         """Return the symbol of the old object that is meant, as it is to be found in the linked image."""
         view = part.needed.both.old.view
         side = ObjectSide(view)
@@ -125,7 +125,7 @@ class Running:
 
     # -- what code refers to ------------------------------------------------------------------------------------------
 
-    def spelled(self, part: Part) -> dict[str, str]:
+    def spelled(self, part: CarriedObject) -> dict[str, str]:
         """Return how the undefined symbols of a part are to be written, where otherwise; refuses what cannot be had."""
         found = {}
         for name, (symbol, like) in part.needed.outside.items():
@@ -136,7 +136,7 @@ class Running:
                     part.needed.refuse(main, error)
         return found
 
-    def _spelled(self, part: Part, name: str, symbol: SymbolId | None, like: int) -> str:
+    def _spelled(self, part: CarriedObject, name: str, symbol: SymbolId | None, like: int) -> str:
         if symbol is None and name in self._brought:
             return name
         export = self.export(name)

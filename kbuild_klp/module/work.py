@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from kbuild_klp.errors import KlpError
 
 _PREFIX = "kbuild-klp-"
 _YOUNG = 60  # seconds in which somebody may be about to lock it
@@ -43,7 +44,7 @@ def working_directory() -> Iterator[Path]:
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     del frame
-    sys.exit(128 + number)
+    raise KlpError(f"ended by signal {number} ({signal.strsignal(number)})", hint="nothing was written")
 
 
 @contextmanager
