@@ -48,6 +48,7 @@ def run(
     timeout: float | None = None,
     package: str = "",
     on_line: Callable[[str], None] | None = None,
+    merged: bool = False,
 ) -> str:
     """Run a program to its end; returns what it printed on standard output.
 
@@ -55,7 +56,8 @@ def run(
     language is C in any case, for what a program says is to be parsed, or quoted in an error. Its standard input is
     empty. ``timeout`` is in seconds, and ends the program itself, not what that has started. ``package`` is what to
     install where there is no such program. ``on_line`` is called with each line as it comes, without its end and in
-    another thread; then nothing is kept to be returned. Bytes that are no text are as os.fsdecode gives them.
+    another thread; then nothing is kept to be returned. ``merged``: what it prints on standard error is returned as
+    well, in its place. Bytes that are no text are as os.fsdecode gives them.
 
     Raises:
         ProgramError: the program is missing, cannot be started, fails, is killed or takes too long. An argument that
@@ -70,6 +72,7 @@ def run(
         "env": {**(os.environ if environment is None else environment), "LC_ALL": "C"},
         "timeout": timeout,
         "tty_out": False,
+        "err_to_out": merged,
         "err_bufsize": _BLOCK,
         **({"out": lines.take} if lines else {"out_bufsize": _BLOCK}),
     }

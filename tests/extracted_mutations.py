@@ -16,7 +16,6 @@ import argparse
 import random
 import struct
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -47,11 +46,11 @@ class Made(NamedTuple):
     side: list[SideEntry]
     data: bytes
 
-    def check(self, path: Path, data: bytes | None = None) -> int:
+    def check(self, data: bytes | None = None) -> int:
         """Run the checks on the object, or on what it was changed to; raises BadObjectError."""
         assert self.laid is not None
-        path.write_bytes(self.data if data is None else data)
-        return check(self.needed, self.laid, self.side, str(path))
+        file = ObjectFile(self.data if data is None else data, "extracted.o")
+        return check(self.needed, self.laid, self.side, file)
 
 
 class Damage(NamedTuple):
@@ -177,12 +176,12 @@ class Damager:
         yield Damage("header", f"{name}: type", self._with(at + 4, struct.pack("<I", elf.SHT_NOTE)))
 
 
-def survivors(made: Made, count: int, chance: random.Random, path: Path, tried: Counter[str]) -> Iterator[str]:
+def survivors(made: Made, count: int, chance: random.Random, tried: Counter[str]) -> Iterator[str]:
     """Yield the changes that no check notices."""
     for damage in Damager(made.data, chance).some(count):
         tried[damage.kind] += 1
         try:
-            made.check(path, damage.data)
+            made.check(damage.data)
         except KlpError:
             continue
         yield damage.what
@@ -211,21 +210,19 @@ def main() -> int:
     bars: Counter[str] = Counter()
     found: list[str] = []
     count = 0
-    with tempfile.TemporaryDirectory() as place:
-        for name in names:
-            if count == arguments.objects:
-                break
-            view = ObjectView(str(name))
-            mains = functions(view)
-            if not mains:
-                continue
-            made = make(Correlated(view, view), RelocatedObject(view), chance.sample(mains, min(3, len(mains))))
-            bars.update(refusal.bar.word for refusal in made.needed.refused)
-            if made.data:
-                count += 1
-                path = Path(place) / "extracted.o"
-                made.check(path)
-                found += [f"{name}: {what}" for what in survivors(made, arguments.each, chance, path, tried)]
+    for name in names:
+        if count == arguments.objects:
+            break
+        view = ObjectView(str(name))
+        mains = functions(view)
+        if not mains:
+            continue
+        made = make(Correlated(view, view), RelocatedObject(view), chance.sample(mains, min(3, len(mains))))
+        bars.update(refusal.bar.word for refusal in made.needed.refused)
+        if made.data:
+            count += 1
+            made.check()
+            found += [f"{name}: {what}" for what in survivors(made, arguments.each, chance, tried)]
     print(f"{count} objects; refused on the way: {dict(bars)}")
     print(f"{sum(tried.values())} changes: {dict(tried)}, {len(found)} survivors")
     print("\n".join(found[:100]))

@@ -51,6 +51,7 @@ LAYERS = (
     "report",
     "compare",
     "extract",
+    "module",
     "kbuild",
     "cli",
     "__main__",

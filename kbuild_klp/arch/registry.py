@@ -190,6 +190,8 @@ class Architecture:
     """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
+    pointer: int = 0
+    """The relocation type of an address of 8 bytes, 0 where it is not needed yet."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
         """Another process has it already."""

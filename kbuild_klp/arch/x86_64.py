@@ -163,4 +163,5 @@ ARCHITECTURE = Architecture(
     trace_fields=(1, 5),  # first in the function, or behind endbr64
     call_opcodes=b"\xe8",
     filler=b"\x90",
+    pointer=1,  # R_X86_64_64
 )

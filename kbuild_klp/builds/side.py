@@ -20,6 +20,7 @@ from kbuild_klp.checksum.sum_file import SumFile
 from kbuild_klp.errors import BadSumFileError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.kernel.symvers import Exports, read_exports
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 
 if TYPE_CHECKING:
@@ -123,6 +124,16 @@ class Build(ABC):
         """Return the build tree of an object, None when there is none."""
         del name
         return None
+
+    def image(self, unit: str) -> Path | None:
+        """Return what a unit was linked to, None when it is not at hand."""
+        tree = self.tree(SINGLE_OBJECT)
+        return tree.image(unit) if tree is not None else None
+
+    def exports(self) -> Exports | None:
+        """Return what this side exports, None when that is not known."""
+        tree = self.tree(SINGLE_OBJECT)
+        return read_exports(tree) if tree is not None else None
 
 
 def objects_by_name(units: list[LinkUnit]) -> Mapping[str, list[str]]:

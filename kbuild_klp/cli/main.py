@@ -24,6 +24,7 @@ _COMMANDS = {
     "diff": "say which functions and data differ between two builds",
     "explain": "show where one function differs, instruction by instruction",
     "extract": "write the changed functions of an object to a new one",
+    "patch": "make a livepatch module of what differs between two builds",
     "export": "join the checksums of a tree into one archive",
     "base": "keep the present state of a tree to compare with later",
     "install": "add the include points to a kernel tree",

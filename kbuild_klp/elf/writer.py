@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kbuild_klp.elf import constants as elf
@@ -166,3 +169,36 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
     sizes = _HEADER_SIZE, 0, 0, 64, len(rows), len(rows) - 1
     head = struct.pack(order + "16sHHIQQQIHHHHHH", ident, elf.ET_REL, machine, 1, 0, 0, len(content), 0, *sizes)
     return head + bytes(content[_HEADER_SIZE:]) + bytes(headers)
+
+
+def write_whole(output: str, data: bytes) -> None:
+    """Write a file whole or not at all, and leave nothing else behind whenever we are killed; raises KlpError.
+
+    Until it is complete, the file has no name (O_TMPFILE); where the file system knows no such thing, a temporary one.
+    """
+    target = Path(output)
+    try:
+        try:
+            file = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        except OSError:
+            _write_beside(target, data)
+            return
+        with open(file, "wb") as stream:  # noqa: PTH123
+            stream.write(data)
+            stream.flush()
+            target.unlink(missing_ok=True)
+            # With a directory that does not matter: only linkat() follows the link (proc(5), open(2) on O_TMPFILE).
+            os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file, follow_symlinks=True)
+    except OSError as error:
+        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
+
+
+def _write_beside(target: Path, data: bytes) -> None:
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise

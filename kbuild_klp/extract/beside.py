@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import OutputSection
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.extract.laid_out import LaidOut, Spot
@@ -75,6 +76,7 @@ class _Beside:
             self._piece(piece)
         self._entries()
         self._side(side)
+        self._table()
         self._headers()
         self._rest()
         self._symbols()
@@ -128,7 +130,8 @@ class _Beside:
             if goal.like >= 0 and int(symbols.shndx[goal.like]) in (elf.SHN_UNDEF, elf.ABSOLUTE):
                 binding = int(symbols.symbols["info"][goal.like]) >> 4
                 shndx = int(symbols.shndx[goal.like])
-            return (found.name, found.info >> 4, found.section, target) == (goal.name, binding, shndx, goal.offset)
+            name = self.laid.spelled.get(goal.name, goal.name)
+            return (found.name, found.info >> 4, found.section, target) == (name, binding, shndx, goal.offset)
         if goal.piece < 0:  # of an entry that uses nothing of it
             return found.section > 0 and target == int(self.view.object.sections["size"][found.section])
         spot = self.laid.spots[goal.piece]
@@ -178,6 +181,22 @@ class _Beside:
             if self._content(section, 0, len(original), header) != original:
                 raise self.fail(f"{names[header]} differs")
 
+    def _table(self) -> None:
+        """Check the addresses of the functions that take the place of old ones."""
+        table, needed = self.laid.table, self.needed
+        if table is None:
+            return
+        patched = needed.patched
+        if self._content(table, 0, len(table.data), -1) != bytes(8 * len(patched)):
+            raise self.fail(f"{table.name} differs")
+        for number, (main, _) in enumerate(patched):
+            low = next(piece.low for piece in needed.pieces.values() if piece.part == main)
+            spot, found = self.laid.spots[low], self.left.pop((self.numbers[table], 8 * number), None)
+            wanted = self.numbers[spot.section], spot.offset + int(needed.parts.start[main]) - low
+            kind = needed.view.architecture.pointer
+            if found is None or found.type != kind or (found.section, found.target) != wanted:
+                raise self.fail(f"{table.name} names another function", main)
+
     # -- what is left -----------------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
@@ -202,6 +221,8 @@ class _Beside:
         """Check that each section is of the kind that it was."""
         new, made = self.needed.view.object, self.view.object.sections
         for section, number in self.numbers.items():
+            if section is self.laid.table:
+                continue
             origin = self.origins.get(number)
             if origin is None:  # of which only the end is referred to
                 origin = new.section_names.index(section.name)
@@ -238,6 +259,9 @@ class _Beside:
                 at = spot.offset + base + int(row["value"]) - piece.low
                 name, kind = needed.view.object.symbol_name(symbol), int(row["info"]) & 0xF
                 wanted.add((name, self.numbers[spot.section], at, int(row["size"]), kind))
+        if self.laid.table is not None:
+            name = next(it.name for it in self.laid.symbols if it.section is self.laid.table)
+            wanted.add((name, self.numbers[self.laid.table], 0, 0, elf.STT_OBJECT))
         found = set()
         for symbol in (objects.shndx > 0).nonzero()[0].tolist():
             row = objects.symbols[symbol]
@@ -248,9 +272,9 @@ class _Beside:
             raise self.fail(f"its symbols differ: {', '.join(sorted({name for name, *_ in found ^ wanted}))}")
 
 
-def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], path: str) -> int:
-    """Check the extracted object at ``path``; returns how many functions it has, raises BadObjectError."""
-    view = ObjectView(path)
+def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], file: ObjectFile) -> int:
+    """Check an extracted object; returns how many functions it has, raises BadObjectError."""
+    view = ObjectView(file)
     _Beside(needed, laid, view).check(side)
     return _check_meaning(needed, laid, view)
 
@@ -269,7 +293,7 @@ def _check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
             start = spot.offset + int(needed.parts.start[part]) - piece.low
             address = view.canonical.image.base[numbers[spot.section]] + start
             found = int(view.canonical.parts.at(address))
-            if not _means_the_same(needed, part, view, found):
+            if not _means_the_same(needed, laid, part, view, found):
                 raise BadObjectError(
                     "the extracted object is wrong: its checksum would be another one",
                     file=view.file.path,
@@ -280,7 +304,7 @@ def _check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
     return count
 
 
-def _means_the_same(needed: Needed, part: int, view: ObjectView, copy: int) -> bool:
+def _means_the_same(needed: Needed, laid: LaidOut, part: int, view: ObjectView, copy: int) -> bool:
     """Compare what the canonical form says of a part and of its copy, but for the names of what differs in name."""
     new = needed.view
     rows, copies = new.reference_range(part), view.reference_range(copy)
@@ -306,13 +330,13 @@ def _means_the_same(needed: Needed, part: int, view: ObjectView, copy: int) -> b
         )
         if key[0] != other_key[0] or (row in in_code and place != other_place):
             return False
-        is_other_name = row in owners or its_copy_row in view.meanings.ordinals or _is_renamed(needed, row)
+        is_other_name = row in owners or its_copy_row in view.meanings.ordinals or _is_renamed(needed, laid, row)
         if not is_other_name and key != other_key:
             return False
     return True
 
 
-def _is_renamed(needed: Needed, row: int) -> bool:
+def _is_renamed(needed: Needed, laid: LaidOut, row: int) -> bool:
     """Say whether what a reference means may read otherwise in the extracted object."""
     canonical, goal = needed.canonical, needed.goals[row]
     symbol = int(canonical.targets.symbol[row])
@@ -320,7 +344,8 @@ def _is_renamed(needed: Needed, row: int) -> bool:
         return True
     if symbol >= 0:
         is_alike = symbol in canonical.families.ambiguous or row in needed.view.meanings.ordinals
-        return is_alike or (bool(goal.name) and goal.name != needed.view.object.symbol_name(symbol))
+        name = laid.spelled.get(goal.name, goal.name)
+        return is_alike or (bool(name) and name != needed.view.object.symbol_name(symbol))
     content = needed.view.content_part(row)
     if content is None:
         return False

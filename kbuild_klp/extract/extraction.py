@@ -3,30 +3,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT
 from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import NOTES
-from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.compare.passes import compare
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.elf.writer import write_whole
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
-from kbuild_klp.extract.correlated import Correlated
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
-from kbuild_klp.extract.relocated import RelocatedObject
-from kbuild_klp.extract.side_tables import SideEntry, side_entries
-from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
-from kbuild_klp.livepatch.rules import needs_nothing
-from kbuild_klp.object.view import ObjectView
+from kbuild_klp.extract.wanted import sort_changes, take
+from kbuild_klp.extract.why_not import Refusal
 
 
 class Carried(NamedTuple):
@@ -73,15 +66,6 @@ class Extraction:
         return bool(self.carried)
 
 
-class _Wanted(NamedTuple):
-    """The changes, sorted: those to begin with, and what is said of the others."""
-
-    begin: list[Change]
-    refused: list[Refusal]
-    left_out: list[str]
-    not_needed: list[str]
-
-
 def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = ()) -> Extraction:
     """Write the changed functions of an object to ``output``, whole or not at all; raises KlpError.
 
@@ -101,89 +85,29 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     if report.failed:
         raise KlpError(report.failed[0])
     changes = [change for group in report.objects for change in group.changes]
-    wanted = _sorted(changes, without)
+    wanted = sort_changes(changes, without)
     told = wanted.left_out, wanted.not_needed
     old, new = old_build.view(SINGLE_OBJECT), new_build.view(SINGLE_OBJECT)
     if wanted.refused or not wanted.begin or old is None or new is None:
         return Extraction((), wanted.refused, *told, warnings=report.warnings)
 
-    needed, side = _needed(old, new, wanted)
-    if needed.refused:
-        return Extraction((), list(needed.refused), *told, warnings=report.warnings)
+    needed, side, needless = taken = take(old, new, wanted.begin)
+    not_needed = [*wanted.not_needed, *needless]
+    if taken.refused:
+        return Extraction((), taken.refused, wanted.left_out, not_needed, warnings=report.warnings)
     laid = LaidOut(needed, side)
-    functions = _write_checked(output, needed, laid, side)
-    carried = _carried(needed, laid)
+    data = laid.file()
+    functions = check(needed, laid, side, ObjectFile(data, output))
+    write_whole(output, data)
+    carried = carried_by(needed, laid)
     names = {item.symbol for item in carried}
-    not_needed = [name for name in wanted.not_needed if name not in names]
+    not_needed = [name for name in not_needed if name not in names]
     outside = _outside(needed)
     return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, report.warnings)
 
 
-def _sorted(changes: Sequence[Change], without: Sequence[str]) -> _Wanted:
-    """Say of each change whether it is one to begin with."""
-    wanted = _Wanted([], [], [], [])
-    for change in changes:
-        if needs_nothing(change):
-            continue
-        if any(fnmatchcase(name, pattern) for pattern in without for name in (change.symbol, change.label)):
-            wanted.left_out.append(change.label or change.symbol)
-        elif not change.livepatch.possible:
-            text = "; ".join(it.text for it in change.livepatch.reasons if it.obstacle not in NOTES)
-            wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
-        elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
-            wanted.begin.append(change)
-        else:
-            wanted.not_needed.append(change.symbol)
-    return wanted
-
-
-def _is_new_global(change: Change) -> bool:
-    """Say whether a function is new and no other object can be ruled out to call it."""
-    return change.change is ChangeType.ADDED and not change.file
-
-
-def _needed(old: ObjectView, new: ObjectView, wanted: _Wanted) -> tuple[Needed, list[SideEntry]]:
-    both, relocated = Correlated(old, new), RelocatedObject(new)
-    if not relocated.is_supported:
-        raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
-    begin = []
-    for change in wanted.begin:
-        assert change.new is not None
-        part = new.parts_of(change.new.part_symbol)[0]
-        is_local = not int(new.object.symbols["info"][int(new.canonical.part_symbols(part)[0])]) >> 4
-        if both.old_function(part) is not None:
-            begin.append((part, "changed"))
-        elif change.change is ChangeType.ADDED and not is_local:
-            begin.append((part, "new"))
-        else:
-            wanted.not_needed.append(change.symbol)
-    needed = Needed(both, relocated, begin)
-    try:
-        side = list(side_entries(new, needed.pieces.values()))
-    except CannotCarryError as error:
-        needed.refuse(begin[0][0], error)
-        side = []
-    return needed, side
-
-
-def _write_checked(output: str, needed: Needed, laid: LaidOut, side: list[SideEntry]) -> int:
-    """Write the object, read it again, and only then give it its name; returns the number of functions."""
-    temporary = f"{output}.{os.getpid()}.tmp"
-    try:
-        try:
-            Path(temporary).write_bytes(laid.file())
-            functions = check(needed, laid, side, temporary)
-            Path(temporary).replace(output)
-        except OSError as error:
-            raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    return functions
-
-
-def _carried(needed: Needed, laid: LaidOut) -> list[Carried]:
+def carried_by(needed: Needed, laid: LaidOut) -> list[Carried]:
+    """Return what an extracted object carries, functions first."""
     found = []
     for piece in sorted(needed.pieces.values()):
         is_code = needed.view.is_code(piece.part)

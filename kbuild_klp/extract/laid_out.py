@@ -7,7 +7,7 @@ carried stays in a section of the name that it had.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kbuild_klp.elf import constants as elf
@@ -18,6 +18,11 @@ from kbuild_klp.extract.side_tables import SideEntry, header_section
 from kbuild_klp.object.parts import PartKind
 
 _DROPPED_FLAGS = elf.SHF_GROUP | elf.SHF_INFO_LINK | elf.SHF_LINK_ORDER
+
+
+# Read once, while the module is loaded. objtool knows the name (validate_ibt in tools/objtool/check.c): a function that
+# stands there need not begin with ENDBR, for ftrace comes to it by a return.
+TABLE = ".init.klp_funcs"
 
 
 class Spot(NamedTuple):
@@ -33,16 +38,25 @@ class _Range(NamedTuple):
 
 
 class LaidOut:
-    """The object in the making; ``data`` is it as a file, ``count`` how many relocations it has."""
+    """The object in the making; ``count`` is how many relocations it has.
 
-    def __init__(self, needed: Needed, side: Iterable[SideEntry]) -> None:
+    ``spelled`` says how undefined symbols are written that are not to be written as the old object has them. ``table``
+    is the name of an array of the addresses of all functions that take the place of old ones (`Needed.patched`), for
+    code that is compiled apart; none where it is empty.
+    """
+
+    def __init__(
+        self, needed: Needed, side: Iterable[SideEntry], spelled: Mapping[str, str] | None = None, table: str = ""
+    ) -> None:
         self._needed = needed
+        self.spelled = spelled or {}
+        self.table: OutputSection | None = None
         self._view = needed.view
         self._parts = needed.parts
         self.sections: list[OutputSection] = []
         self.spots: dict[int, Spot] = {}
         self._shared: dict[tuple[str, OutputSection | None], OutputSection] = {}
-        self._symbols: list[OutputSymbol] = []
+        self.symbols: list[OutputSymbol] = []
         self._heads: dict[int, OutputSymbol] = {}
         self._outside: dict[str, OutputSymbol] = {}
         self._of_sections: dict[OutputSection, OutputSymbol] = {}
@@ -61,6 +75,8 @@ class LaidOut:
         for note in side:
             self._add_side(note)
         self._add_header(side)
+        if table:
+            self._add_table(table)
         self.count = sum(len(section.relocations) for section in self.sections)
 
     def file(self) -> bytes:
@@ -69,7 +85,7 @@ class LaidOut:
         files = (view.object.symbols["info"] & 0xF == elf.STT_FILE).nonzero()[0].tolist()
         names = {view.object.symbol_name(symbol) for symbol in files}
         source = [OutputSymbol(name, type=elf.STT_FILE) for name in names if len(names) == 1]
-        symbols = [*source, *self._of_sections.values(), *self._symbols, *self._outside.values()]
+        symbols = [*source, *self._of_sections.values(), *self.symbols, *self._outside.values()]
         return write_object(view.object.machine, view.architecture.byteorder, self.sections, symbols)
 
     # -- places -----------------------------------------------------------------------------------------------------
@@ -186,13 +202,13 @@ class LaidOut:
             kind, size = int(row["info"]) & 0xF, int(row["size"])
             name = view.object.symbol_name(symbol)
             own = OutputSymbol(name, section, address + moved, size, kind, binding, int(row["other"]) & 3)
-            self._symbols.append(own)
+            self.symbols.append(own)
             self._heads.setdefault(part, own)
 
     def _outer_symbol(self, goal: Goal) -> OutputSymbol:
         """Return the undefined (or absolute) symbol that a reference names."""
         if goal.name not in self._outside:
-            symbol = OutputSymbol(goal.name, binding=elf.STB_GLOBAL)
+            symbol = OutputSymbol(self.spelled.get(goal.name, goal.name), binding=elf.STB_GLOBAL)
             shndx = int(self._view.object.shndx[goal.like]) if goal.like >= 0 else 1
             row = self._view.object.symbols[goal.like]
             if shndx in (elf.SHN_UNDEF, elf.ABSOLUTE):
@@ -272,6 +288,16 @@ class LaidOut:
         if number is not None and side:
             section = self._shared_section(self._view.object.section_names[number], number)
             section.data += bytes(self._view.object.content(number))
+
+    def _add_table(self, name: str) -> None:
+        patched = self._needed.patched
+        self.table = OutputSection(TABLE, elf.SHF_ALLOC)
+        self.sections.append(self.table)
+        self.symbols.append(OutputSymbol(name, self.table, type=elf.STT_OBJECT, binding=elf.STB_GLOBAL))
+        for number, (main, _) in enumerate(patched):
+            own = OutputRelocation(8 * number, self._view.architecture.pointer, self._heads[main])
+            self.table.relocations.append(own)
+        self.table.data += bytes(8 * len(patched))
 
 
 def _chains(pieces: Iterable[Piece]) -> list[list[Piece]]:

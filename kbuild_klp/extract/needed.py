@@ -129,6 +129,12 @@ class Needed:
         lead: int = min([start, *places.tolist()])
         return lead
 
+    @property
+    def patched(self) -> list[tuple[int, SymbolId]]:
+        """The main parts of functions that take the place of old ones, and which these are."""
+        olds = [(main, self.both.old_function(main)) for main in sorted(self.functions)]
+        return [(main, old) for main, old in olds if old is not None]
+
     # -- following --------------------------------------------------------------------------------------------------
 
     def _follow(self, low: int) -> None:

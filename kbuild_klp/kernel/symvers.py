@@ -26,10 +26,11 @@ _CRC = re.compile(r"^#SYMVER (\S+) 0x([0-9a-f]{1,8})$", re.MULTILINE)
 
 
 class Export(NamedTuple):
-    """One exported symbol: the unit that has it, and its CRC (0: none)."""
+    """One exported symbol: the unit that has it, its CRC (0: none) and namespace."""
 
     unit: str
     crc: int
+    namespace: str = ""
 
 
 class Exports:
@@ -58,7 +59,8 @@ class Exports:
             if len(fields) >= 3 and fields[0].startswith("0x"):
                 with suppress(ValueError):
                     crc = self.newer.get(fields[1], int(fields[0], 16))
-                    exports[fields[1]] = Export(fields[2].rpartition("/")[2].removesuffix(".ko"), crc)
+                    unit = fields[2].rpartition("/")[2].removesuffix(".ko")
+                    exports[fields[1]] = Export(unit, crc, "".join(fields[4:5]))
         return exports
 
     def get(self, symbol: str) -> Export | None:

@@ -103,6 +103,14 @@ class LinkedSymbols:
             return Position(self.unit, 0, len(found))
         return Position(self.unit, mine[0] + 1, len(found), is_other, self._is_listed(found[mine[0]]))
 
+    def count(self, name: str) -> int:
+        """Return how many symbols of a name the kernel knows."""
+        return len(self._found(name))
+
+    def has_global(self, name: str) -> bool:
+        """Say whether other objects can refer to a symbol of a name."""
+        return any(self._candidate(symbol).binding != elf.STB_LOCAL for symbol in self._found(name))
+
     def _is_listed(self, symbol: _Candidate) -> bool | None:
         """Say whether ftrace has a place in a function; None if that cannot be told."""
         if self._places is None:

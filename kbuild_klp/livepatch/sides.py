@@ -98,9 +98,10 @@ class ObjectSide:
     def symbol(self, entry: Entry) -> FunctionSymbol | None:
         """Return the symbol of a function, None when its code is not there."""
         parts = self.view.parts_of(entry.part_symbol)
-        if not parts:
-            return None
-        index = int(self._canonical.part_symbols(parts[0])[0])
+        return self.symbol_at(int(self._canonical.part_symbols(parts[0])[0])) if parts else None
+
+    def symbol_at(self, index: int) -> FunctionSymbol:
+        """Return one of the object's symbols."""
         row = self._object.symbols[index]
         binding = int(row["info"]) >> 4
         return FunctionSymbol(

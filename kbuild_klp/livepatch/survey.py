@@ -13,16 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
-from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.symvers import Exports, changed_crcs, read_exports
-from kbuild_klp.livepatch.linked_symbols import LinkedSymbols
+from kbuild_klp.kernel.symvers import Exports, changed_crcs
+from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.removed import still_used
 from kbuild_klp.livepatch.rules import Facts, Position, join_names, judge, needs_nothing
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
@@ -37,13 +35,6 @@ _TRACEPOINT_KEY, _TRACEPOINT_CALL = "__tracepoint_", "__SCT__tp_func_"
 _VDSO_IMAGE = ("-image-64.o", "-image-32.o", "-image-x32.o", "wrap.o", "wrapper.o")
 
 
-class _OpenImage(NamedTuple):
-    """What a unit was linked to, and when (ns)."""
-
-    image: LinkedSymbols
-    time: int
-
-
 class Survey:
     """All that is known of the changes between two builds."""
 
@@ -51,7 +42,6 @@ class Survey:
         self.old = old
         self.new = new
         self._objects: dict[str, SeenObject] = {}
-        self._images: dict[str, _OpenImage | None] = {}
 
     # -- what the trees say ---------------------------------------------------------------------------------------
 
@@ -67,8 +57,7 @@ class Survey:
     @cached_property
     def _exports(self) -> tuple[Exports | None, Exports | None]:
         """What the two trees export, None where no file says."""
-        old, new = (side.tree(SINGLE_OBJECT) for side in (self.old, self.new))
-        return read_exports(old) if old else None, read_exports(new) if new else None
+        return self.old.exports(), self.new.exports()
 
     @cached_property
     def crcs(self) -> dict[str, str]:
@@ -278,46 +267,16 @@ class Survey:
 
     def _position(self, found: SeenObject, unit: str, symbol: FunctionSymbol) -> Position | None:
         """Find an old function in what it was linked into; None if that is not at hand, or older than the object."""
-        opened = self._image(unit)
-        if opened is None or opened.time < found.time:
-            return None
-        place = found.name.rpartition("/")[2]
-        file = symbol.file or place
-        # Objects of one name have sources of one name, unless one is assembly or of several sources.
-        rank, count = self._ranks.get((unit, found.name), (0, 0))
-        is_known = file.rpartition(".")[0] == place.rpartition(".")[0] and opened.image.file_counts.get(file) == count
-        return opened.image.position(symbol, file, rank if is_known else None)
-
-    def _image(self, unit: str) -> _OpenImage | None:
-        if unit not in self._images:
-            self._images[unit] = self._open_image(unit)
-        return self._images[unit]
-
-    def _open_image(self, unit: str) -> _OpenImage | None:
-        tree = self.old.tree(SINGLE_OBJECT)
-        path = tree.image(unit) if tree is not None and unit != _UNKNOWN_UNIT else None
-        if path is None:
-            return None
-        mine = [found for found in self._objects.values() if unit in found.units]
-        names = {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
-        try:
-            return _OpenImage(LinkedSymbols(path, unit, names), path.stat().st_mtime_ns)
-        except (KlpError, OSError):
-            return None  # as good as none
+        return None if unit == _UNKNOWN_UNIT else self._images.position(found.name, unit, symbol, found.time)
 
     @cached_property
-    def _ranks(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """For each object of a unit: which of those of its file name it is, in link order, and how many there are."""
-        tree = self.old.tree(SINGLE_OBJECT)
-        units = self.old.units() if SINGLE_OBJECT not in self.old.names else tree.units() if tree is not None else []
-        ranks = {}
-        for unit in units:
-            same: dict[str, list[str]] = defaultdict(list)
-            for name in unit.objects:
-                same[name.rpartition("/")[2]].append(name)
-            for names in same.values():
-                ranks.update({(unit.name, name): (rank, len(names)) for rank, name in enumerate(names)})
-        return ranks
+    def _images(self) -> LinkedImages:
+        return LinkedImages(self.old, self._old_names)
+
+    def _old_names(self, unit: str) -> set[str]:
+        """Return the names of all old functions of a unit."""
+        mine = [found for found in self._objects.values() if unit in found.units]
+        return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
 
 
 def _time(view: ObjectView | None) -> int:

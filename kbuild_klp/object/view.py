@@ -45,8 +45,8 @@ class Reference(NamedTuple):
 class ObjectView:
     """An object, its parts by entry and its references in words."""
 
-    def __init__(self, path: str) -> None:
-        self.file = ObjectFile.open(path)
+    def __init__(self, file: str | ObjectFile) -> None:
+        self.file = ObjectFile.open(file) if isinstance(file, str) else file
         self.canonical = canonicalize(self.file)
         self.meanings = find_meanings(self.canonical)
         self.object = self.canonical.objects

@@ -113,7 +113,7 @@ def test_the_file_of_exports(tmp_path: Path) -> None:
     (tmp_path / "Module.symvers").write_text(text)
     exports = read_exports(tree)
     assert exports is not None
-    assert exports.parse(exports.lines) == {"foo": Export("vmlinux", 0x12345678), "baz": Export("ext4", 1)}
+    assert exports.parse(exports.lines) == {"foo": Export("vmlinux", 0x12345678), "baz": Export("ext4", 1, "NS")}
     assert (exports.get("foo"), exports.get("bar")) == (Export("vmlinux", 0x12345678), None)
 
 

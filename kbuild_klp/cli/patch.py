@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kbuild-klp patch``: make a livepatch module of what differs between two builds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbuild_klp.cli.diff import open_sides
+from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.progress import ProgressLine
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.errors import KlpError
+
+if TYPE_CHECKING:
+    from kbuild_klp.builds.side import Build
+    from kbuild_klp.module.making import Livepatch, RefusedChange
+    from kbuild_klp.report.model import Report
+
+DOCUMENT_VERSION = 1
+_PREFIX = "livepatch-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LONGEST = 55  # MODULE_NAME_LEN of include/linux/moduleparam.h, on 64 bits
+
+_ABOUT = """
+The functions that differ are taken from the objects of NEW as they are, with what is new that they need; what exists in
+OLD stays that of the running kernel. Nothing is compiled but the code that registers the patch, by OLD's own module
+build; neither tree is written to but for checksums that are missing. What differs and cannot be carried is named with
+the reason, and then no module is made. Exit status: 0 made, and all checks hold; 1 nothing differs that a livepatch
+could carry; 2 trouble, or something cannot be carried.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog = _ABOUT
+    parser.add_argument("builds", metavar="TREE", nargs="+", help="OLD, as it runs, and NEW, with the fix; both built")
+    parser.add_argument("--kept", action="store_true", help="OLD is what `make klp-base` kept of NEW")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the module to write (default: livepatch-NAME.ko)")
+    parser.add_argument("--name", metavar="NAME", help="name of the patch (default: that of NEW's directory)")
+    parser.add_argument(
+        "--without",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave out changes of symbols that match, as the shell does (may be repeated)",
+    )
+    parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
+
+
+def document(made: Livepatch) -> dict[str, Any]:
+    """Return what came of it as data."""
+    return {
+        "version": DOCUMENT_VERSION,
+        "module": made.module or None,
+        "carried": [{"object": it.object, "unit": it.unit, **it.piece._asdict()} for it in made.carried],
+        "refused": [
+            {
+                "object": it.object,
+                "unit": it.unit,
+                "symbol": it.refusal.symbol,
+                "code": it.refusal.bar.word,
+                "reason": it.refusal.reason,
+            }
+            for it in made.refused
+        ],
+        "left_out": list(made.left_out),
+        "not_needed": list(made.not_needed),
+        "checks": [check._asdict() for check in made.checks],
+        "warnings": list(made.warnings),
+    }
+
+
+def _print(made: Livepatch) -> None:
+    for it in made.carried:
+        name = it.piece.symbol or "without a name"
+        print(f"carried   {it.piece.kind:<9} {name}  {it.piece.size} bytes of {it.object} ({it.unit}): {it.piece.why}")
+    for label, names in (("left out", made.left_out), ("not needed", made.not_needed)):
+        for name in names:
+            print(f"{label:<9} {name}")
+    if made.module:
+        checks = ", ".join(f"{check.number} {check.what}" for check in made.checks)
+        name = Path(made.module).name.removesuffix(".ko").replace("-", "_")
+        print(f"{made.module}: checked: {checks}")
+        print(f"load:   insmod {made.module}")
+        print(f"unload: echo 0 > /sys/kernel/livepatch/{name}/enabled; rmmod {name}")
+
+
+def _refused(it: RefusedChange) -> str:
+    return f"cannot carry {it.refusal.symbol} of {it.object} ({it.unit}): {it.refusal.reason}"
+
+
+def _names(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Return the module's name and the file to write; raises KlpError."""
+    output = arguments.output
+    if output is not None:
+        if not output.endswith(".ko"):
+            raise KlpError("a module's name ends with .ko", file=output, hint="give another -o FILE")
+        name = Path(output).name.removesuffix(".ko")
+        if arguments.name is not None and name not in (arguments.name, _PREFIX + arguments.name):
+            raise KlpError(f"is not the file of {_PREFIX}{arguments.name}", file=output, hint="give -o or --name")
+    else:
+        last = Path(arguments.builds[-1]).resolve().name
+        name = _PREFIX + (arguments.name or re.sub(r"[^A-Za-z0-9_-]", "-", last))
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+        raise KlpError(f"{name} cannot be the name of a module", hint="letters, digits, dashes, at most 55")
+    return name, output or f"{name}.ko"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; raises KlpError."""
+    from kbuild_klp.module.making import Options, make_livepatch
+
+    name, output = _names(arguments)
+    old, new = open_sides(arguments.builds, arguments.kept)
+    progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
+
+    def compared(before: Build, after: Build) -> Report:
+        try:
+            return compare(before, after, arguments.jobs, progress, looking=looking)
+        finally:
+            progress.close()
+            looking.close()
+
+    made = make_livepatch(old, new, output, Options(name, arguments.without, arguments.replace), compared)
+    if arguments.json:
+        print(json.dumps(document(made), indent=1))
+    else:
+        for warning in made.warnings:
+            print(f"kbuild-klp: {warning}", file=sys.stderr)
+        _print(made)
+    for refused in made.refused:
+        print(f"kbuild-klp: {_refused(refused)}", file=sys.stderr)
+    if made.refused:
+        return ExitStatus.FAILED
+    return ExitStatus.SAME if made.module else ExitStatus.DIFFERS

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which changes of an object an extraction begins with, and what comes along with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import NOTES
+from kbuild_klp.checksum.entry import KIND_FUNCTION
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.errors import KlpError
+from kbuild_klp.extract.correlated import Correlated
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.relocated import RelocatedObject
+from kbuild_klp.extract.side_tables import SideEntry, side_entries
+from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
+from kbuild_klp.livepatch.rules import needs_nothing
+from kbuild_klp.object.view import ObjectView
+
+
+class Wanted(NamedTuple):
+    """The changes of an object, sorted: those to begin with, and what is said of the others.
+
+    ``left_out`` are changes that the user did not want, ``not_needed`` those that nothing carried needs.
+    """
+
+    begin: list[Change]
+    refused: list[Refusal]
+    left_out: list[str]
+    not_needed: list[str]
+
+
+class Taken(NamedTuple):
+    """What is carried of one object, and the entries about it of tables that no checksum holds.
+
+    ``not_needed`` are changes that turned out to be none to begin with.
+    """
+
+    needed: Needed
+    side: list[SideEntry]
+    not_needed: list[str]
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """What stands in the way."""
+        return list(self.needed.refused)
+
+
+def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
+    """Say of each change whether it is one to begin with.
+
+    ``without`` are patterns, as of the shell, of symbols to be left out.
+    """
+    wanted = Wanted([], [], [], [])
+    for change in changes:
+        if needs_nothing(change):
+            continue
+        if any(fnmatchcase(name, pattern) for pattern in without for name in (change.symbol, change.label)):
+            wanted.left_out.append(change.label or change.symbol)
+        elif not change.livepatch.possible:
+            text = "; ".join(it.text for it in change.livepatch.reasons if it.obstacle not in NOTES)
+            wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
+        elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
+            wanted.begin.append(change)
+        else:
+            wanted.not_needed.append(change.symbol)
+    return wanted
+
+
+def _is_new_global(change: Change) -> bool:
+    """Say whether a function is new and no other object can be ruled out to call it."""
+    return change.change is ChangeType.ADDED and not change.file
+
+
+def take(old: ObjectView, new: ObjectView, changes: Sequence[Change]) -> Taken:
+    """Take some changes and all that they need; raises KlpError for an architecture that cannot be extracted yet."""
+    both, relocated = Correlated(old, new), RelocatedObject(new)
+    if not relocated.is_supported:
+        raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
+    begin, not_needed = [], []
+    for change in changes:
+        assert change.new is not None
+        part = new.parts_of(change.new.part_symbol)[0]
+        is_local = int(new.object.symbols["info"][int(new.canonical.part_symbols(part)[0])]) >> 4 == elf.STB_LOCAL
+        if both.old_function(part) is not None:
+            begin.append((part, "changed"))
+        elif change.change is ChangeType.ADDED and not is_local:
+            begin.append((part, "new"))
+        else:
+            not_needed.append(change.symbol)
+    needed = Needed(both, relocated, begin)
+    try:
+        side = list(side_entries(new, needed.pieces.values()))
+    except CannotCarryError as error:
+        needed.refuse(begin[0][0], error)
+        side = []
+    return Taken(needed, side, not_needed)

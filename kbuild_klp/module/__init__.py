@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the changes between two trees to a livepatch module.
+
+In: two builds. Out: livepatch-NAME.ko for the kernel of the old one, what it carries, and what it cannot and why.
+
+Read in this order: running (what a symbol is called in the kernel that runs), loading (what the loader does too early
+or too late), glue (the C file that registers the patch), build (the kernel's own module build), post_link (relocations
+for the livepatch loader), finished (the module, held beside what it was made of), making (all of it in order).
+"""

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own module build, in a directory of its own; the tree is only read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kbuild_klp.errors import BadTreeError, KlpError
+from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.processes import processors, run
+
+_GLUE = "glue.c"
+# What make or kbuild hand down to makes below them, and what would redirect a build of its own.
+_NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|ARCH|SRCARCH|srctree|objtree)$")
+# Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
+_EXPECTED = re.compile(r'modpost: ("\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR')
+
+
+def build_module(
+    tree: BuildTree, directory: Path, name: str, glue: str, objects: Mapping[str, bytes]
+) -> tuple[Path, list[str]]:
+    """Build a module of glue code and finished objects; returns it, and what the build warned of; raises KlpError.
+
+    ``objects`` are named without suffix.
+    """
+    (directory / _GLUE).write_text(glue)
+    parts = ["glue.o"]
+    for stem, data in objects.items():
+        path = directory / f"{stem}.o"
+        path.write_bytes(data)
+        # kbuild leaves alone what has no source; modpost wants to read how it was made.
+        (directory / cmd_path(path.name)).write_text(
+            "".join(f"{word}_{path} := true\n" for word in ("savedcmd", "cmd"))
+        )
+        parts.append(path.name)
+    # Nothing may be added to the code that was carried, nor to the glue that no one looks at.
+    switches = "".join(
+        f"{what} := n\n" for what in ("GCOV_PROFILE", "KCOV_INSTRUMENT", "KASAN_SANITIZE", "KCSAN_SANITIZE")
+    )
+    (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := {' '.join(parts)}\n{switches}")
+    kernel = tree.kernel
+    if kernel is None or not (kernel / "Module.symvers").is_file():
+        raise BadTreeError("has no Module.symvers", file=kernel or tree.root, hint="run `make vmlinux modules` there")
+    command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", f"-j{processors()}"]
+    environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
+    try:
+        said = run([*command, *_tools(kernel), "modules"], environment=environment, merged=True)
+    except KlpError as error:
+        raise KlpError(f"the module build failed: {error.message}", file=kernel) from None
+    made = directory / f"{name}.ko"
+    if not made.is_file():
+        raise KlpError("the module build made no module", file=kernel, hint="try `make M=` with a module of your own")
+    return made, list(_warnings(said))
+
+
+def _tools(kernel: Path) -> Sequence[str]:
+    """Return the compiler and the linker with which a tree was built, as make wants them.
+
+    They stand first in the saved commands: of an object, and of vmlinux.o, or any archive's or object's link.
+    """
+    found = []
+    for variable, target in (("CC", "init/main.o"), ("LD", "vmlinux.o")):
+        saved = read_saved_command(str(kernel / cmd_path(target)))
+        words = shlex.split(saved.command.partition(";")[0]) if saved else []
+        options = next((at for at, word in enumerate(words) if word.startswith("-")), 0)
+        if words[:options]:
+            found.append(f"{variable}={shlex.join(words[:options])}")
+    return found
+
+
+def _warnings(said: str) -> list[str]:
+    lines = [line.strip() for line in said.splitlines()]
+    return [line for line in lines if re.search(r"\bwarning\b", line, re.IGNORECASE) and not _EXPECTED.search(line)]

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The module, held beside the extracted objects that it was linked from.
+
+These have been held beside the new tree's objects (extract/beside.py). What the linker, objtool, modpost and
+`post_link` made of them is read here as a stranger would read it: the array of new functions has a name that nobody
+else has; it leads to the functions, and these to all that they refer to. What refers to them and is referred to by
+nobody, the special sections, is found by where it leads. So each byte and each relocation of each section is seen
+again, whatever the linker script of modules put where.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kbuild_klp.arch.registry import architecture
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.objects import Objects
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.errors import BadObjectError
+from kbuild_klp.module.running import BELONGS
+
+_LONGEST_TAIL = 12
+"""Bytes from the field of a PC-relative reference to the end of the instruction, at most: an address and a constant."""
+
+
+class Destination(NamedTuple):
+    """Where a relocation leads: a place in a section, or as section -1 an addend to the symbol ``name``."""
+
+    type: int
+    section: int
+    place: int
+    name: str
+
+
+class NewPlace(NamedTuple):
+    """Where a section of an object went: a section of the module, and the place there of its first byte."""
+
+    section: int
+    place: int
+
+
+class RelocatedFile:
+    """An object or module: the contents and relocations of its sections."""
+
+    def __init__(self, file: ObjectFile) -> None:
+        self.file = file
+        self.names = file.section_names
+        self.flags = [int(flags) for flags in file.sections["flags"]]
+        self.rows: dict[int, dict[int, Destination]] = defaultdict(dict)
+        self._contents: dict[int, bytes] = {}
+        objects = Objects.of(file)
+        rows = objects.relocations(np.arange(len(self.names)))
+        columns = (rows.section, rows.offset, rows.type, rows.symbol, rows.addend)
+        values, shndx = objects.symbols["value"], objects.shndx
+        for section, place, kind, symbol, addend in zip(*(column.tolist() for column in columns), strict=True):
+            home = int(shndx[symbol])
+            if home > 0:
+                goal = Destination(kind, home, int(values[symbol]) + addend, "")
+            else:
+                goal = Destination(kind, -1, addend, objects.symbol_name(symbol))
+            self.rows[section][place] = goal
+        self.defined: dict[str, list[NewPlace]] = defaultdict(list)
+        for symbol in (shndx > 0).nonzero()[0].tolist():
+            self.defined[objects.symbol_name(symbol)].append(NewPlace(int(shndx[symbol]), int(values[symbol])))
+
+    def size(self, section: int) -> int:
+        """Return the size of a section."""
+        return int(self.file.sections["size"][section])
+
+    def content(self, section: int) -> bytes:
+        """Return the bytes of a section; of one without (.bss), zeros."""
+        if section not in self._contents:
+            is_empty = self.file.sections["type"][section] == elf.SHT_NOBITS
+            found = bytes(self.size(section)) if is_empty else bytes(self.file.section_bytes(section))
+            self._contents[section] = found
+        return self._contents[section]
+
+
+class _Beside:
+    """The walk through one extracted object and the module."""
+
+    def __init__(self, made: RelocatedFile, module: RelocatedFile) -> None:
+        self.made, self.module = made, module
+        found = architecture(made.file.machine)
+        assert found is not None
+        self.architecture = found
+        self.homes: dict[int, NewPlace] = {}
+        self.relocations = 0
+
+    def fail(self, section: int, what: str) -> BadObjectError:
+        """Make the error that names the module, and the section of the extracted object."""
+        return BadObjectError(
+            f"the module is wrong: {what}", file=self.module.file.path, place=self.made.names[section], hint="report it"
+        )
+
+    def check(self, table: str) -> None:
+        """Find everything of the object again; ``table`` is the array of its functions (or any symbol of its own)."""
+        for start in self.made.defined[table]:
+            [there] = self.module.defined[table]
+            self._go(start.section, NewPlace(there.section, there.place - start.place))
+        waiting = [section for section in self._sections() if section not in self.homes]
+        while waiting:
+            left = [section for section in waiting if section not in self.homes and not self._find(section)]
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        for section in waiting:
+            if self.made.rows[section] or not self._is_somewhere(section):
+                raise self.fail(section, "it is not there")
+
+    def _sections(self) -> Iterator[int]:
+        for section, flags in enumerate(self.made.flags):
+            if flags & elf.SHF_ALLOC and self.made.size(section) and not flags & elf.SHF_MERGE:
+                yield section
+
+    def _is_somewhere(self, section: int) -> bool:
+        """Say whether bytes to which nothing leads are in a section of the same name."""
+        named = [at for at, name in enumerate(self.module.names) if name == self.made.names[section]]
+        return any(self.made.content(section) in self.module.content(at) for at in named)
+
+    # -- a section at its new place -------------------------------------------------------------------------------
+
+    def _go(self, section: int, home: NewPlace) -> None:
+        """Note where a section went, and see whether it is there, and all that it refers to."""
+        waiting = [(section, home)]
+        while waiting:
+            section, home = waiting.pop()
+            known = self.homes.setdefault(section, home)
+            if known != home:
+                raise self.fail(section, "it is referred to at two places")
+            difference, found = self._compared(section, home)
+            if difference:
+                raise self.fail(section, difference)
+            self.relocations += len(self.made.rows[section])
+            waiting += [(at, it) for at, it in found.items() if at not in self.homes]
+
+    def _compared(self, section: int, home: NewPlace) -> tuple[str, dict[int, NewPlace]]:
+        """Compare a section with what stands at a place of the module.
+
+        Returns what differs, empty if nothing does, and where sections went to which it refers.
+        """
+        rows, size = self.made.rows[section], self.made.size(section)
+        there = self.module.content(home.section)[home.place : home.place + size]
+        content = bytearray(self.made.content(section))
+        moved = self.module.rows[home.section]
+        count = sum(home.place <= place < home.place + size for place in moved)
+        found: dict[int, NewPlace] = {}
+        if count != len(rows):
+            return f"it has {count} relocations, not {len(rows)}", found
+        for place, goal in rows.items():
+            now = moved.get(home.place + place)
+            if now is None:
+                return f"the relocation at {place:#x} is lost", found
+            if self._is_switched_off(goal, now, content, there, place):
+                continue
+            if not self._leads_there(goal, now, found):
+                return f"the relocation at {place:#x} leads elsewhere", found
+        if bytes(content) != there:
+            return "its bytes differ", found
+        return "", found
+
+    def _is_switched_off(
+        self, goal: Destination, now: Destination, content: bytearray, there: bytes, place: int
+    ) -> bool:
+        """Say whether objtool made a NOP of a call of __fentry__ (--mnop); in ``content`` it is one then."""
+        is_off = goal.name == self.architecture.trace_call and now.type in self.architecture.none_types
+        nop = there[place - 1 : place + 4]
+        if is_off and self.architecture.is_filler(nop):
+            content[place - 1 : place + 4] = nop
+            return True
+        return False
+
+    def _leads_there(self, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
+        """Compare two relocations; where a section went that is not known yet, is noted in ``found``."""
+        if goal.type != now.type:
+            return False
+        if goal.section < 0:
+            if now.section < 0:
+                return (now.name, now.place) == (goal.name.partition(BELONGS)[0], goal.place)
+            homes = self.module.defined[goal.name]  # of another object of this livepatch
+            return [(now.section, now.place - goal.place)] == [(it.section, it.place) for it in homes]
+        if now.section < 0:
+            return False
+        if self.made.flags[goal.section] & elf.SHF_MERGE:
+            return self._is_same_constant(goal, now)
+        known = self.homes.get(goal.section) or found.setdefault(
+            goal.section, NewPlace(now.section, now.place - goal.place)
+        )
+        return (now.section, now.place) == (known.section, known.place + goal.place)
+
+    def _is_same_constant(self, goal: Destination, now: Destination) -> bool:
+        """Compare strings or constants that the linker may have merged with those of others."""
+        content, there = self.made.content(goal.section), self.module.content(now.section)
+        is_relative = self.architecture.relocation_types[goal.type].pc_relative
+        tails = range(4, _LONGEST_TAIL) if is_relative else [0]
+        size = int(self.made.file.sections["entsize"][goal.section])
+        is_text = bool(self.made.flags[goal.section] & elf.SHF_STRINGS)
+        for tail in tails:
+            start, other = goal.place + tail, now.place + tail
+            begins = start == 0 or (content[start - 1 : start] == b"\0" if is_text else start % size == 0)
+            if 0 <= start < len(content) and begins:
+                end = content.index(b"\0", start) + 1 if is_text else start + size
+                return content[start:end] == there[other : other + end - start]
+        # The end of a longer string: from its first byte, for the field that is most common.
+        start = goal.place + tails[0]
+        end = content.find(b"\0", start) + 1
+        other = now.place + tails[0]
+        return is_text and content[start:end] == there[other : other + end - start]
+
+    # -- tables that nobody refers to -------------------------------------------------------------------------------
+
+    def _find(self, section: int) -> bool:
+        """Find a section by where its relocations lead; False when these are not known yet."""
+        first = next(
+            ((place, goal) for place, goal in self.made.rows[section].items() if goal.section in self.homes), None
+        )
+        if first is None:
+            return False
+        place, goal = first
+        known = self.homes[goal.section]
+        wanted = Destination(goal.type, known.section, known.place + goal.place, "")
+        for number, name in enumerate(self.module.names):
+            if name != self.made.names[section] and not name.startswith("."):
+                continue
+            for at, other in self.module.rows[number].items():
+                home = NewPlace(number, at - place)
+                if other == wanted and home.place >= 0 and not self._compared(section, home)[0]:
+                    self._go(section, home)
+                    return True
+        raise self.fail(section, "it is not there")
+
+
+def check_linked(module: ObjectFile, objects: Mapping[str, bytes]) -> int:
+    """Find everything of some extracted objects in a module; ``objects`` are by a symbol of each that no other has.
+
+    Returns the number of relocations, raises BadObjectError.
+    """
+    finished = RelocatedFile(module)
+    count = 0
+    for symbol, data in objects.items():
+        walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
+        walk.check(symbol)
+        count += walk.relocations
+    return count

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The only C code of a livepatch module: it registers the patch with the kernel (include/linux/livepatch.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from kbuild_klp.module.running import VMLINUX, PatchedFunction, module_name
+
+_BEGIN = """\
+// SPDX-License-Identifier: GPL-2.0
+// Made by kbuild-klp.
+
+#include <linux/init.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+
+"""
+
+_END = """\
+static struct klp_patch patch = {{
+	.mod = THIS_MODULE,
+	.objs = objects,
+	.replace = {replace},
+}};
+
+static int __init livepatch_init(void)
+{{
+{begin}	return klp_enable_patch(&patch);
+}}
+
+static void __exit livepatch_exit(void)
+{{
+}}
+
+module_init(livepatch_init);
+module_exit(livepatch_exit);
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");
+MODULE_DESCRIPTION("{description}");
+"""
+
+
+class GluedObject(NamedTuple):
+    """An extracted object: the array of addresses in it, and the functions that these replace, in its order."""
+
+    table: str
+    functions: Sequence[PatchedFunction]
+
+
+def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description: str) -> str:
+    """Return the C file; ``units`` has the extracted objects of each unit, ``replace`` makes the patch cumulative."""
+    begin, objects = [], []
+    text = _BEGIN
+    for number, (unit, glued) in enumerate(units.items()):
+        functions = f"functions_{number}"
+        text += "".join(f"extern void *const {it.table}[];\n" for it in glued if it.functions)
+        rows = [row for it in glued for row in _rows(it)]
+        text += f"static struct klp_func {functions}[] = {{\n{''.join(rows)}\t{{ }}\n}};\n\n"
+        name = "NULL" if unit == VMLINUX else f'"{module_name(unit)}"'
+        objects.append(f"\t{{ .name = {name}, .funcs = {functions} }},\n")
+        at = 0
+        for it in glued:
+            begin += [f"\t{functions}[{at + row}].new_func = {it.table}[{row}];\n" for row in range(len(it.functions))]
+            at += len(it.functions)
+    text += f"static struct klp_object objects[] = {{\n{''.join(objects)}\t{{ }}\n}};\n\n"
+    return text + _END.format(
+        begin="".join(begin), replace="true" if replace else "false", description=_quoted(description)
+    )
+
+
+def _rows(glued: GluedObject) -> Iterator[str]:
+    for function in glued.functions:
+        yield f'\t{{ .old_name = "{_quoted(function.name)}", .old_sympos = {function.position} }},\n'
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the module loader does before the symbols of a module that is to be patched are known.
+
+Relocations to livepatch symbols of vmlinux are applied while the livepatch is loaded, before anything looks at its
+tables. Those to symbols of a module are applied when that module is there, maybe much later; by then jump labels,
+static calls and alternatives have been gone through (module_finalize in arch/x86/kernel/module.c and the notifiers that
+kernel/module/main.c calls), with addresses that were not there yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.relocated import WrittenReference
+from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
+
+_EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
+_REPLACEMENT = ".altinstr_replacement"
+_ALTERNATIVES = (".altinstructions", ".parainstructions")
+_REPLACED = 8
+"""Bytes behind the beginning of an alternative in which nothing may be written once it has been chosen."""
+
+
+def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
+    """Refuse functions whose tables need what only the patched module can say."""
+    of_modules = {name for name, text in spelled.items() if text.startswith(PREFIX) and not _is_of_vmlinux(text)}
+    if not of_modules:
+        return
+    needed = part.needed
+    for owner, section, reference in _read_early(needed):
+        goal = needed.goals.get(reference.row)
+        if goal is not None and goal.name in of_modules:
+            error = CannotCarryError(Bar.TOO_EARLY, section=section, name=goal.name, unit=part.unit)
+            needed.refuse(owner, error)
+
+
+def _is_of_vmlinux(text: str) -> bool:
+    return text.startswith(f"{PREFIX}{VMLINUX}.")
+
+
+def _read_early(needed: Needed) -> Iterator[tuple[int, str, WrittenReference]]:
+    """Yield the references that the loader reads, or writes over, before a module is there: function, section, what."""
+    owned = needed.canonical.owned
+    replaced: dict[int, list[int]] = {}
+    for entry in needed.entries:
+        section = owned.groups[entry.group].name
+        if section in _EARLY:
+            references = needed.relocated.between(entry.low, entry.high)
+            yield from ((needed.main(entry.owner), section, reference) for reference in references)
+            if section in _ALTERNATIVES and references:
+                place = int(needed.canonical.references.target[references[0].row])
+                replaced.setdefault(entry.owner, []).append(place)
+    for piece in needed.pieces.values():
+        section = needed.canonical.section_name(piece.part)
+        places = replaced.get(piece.part, ())
+        for reference in needed.references_of(piece) if places or section == _REPLACEMENT else ():
+            if section == _REPLACEMENT or any(low <= reference.place < low + _REPLACED for low in places):
+                yield piece.need, section, reference

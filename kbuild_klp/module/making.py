@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The making of a livepatch module in the order in which it happens: a line a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from kbuild_klp.builds.side import Build
+from kbuild_klp.compare.passes import compare
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.elf.writer import write_whole
+from kbuild_klp.errors import KlpError
+from kbuild_klp.extract.beside import check
+from kbuild_klp.extract.extraction import Carried, carried_by
+from kbuild_klp.extract.laid_out import LaidOut
+from kbuild_klp.extract.wanted import sort_changes, take
+from kbuild_klp.extract.why_not import CannotCarryError, Refusal
+from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.module.build import build_module
+from kbuild_klp.module.finished import check_linked
+from kbuild_klp.module.glue import GluedObject, glue
+from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
+from kbuild_klp.module.loading import refuse_what_comes_too_early
+from kbuild_klp.module.post_link import post_link
+from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
+from kbuild_klp.module.work import working_directory
+from kbuild_klp.report.model import Report
+
+_TABLE = "klp_new_functions_{}"
+_OBJECT = "klp-{}"
+
+
+class Check(NamedTuple):
+    """A check that holds: of what, and how many of these there are."""
+
+    what: str
+    number: int
+
+
+class CarriedPiece(NamedTuple):
+    """Something that the livepatch carries, of which object and for which unit."""
+
+    object: str
+    unit: str
+    piece: Carried
+
+
+class RefusedChange(NamedTuple):
+    """Something that cannot be carried, of which object and for which unit."""
+
+    object: str
+    unit: str
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Livepatch:
+    """What came of it: a module was written if ``module`` names it."""
+
+    module: str = ""
+    carried: Sequence[CarriedPiece] = ()
+    refused: Sequence[RefusedChange] = ()
+    left_out: Sequence[str] = ()
+    not_needed: Sequence[str] = ()
+    checks: Sequence[Check] = ()
+    warnings: Sequence[str] = ()
+
+
+class Options(NamedTuple):
+    """What the user wants: the module's name, what to leave out (patterns), a cumulative patch or not."""
+
+    name: str
+    without: Sequence[str] = ()
+    replace: bool = False
+
+
+class _Selected(NamedTuple):
+    """What is to be carried of all objects, and what is said of the rest."""
+
+    parts: list[CarriedObject]
+    refused: list[RefusedChange]
+    left_out: list[str]
+    not_needed: list[str]
+
+
+class _Extracted(NamedTuple):
+    """One extracted object: what it is of, the object, and which functions of the old kernel it replaces.
+
+    ``checked`` functions were held beside their originals; ``mark`` is a symbol of it that no other object has.
+    """
+
+    part: CarriedObject
+    laid: LaidOut
+    data: bytes
+    functions: list[PatchedFunction]
+    checked: int
+    mark: str
+
+
+def make_livepatch(
+    old: Build, new: Build, output: str, options: Options, compared: Callable[[Build, Build], Report] = compare
+) -> Livepatch:
+    """Write a livepatch module to ``output``, whole or not at all; raises KlpError.
+
+    Nothing is written when something that differs cannot be carried, or nothing differs. ``compared`` compares the
+    builds.
+    """
+    tree = _tree_to_build_in(old, new)
+    # What was made another time is no answer to this one.
+    _remove(output)
+    report = compared(old, new)
+    if report.failed:
+        raise KlpError(report.failed[0])
+    selected = _select(old, new, report, options.without)
+    told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=report.warnings)
+    if selected.refused or not selected.parts:
+        return replace(told, refused=selected.refused)
+
+    running = Running(old, selected.parts, tree)
+    extracted = [_extract(part, running, number) for number, part in enumerate(selected.parts)]
+    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
+    if refused:
+        return replace(told, refused=refused)
+
+    source = glue(_by_unit(extracted), options.replace, f"made from {len(extracted)} changed objects")
+    objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
+    with working_directory() as directory:
+        made, warnings = build_module(tree, directory, options.name, source, objects)
+        linked = made.read_bytes()
+    data = post_link(linked, output)
+    checks = _check(ObjectFile(data, output), extracted, running, old, tree)
+    write_whole(output, data)
+
+    carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
+    names = {it.piece.symbol for it in carried}
+    return replace(
+        told,
+        module=output,
+        carried=carried,
+        not_needed=[name for name in selected.not_needed if name not in names],
+        checks=checks,
+        warnings=[*report.warnings, *warnings],
+    )
+
+
+def _tree_to_build_in(old: Build, new: Build) -> BuildTree:
+    """Return the tree whose module build is used: the old one, or where only its objects were kept, the new one."""
+    trees = [side.tree("") for side in (old, new)]
+    found = next((tree for tree in trees if tree is not None and tree.kernel is not None), None)
+    if found is None:
+        raise KlpError("is no build tree", file=old.label, hint="give two build trees, or --kept and one")
+    return found
+
+
+def _remove(output: str) -> None:
+    try:
+        Path(output).unlink(missing_ok=True)
+    except OSError as error:
+        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
+
+
+def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _Selected:
+    """Say what has to be carried of each object, for each unit that it is linked into."""
+    selected = _Selected([], [], [], [])
+    for group in report.objects:
+        wanted = sort_changes(group.changes, without)
+        selected.left_out.extend(wanted.left_out)
+        selected.not_needed.extend(wanted.not_needed)
+        selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
+        if not wanted.begin:
+            continue
+        before, after = old.view(group.object), new.view(group.object)
+        if before is None or after is None:
+            side = old if before is None else new
+            raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
+        taken = take(before, after, wanted.begin)
+        selected.not_needed.extend(taken.not_needed)
+        selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
+        if taken.needed.functions:
+            selected.parts.append(CarriedObject(group.object, group.unit, taken))
+    return selected
+
+
+def _extract(part: CarriedObject, running: Running, number: int) -> _Extracted:
+    """Make the object of one part, and hold it beside its original; what stands in the way is noted in the part."""
+    spelled = running.spelled(part)
+    refuse_what_comes_too_early(part, spelled)
+    functions = []
+    try:
+        functions = list(running.functions(part))
+    except CannotCarryError as error:
+        part.needed.refuse(next(iter(part.needed.functions)), error)
+    table = _TABLE.format(number)
+    laid = LaidOut(part.needed, part.taken.side, spelled, table)
+    data = laid.file()
+    count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
+    return _Extracted(part, laid, data, functions, count, table)
+
+
+def _check(
+    module: ObjectFile, extracted: Sequence[_Extracted], running: Running, old: Build, tree: BuildTree
+) -> list[Check]:
+    """Check the finished module; raises KlpError."""
+    return [
+        Check("functions", sum(it.checked for it in extracted)),
+        Check("relocations", check_linked(module, {it.mark: it.data for it in extracted})),
+        Check("livepatch symbols", check_livepatch_symbols(module, running)),
+        Check("exported symbols", check_exports(module, running)),
+        Check("version", check_release(module, old, tree.release)),
+    ]
+
+
+def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
+    """Return the extracted objects of each unit, vmlinux first."""
+    units: dict[str, list[GluedObject]] = {}
+    for number, it in enumerate(extracted):
+        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions))
+    return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))
+
+
+def _pieces(extracted: _Extracted) -> list[Carried]:
+    return carried_by(extracted.part.needed, extracted.laid)

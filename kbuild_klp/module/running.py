@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How the symbols that carried code refers to are called in the kernel that is to be patched.
+
+What vmlinux exports without a namespace stays an ordinary undefined symbol, so that modversions checks it. All else is
+a livepatch symbol, `.klp.sym.OBJECT.NAME,POSITION`, which kernel/livepatch/core.c (klp_resolve_symbols) looks up in
+kallsyms: OBJECT is vmlinux or a module, POSITION counts among the symbols of the name from 1, and 0 says that there is
+one only (Documentation/livepatch/module-elf-format.rst).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from kbuild_klp.builds.side import Build
+from kbuild_klp.elf import constants as elf
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.wanted import Taken
+from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.kernel.symvers import Export
+from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.livepatch.linked_images import LinkedImages
+from kbuild_klp.livepatch.sides import FunctionSymbol, ObjectSide
+from kbuild_klp.object.symbol_id import SymbolId
+
+VMLINUX = "vmlinux"
+PREFIX = ".klp.sym."
+BELONGS = "@"
+"""Stands before the unit with which a symbol of another one is resolved; `post_link` takes it away."""
+
+# KSYM_NAME_LEN is 512 since 6.1, 128 before; MODULE_NAME_LEN is 64 - sizeof(unsigned long) (include/linux/).
+_LONGEST_OBJECT = 55
+_LONGEST_NAME = {True: 511, False: 127}
+
+
+class CarriedObject(NamedTuple):
+    """What is carried of one object, for one of the units that it is linked into."""
+
+    object: str
+    unit: str
+    taken: Taken
+
+    @property
+    def needed(self) -> Needed:
+        """What comes along."""
+        return self.taken.needed
+
+
+class PatchedFunction(NamedTuple):
+    """A function of the old kernel that is replaced, as struct klp_func names it (include/linux/livepatch.h)."""
+
+    name: str
+    position: int
+
+
+def module_name(unit: str) -> str:
+    """Return what the kernel calls a unit: dashes of a module are underscores (scripts/Makefile.lib, name-fix)."""
+    return unit.replace("-", "_")
+
+
+class Running:
+    """The symbols of the old kernel, for some ``parts`` that are to be put into one livepatch."""
+
+    def __init__(self, old: Build, parts: Sequence[CarriedObject], tree: BuildTree) -> None:
+        self._old = old
+        self._parts = parts
+        self._tree = tree
+        self._images = LinkedImages(old, lambda unit: self._names)
+        self._exports = old.exports()
+
+    @cached_property
+    def _names(self) -> set[str]:
+        """All names that may have to be found."""
+        outside = {name for part in self._parts for name in part.needed.outside}
+        return outside | {old.name for part in self._parts for _, old in part.needed.patched}
+
+    @cached_property
+    def _brought(self) -> set[str]:
+        """The global symbols that the livepatch itself defines."""
+        return {name for part in self._parts for name in _new_globals(part.needed)}
+
+    # -- functions that are replaced --------------------------------------------------------------------------------
+
+    def functions(self, part: CarriedObject) -> Iterator[PatchedFunction]:
+        """Yield the old functions of a part, in the order of its table; raises CannotCarryError."""
+        for _, old in part.needed.patched:
+            yield PatchedFunction(old.name, self._position(part, old))
+
+    def _position(self, part: CarriedObject, symbol: SymbolId) -> int:
+        """Return where a symbol of the old object stands in its unit, 0 for the only one of its name."""
+        found = self._images.position(part.object, part.unit, self._old_symbol(part, symbol))
+        if found is None:
+            raise CannotCarryError(Bar.NO_IMAGE, name=symbol.name, unit=part.unit)
+        if not found.count or found.is_other:
+            raise CannotCarryError(Bar.NOT_RUNNING, name=symbol.name, unit=part.unit)
+        if not found.number:
+            raise CannotCarryError(Bar.NO_POSITION, name=symbol.name, unit=part.unit)
+        return found.number if found.count > 1 else 0
+
+    def _old_symbol(self, part: CarriedObject, symbol: SymbolId) -> FunctionSymbol:
+        """Return the symbol of the old object that is meant, as it is to be found in the linked image."""
+        view = part.needed.both.old.view
+        side = ObjectSide(view)
+        for found in view.parts_of(symbol):
+            for index in view.canonical.part_symbols(found).tolist():
+                if view.object.symbol_name(index) == symbol.name:
+                    return side.symbol_at(index)
+        names = view.object.names_of(range(len(view.object.symbols)))
+        return side.symbol_at(names.index(symbol.name))
+
+    # -- what a finished module wants -------------------------------------------------------------------------------
+
+    def has(self, known: str, name: str, position: int) -> bool:
+        """Say whether a livepatch symbol can be found: ``known`` is what the kernel calls its unit."""
+        units = [unit.name for unit in self._old.units() if module_name(unit.name) == known]
+        symbols = self._images.symbols(units[0]) if len(units) == 1 else None
+        count = symbols.count(name) if symbols else 0
+        return count == 1 if position == 0 else position <= count
+
+    def export(self, name: str) -> Export | None:
+        """Return what vmlinux exports under a name."""
+        found = self._exports.get(name) if self._exports else None
+        return found if found and found.unit == VMLINUX else None
+
+    # -- what code refers to ------------------------------------------------------------------------------------------
+
+    def spelled(self, part: CarriedObject) -> dict[str, str]:
+        """Return how the undefined symbols of a part are to be written, where otherwise; refuses what cannot be had."""
+        found = {}
+        for name, (symbol, like) in part.needed.outside.items():
+            try:
+                found[name] = self._spelled(part, name, symbol, like)
+            except CannotCarryError as error:
+                for main in _users(part.needed, name):
+                    part.needed.refuse(main, error)
+        return found
+
+    def _spelled(self, part: CarriedObject, name: str, symbol: SymbolId | None, like: int) -> str:
+        if symbol is None and name in self._brought:
+            return name
+        export = self.export(name)
+        if export is not None and not export.namespace and (symbol is None or part.unit == VMLINUX):
+            return name
+        if symbol is not None:
+            return self._of(part.unit, name, self._position(part, symbol), part.unit)
+        for unit in dict.fromkeys((part.unit, VMLINUX)):
+            position = self._outer_position(unit, name)
+            if position is not None:
+                return self._of(unit, name, position, part.unit)
+        export = self._exports.get(name) if self._exports else None
+        if export is not None and export.unit != VMLINUX:
+            position = self._outer_position(export.unit, name)
+            if position is not None:
+                return self._of(export.unit, name, position, part.unit)
+        new = part.needed.view.object
+        if like >= 0 and int(new.symbols["info"][like]) >> 4 == elf.STB_WEAK:
+            return name
+        raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=part.unit)
+
+    def _outer_position(self, unit: str, name: str) -> int | None:
+        """Return where a global symbol stands in a unit, None where there is none."""
+        symbols = self._images.symbols(unit)
+        if symbols is None:
+            raise CannotCarryError(Bar.NO_IMAGE, name=name, unit=unit)
+        found = symbols.position(FunctionSymbol(name, 0, False, False, ""), "", None)
+        # In vmlinux, hidden symbols have become local ones.
+        if not found.count or (unit != VMLINUX and not symbols.has_global(name)):
+            return None
+        if not found.number:
+            raise CannotCarryError(Bar.NO_POSITION, name=name, unit=unit)
+        return found.number if found.count > 1 else 0
+
+    def _of(self, unit: str, name: str, position: int, home: str) -> str:
+        """Return a livepatch symbol; ``home`` is the unit for which it is."""
+        known = module_name(unit)
+        if len(known) > _LONGEST_OBJECT or "." in known or len(name) > self._longest or "," in name:
+            raise CannotCarryError(Bar.NAME, name=name, unit=unit)
+        belongs = f"{BELONGS}{module_name(home)}" if unit not in (VMLINUX, home) else ""
+        return f"{PREFIX}{known}.{name},{position}{belongs}"
+
+    @cached_property
+    def _longest(self) -> int:
+        release = (self._tree.release or "").split(".")
+        numbers = [int(number) for number in release[:2] if number.isdigit()]
+        return _LONGEST_NAME[numbers >= [6, 1]]
+
+
+def _new_globals(needed: Needed) -> Iterator[str]:
+    """Yield the global symbols that an extracted object defines: those of what is new."""
+    view = needed.view
+    old = {main for main, _ in needed.patched}
+    for piece in needed.pieces.values():
+        if needed.main(piece.part) in old:
+            continue
+        for symbol in view.canonical.part_symbols(piece.part).tolist():
+            if int(view.object.symbols["info"][symbol]) >> 4 != elf.STB_LOCAL:
+                yield view.object.symbol_name(symbol)
+
+
+def _users(needed: Needed, name: str) -> list[int]:
+    """Return the functions for which a name is referred to."""
+    found: dict[int, None] = {}
+    for piece in needed.pieces.values():
+        if any(needed.goals[it.row].name == name for it in needed.references_of(piece) if it.row in needed.goals):
+            found[piece.need] = None
+    for entry in needed.entries:
+        rows = [it.row for it in needed.relocated.between(entry.low, entry.high)]
+        if any(needed.goals[row].name == name for row in rows if row in needed.goals):
+            found[needed.main(entry.owner)] = None
+    return list(found) or list(needed.functions)[:1]

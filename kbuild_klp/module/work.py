@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A directory to work in that nobody else sees, and that is gone afterwards whatever happens.
+
+Who is killed cannot clean up. So each directory is locked as long as somebody works in it, and the next one who comes
+removes those that nobody does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from kbuild_klp.errors import KlpError
+
+_PREFIX = "kbuild-klp-"
+_YOUNG = 60  # seconds in which somebody may be about to lock it
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def working_directory() -> Iterator[Path]:
+    """Make a directory in that for temporary files, and remove it at the end, also when we are told to terminate."""
+    _remove_left_ones()
+    before = {number: signal.signal(number, _leave) for number in _ENDING}
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with _opened(directory) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    raise KlpError(f"ended by signal {number} ({signal.strsignal(number)})", hint="nothing was written")
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _remove_left_ones() -> None:
+    """Remove the directories of those that were killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = directory.stat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _YOUNG:
+                continue
+            with _opened(directory) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
