@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from klptest.mirror import PRUNED, mirror
 
 # Compiled for the machine that builds, or into what boots the kernel.
 _NO_KERNEL = re.compile(r"(Documentation|samples|scripts|tools|usr|arch/x86/(boot|realmode|tools))/")
-_INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
+# What the compiler says of a name that it does not know, in error messages of gcc and clang.
+_MISSED = re.compile(r"error: .*?['‘](?:struct \w+' has no member named ')?(\w+)")
 # A header of more objects is no part of one fix.
-_MOST_OBJECTS = 40
+_MOST_OBJECTS, _MOST_TURNS = 60, 3
 
 
 @dataclass
@@ -107,45 +108,50 @@ class Fixes:
         return len(self.users[fix.source]) == 1 and self.users[fix.source][0] == f"{fix.source[:-2]}.o"
 
     def _compile_with_headers(self, fix: Fix) -> None:
-        for headers in self._header_sets(fix.source):
-            fix.headers = headers
+        """Compile a fix with the headers that have what the compiler misses, and theirs."""
+        is_made = False
+        for _ in range(_MOST_TURNS):
             goals = sorted({it for name in fix.files for it in self.users.get(name, ())})
             if len(goals) > _MOST_OBJECTS:
-                continue
+                break
             self._bring(fix.files)
-            self._make(goals, jobs=1)
+            said = self._make(goals, jobs=1)
             is_made = self._made(goals)
             if is_made:
                 self._remember(fix)
             self.restore()
-            if is_made:
-                return
-        fix.headers = []
-        self._remember(fix)
+            more = [] if is_made else self._headers_with(fix, set(_MISSED.findall(said)))
+            if not more:
+                break
+            fix.headers = sorted({*fix.headers, *more})
+        if not is_made:
+            fix.headers = []
+            self._remember(fix)
 
-    def _header_sets(self, source: str) -> Iterator[list[str]]:
-        """Yield headers to compile a file with: none, those beside it, and all that it includes itself."""
-        own, all_of_them = [], []
-        for local, public in _INCLUDE.findall((self.newer / source).read_text(errors="replace")):
-            beside = os.path.normpath(Path(source).parent / (local or public))
-            for name in (beside, f"include/{public}", f"arch/x86/include/{public}"):
-                if name in self.users and self._differs(name):
-                    all_of_them.append(name)
-                    own += [name] if name == beside else []
-        seen: list[list[str]] = []
-        for names in ([], own, all_of_them):
-            if names not in seen:
-                seen.append(names)
-                yield names
+    def _headers_with(self, fix: Fix, names: set[str]) -> list[str]:
+        """Return the headers of which the newer version alone has one of some names."""
+        found = []
+        for header in self.users:
+            if not header.endswith(".h") or header in fix.headers or not self._differs(header):
+                continue
+            if not set(self.users[header]) & set(self.users[fix.source]):
+                continue
+            before, after = ((tree / header).read_text(errors="replace") for tree in (self.old, self.newer))
+            if names & (set(re.findall(r"\w+", after)) - set(re.findall(r"\w+", before))):
+                found.append(header)
+        return found
 
     def _bring(self, files: Iterable[str]) -> None:
         for name in files:
             (self.work / name).write_bytes((self.newer / name).read_bytes())
 
-    def _make(self, goals: Sequence[str], *, jobs: int | None = None) -> None:
+    def _make(self, goals: Sequence[str], *, jobs: int | None = None) -> str:
+        """Make what can be made, and return what make said."""
         count = jobs or len(os.sched_getaffinity(0))
         command = ["make", "-k", f"-j{count}", f"MAKEFILES={MAKEFILE}", "KLP_CHECKSUMS=1", *goals]
-        run(command, self.log, cwd=self.work, check=False)
+        before = self.log.stat().st_size if self.log.exists() else 0
+        run(command, self.log, cwd=self.work, env={"LC_ALL": "C"}, check=False)
+        return self.log.read_bytes()[before:].decode(errors="replace")
 
     def _made(self, objects: Iterable[str]) -> bool:
         """Say whether all of some objects were made again."""
