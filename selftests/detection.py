@@ -18,6 +18,7 @@ from typing import Any
 
 from klptest import TroubleError
 from klptest.bench import Bench, run_on_bench
+from klptest.cases import CaseDirectory
 from klptest.kernel import apply_patch
 from klptest.tap import Report, Result, failed, passed, skipped
 
@@ -28,48 +29,13 @@ ALL_OBJECTS = "all"
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(CaseDirectory):
     """One directory in cases/."""
-
-    directory: Path
-    version: str
-
-    def _file(self, name: str) -> Path:
-        path = Path(name)
-        special = self.directory / f"{path.stem}-{self.version}{path.suffix}"
-        return special if special.exists() else self.directory / name
-
-    @property
-    def name(self) -> str:
-        """The directory's name."""
-        return self.directory.name
-
-    @property
-    def title(self) -> str:
-        """The first line of ``why``."""
-        return (self.directory / "why").read_text().splitlines()[0]
-
-    @property
-    def patch(self) -> Path:
-        """The patch for this kernel."""
-        return self._file("patch")
 
     @property
     def expected(self) -> Path:
         """The answer for this kernel."""
-        return self._file("expected.json")
-
-    def sources(self) -> list[str]:
-        """Return the files that the patch changes."""
-        lines = self.patch.read_text().splitlines()
-        return [line.removeprefix("+++ b/") for line in lines if line.startswith("+++ b/")]
-
-    def goals(self) -> list[str]:
-        """Return what make is to build."""
-        path = self._file("goals")
-        if path.exists():
-            return path.read_text().split()
-        return [str(Path(source).with_suffix(".o")) for source in self.sources()]
+        return self.file("expected.json")
 
 
 def _pretty(document: object) -> str:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 VENV = CHECKOUT / ".venv"
 _DEBIAN_SOURCES = Path("/usr/src")
 _DEFAULT_SOURCE = "linux-source-6.12"
+_PT_INTERP = 3  # elf.h
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Requirement:
     header: str = ""
     file: Path | None = None
     python: str = ""  # module
+    static: str = ""  # command that needs no shared library
 
     def is_met(self) -> bool:
         """Look for it."""
         if self.command:
             # Not everybody has depmod's directory in PATH; kbuild looks there by itself.
             return shutil.which(self.command, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+        if self.static:
+            return is_static(self.static)
         if self.header:
             return _succeeds("gcc", "-E", "-include", self.header, "-x", "c", os.devnull)
         if self.python:
@@ -61,6 +66,12 @@ REQUIREMENTS = (
     Requirement("python3-venv", python="ensurepip"),
 )
 
+# Without these there is no virtual machine, and the tests that want one are skipped.
+OPTIONAL = (
+    Requirement("qemu-system-x86", command="qemu-system-x86_64"),
+    Requirement("busybox-static", static="busybox"),
+)
+
 
 def kernel_source() -> tuple[Path, str]:
     """Return the tarball or directory that KSRC says, and the Debian package it comes from, if it comes from one.
@@ -79,6 +90,19 @@ def _succeeds(*command: str) -> bool:
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
+def is_static(program: str) -> bool:
+    """Whether a program in PATH runs without a dynamic linker; False if it is not there (Elf64_Phdr, PT_INTERP)."""
+    path = shutil.which(program)
+    if path is None:
+        return False
+    head = Path(path).read_bytes()[:4096]
+    if head[:5] != b"\x7fELF\x02":
+        return False
+    (offset,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    return all(struct.unpack_from("<I", head, offset + size * row)[0] != _PT_INTERP for row in range(count))
+
+
 def _missing(requirements: tuple[Requirement, ...]) -> list[str]:
     return [requirement.package for requirement in requirements if not requirement.is_met()]
 
@@ -90,24 +114,37 @@ def install_packages(step: Step, log: Path) -> None:
     source, package = kernel_source()
     requirements = (*REQUIREMENTS, Requirement(package, file=source)) if package else REQUIREMENTS
     missing = _missing(requirements)
-    if not missing:
+    wanted = _missing(OPTIONAL)
+    if not missing and not wanted:
         step.say("nothing is missing")
         return
-    step.say(f"missing: {' '.join(missing)}")
+    if missing:
+        step.say(f"missing: {' '.join(missing)}")
+        _apt_install(missing, log)
+        missing = _missing(requirements)
+        if missing:
+            raise TroubleError(f"installed, but still not found: {' '.join(missing)} (see {log})")
+    if wanted:
+        step.say(f"missing, for tests in a virtual machine: {' '.join(wanted)}")
+        try:
+            _apt_install(wanted, log)
+        except TroubleError as error:
+            step.say(f"{str(error).splitlines()[0]}; these tests will be skipped")
+
+
+def _apt_install(packages: list[str], log: Path) -> None:
+    """Install packages; raises TroubleError."""
     if shutil.which("apt-get") is None:
-        raise TroubleError(f"there is no apt here; please install what Debian calls {' '.join(missing)}")
+        raise TroubleError(f"there is no apt here; please install what Debian calls {' '.join(packages)}")
     root = [] if os.geteuid() == 0 else ["sudo"]
     if root and shutil.which("sudo") is None:
-        raise TroubleError(f"not root, and no sudo; please install {' '.join(missing)}")
+        raise TroubleError(f"not root, and no sudo; please install {' '.join(packages)}")
     apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "Dpkg::Use-Pty=0"]
-    install = [*apt, "install", "-y", "--no-install-recommends", *missing]
+    install = [*apt, "install", "-y", "--no-install-recommends", *packages]
     # Without package lists, or with outdated ones, the first attempt finds nothing.
     if run(install, log, check=False) != 0:
         run([*apt, "update"], log)
         run(install, log)
-    missing = _missing(requirements)
-    if missing:
-        raise TroubleError(f"installed, but still not found: {' '.join(missing)} (see {log})")
 
 
 def make_venv(step: Step, log: Path, *, extra: str = "") -> None:

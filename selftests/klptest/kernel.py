@@ -173,6 +173,19 @@ class Workshop:
         self.mark(self.orig, "built")
         return True
 
+    def image(self) -> Path:
+        """Return the bootable image of ``orig``; it is built if it is not there, except for a tree that somebody built.
+
+        One make for this and what is there already: with the image as its only goal it would link vmlinux again.
+        """
+        image = self.orig / "arch/x86/boot/bzImage"
+        if self.source is not None and not (self.has(self.orig, "image") and image.exists()):
+            make(self.orig, ["vmlinux", "modules", "bzImage"], self.log("image"))
+            self.mark(self.orig, "image")
+        if not image.exists():
+            raise TroubleError(f"{image} does not exist: make bzImage")
+        return image
+
     def copy(self, name: str, patch: Path | None = None) -> Path:
         """Return a copy of ``orig``, with a patch if one is given; it is made if it is not there."""
         tree = self.directory / name
