@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out changes of symbols that match, as the shell does (may be repeated)",
     )
     parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
+    parser.add_argument("--sign", action="store_true", help="sign the module with OLD's program and key (MODULE_SIG)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
 
@@ -128,7 +129,8 @@ def main(arguments: argparse.Namespace) -> int:
             progress.close()
             looking.close()
 
-    made = make_livepatch(old, new, output, Options(name, arguments.without, arguments.replace), compared)
+    options = Options(name, arguments.without, arguments.replace, arguments.sign)
+    made = make_livepatch(old, new, output, options, compared)
     if arguments.json:
         print(json.dumps(document(made), indent=1))
     else:
