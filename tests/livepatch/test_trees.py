@@ -19,7 +19,7 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.report.model import Report
 
 if TYPE_CHECKING:
-    from livepatch.conftest import Kernels, Verdicts
+    from linked_kernel import Kernels, Verdicts
 
     Judge = Callable[[Report], Verdicts]
 
