@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
     header = "print the macros with which a patch names its callbacks, include/linux/livepatch_helpers.h of 6.19"
     parser.add_argument("--print-header", action="store_true", help=header)
+    parser.add_argument("--sign", action="store_true", help="sign the module with OLD's program and key (MODULE_SIG)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
 
@@ -136,7 +137,8 @@ def main(arguments: argparse.Namespace) -> int:
             progress.close()
             looking.close()
 
-    made = make_livepatch(old, new, output, Options(name, arguments.without, arguments.replace), compared)
+    options = Options(name, arguments.without, arguments.replace, arguments.sign)
+    made = make_livepatch(old, new, output, options, compared)
     if arguments.json:
         print(json.dumps(document(made), indent=1))
     else:

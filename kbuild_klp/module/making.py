@@ -27,6 +27,7 @@ from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, c
 from kbuild_klp.module.loading import refuse_what_comes_too_early
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
+from kbuild_klp.module.sign import check_that_it_can_sign, signed
 from kbuild_klp.module.work import working_directory
 from kbuild_klp.report.model import Report
 
@@ -71,11 +72,12 @@ class Livepatch:
 
 
 class Options(NamedTuple):
-    """What the user wants: the module's name, what to leave out (patterns), a cumulative patch or not."""
+    """What the user wants: the name, what to leave out (patterns), and whether it is cumulative, and is signed."""
 
     name: str
     without: Sequence[str] = ()
     replace: bool = False
+    sign: bool = False
 
 
 class _Selected(NamedTuple):
@@ -109,6 +111,8 @@ def make_livepatch(
     builds.
     """
     tree = _tree_to_build_in(old, new)
+    if options.sign:
+        check_that_it_can_sign(tree)
     # What was made another time is no answer to this one.
     _remove(output)
     report = compared(old, new)
@@ -132,6 +136,9 @@ def make_livepatch(
         linked = made.read_bytes()
     data = post_link(linked, output)
     checks = _check(ObjectFile(data, output), extracted, running, old, tree)
+    if options.sign:
+        with working_directory() as directory:
+            data = signed(tree, data, directory)
     write_whole(output, data)
 
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
