@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`make klp-base`: the present state of a tree, kept inside it to compare with after a patch and a rebuild.
 
-Kept are the checksums (an archive), the objects (to explain a difference) and the sources (to prove that a difference
-is one of line numbers). Files are stored by their content, once each, as clones where the file system has them and as
+Kept are the checksums (an archive), the objects (to explain a difference), the sources (to prove that a difference
+is one of line numbers), and what a livepatch has to know of the kernel that runs: what objects were linked to, and
+Module.symvers. Files are stored by their content, once each, as clones where the file system has them and as
 copies otherwise: never as hard links, because parts of kbuild write into files in place. Their names are digests,
 so that no pattern of `make clean` matches them.
 """
@@ -25,11 +26,14 @@ from kbuild_klp.builds import archive
 from kbuild_klp.builds.archive import ArchiveBuild
 from kbuild_klp.builds.side import Build
 from kbuild_klp.errors import BadSumFileError, BadTreeError
+from kbuild_klp.kernel.modules import read_text
 from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.kernel.symvers import Exports, export_files
 from kbuild_klp.kernel.tree import BuildTree
 
 BASE_DIRECTORY = ".klp-base"
-_VERSION = 2
+_VERSION = 3
+_TABLES = ("objects", "sources", "images", "exports")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _CHECKSUMS = re.compile(r"checksums-[0-9a-f]{32}")
 _FICLONE = 0x40049409  # include/uapi/linux/fs.h
@@ -84,7 +88,7 @@ class KeptBase:
                 f"is damaged: {error}", file=directory / "index", hint="run `make klp-base` again"
             ) from None
         content = archive.load(directory / index.checksums)
-        return cls(root, content, {"objects": index.objects, "sources": index.sources})
+        return cls(root, content, index.tables())
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the kept object ``name``, or None."""
@@ -108,13 +112,30 @@ class KeptBase:
         }
         return SourceFiles(other.main, files)
 
+    def image(self, unit: str) -> Path | None:
+        """Return the path of what a unit was linked to, or None."""
+        row = self._index["images"].get(unit)
+        return None if row is None else self._files / row["file"]
+
+    def exports(self) -> Exports | None:
+        """Return what was exported, None when no file said so."""
+        rows = self._index["exports"].values()
+        texts = [text for row in rows if (text := read_text(str(self._files / row["file"]))) is not None]
+        return Exports([line for text in texts for line in text.splitlines()], {}) if texts else None
+
 
 class _Index(NamedTuple):
     """Which file is kept under which digest, and the name of the archive that goes with them."""
 
     objects: dict[str, Row]
     sources: dict[str, Row]
+    images: dict[str, Row]
+    exports: dict[str, Row]
     checksums: str
+
+    def tables(self) -> dict[str, dict[str, Row]]:
+        """Return all files, by what they are."""
+        return {name: getattr(self, name) for name in _TABLES}
 
 
 def _read_index(directory: Path) -> _Index:
@@ -122,13 +143,13 @@ def _read_index(directory: Path) -> _Index:
     index = json.loads((directory / "index").read_text("utf-8"))
     if not isinstance(index, dict) or index.get("version") != _VERSION:
         raise ValueError(f"not an index of version {_VERSION}")
-    tables = [index.get("objects"), index.get("sources")]
+    tables = [index.get(name) for name in _TABLES]
     if not all(isinstance(table, dict) and all(map(_is_row, table.values())) for table in tables):
         raise ValueError("a row of it is none")
     checksums = index.get("checksums")
     if not isinstance(checksums, str) or not _CHECKSUMS.fullmatch(checksums):
         raise ValueError("it names no checksums")
-    return _Index(index["objects"], index["sources"], checksums)
+    return _Index(**{name: index[name] for name in _TABLES}, checksums=checksums)
 
 
 def _is_row(row: object) -> bool:
@@ -144,7 +165,7 @@ def _is_row(row: object) -> bool:
 def _old_index(directory: Path) -> _Index:
     with suppress(OSError, ValueError):
         return _read_index(directory)
-    return _Index({}, {}, "")
+    return _Index({}, {}, {}, {}, "")
 
 
 def _keep_file(path: str, known: Row | None, files: Path) -> Row | None:
@@ -186,10 +207,14 @@ def keep(tree: BuildTree, content: archive.Archive) -> tuple[int, int]:
         row = _keep_file(path, old.sources.get(name), files)
         if row is not None:
             source_rows[name] = row
+    image_rows = _keep_images(tree, objects, old.images, files)
+    exports = {path: _keep_file(path, old.exports.get(path), files) for path in export_files(tree)}
+    export_rows = {path: row for path, row in exports.items() if row is not None}
     archive.save(directory / "checksums", content)
     checksums = f"checksums-{_digest(str(directory / 'checksums'))}"
     (directory / "checksums").replace(directory / checksums)
-    index = {"version": _VERSION, "objects": objects, "sources": source_rows, "checksums": checksums}
+    kept = _Index(objects, source_rows, image_rows, export_rows, checksums)
+    index = {"version": _VERSION, **kept.tables(), "checksums": checksums}
     temporary = directory / f"index-{os.getpid()}"
     try:
         temporary.write_text(json.dumps(index, indent=0, sort_keys=True), "utf-8")
@@ -198,11 +223,26 @@ def keep(tree: BuildTree, content: archive.Archive) -> tuple[int, int]:
         with suppress(OSError):
             temporary.unlink()
         raise
-    wanted = {row["file"] for row in (*objects.values(), *source_rows.values())} | {checksums, "index", "files"}
+    rows = (row for table in kept.tables().values() for row in table.values())
+    wanted = {row["file"] for row in rows} | {checksums, "index", "files"}
     for stored in (*files.iterdir(), *directory.iterdir()):
         if stored.name not in wanted:
             stored.unlink()
     return len(objects), len(source_rows)
+
+
+def _keep_images(tree: BuildTree, objects: dict[str, Row], known: dict[str, Row], files: Path) -> dict[str, Row]:
+    """Store what the units were linked to, but for what is older than its objects."""
+    found: dict[str, Row] = {}
+    for unit in tree.units():
+        path = tree.image(unit.name)
+        newest = max((objects[name]["mtime"] for name in unit.objects if name in objects), default=0)
+        if path is None or path.stat().st_mtime_ns < newest:
+            continue
+        row = _keep_file(str(path), known.get(unit.name), files)
+        if row is not None:
+            found[unit.name] = row
+    return found
 
 
 def remove(root: Path) -> bool:
@@ -229,3 +269,11 @@ class KeptBuild(ArchiveBuild):
         """Return the kept versions of the files that the other side has for this object."""
         theirs = other.sources(name) if other is not None else None
         return None if theirs is None else self._base.sources(name, theirs)
+
+    def image(self, unit: str) -> Path | None:
+        """Return what was kept of what a unit was linked to."""
+        return self._base.image(unit)
+
+    def exports(self) -> Exports | None:
+        """Return what was exported then."""
+        return self._base.exports()

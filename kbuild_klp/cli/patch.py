@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DOCUMENT_VERSION = 1
 _PREFIX = "livepatch-"
+_HEADER = "kbuild/livepatch_helpers.h"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LONGEST = 55  # MODULE_NAME_LEN of include/linux/moduleparam.h, on 64 bits
 
@@ -38,7 +39,7 @@ could carry; 2 trouble, or something cannot be carried.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = _ABOUT
-    parser.add_argument("builds", metavar="TREE", nargs="+", help="OLD, as it runs, and NEW, with the fix; both built")
+    parser.add_argument("builds", metavar="TREE", nargs="*", help="OLD, as it runs, and NEW, with the fix; both built")
     parser.add_argument("--kept", action="store_true", help="OLD is what `make klp-base` kept of NEW")
     parser.add_argument("-o", "--output", metavar="FILE", help="the module to write (default: livepatch-NAME.ko)")
     parser.add_argument("--name", metavar="NAME", help="name of the patch (default: that of NEW's directory)")
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out changes of symbols that match, as the shell does (may be repeated)",
     )
     parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
+    header = "print the macros with which a patch names its callbacks, include/linux/livepatch_helpers.h of 6.19"
+    parser.add_argument("--print-header", action="store_true", help=header)
+    parser.add_argument("--sign", action="store_true", help="sign the module with OLD's program and key (MODULE_SIG)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
 
@@ -115,8 +119,13 @@ def _names(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
+    if arguments.print_header:
+        print((Path(__file__).parents[1] / _HEADER).read_text(), end="")
+        return ExitStatus.SAME
     from kbuild_klp.module.making import Options, make_livepatch
 
+    if not arguments.builds:
+        raise KlpError("two builds are needed", hint="give OLD and NEW, or --kept TREE")
     name, output = _names(arguments)
     old, new = open_sides(arguments.builds, arguments.kept)
     progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
@@ -128,7 +137,8 @@ def main(arguments: argparse.Namespace) -> int:
             progress.close()
             looking.close()
 
-    made = make_livepatch(old, new, output, Options(name, arguments.without, arguments.replace), compared)
+    options = Options(name, arguments.without, arguments.replace, arguments.sign)
+    made = make_livepatch(old, new, output, options, compared)
     if arguments.json:
         print(json.dumps(document(made), indent=1))
     else:

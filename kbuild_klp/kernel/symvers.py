@@ -68,10 +68,14 @@ class Exports:
         return self._exports.get(symbol)
 
 
+def export_files(tree: BuildTree) -> list[str]:
+    """Return the files that may say what is exported in ``tree``, the kernel's first."""
+    return [f"{root}/{_FILE}" for root in dict.fromkeys((tree.kernel, tree.root)) if root is not None]
+
+
 def read_exports(tree: BuildTree) -> Exports | None:
     """Return what is exported in ``tree``; None if no file says."""
-    roots = dict.fromkeys(root for root in (tree.kernel, tree.root) if root is not None)
-    texts = [text for root in roots if (text := read_text(f"{root}/{_FILE}")) is not None]
+    texts = [text for path in export_files(tree) if (text := read_text(path)) is not None]
     has_crcs = any(_REAL_CRC.search(text) for text in texts)
     newer = dict(_newer_crcs(tree)) if has_crcs else {}
     return Exports([line for text in texts for line in text.splitlines()], newer) if texts else None

@@ -185,12 +185,17 @@ class BuildTree:
 
     def image(self, unit: str) -> Path | None:
         """The file that a unit was linked to: ``vmlinux``, or the module's ``.ko``; None if it is not there."""
-        if unit == "vmlinux":
-            names = ["vmlinux"]
-        else:
-            names = [f"{path}.ko" for path in self._module_paths() if posixpath.basename(path) == unit]
-        files = [self.root / name for name in names]
-        return files[0] if len(files) == 1 and files[0].is_file() else None
+        name = self._image_names.get(unit)
+        return self.root / name if name and (self.root / name).is_file() else None
+
+    @cached_property
+    def _image_names(self) -> dict[str, str]:
+        """What each unit is linked to; of modules of one name, none."""
+        names = {"vmlinux": "vmlinux"}
+        for path in self._module_paths():
+            unit = posixpath.basename(path)
+            names[unit] = "" if unit in names else f"{path}.ko"
+        return names
 
     # Modules
 
