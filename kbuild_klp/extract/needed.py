@@ -94,6 +94,8 @@ class Needed:
         self.pieces: dict[int, Piece] = {}
         self.goals: dict[int, Goal] = {}
         self.entries: list[TakenEntry] = []
+        self.dropped: set[int] = set()
+        """Where entries lie that were taken out of ``entries`` again, on purpose."""
         self.joined: list[tuple[int, int]] = []
         self.outside: dict[str, tuple[SymbolId | None, int]] = {}
         """The undefined symbols: which of the old object each is (None: of another object)."""
