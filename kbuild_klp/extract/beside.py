@@ -369,6 +369,8 @@ def _is_renamed(needed: Needed, laid: LaidOut, row: int) -> bool:
     content = needed.view.content_part(row)
     if content is None:
         return False
+    if goal.name:  # the old kernel's content beside a variable
+        return True
     # Where a piece without a name ends is known by who refers to what is behind it: not all of them come along.
     start = int(needed.parts.start[content])
     is_joined = any(low <= start < high for low, high in needed.joined)
