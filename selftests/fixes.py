@@ -142,7 +142,9 @@ class Session:
 
     def _load(self, waiting: Sequence[tuple[Fix, Answer]], report: Report, *, is_machine: bool) -> None:
         answers = [answer for _, answer in waiting]
-        results = self.boot(answers, waiting[0][1].module.stem) if is_machine else [passed()] * len(answers)
+        results = [] if is_machine else [passed()] * len(answers)
+        while len(results) < len(answers):
+            results += self.boot(answers[len(results) :], answers[len(results)].module.stem)
         for (fix, answer), result in zip(waiting, results, strict=True):
             more = "".join(f", with {name}" for name in fix.headers)
             report.add(f"{fix.source}: carried{more}: {_functions(answer)}", result)
@@ -168,7 +170,7 @@ class Session:
     # -- in the machine -----------------------------------------------------------------------------------------------
 
     def boot(self, answers: Sequence[Answer], name: str) -> list[Result]:
-        """Load and unload livepatches in one machine."""
+        """Load and unload livepatches in one machine; returns the results up to one that it does not survive."""
         files = {path.name: path for path in self.fixes.old.rglob("*.ko")}
         files.update({answer.module.name: answer.module for answer in answers})
         commands, places = ["dmesg -c >/dev/null; cat /proc/sys/kernel/tainted"], []
@@ -180,7 +182,9 @@ class Session:
         log.unlink(missing_ok=True)
         timeout = _BOOT_SECONDS + _FIX_SECONDS * len(answers)
         outputs = run_in_machine(self.fixes.shop.image(), commands, files, timeout=timeout, log=log)
-        return [_judge(commands[low:high], outputs[low:high]) for low, high in places]
+        ended = [high for _, high in places if outputs[high - 1].status is None]
+        judged = [(low, high) for low, high in places if not ended or high <= ended[0]]
+        return [_judge(commands[low:high], outputs[low:high]) for low, high in judged]
 
 
 def _steps(answer: Answer) -> list[str]:
