@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.exit_status import ExitStatus
@@ -18,10 +18,8 @@ from kbuild_klp.errors import KlpError
 
 if TYPE_CHECKING:
     from kbuild_klp.builds.side import Build
-    from kbuild_klp.module.making import Livepatch, RefusedChange
     from kbuild_klp.report.model import Report
 
-DOCUMENT_VERSION = 1
 _PREFIX = "livepatch-"
 _HEADER = "kbuild/livepatch_helpers.h"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -58,48 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
 
 
-def document(made: Livepatch) -> dict[str, Any]:
-    """Return what came of it as data."""
-    return {
-        "version": DOCUMENT_VERSION,
-        "module": made.module or None,
-        "carried": [{"object": it.object, "unit": it.unit, **it.piece._asdict()} for it in made.carried],
-        "refused": [
-            {
-                "object": it.object,
-                "unit": it.unit,
-                "symbol": it.refusal.symbol,
-                "code": it.refusal.bar.word,
-                "reason": it.refusal.reason,
-            }
-            for it in made.refused
-        ],
-        "left_out": list(made.left_out),
-        "not_needed": list(made.not_needed),
-        "checks": [check._asdict() for check in made.checks],
-        "warnings": list(made.warnings),
-    }
-
-
-def _print(made: Livepatch) -> None:
-    for it in made.carried:
-        name = it.piece.symbol or "without a name"
-        print(f"carried   {it.piece.kind:<9} {name}  {it.piece.size} bytes of {it.object} ({it.unit}): {it.piece.why}")
-    for label, names in (("left out", made.left_out), ("not needed", made.not_needed)):
-        for name in names:
-            print(f"{label:<9} {name}")
-    if made.module:
-        checks = ", ".join(f"{check.number} {check.what}" for check in made.checks)
-        name = Path(made.module).name.removesuffix(".ko").replace("-", "_")
-        print(f"{made.module}: checked: {checks}")
-        print(f"load:   insmod {made.module}")
-        print(f"unload: echo 0 > /sys/kernel/livepatch/{name}/enabled; rmmod {name}")
-
-
-def _refused(it: RefusedChange) -> str:
-    return f"cannot carry {it.refusal.symbol} of {it.object} ({it.unit}): {it.refusal.reason}"
-
-
 def _names(arguments: argparse.Namespace) -> tuple[str, str]:
     """Return the module's name and the file to write; raises KlpError."""
     output = arguments.output
@@ -122,6 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.print_header:
         print((Path(__file__).parents[1] / _HEADER).read_text(), end="")
         return ExitStatus.SAME
+    from kbuild_klp.module import told
     from kbuild_klp.module.making import Options, make_livepatch
 
     if not arguments.builds:
@@ -138,15 +95,20 @@ def main(arguments: argparse.Namespace) -> int:
             looking.close()
 
     options = Options(name, arguments.without, arguments.replace, arguments.sign)
-    made = make_livepatch(old, new, output, options, compared)
+    stages = ProgressLine("livepatch")
+    try:
+        made = make_livepatch(old, new, output, options, compared, stages.say)
+    finally:
+        stages.close()
     if arguments.json:
-        print(json.dumps(document(made), indent=1))
+        print(json.dumps(told.document(made), indent=1))
     else:
         for warning in made.warnings:
             print(f"kbuild-klp: {warning}", file=sys.stderr)
-        _print(made)
+        for line in told.text(made):
+            print(line)
     for refused in made.refused:
-        print(f"kbuild-klp: {_refused(refused)}", file=sys.stderr)
+        print(f"kbuild-klp: {told.refusal(refused)}", file=sys.stderr)
     if made.refused:
         return ExitStatus.FAILED
     return ExitStatus.SAME if made.module else ExitStatus.DIFFERS
