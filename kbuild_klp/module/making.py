@@ -190,13 +190,14 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
-        if not wanted.begin and not any(change.change is ChangeType.ADDED for change in group.changes):
-            continue  # nothing to carry, nor a callback
+        is_callback_possible = any(change.change is ChangeType.ADDED for change in group.changes)
+        if not (wanted.begin or wanted.constants or is_callback_possible):
+            continue
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
             side = old if before is None else new
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
-        taken = take(before, after, wanted.begin)
+        taken = take(before, after, wanted)
         selected.not_needed.extend(taken.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
         if taken.needed.functions:
