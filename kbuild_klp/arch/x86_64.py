@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture, Field, Instruction, Operand, Operation, PcField, RelocationType
-from kbuild_klp.arch.x86_calls import ARGUMENTS, effect
+from kbuild_klp.arch.x86_calls import ARGUMENTS, effect, flows
 from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 from kbuild_klp.elf import constants as elf
 
@@ -156,6 +156,7 @@ ARCHITECTURE = Architecture(
     operation=operation,
     arguments=ARGUMENTS,
     effect=effect,
+    flows=flows,
     # Not __patchable_function_entries: on x86 that is padding, and the linker drops it (KEEP_PATCHABLE in
     # include/asm-generic/vmlinux.lds.h, CONFIG_HAVE_DYNAMIC_FTRACE_NO_PATCHABLE).
     trace_section="__mcount_loc",

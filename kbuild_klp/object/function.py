@@ -17,8 +17,8 @@ from kbuild_klp.object.reference_text import operand_text
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView, Reference
 
-_Spot = tuple[int, int]
-"""A part and an offset in it."""
+Spot = tuple[int, int]
+"""An instruction: part, and offset in it."""
 
 Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
 
@@ -150,7 +150,9 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
         starts.append(_all_starts(known, first, first + len(data)))
         bounds.append(first)
         first += len(data) + len(_GUARD)
-    fields = arch.pc_relative_fields(code, lengths, np.array([start for own in starts for start in own], np.int64))
+    every = np.array([start for own in starts for start in own], np.int64)
+    flows, first_flow = arch.flows(code, every).tobytes(), 0
+    fields = arch.pc_relative_fields(code, lengths, every)
     target = fields.base + arch.displacements(code, fields.offset, fields.form)
     cuts = np.searchsorted(fields.offset, [*bounds, first]).tolist()
     rows = list(zip(fields.offset.tolist(), fields.form.tolist(), target.tolist(), strict=True))
@@ -160,9 +162,11 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
         view.code[part] = PartCode(
             data,
             [start - base for start in own],
+            flows[first_flow : first_flow + len(own)],
             {offset: (form, goal) for offset, form, goal in mine if offset not in places and 0 <= goal < len(data)},
             {offset: form for offset, form, _ in mine},
         )
+        first_flow += len(own)
 
 
 def decode_functions(view: ObjectView, symbols: Iterable[SymbolId]) -> None:
@@ -210,7 +214,7 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
     return lines
 
 
-def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[_Spot, int]) -> None:
+def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Spot, int]) -> None:
     """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
     view, code, start = line.view, line.code, line.offset
     data = code.data[start : start + line.size]
@@ -231,7 +235,7 @@ def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number:
             targets.append(number[inner])
             meanings.append((place, reference.key[0]))  # _INNER elements
             continue
-        table = _table(view, reference, parts, number)
+        table = jump_table(view, reference.row, parts, number)
         if table is not None:
             line.tables += (table.entries,)
             offset = view.target_offset(reference.row)
@@ -242,18 +246,18 @@ def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number:
     line.token = (data, tuple(meanings), len(targets))
 
 
-class _Table(NamedTuple):
+class JumpTable(NamedTuple):
     """A jump table: the instructions to which its entries go, and the kinds of relocation in it."""
 
     entries: tuple[int, ...]
     kinds: list[int]
 
 
-def _table(view: ObjectView, reference: Reference, parts: frozenset[int], number: dict[_Spot, int]) -> _Table | None:
+def jump_table(view: ObjectView, row: int, parts: frozenset[int], number: dict[Spot, int]) -> JumpTable | None:
     """Return the jump table that a reference is to, None when it is to something else."""
-    part = view.content_part(reference.row)
+    part = view.content_part(row)
     entries = None if part is None else view.jump_table(part, parts)
     if part is None or entries is None or not all(entry in number for entry in entries):
         return None
     kinds = {own.key[0] for own in view.references(part)}
-    return _Table(tuple(number[entry] for entry in entries), sorted(kinds))
+    return JumpTable(tuple(number[entry] for entry in entries), sorted(kinds))
