@@ -118,7 +118,7 @@ class _Judge:
     def _identities(self) -> Identities:
         before, after = self._views
         texts = self._prover.identities or releases(before, after)
-        return Identities(texts, find_directories(before, after))
+        return Identities(texts, partial(find_directories, before, after))
 
     @cached_property
     def _proof(self) -> ObjectProof | None:
