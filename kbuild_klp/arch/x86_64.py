@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,7 @@ def disassemble(code: bytes, offset: int, operands: Sequence[Operand]) -> Instru
     return Instruction(text, is_branch)
 
 
+@lru_cache(maxsize=1 << 12)
 def immediate(instruction: bytes) -> int:
     """Return the bits of the immediate operand of one instruction, its last bytes; that of a branch is no immediate."""
     decoded = next(_decoder(True).disasm(instruction, 0), None)

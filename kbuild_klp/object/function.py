@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -56,17 +59,18 @@ class Line:
         part: int,
         code: PartCode,
         place: tuple[int, int],
-        references: list[Reference],
-        inside: list[int],
+        references: Sequence[Reference],
+        inside: Sequence[int],
     ) -> None:
         self.view = view
         self.part = part
         self.code = code
-        self.offset, self.size = place
+        self.offset, end = place
+        self.size = end - self.offset
         self.references = references
         self.inside = inside
         """The places of its branches that stay in the part."""
-        self.token: Token = (b"", (), 0)
+        self.token: Token = (code.data[self.offset : end], (), 0)
         self.targets: tuple[int, ...] = ()
         self.tables: tuple[tuple[int, ...], ...] = ()
 
@@ -194,39 +198,35 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
     decode_parts(view, parts)
     lines: list[Line] = []
     for part in parts:
-        code, references = view.code[part], view.references(part)
-        inside = sorted(code.inside)
-        at = branch = 0
-        for start, end in zip(code.starts, [*code.starts[1:], len(code.data)], strict=True):
-            first, first_branch = at, branch
-            while at < len(references) and references[at].place < end:
-                at += 1
-            while branch < len(inside) and inside[branch] < end:
-                branch += 1
-            lines.append(
-                Line(view, part, code, (start, end - start), references[first:at], inside[first_branch:branch])
-            )
+        code = view.code[part]
+        references, inside = defaultdict[int, list[Reference]](list), defaultdict[int, list[int]](list)
+        for reference in view.references(part):
+            references[bisect_right(code.starts, reference.place) - 1].append(reference)
+        for place in sorted(code.inside):
+            inside[bisect_right(code.starts, place) - 1].append(place)
+        lines += (
+            Line(view, part, code, place, references.get(at, ()), inside.get(at, ()))
+            for at, place in enumerate(pairwise([*code.starts, len(code.data)]))
+        )
     number = {(line.part, line.offset): i for i, line in enumerate(lines)}
     family = frozenset(parts)
     inner = set[int]().union(*(view.rows_into(part, family) for part in parts))
     for line in lines:
-        _make_token(line, family, inner, number)
+        if line.references or line.inside:  # as few have
+            _make_token(line, family, inner, number)
     return lines
 
 
 def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Spot, int]) -> None:
     """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
     view, code, start = line.view, line.code, line.offset
-    data = code.data[start : start + line.size]
+    data = line.token[0]
     targets: list[int] = []
     for place in line.inside:
         form, target = code.inside[place]
         if (line.part, target) in number:
             targets.append(number[line.part, target])
             data = view.architecture.pc_fields[form].field.cleared(data, place - start, view.architecture.byteorder)
-    if not line.references:  # as most
-        line.targets, line.token = tuple(targets), (data, (), len(targets))
-        return
     meanings: list[tuple[object, ...]] = []
     for reference in line.references:
         place = reference.place - start

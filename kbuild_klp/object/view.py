@@ -54,6 +54,7 @@ class ObjectView:
         self.kinds = Kinds(self.architecture)
         self._first: list[int] = self.canonical.first_reference.tolist()
         self._found: dict[SymbolId | None, list[int]] = {}
+        self._contents: dict[int, NDArray[np.uint8]] = {}
         self.code: dict[int, PartCode] = {}
         """The parts that were taken apart into instructions."""
 
@@ -139,7 +140,9 @@ class ObjectView:
     def raw_bytes(self, part: int, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset`` in a part as they stand in the object."""
         section, start = self.place(part)
-        return bytes(self.object.content(section)[start + offset : start + offset + size])
+        if section not in self._contents:
+            self._contents[section] = self.object.content(section)
+        return self._contents[section][start + offset : start + offset + size].tobytes()
 
     def place(self, part: int) -> tuple[int, int]:
         """Return where a part starts: number of the section, offset in it."""
