@@ -25,7 +25,8 @@ from kbuild_klp.object.view import ObjectView
 class Wanted(NamedTuple):
     """The changes of an object, sorted: those to begin with, and what is said of the others.
 
-    ``constants`` is read-only data that differs; ``left_out`` are changes that the user did not want, ``not_needed`` those that nothing carried needs.
+    ``constants`` is read-only data that differs; ``left_out`` are changes that the user did not want, ``not_needed``
+    those that nothing carried needs.
     """
 
     begin: list[Change]
