@@ -31,9 +31,11 @@ from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import KlpError
 from kbuild_klp.module import making
 from kbuild_klp.module.finished import Range, carried_ranges
+from kbuild_klp.module.glue import FUNCTIONS, OBJECTS
 from kbuild_klp.module.post_link import SHN_LIVEPATCH, LivepatchSymbol, post_link
 
 _NAME = "livepatch-damaged"
+_ARRAYS = (FUNCTIONS.partition("{")[0], OBJECTS)
 
 
 class Linked(NamedTuple):
@@ -83,11 +85,15 @@ class ModuleDamager(Damager):
         self.contents = sorted({it.section for it in self.ranges})
         self.rows = [(table, at) for table in self.tables for at in self._rows_of(table)]
         self.own = [number for number in range(1, len(self.file.symbols)) if self._is_own(number)]
+        names = [self.file.symbol_name(number) for number in range(len(self.file.symbols))]
+        self.arrays = [number for number, name in enumerate(names) if name.startswith(_ARRAYS)]
+        self.named = [number for number, name in enumerate(names) if name and self._is_place(number)]
         [self.symtab] = (self.file.sections["type"] == elf.SHT_SYMTAB).nonzero()[0].tolist()
 
     def some(self, count: int) -> Iterator[Damage]:
         """Yield some changes of each kind."""
-        kinds = (self._byte, self._byte, self._relocation, self._relocation, self._moved, self._name, self._header)
+        contents = self._byte, self._byte, self._relocation, self._relocation, self._moved
+        kinds = *contents, self._name, self._symbol, self._header, self._glue
         for _ in range(count):
             yield from self.chance.choice(kinds)()
         yield from self._version()
@@ -101,6 +107,11 @@ class ModuleDamager(Damager):
         for at in range(0, size, 24):
             if self._is_carried(section, int.from_bytes(self.data[start + at : start + at + 8], "little")):
                 yield at
+
+    def _is_place(self, number: int) -> bool:
+        """Say whether a symbol is of something that was carried, and means its place."""
+        kind, section, value = (int(self.file.symbols[field][number]) for field in ("info", "shndx", "value"))
+        return kind & 0xF in (elf.STT_FUNC, elf.STT_OBJECT) and self._is_carried(section, value)
 
     def _is_own(self, number: int) -> bool:
         """Say whether a symbol is one of the kernel's that the module refers to, not counting those of the glue."""
@@ -171,6 +182,36 @@ class ModuleDamager(Damager):
         inside = self.chance.randrange(len(name))
         new_name = bytes([self.data[start + inside] ^ 1])
         yield Damage("header", f"{name}: {new_name!r} at {inside}", self._with(start + inside, new_name))
+
+    def _glue(self) -> Iterator[Damage]:
+        """Change what is replaced: an old function's name or position, or the array that they stand in."""
+        number = self.chance.choice(self.arrays)
+        section, low, size = (int(self.file.symbols[field][number]) for field in ("shndx", "value", "size"))
+        [table] = [it for it in self.tables if self.file.sections["info"][it] == section]
+        base, length = (int(self.file.sections[field][table]) for field in ("offset", "size"))
+        name = self.file.symbol_name(number)
+        for at in range(base, base + length, 24):
+            place, kind, symbol, addend = struct.unpack_from("<QIIq", self.data, at)
+            if not low <= place < low + size:
+                continue
+            what = f"{name}+{place - low:#x}"
+            yield Damage("glue", f"{what}: addend", self._with(at + 16, struct.pack("<q", addend + 1)))
+            yield Damage("glue", f"{what}: place", self._with(at, struct.pack("<Q", place + 8)))
+            yield Damage("glue", f"{what}: type", self._with(at + 8, struct.pack("<I", kind ^ 2)))
+            yield Damage("glue", f"{what}: symbol", self._with(at + 12, struct.pack("<I", symbol ^ 1)))
+            if name != OBJECTS:
+                position = int(self.file.sections["offset"][section]) + place + 16
+                new = bytes([self.data[position] ^ 1])
+                yield Damage("glue", f"{what}: position", self._with(position, new))
+
+    def _symbol(self) -> Iterator[Damage]:
+        """Give something that was carried another name, or its name to another place."""
+        number = self.chance.choice(self.named)
+        at = int(self.file.sections["offset"][self.symtab]) + 24 * number
+        name, value = (int(self.file.symbols[field][number]) for field in ("name", "value"))
+        text = self.file.symbol_name(number)
+        yield Damage("symbol", f"{text}: name", self._with(at, struct.pack("<I", name + 1)))
+        yield Damage("symbol", f"{text}: value", self._with(at + 8, struct.pack("<Q", value + 1)))
 
     def _version(self) -> Iterator[Damage]:
         """Change what the module says that it is for."""

@@ -143,6 +143,16 @@ class _Beside:
         for section in waiting:
             if self.made.rows[section] or not self._is_somewhere(section):
                 raise self.fail(section, "it is not there")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """See whether all that has a name has it there, too: stack traces show it."""
+        for name, places in self.made.defined.items():
+            for place in places if name else ():
+                home = self.homes.get(place.section)
+                now = NewPlace(home.section, home.place + place.place) if home else place
+                if home and now not in self.module.defined[name]:
+                    raise self.fail(place.section, f"{name} is called otherwise")
 
     def _sections(self) -> Iterator[int]:
         for section, flags in enumerate(self.made.flags):

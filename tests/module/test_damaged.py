@@ -25,7 +25,7 @@ int more_{0}(int x) {{ printk("more OLD"); return own(says_{0}(x) + inner(x)); }
 _INNER = "int *outer; int exported(int x) { return x + 1; } int inner(int x) { return x + 2; }\n"
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_damage_to_a_module_is_noticed(kernels: PatchedKernels, seed: int) -> None:
     old = {"kernel/unit.o": _C.format("a"), "drivers/unit.o": _C.format("b"), "kernel/inner.o": _INNER}
     kernels.build(old, {name: text.replace("OLD", "NEW") for name, text in old.items()})
@@ -34,6 +34,7 @@ def test_damage_to_a_module_is_noticed(kernels: PatchedKernels, seed: int) -> No
     kernels.old.write("include/config/kernel.release", "6.12.0-test\n")
     made = make(kernels.old.root, kernels.new.root)
     tried: Counter[str] = Counter()
-    assert list(survivors(made, 60, random.Random(seed), tried)) == []
-    assert len(tried) == 11
+    assert list(survivors(made, 70, random.Random(seed), tried)) == []
+    kinds = {kind.partition(": ")[2] for kind in tried}
+    assert kinds == {"byte", "relocation", "moved", "name", "symbol", "header", "glue", "version"}
     assert sum(tried.values()) > 300
