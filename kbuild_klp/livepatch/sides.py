@@ -20,7 +20,7 @@ from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
 # Where in an entry of __jump_table the key stands: struct jump_entry, include/linux/jump_label.h.
-_JUMP_TABLE, _JUMP_KEY = "__jump_table", 8
+JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
 # (include/linux/static_call.h).
 TRAMPOLINE = "__SCT__"
@@ -136,7 +136,7 @@ class ObjectSide:
         found: dict[int, dict[Key, None]] = defaultdict(dict)
         targets, owned = self._canonical.targets, self.view.canonical.owned
         counts = np.diff(owned.reference_at)
-        is_key = np.repeat(np.isin(owned.group, self._tables(_JUMP_TABLE)), counts) & (owned.field == _JUMP_KEY)
+        is_key = np.repeat(np.isin(owned.group, self._tables(JUMP_TABLE)), counts) & (owned.field == JUMP_KEY)
         owners = np.repeat(owned.owner, counts)[is_key]
         for part, reference in zip(owners.tolist(), owned.references[is_key].tolist(), strict=True):
             key = self._key(reference, is_call=False)

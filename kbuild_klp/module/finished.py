@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +22,18 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
+from kbuild_klp.livepatch.sides import JUMP_KEY, JUMP_TABLE
 from kbuild_klp.module.loader_tables import loader_tables
 from kbuild_klp.module.post_link import LivepatchSymbol
 from kbuild_klp.module.running import BELONGS
 
 _LONGEST_TAIL = 12
 """Bytes from the field of a PC-relative reference to the end of the instruction, at most: an address and a constant."""
+_LONGEST_INSTRUCTION = 16
+_JUMP_ENTRY = 16
+"""Size of struct jump_entry with HAVE_ARCH_JUMP_LABEL_RELATIVE, as all have it that leave jump labels to objtool."""
+_BECOMES_NOP = 2
+"""Added to the address of a key for objtool (JUMP_TABLE_ENTRY, arch/x86/include/asm/jump_label.h)."""
 
 
 class Destination(NamedTuple):
@@ -212,28 +219,45 @@ class _Beside:
         found: dict[int, NewPlace] = {}
         if count != len(rows):
             return f"it has {count} relocations, not {len(rows)}", found
+        off = self._switched_off(section, content, there)
         for place, goal in rows.items():
             now = moved.get(home.place + place)
             if now is None:
                 return f"the relocation at {place:#x} is lost", found
-            if self._is_switched_off(goal, now, content, there, place):
-                continue
-            if not self._leads_there(goal, now, found):
+            is_off = place in off and now.type in self.architecture.none_types
+            if not is_off and not self._leads_there(goal, now, found):
                 return f"the relocation at {place:#x} leads elsewhere", found
         if bytes(content) != there:
             return "its bytes differ", found
         return "", found
 
-    def _is_switched_off(
-        self, goal: Destination, now: Destination, content: bytearray, there: bytes, place: int
-    ) -> bool:
-        """Say whether objtool made a NOP of a call of __fentry__ (--mnop); in ``content`` it is one then."""
-        is_off = goal.name == self.architecture.trace_call and now.type in self.architecture.none_types
-        nop = there[place - 1 : place + 4]
-        if is_off and self.architecture.is_filler(nop):
-            content[place - 1 : place + 4] = nop
-            return True
-        return False
+    def _switched_off(self, section: int, content: bytearray, there: bytes) -> set[int]:
+        """Return the places of a section that objtool made NOPs, and do the same in ``content``.
+
+        These are calls of __fentry__ (--mnop), and jumps of jump labels that begin as a NOP (--hacks=jump_label).
+        """
+        calls = (at - 1 for at, goal in self.made.rows[section].items() if goal.name == self.architecture.trace_call)
+        off: set[int] = set()
+        for start in (*calls, *self._switches[section]):
+            code = np.frombuffer(bytes(content[start : start + _LONGEST_INSTRUCTION]), np.uint8)
+            end = start + int(self.architecture.instruction_lengths(code)[0]) if len(code) else start
+            nop = there[start:end]
+            if nop and self.architecture.is_filler(nop):
+                content[start:end] = nop
+                off.update(range(start, end))
+        return off
+
+    @cached_property
+    def _switches(self) -> dict[int, list[int]]:
+        """The places of each section at which there are jumps that objtool makes NOPs: the key says so."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for section, name in enumerate(self.made.names):
+            rows = self.made.rows[section] if name == JUMP_TABLE else {}
+            for place, key in rows.items():
+                label = rows.get(place - JUMP_KEY)
+                if place % _JUMP_ENTRY == JUMP_KEY and key.place & _BECOMES_NOP and label:
+                    found[label.section].append(label.place)
+        return found
 
     def _leads_there(self, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
         """Compare two relocations; where a section went that is not known yet, is noted in ``found``."""

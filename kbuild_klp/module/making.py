@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import Build
+from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import write_whole
@@ -177,8 +178,8 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
-        if not wanted.begin:
-            continue
+        if not wanted.begin and not any(change.change is ChangeType.ADDED for change in group.changes):
+            continue  # nothing to carry, nor a callback
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
             side = old if before is None else new
@@ -225,7 +226,8 @@ def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
     """Return the extracted objects of each unit, vmlinux first."""
     units: dict[str, list[GluedObject]] = {}
     for number, it in enumerate(extracted):
-        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions))
+        callbacks = [callback.kind for callback in it.part.needed.callbacks]
+        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions, callbacks))
     return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))
 
 
