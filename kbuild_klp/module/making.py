@@ -23,6 +23,7 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.module.build import build_module
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
+from kbuild_klp.module.glued import check_glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import refuse_what_comes_too_early
 from kbuild_klp.module.post_link import post_link
@@ -225,6 +226,7 @@ def _check(
     module: ObjectFile, extracted: Sequence[_Extracted], running: Running, old: Build, tree: BuildTree
 ) -> list[Check]:
     """Check the finished module; raises KlpError."""
+    check_glue(module, _by_unit(extracted))
     return [
         Check("functions", sum(it.checked for it in extracted)),
         Check("relocations", check_linked(module, (it.data for it in extracted))),
