@@ -25,7 +25,7 @@ from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
 from kbuild_klp.module.glued import check_glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
-from kbuild_klp.module.loading import refuse_what_comes_too_early
+from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
@@ -141,7 +141,13 @@ def make_livepatch(
     if refused:
         return replace(told, refused=refused)
 
-    source = glue(_by_unit(extracted), options.replace, f"made from {len(extracted)} changed objects")
+    silent = [
+        f"{it.object}: tracepoint {tracepoint} of {it.unit} is silent in the new {function}"
+        for it in selected.parts
+        for function, tracepoint in silent_tracepoints(it.needed)
+    ]
+    about = f"made from {len(extracted)} changed objects"
+    source = glue(_by_unit(extracted), options.replace, about, SILENT_KEY if silent else "")
     objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
     on_stage("module build")
     with working_directory() as directory:
@@ -163,7 +169,7 @@ def make_livepatch(
         carried=carried,
         not_needed=[name for name in selected.not_needed if name not in names],
         checks=checks,
-        warnings=[*report.warnings, *warnings],
+        warnings=[*report.warnings, *silent, *warnings],
     )
 
 

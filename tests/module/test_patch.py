@@ -110,6 +110,25 @@ def test_a_symbol_that_the_old_kernel_does_not_have(kernels: PatchedKernels) -> 
     assert "no nowhere in vmlinux" in made.errors
 
 
+WEAK = """
+__attribute__((weak, noinline)) int chosen(int x) { asm volatile(""); return x; }
+int user(int x) { return chosen(x) + OLD; }
+"""
+STRONG = "int chosen(int x) { return x + 5; }\n"
+
+
+def test_a_weak_function_is_what_the_linker_took(kernels: PatchedKernels) -> None:
+    made = kernels.made(new(WEAK, ("OLD", "1")), new(WEAK, ("OLD", "2")), **{"kernel/strong.o": STRONG})
+    assert made.carried == {(UNIT, "user")}
+    assert made.livepatch_symbols == {".klp.sym.vmlinux.chosen,0"}
+
+
+def test_a_weak_function_that_the_linker_did_not_take_is_not_replaced(kernels: PatchedKernels) -> None:
+    changed = new(WEAK, ("return x;", "return x + 1;"))
+    made = kernels.made(WEAK.replace("OLD", "1"), changed.replace("OLD", "1"), **{"kernel/strong.o": STRONG})
+    assert made.refused == {("chosen", "verdict")}
+
+
 def test_data_that_differs_is_refused_and_can_be_left_out(kernels: PatchedKernels) -> None:
     source = "int limit = OLD; int user(int x) { return x + limit + OLD; }\n"
     old, now = source.replace("OLD", "1"), source.replace("OLD", "2")
