@@ -28,7 +28,7 @@ class Bar(enum.Enum):
     UNKNOWN_TABLE = "unknown-table", "{name} refers to {place} of it, and no row of special.toml says how"
     UNEVEN_TABLE = "uneven-table", "{name} refers to it, and its entries are not of one size"
     NO_IMAGE = "no-image", "{name}: what {unit} was linked to is not at hand"
-    NOT_RUNNING = "not-in-kernel", "it refers to {name}, which neither {unit} nor vmlinux of the old kernel has"
+    NOT_RUNNING = "not-in-kernel", "the old kernel has no {name} in {unit}"
     NO_POSITION = "no-position", "{name} cannot be told from others of its name in {unit}"
     NAME = "name", "the loader of livepatches cannot take {name} of {unit}: a name is too long, or has a dot or comma"
     TOO_EARLY = "too-early", "an entry in {section} needs {name} of {unit}, which may be loaded after the livepatch"

@@ -2,16 +2,16 @@
 """The module, held beside the extracted objects that it was linked from.
 
 These have been held beside the new tree's objects (extract/beside.py). What the linker, objtool, modpost and
-`post_link` made of them is read here as a stranger would read it: the array of new functions has a name that nobody
-else has; it leads to the functions, and these to all that they refer to. What refers to them and is referred to by
-nobody, the special sections, is found by where it leads. So each byte and each relocation of each section is seen
-again, whatever the linker script of modules put where.
+`post_link` made of them is read here as a stranger would read it: global names lead to the array of new functions and
+to what is new, the array leads to the functions that take the place of old ones, and these lead to all that they refer
+to. What refers to them and is referred to by nobody, the special sections, is found by where it leads. So each byte and
+each relocation of each section is seen again, whatever the linker script of modules put where.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -71,8 +71,13 @@ class RelocatedFile:
                 goal = Destination(kind, -1, addend, objects.symbol_name(symbol))
             self.rows[section][place] = goal
         self.defined: dict[str, list[NewPlace]] = defaultdict(list)
+        self.globals: list[str] = []
+        """The names that are defined here for other objects."""
         for symbol in (shndx > 0).nonzero()[0].tolist():
-            self.defined[objects.symbol_name(symbol)].append(NewPlace(int(shndx[symbol]), int(values[symbol])))
+            name = objects.symbol_name(symbol)
+            self.defined[name].append(NewPlace(int(shndx[symbol]), int(values[symbol])))
+            if objects.symbols["info"][symbol] >> 4 != elf.STB_LOCAL:
+                self.globals.append(name)
 
     def size(self, section: int) -> int:
         """Return the size of a section."""
@@ -104,11 +109,13 @@ class _Beside:
             f"the module is wrong: {what}", file=self.module.file.path, place=self.made.names[section], hint="report it"
         )
 
-    def check(self, table: str) -> None:
-        """Find everything of the object again; ``table`` is the array of its functions (or any symbol of its own)."""
-        for start in self.made.defined[table]:
-            [there] = self.module.defined[table]
-            self._go(start.section, NewPlace(there.section, there.place - start.place))
+    def check(self) -> None:
+        """Find everything of the object again."""
+        for name in self.made.globals:
+            [start], found = self.made.defined[name], self.module.defined[name]
+            if len(found) != 1:
+                raise self.fail(start.section, f"{name} is there {len(found)} times")
+            self._go(start.section, NewPlace(found[0].section, found[0].place - start.place))
         waiting = [section for section in self._sections() if section not in self.homes]
         while waiting:
             left = [section for section in waiting if section not in self.homes and not self._find(section)]
@@ -258,15 +265,15 @@ class _Beside:
         raise self.fail(section, "it is not there")
 
 
-def check_linked(module: ObjectFile, objects: Mapping[str, bytes]) -> int:
-    """Find everything of some extracted objects in a module; ``objects`` are by a symbol of each that no other has.
+def check_linked(module: ObjectFile, objects: Iterable[bytes]) -> int:
+    """Find everything of some extracted objects in a module; returns the number of relocations.
 
-    Returns the number of relocations, raises BadObjectError.
+    Raises BadObjectError.
     """
     finished = RelocatedFile(module)
     count = 0
-    for symbol, data in objects.items():
+    for data in objects:
         walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
-        walk.check(symbol)
+        walk.check()
         count += walk.relocations
     return count

@@ -89,7 +89,7 @@ class _Selected(NamedTuple):
 class _Extracted(NamedTuple):
     """One extracted object: what it is of, the object, and which functions of the old kernel it replaces.
 
-    ``checked`` functions were held beside their originals; ``mark`` is a symbol of it that no other object has.
+    ``checked`` functions were held beside their originals.
     """
 
     part: CarriedObject
@@ -97,7 +97,6 @@ class _Extracted(NamedTuple):
     data: bytes
     functions: list[PatchedFunction]
     checked: int
-    mark: str
 
 
 def make_livepatch(
@@ -197,7 +196,7 @@ def _extract(part: CarriedObject, running: Running, number: int) -> _Extracted:
     laid = LaidOut(part.needed, part.taken.side, spelled, table)
     data = laid.file()
     count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
-    return _Extracted(part, laid, data, functions, count, table)
+    return _Extracted(part, laid, data, functions, count)
 
 
 def _check(
@@ -206,7 +205,7 @@ def _check(
     """Check the finished module; raises KlpError."""
     return [
         Check("functions", sum(it.checked for it in extracted)),
-        Check("relocations", check_linked(module, {it.mark: it.data for it in extracted})),
+        Check("relocations", check_linked(module, (it.data for it in extracted))),
         Check("livepatch symbols", check_livepatch_symbols(module, running)),
         Check("exported symbols", check_exports(module, running)),
         Check("version", check_release(module, old, tree.release)),

@@ -144,7 +144,8 @@ class Running:
             return name
         if symbol is not None:
             return self._of(part.unit, name, self._position(part, symbol), part.unit)
-        for unit in dict.fromkeys((part.unit, VMLINUX)):
+        units = dict.fromkeys((part.unit, VMLINUX))
+        for unit in units:
             position = self._outer_position(unit, name)
             if position is not None:
                 return self._of(unit, name, position, part.unit)
@@ -156,7 +157,7 @@ class Running:
         new = part.needed.view.object
         if like >= 0 and int(new.symbols["info"][like]) >> 4 == elf.STB_WEAK:
             return name
-        raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=part.unit)
+        raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))
 
     def _outer_position(self, unit: str, name: str) -> int | None:
         """Return where a global symbol stands in a unit, None where there is none."""

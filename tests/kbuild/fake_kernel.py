@@ -18,6 +18,7 @@ GENERATIONS = ("old", "new", "separate")
 
 _HEAD = """\
 VERSION = 6
+NAME = Baby Opossum Posse
 PHONY := __all
 __all:
 """

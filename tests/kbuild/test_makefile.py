@@ -209,6 +209,9 @@ def test_other_goals(kernel: FakeKernel, run: Run) -> None:
     ]
     assert run("klp-explain", "BASE=x").calls == [f"explain x {tree}"]
     assert run("klp-diff", "BASE=x", "KLP_FLAGS=--json").calls == [f"diff --json x {tree}"]
+    # The kernel's own Makefile sets NAME, to what Linus called it.
+    assert run("klp-patch", "BASE=x").calls == [f"patch x {tree}"]
+    assert run("klp-patch", "NAME=fix-foo", "KLP_FLAGS=--json").calls == [f"patch --name fix-foo --json --kept {tree}"]
     result = run("klp-help")
     assert result.status == 0
     assert "  klp-diff [BASE=X] " in result.output

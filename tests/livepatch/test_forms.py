@@ -17,7 +17,7 @@ from kbuild_klp.report import text
 from kbuild_klp.report.model import ObjectChanges, Report
 
 if TYPE_CHECKING:
-    from livepatch.conftest import Kernels
+    from linked_kernel import Kernels
 
 OLD = """
 int foo(int x) { return x + 1; }

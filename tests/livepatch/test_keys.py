@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from livepatch.conftest import Kernels
+    from linked_kernel import Kernels
 
 # An entry of __jump_table (struct jump_entry) and a call of a static call's trampoline, as arch/x86 makes them.
 HEAD = r"""

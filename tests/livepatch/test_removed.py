@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from livepatch.conftest import Kernels
+    from linked_kernel import Kernels
 
 HELPER = "static __attribute__((noipa)) int helper(int *x) { return *x * 3; }\n"
 

@@ -19,7 +19,7 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.report.model import Report
 
 if TYPE_CHECKING:
-    from livepatch.conftest import Kernels, Verdicts
+    from linked_kernel import Kernels, Verdicts
 
     Judge = Callable[[Report], Verdicts]
 
@@ -173,16 +173,27 @@ def test_objects_that_were_not_read(kernels: Kernels, verdicts: Judge) -> None:
 
 
 def test_a_base_that_was_kept(kernels: Kernels) -> None:
-    """The old objects are there; what they were linked to is not."""
+    """The old objects are there, and what they were linked to, unless it was older than they."""
     kernels.build(OLD, NEW)
     root = kernels.root / "old"
     assert klp("base", "old", cwd=kernels.root).status == 0
     shutil.copytree(kernels.root / "new", root, dirs_exist_ok=True)
     document = klp("diff", "--kept", "old", "--json", cwd=kernels.root).json
     found = {change["symbol"]: change["livepatch"] for row in document["objects"] for change in row["changes"]}
+    assert found["foo"] == {"possible": True, "reasons": []}
+    assert found["limit"]["possible"] is False
+
+
+def test_a_base_that_was_kept_before_it_was_linked(kernels: Kernels) -> None:
+    kernels.build(OLD, NEW)
+    for image in ("vmlinux", "drivers/mod.ko"):
+        kernels.old.age(image)
+    assert klp("base", "old", cwd=kernels.root).status == 0
+    shutil.copytree(kernels.root / "new", kernels.root / "old", dirs_exist_ok=True)
+    document = klp("diff", "--kept", "old", "--json", cwd=kernels.root).json
+    found = {change["symbol"]: change["livepatch"] for row in document["objects"] for change in row["changes"]}
     unchecked = "not checked: whether its name is unique (no linked image of the old build)"
     assert found["foo"] == {"possible": True, "reasons": [unchecked]}
-    assert found["limit"]["possible"] is False
 
 
 def test_two_objects_of_a_tree(kernels: Kernels, verdicts: Judge) -> None:

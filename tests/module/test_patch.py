@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole way from two builds to a module: small kernels, and what each livepatch must hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from module.conftest import PatchedKernels
+
+UNIT, MODULE = "kernel/unit.o", "drivers/unit.o"
+SAYS = """
+extern int printk(const char *, ...);
+extern int exported(int), inner(int), *outer;
+static int count;
+static __attribute__((noinline)) int own(int x) { count += x; return count; }
+int says(int x) { outer = &count; return printk("OLD") + exported(x) + inner(own(x)); }
+int other(int x) { return own(x) + inner(x); }
+"""
+INNER = "int *outer; int exported(int x) { return x + 1; } int inner(int x) { return x + 2; }\n"
+OTHERS = {"kernel/inner.o": INNER}
+
+
+def new(source: str, *changes: tuple[str, str]) -> str:
+    for old, now in changes or (("OLD", "NEW"),):
+        assert old in source
+        source = source.replace(old, now)
+    return source
+
+
+def test_what_is_carried_and_what_stays_the_running_kernel_s(kernels: PatchedKernels) -> None:
+    made = kernels.made(SAYS, new(SAYS), **OTHERS)
+    assert made.carried == {(UNIT, "says")}
+    names = ("count", "own", "inner", "outer")
+    assert made.livepatch_symbols == {f".klp.sym.vmlinux.{name},0" for name in names}
+    code = [goal for name, goals in made.relocations.items() if "says" in name for goal in goals]
+    assert "exported-4" in code and "printk-4" in code, "exports stay plain: modversions checks them"
+    assert len(made.relocations[".klp.rela.vmlinux..text.says"]) == 4
+
+
+def test_functions_of_vmlinux_and_of_a_module_are_one_patch(kernels: PatchedKernels) -> None:
+    in_module = SAYS.replace("says", "tells").replace("other", "another")
+    kernels.build({UNIT: SAYS, MODULE: in_module, **OTHERS}, {UNIT: new(SAYS), MODULE: new(in_module)})
+    kernels.prepare()
+    made = kernels.patch()
+    assert made.carried == {(UNIT, "says"), (MODULE, "tells")}
+    assert made.livepatch_symbols == {
+        *(f".klp.sym.vmlinux.{name},0" for name in ("count", "own", "inner", "outer")),
+        *(f".klp.sym.mod.{name},0" for name in ("count", "own")),
+    }
+    # What the module needs of vmlinux is there when the livepatch is loaded, the rest when the module is.
+    assert len(made.relocations[".klp.rela.mod..text.tells"]) == 2
+    assert len(made.relocations[".klp.rela.vmlinux..text.tells"]) == 2
+    assert {it["unit"] for it in made.answer["carried"]} == {"vmlinux", "mod"}
+
+
+@pytest.mark.parametrize(("changed", "position"), [("kernel/a.o", 1), ("kernel/b.o", 2)])
+def test_a_name_that_two_sources_have(kernels: PatchedKernels, changed: str, position: int) -> None:
+    """The wrong position would patch, or count in, another function of the name."""
+    source = """
+    static int count;
+    static __attribute__((noinline)) int twin(int x) { count += x; return x + OLD; }
+    int user(int x) { return twin(x); }
+    """
+    sources = {
+        name: source.replace("user", f"user_{name[7]}").replace("OLD", "5") for name in ("kernel/a.o", "kernel/b.o")
+    }
+    kernels.build(sources, {changed: sources[changed].replace("5", "6")})
+    kernels.prepare()
+    made = kernels.patch()
+    assert made.carried == {(changed, "twin")}
+    assert made.livepatch_symbols == {f".klp.sym.vmlinux.count,{position}"}
+    assert f"{position:016x}" in "".join(made.memory_words(".data")), "old_sympos of struct klp_func"
+
+
+def test_a_new_global_function_is_the_livepatch_s_own(kernels: PatchedKernels) -> None:
+    caller = "extern int helper(int); int user(int x) { return OLD; }\n"
+    home = "int stays(int x) { return x; }\n"
+    kernels.build(
+        {UNIT: caller.replace("OLD", "x"), "kernel/home.o": home},
+        {UNIT: caller.replace("OLD", "helper(x) + 1"), "kernel/home.o": home + "int helper(int x) { return x * 3; }\n"},
+    )
+    kernels.prepare()
+    made = kernels.patch()
+    assert made.carried == {(UNIT, "user"), ("kernel/home.o", "helper")}
+    assert not made.livepatch_symbols
+
+
+def test_a_module_that_uses_another_module_s_export(kernels: PatchedKernels) -> None:
+    """It is looked up in the module that has it, when the patched one comes: that one needs it to be there."""
+    source = "extern int far_away(int); int user(int x) { return far_away(x) + OLD; }\n"
+    made = kernels.of_module(
+        source.replace("OLD", "1"), source.replace("OLD", "2"), "int far_away(int x) { return x; }\n"
+    )
+    assert made.carried == {(MODULE, "user")}
+    assert made.livepatch_symbols == {".klp.sym.far.far_away,0"}
+    assert [name for name in made.relocations if name.startswith(".klp")] == [".klp.rela.mod..text.user"]
+
+
+def test_a_symbol_that_the_old_kernel_does_not_have(kernels: PatchedKernels) -> None:
+    source = "extern int nowhere(int); int user(int x) { return OLD; }\n"
+    made = kernels.made(source.replace("OLD", "x"), source.replace("OLD", "nowhere(x)"))
+    assert made.refused == {("user", "not-in-kernel")}
+    assert "no nowhere in vmlinux" in made.errors
+
+
+def test_data_that_differs_is_refused_and_can_be_left_out(kernels: PatchedKernels) -> None:
+    source = "int limit = OLD; int user(int x) { return x + limit + OLD; }\n"
+    old, now = source.replace("OLD", "1"), source.replace("OLD", "2")
+    assert kernels.made(old, now).refused == {("limit", "verdict")}
+    made = kernels.patch("--without", "lim*")
+    assert made.carried == {(UNIT, "user")}
+    assert made.answer["left_out"] == ["limit"]
+
+
+def test_nothing_to_carry_is_status_1(kernels: PatchedKernels) -> None:
+    made = kernels.made(SAYS, SAYS)
+    assert (made.status, made.answer["module"], made.module.exists()) == (1, None, False)
+
+
+def test_an_older_module_does_not_outlive_a_run_that_makes_none(kernels: PatchedKernels) -> None:
+    (kernels.root / "livepatch-it.ko").write_text("older")
+    assert not kernels.made(SAYS, SAYS).module.exists()
+
+
+def test_neither_tree_is_written_to_and_no_directory_is_left(kernels: PatchedKernels) -> None:
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare()
+    kernels.patch()  # writes the checksums
+    kernels.module.unlink()
+    before = kernels.everything()
+    assert kernels.patch().carried
+    kernels.module.unlink()
+    assert kernels.everything() == before
+    assert not list(kernels.temporary.iterdir())
+
+
+def test_a_module_of_another_release_is_refused(kernels: PatchedKernels) -> None:
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare()
+    kernels.old.write("include/config/kernel.release", "6.12.0-other\n")
+    made = kernels.patch()
+    assert made.status == 2 and "6.12.0-other" in made.errors and not made.module.exists()
+
+
+def test_a_crc_that_differs_is_refused(kernels: PatchedKernels) -> None:
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare(versions={"exported": 7})
+    kernels.write_exports(exported=8)
+    made = kernels.patch()
+    assert made.status == 2 and "CRC of exported is 0x00000007" in made.errors and not made.module.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-o", "it.o"), "ends with .ko"),
+        (("-o", "a b.ko"), "cannot be the name of a module"),
+        (("--name", "x" * 60), "cannot be the name"),
+        (("-o", "other.ko", "--name", "it"), "give -o or --name"),
+    ],
+)
+def test_names_that_no_module_can_have(kernels: PatchedKernels, options: tuple[str, ...], message: str) -> None:
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare()
+    made = kernels.patch(output=options)
+    assert made.status == 2 and message in made.errors and made.errors.count("\n") == 1
