@@ -93,6 +93,7 @@ class Session:
         self.bench = bench
         self.batches = batches
         self.directory = directory
+        self.wrong: dict[str, list[str]] = {}
         self.files = {path.name: path for path in bench.old.rglob("*.ko")}
         self.files["probe"] = make_probe(bench, directory)
         self.report = Report(sum(len(batch.cases) + 1 for batch in batches))
@@ -118,8 +119,9 @@ class Session:
                 if any(case.refused for case in batch.cases):
                     self._report_refused(batch, status, document, module)
                     return False
-                if wrong := judge_carried(batch, status, document):
-                    raise TroubleError("\n".join(wrong))
+                self.wrong[batch.name] = judge_carried(batch, status, document)
+                if not module.exists():
+                    raise TroubleError("\n".join(self.wrong[batch.name]))
         except TroubleError as error:
             self.report.add(f"{batch.name}: made, loaded and unloaded", failed(str(error).splitlines()))
             for case in batch.cases:
@@ -149,8 +151,8 @@ class Session:
         for step, output in zip(steps, found, strict=True):
             by_batch[step.batch][step.case, step.phase] = output
         for batch in batches:
-            outputs = by_batch[batch.name]
-            self.report.add(f"{batch.name}: made, loaded and unloaded", judge_batch(batch, outputs))
+            outputs, wrong = by_batch[batch.name], self.wrong.get(batch.name, [])
+            self.report.add(f"{batch.name}: made, loaded and unloaded", judge_batch(batch, outputs, wrong))
             for case in batch.cases:
                 self.report.add(f"{batch.name}/{case.name}: {case.title}", judge_case(case, outputs))
 

@@ -40,8 +40,9 @@ number=0
 while [ -e "steps/$number" ]; do
 	echo "{_MARK} begin $number"
 	sh -c '. ./functions; . "$1"' sh "./steps/$number" 2>&1 </dev/null
+	status=$?
 	echo
-	echo "{_MARK} end $number $?"
+	echo "{_MARK} end $number $status"
 	number=$((number + 1))
 done
 echo "{_MARK} off"

@@ -123,9 +123,9 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     return failed(wrong) if wrong else passed()
 
 
-def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output]) -> Result:
-    """Say what the kernel thought of loading and unloading a batch's livepatch."""
-    wrong: list[str] = []
+def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output], wrong: list[str]) -> Result:
+    """Say what the kernel thought of loading and unloading a batch's livepatch, after what was ``wrong`` before."""
+    wrong = [*wrong]
     said = [text for case in batch.cases for text in case.log]
     for (case, phase), output in outputs.items():
         if case:

@@ -30,6 +30,7 @@ f:	nopl 8(%rax)
 	.long 2b - ., elsewhere - .
 	.quad key + {flag} - .
 	.section .data.table, "aw"
+	.globl table
 table:	.quad f
 """
 SHORT, LONG = ".byte 0xeb, 3f - . - 1", "jmp elsewhere"
@@ -45,7 +46,7 @@ def _object(path: Path, first: str, second: str, flag: int) -> Path:
 def _check(directory: Path, first: str, second: str, flag: int) -> int:
     made = _object(directory / "made.o", SHORT, LONG, flag)
     module = _object(directory / "module.o", first, second, flag)
-    return check_linked(ObjectFile.open(module), {"table": made.read_bytes()})
+    return check_linked(ObjectFile.open(module), [made.read_bytes()])
 
 
 @pytest.mark.parametrize(("first", "second"), [(SHORT, LONG), (NOP2, LONG), (SHORT, NOP5), (NOP2, NOP5)])
