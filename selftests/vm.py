@@ -55,9 +55,10 @@ def make_probe(bench: Bench, directory: Path) -> Path:
     return program
 
 
-def ask_for_livepatch(bench: Bench, module: Path) -> tuple[int, dict[str, Any]]:
+def ask_for_livepatch(bench: Bench, batch: Batch, module: Path) -> tuple[int, dict[str, Any]]:
     """Ask kbuild-klp for a livepatch; returns its exit status and its answer, raises TroubleError without one."""
-    command = [*klp_command(), "patch", "--json", str(bench.old), str(bench.new), "-o", str(module)]
+    options = [option for case in batch.cases for option in case.options]
+    command = [*klp_command(), "patch", "--json", *options, str(bench.old), str(bench.new), "-o", str(module)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     with bench.log.open("a") as log:
         log.write(f"+ {' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -115,7 +116,7 @@ class Session:
                 module = make_by_hand(self.bench, batch.cases[0], place, batch.module)
             else:
                 make_patched(self.bench, batch)
-                status, document = ask_for_livepatch(self.bench, module)
+                status, document = ask_for_livepatch(self.bench, batch, module)
                 if any(case.refused for case in batch.cases):
                     self._report_refused(batch, status, document, module)
                     return False

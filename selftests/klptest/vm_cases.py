@@ -46,6 +46,11 @@ class VmCase(CaseDirectory):
         return {(words[0], words[1]) for words in rows}
 
     @property
+    def options(self) -> list[str]:
+        """Options for kbuild-klp patch."""
+        return self.text("options").split()
+
+    @property
     def log(self) -> list[str]:
         """What kernel messages hold while it is patched."""
         return self.text("log").splitlines()
@@ -85,6 +90,7 @@ class Batch:
         yield from self._each("see", "before")
         yield self._step("before", "dmesg -c >/dev/null")
         for turn in ("", " again"):
+            yield from self._each("loading", f"loading{turn}")
             yield self._step(f"load{turn}", f"load {self.module}")
             yield from self._each("loaded", f"loaded{turn}")
             yield from self._each("see", f"during{turn}")
@@ -109,7 +115,7 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     for (name, phase), output in outputs.items():
         if name != case.name:
             continue
-        if phase in ("setup", "loaded", "loaded again"):
+        if phase.partition(" ")[0] in ("setup", "loading", "loaded"):
             if output.status != 0:
                 wrong += [f"{phase}: {_ended(output)}", *_indented(output.text)]
             continue
