@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Set up everything, then do the main job on a real kernel: build, patch, rebuild, ask which functions changed.
+"""Set up everything, then do the main job on a real kernel: build, patch, rebuild, ask which functions changed, make
+a livepatch of them, and load it into that kernel in a virtual machine.
 
 Needs Debian 12 with git, gcc, make and python3, and root or sudo for the packages that are missing. What does not
 belong into the checkout's .venv goes into a cache, $KLP_CACHE or ~/.cache/kbuild-klp; an interrupted run goes on where
@@ -24,6 +25,7 @@ from klptest import TroubleError
 from klptest.console import Step, Steps
 from klptest.host import CHECKOUT, install_packages, make_venv
 from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make, missing_options
+from klptest.machine import run_in_machine, why_not
 
 PATCH = CHECKOUT / "selftests/demo.patch"
 
@@ -73,20 +75,7 @@ def build_patched(steps: Steps, shop: Workshop) -> Path:
 
 def compare(shop: Workshop, tree: Path, step: Step) -> None:
     """Ask the way a user does, and compare the answer with what the patch says; raises TroubleError."""
-    command = [
-        "make",
-        "-C",
-        str(tree),
-        f"MAKEFILES={MAKEFILE}",
-        "--no-print-directory",
-        "klp-diff",
-        f"BASE={shop.orig}",
-    ]
-    step.say(f"{' '.join(command)}\n")
-    environment = {**os.environ, "KLP_PAGER": "cat"}  # no question to the user in the middle of the demo
-    if subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False).returncode:
-        raise TroubleError("make klp-diff failed")
-    print(flush=True)
+    ask_make(shop, tree, step, "klp-diff")
     command = [*klp_command(), "diff", "--json", str(shop.orig), str(tree)]
     answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if answer.returncode not in (0, 1):
@@ -104,9 +93,32 @@ def compare(shop: Workshop, tree: Path, step: Step) -> None:
     step.say("these are the three functions that were patched, and nothing else")
 
 
+def ask_make(shop: Workshop, tree: Path, step: Step, *goals: str) -> None:
+    """Run make as a user does, and show what it says; raises TroubleError."""
+    command = ["make", "-C", str(tree), f"MAKEFILES={MAKEFILE}", "--no-print-directory", *goals, f"BASE={shop.orig}"]
+    step.say(f"{' '.join(command)}\n")
+    environment = {**os.environ, "KLP_PAGER": "cat"}  # no question to the user in the middle of the demo
+    if subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False).returncode:
+        raise TroubleError(f"make {goals[0]} failed")
+    print(flush=True)
+
+
+def load(shop: Workshop, module: Path, step: Step) -> None:
+    """Boot the original kernel, load the livepatch and unload it, and look at /proc/cmdline; raises TroubleError."""
+    look = "cat /proc/cmdline"
+    commands = [look, f"load {module.stem}", look, f"unload {module.stem}", look]
+    log = shop.log("demo-console")
+    outputs = run_in_machine(shop.image(), commands, {module.name: module}, timeout=240, log=log)
+    before, during, after = (outputs[at].text for at in (0, 2, 4))
+    for title, text in (("before", before), ("loaded", during), ("unloaded", after)):
+        step.say(f"{title:<9} {text}")
+    if any(output.status for output in outputs) or (during, after) != (f"{before} klp_demo=1", before):
+        raise TroubleError(f"the livepatch does not do what the patch does; see {log}")
+
+
 def demo() -> None:
     """Run all steps."""
-    steps = Steps(8)
+    steps = Steps(10)
     prepare(steps)
     shop = Workshop.open()
     with shop.locked():
@@ -114,6 +126,13 @@ def demo() -> None:
         tree = build_patched(steps, shop)
         with steps("Which functions differ?") as step:
             compare(shop, tree, step)
+        with steps("Make a livepatch of them") as step:
+            ask_make(shop, tree, step, "klp-patch", "NAME=demo")
+        with steps("Load it into the original kernel, in a virtual machine, and unload it") as step:
+            if reason := why_not():
+                step.say(f"skipped: {reason}")
+            else:
+                load(shop, tree / "livepatch-demo.ko", step)
     print(f"All of it took {steps.total()}. The trees stay in {shop.directory} for the next run.")
 
 

@@ -25,6 +25,7 @@ SHIPPED = (
     "py.typed",
     "kbuild/Makefile.klp",
     "kbuild/Kconfig.fragment",
+    "kbuild/livepatch_helpers.h",
     "kbuild/objtool",
     "kbuild/python",
 )

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.exit_status import ExitStatus
@@ -18,11 +18,10 @@ from kbuild_klp.errors import KlpError
 
 if TYPE_CHECKING:
     from kbuild_klp.builds.side import Build
-    from kbuild_klp.module.making import Livepatch, RefusedChange
     from kbuild_klp.report.model import Report
 
-DOCUMENT_VERSION = 1
 _PREFIX = "livepatch-"
+_HEADER = "kbuild/livepatch_helpers.h"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LONGEST = 55  # MODULE_NAME_LEN of include/linux/moduleparam.h, on 64 bits
 
@@ -38,7 +37,7 @@ could carry; 2 trouble, or something cannot be carried.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = _ABOUT
-    parser.add_argument("builds", metavar="TREE", nargs="+", help="OLD, as it runs, and NEW, with the fix; both built")
+    parser.add_argument("builds", metavar="TREE", nargs="*", help="OLD, as it runs, and NEW, with the fix; both built")
     parser.add_argument("--kept", action="store_true", help="OLD is what `make klp-base` kept of NEW")
     parser.add_argument("-o", "--output", metavar="FILE", help="the module to write (default: livepatch-NAME.ko)")
     parser.add_argument("--name", metavar="NAME", help="name of the patch (default: that of NEW's directory)")
@@ -50,50 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out changes of symbols that match, as the shell does (may be repeated)",
     )
     parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
+    header = "print the macros with which a patch names its callbacks, include/linux/livepatch_helpers.h of 6.19"
+    parser.add_argument("--print-header", action="store_true", help=header)
+    parser.add_argument("--sign", action="store_true", help="sign the module with OLD's program and key (MODULE_SIG)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
-
-
-def document(made: Livepatch) -> dict[str, Any]:
-    """Return what came of it as data."""
-    return {
-        "version": DOCUMENT_VERSION,
-        "module": made.module or None,
-        "carried": [{"object": it.object, "unit": it.unit, **it.piece._asdict()} for it in made.carried],
-        "refused": [
-            {
-                "object": it.object,
-                "unit": it.unit,
-                "symbol": it.refusal.symbol,
-                "code": it.refusal.bar.word,
-                "reason": it.refusal.reason,
-            }
-            for it in made.refused
-        ],
-        "left_out": list(made.left_out),
-        "not_needed": list(made.not_needed),
-        "checks": [check._asdict() for check in made.checks],
-        "warnings": list(made.warnings),
-    }
-
-
-def _print(made: Livepatch) -> None:
-    for it in made.carried:
-        name = it.piece.symbol or "without a name"
-        print(f"carried   {it.piece.kind:<9} {name}  {it.piece.size} bytes of {it.object} ({it.unit}): {it.piece.why}")
-    for label, names in (("left out", made.left_out), ("not needed", made.not_needed)):
-        for name in names:
-            print(f"{label:<9} {name}")
-    if made.module:
-        checks = ", ".join(f"{check.number} {check.what}" for check in made.checks)
-        name = Path(made.module).name.removesuffix(".ko").replace("-", "_")
-        print(f"{made.module}: checked: {checks}")
-        print(f"load:   insmod {made.module}")
-        print(f"unload: echo 0 > /sys/kernel/livepatch/{name}/enabled; rmmod {name}")
-
-
-def _refused(it: RefusedChange) -> str:
-    return f"cannot carry {it.refusal.symbol} of {it.object} ({it.unit}): {it.refusal.reason}"
 
 
 def _names(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -115,8 +75,14 @@ def _names(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
+    if arguments.print_header:
+        print((Path(__file__).parents[1] / _HEADER).read_text(), end="")
+        return ExitStatus.SAME
+    from kbuild_klp.module import told
     from kbuild_klp.module.making import Options, make_livepatch
 
+    if not arguments.builds:
+        raise KlpError("two builds are needed", hint="give OLD and NEW, or --kept TREE")
     name, output = _names(arguments)
     old, new = open_sides(arguments.builds, arguments.kept)
     progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
@@ -128,15 +94,17 @@ def main(arguments: argparse.Namespace) -> int:
             progress.close()
             looking.close()
 
-    made = make_livepatch(old, new, output, Options(name, arguments.without, arguments.replace), compared)
+    options = Options(name, arguments.without, arguments.replace, arguments.sign)
+    made = make_livepatch(old, new, output, options, compared)
     if arguments.json:
-        print(json.dumps(document(made), indent=1))
+        print(json.dumps(told.document(made), indent=1))
     else:
         for warning in made.warnings:
             print(f"kbuild-klp: {warning}", file=sys.stderr)
-        _print(made)
+        for line in told.text(made):
+            print(line)
     for refused in made.refused:
-        print(f"kbuild-klp: {_refused(refused)}", file=sys.stderr)
+        print(f"kbuild-klp: {told.refusal(refused)}", file=sys.stderr)
     if made.refused:
         return ExitStatus.FAILED
     return ExitStatus.SAME if made.module else ExitStatus.DIFFERS

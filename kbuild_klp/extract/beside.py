@@ -76,7 +76,7 @@ class _Beside:
             self._piece(piece)
         self._entries()
         self._side(side)
-        self._table()
+        self._tables()
         self._headers()
         self._rest()
         self._symbols()
@@ -181,21 +181,19 @@ class _Beside:
             if self._content(section, 0, len(original), header) != original:
                 raise self.fail(f"{names[header]} differs")
 
-    def _table(self) -> None:
-        """Check the addresses of the functions that take the place of old ones."""
-        table, needed = self.laid.table, self.needed
-        if table is None:
-            return
-        patched = needed.patched
-        if self._content(table, 0, len(table.data), -1) != bytes(8 * len(patched)):
-            raise self.fail(f"{table.name} differs")
-        for number, (main, _) in enumerate(patched):
-            low = next(piece.low for piece in needed.pieces.values() if piece.part == main)
-            spot, found = self.laid.spots[low], self.left.pop((self.numbers[table], 8 * number), None)
-            wanted = self.numbers[spot.section], spot.offset + int(needed.parts.start[main]) - low
-            kind = needed.view.architecture.pointer
-            if found is None or found.type != kind or (found.section, found.target) != wanted:
-                raise self.fail(f"{table.name} names another function", main)
+    def _tables(self) -> None:
+        """Check the addresses of the functions that take the place of old ones, and of callbacks."""
+        needed = self.needed
+        for table, functions in self.laid.tables:
+            if self._content(table, 0, len(table.data), -1) != bytes(8 * len(functions)):
+                raise self.fail(f"{table.name} differs")
+            for number, main in enumerate(functions):
+                low = next(piece.low for piece in needed.pieces.values() if piece.part == main)
+                spot, found = self.laid.spots[low], self.left.pop((self.numbers[table], 8 * number), None)
+                wanted = self.numbers[spot.section], spot.offset + int(needed.parts.start[main]) - low
+                kind = needed.view.architecture.pointer
+                if found is None or found.type != kind or (found.section, found.target) != wanted:
+                    raise self.fail(f"{table.name} names another function", main)
 
     # -- what is left -----------------------------------------------------------------------------------------------
 
@@ -221,7 +219,7 @@ class _Beside:
         """Check that each section is of the kind that it was."""
         new, made = self.needed.view.object, self.view.object.sections
         for section, number in self.numbers.items():
-            if section is self.laid.table:
+            if any(section is table for table, _ in self.laid.tables):
                 continue
             origin = self.origins.get(number)
             if origin is None:  # of which only the end is referred to
@@ -259,9 +257,9 @@ class _Beside:
                 at = spot.offset + base + int(row["value"]) - piece.low
                 name, kind = needed.view.object.symbol_name(symbol), int(row["info"]) & 0xF
                 wanted.add((name, self.numbers[spot.section], at, int(row["size"]), kind))
-        if self.laid.table is not None:
-            name = next(it.name for it in self.laid.symbols if it.section is self.laid.table)
-            wanted.add((name, self.numbers[self.laid.table], 0, 0, elf.STT_OBJECT))
+        for table, _ in self.laid.tables:
+            name = next(it.name for it in self.laid.symbols if it.section is table)
+            wanted.add((name, self.numbers[table], 0, 0, elf.STT_OBJECT))
         found = set()
         for symbol in (objects.shndx > 0).nonzero()[0].tolist():
             row = objects.symbols[symbol]

@@ -7,7 +7,7 @@ carried stays in a section of the name that it had.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.elf import constants as elf
@@ -23,6 +23,8 @@ _DROPPED_FLAGS = elf.SHF_GROUP | elf.SHF_INFO_LINK | elf.SHF_LINK_ORDER
 # Read once, while the module is loaded. objtool knows the name (validate_ibt in tools/objtool/check.c): a function that
 # stands there need not begin with ENDBR, for ftrace comes to it by a return.
 TABLE = ".init.klp_funcs"
+# Callbacks are called by their address, so objtool shall see that somebody has it.
+CALLBACKS = ".init.klp_callbacks"
 
 
 class Spot(NamedTuple):
@@ -42,7 +44,7 @@ class LaidOut:
 
     ``spelled`` says how undefined symbols are written that are not to be written as the old object has them. ``table``
     is the name of an array of the addresses of all functions that take the place of old ones (`Needed.patched`), for
-    code that is compiled apart; none where it is empty.
+    code that is compiled apart, and with `_callbacks` behind it of one of the callbacks; none where it is empty.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class LaidOut:
     ) -> None:
         self._needed = needed
         self.spelled = spelled or {}
-        self.table: OutputSection | None = None
+        self.tables: list[tuple[OutputSection, Sequence[int]]] = []
         self._view = needed.view
         self._parts = needed.parts
         self.sections: list[OutputSection] = []
@@ -76,7 +78,8 @@ class LaidOut:
             self._add_side(note)
         self._add_header(side)
         if table:
-            self._add_table(table)
+            self._add_table(TABLE, table, [main for main, _ in needed.patched])
+            self._add_table(CALLBACKS, f"{table}_callbacks", [callback.part for callback in needed.callbacks])
         self.count = sum(len(section.relocations) for section in self.sections)
 
     def file(self) -> bytes:
@@ -289,15 +292,15 @@ class LaidOut:
             section = self._shared_section(self._view.object.section_names[number], number)
             section.data += bytes(self._view.object.content(number))
 
-    def _add_table(self, name: str) -> None:
-        patched = self._needed.patched
-        self.table = OutputSection(TABLE, elf.SHF_ALLOC)
-        self.sections.append(self.table)
-        self.symbols.append(OutputSymbol(name, self.table, type=elf.STT_OBJECT, binding=elf.STB_GLOBAL))
-        for number, (main, _) in enumerate(patched):
+    def _add_table(self, section: str, name: str, functions: Sequence[int]) -> None:
+        table = OutputSection(section, elf.SHF_ALLOC)
+        self.tables.append((table, functions))
+        self.sections.append(table)
+        self.symbols.append(OutputSymbol(name, table, type=elf.STT_OBJECT, binding=elf.STB_GLOBAL))
+        for number, main in enumerate(functions):
             own = OutputRelocation(8 * number, self._view.architecture.pointer, self._heads[main])
-            self.table.relocations.append(own)
-        self.table.data += bytes(8 * len(patched))
+            table.relocations.append(own)
+        table.data += bytes(8 * len(functions))
 
 
 def _chains(pieces: Iterable[Piece]) -> list[list[Piece]]:

@@ -17,12 +17,13 @@ carried together (`_other_readings`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
@@ -74,9 +75,16 @@ class TakenEntry(NamedTuple):
 
 
 class Needed:
-    """All that comes along; ``changed`` are the main parts of functions to begin with."""
+    """All that comes along; ``changed`` are the main parts of functions to begin with, ``callbacks`` among them."""
 
-    def __init__(self, both: Correlated, relocated: RelocatedObject, changed: Iterable[tuple[int, str]]) -> None:
+    def __init__(
+        self,
+        both: Correlated,
+        relocated: RelocatedObject,
+        changed: Iterable[tuple[int, str]],
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.callbacks = callbacks
         self.both = both
         self.relocated = relocated
         self.view = both.new.view

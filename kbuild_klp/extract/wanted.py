@@ -12,6 +12,7 @@ from kbuild_klp.changes.verdict import NOTES
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import KlpError
+from kbuild_klp.extract.callbacks import callbacks
 from kbuild_klp.extract.correlated import Correlated
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.relocated import RelocatedObject
@@ -80,7 +81,8 @@ def take(old: ObjectView, new: ObjectView, changes: Sequence[Change]) -> Taken:
     both, relocated = Correlated(old, new), RelocatedObject(new)
     if not relocated.is_supported:
         raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
-    begin, not_needed = [], []
+    called = list(callbacks(new))
+    begin, not_needed = [(callback.part, "callback") for callback in called], []
     for change in changes:
         assert change.new is not None
         part = new.parts_of(change.new.part_symbol)[0]
@@ -89,9 +91,9 @@ def take(old: ObjectView, new: ObjectView, changes: Sequence[Change]) -> Taken:
             begin.append((part, "changed"))
         elif change.change is ChangeType.ADDED and not is_local:
             begin.append((part, "new"))
-        else:
+        elif not any(callback.part == part for callback in called):
             not_needed.append(change.symbol)
-    needed = Needed(both, relocated, begin)
+    needed = Needed(both, relocated, begin, called)
     try:
         side = list(side_entries(new, needed.pieces.values()))
     except CannotCarryError as error:

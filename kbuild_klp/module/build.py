@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kbuild_klp.errors import BadTreeError, KlpError
+from kbuild_klp.errors import BadTreeError, KlpError, ProgramError
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.processes import processors, run
@@ -50,7 +50,7 @@ def build_module(
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
     try:
         said = run([*command, *_tools(kernel), "modules"], environment=environment, merged=True)
-    except KlpError as error:
+    except ProgramError as error:
         raise KlpError(f"the module build failed: {error.message}", file=kernel) from None
     made = directory / f"{name}.ko"
     if not made.is_file():

@@ -43,10 +43,14 @@ MODULE_DESCRIPTION("{description}");
 
 
 class GluedObject(NamedTuple):
-    """An extracted object: the array of addresses in it, and the functions that these replace, in its order."""
+    """An extracted object: the functions that are replaced, in the order of the array ``table`` of new addresses in it.
+
+    ``callbacks`` are members of struct klp_callbacks, in the order of its other array.
+    """
 
     table: str
     functions: Sequence[PatchedFunction]
+    callbacks: Sequence[str] = ()
 
 
 def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description: str) -> str:
@@ -55,11 +59,16 @@ def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description:
     text = _BEGIN
     for number, (unit, glued) in enumerate(units.items()):
         functions = f"functions_{number}"
-        text += "".join(f"extern void *const {it.table}[];\n" for it in glued if it.functions)
+        text += "".join(f"extern void *const {it.table}[], *const {it.table}_callbacks[];\n" for it in glued)
         rows = [row for it in glued for row in _rows(it)]
         text += f"static struct klp_func {functions}[] = {{\n{''.join(rows)}\t{{ }}\n}};\n\n"
         name = "NULL" if unit == VMLINUX else f'"{module_name(unit)}"'
         objects.append(f"\t{{ .name = {name}, .funcs = {functions} }},\n")
+        begin += [
+            f"\tobjects[{number}].callbacks.{kind} = {it.table}_callbacks[{row}];\n"
+            for it in glued
+            for row, kind in enumerate(it.callbacks)
+        ]
         at = 0
         for it in glued:
             begin += [f"\t{functions}[{at + row}].new_func = {it.table}[{row}];\n" for row in range(len(it.functions))]

@@ -12,11 +12,12 @@ from kbuild_klp.builds.side import Build
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError, KlpError
+from kbuild_klp.extract.laid_out import CALLBACKS, TABLE
 from kbuild_klp.module.post_link import SHN_LIVEPATCH, LivepatchSymbol
 from kbuild_klp.module.running import Running
 
 _INIT = ".init."
-_OWN_INIT = frozenset({".init.text", ".init.data", ".init.klp_funcs", ".init.rodata"})
+_OWN_INIT = frozenset({".init.text", ".init.data", TABLE, CALLBACKS, ".init.rodata"})
 _VERSION = 64  # struct modversion_info, kernel/module/internal.h
 
 

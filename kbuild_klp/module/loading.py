@@ -5,10 +5,15 @@ Relocations to livepatch symbols of vmlinux are applied while the livepatch is l
 tables. Those to symbols of a module are applied when that module is there, maybe much later; by then jump labels,
 static calls and alternatives have been gone through (module_finalize in arch/x86/kernel/module.c and the notifiers that
 kernel/module/main.c calls), with addresses that were not there yet.
+
+And what it does not do: write runtime constants into code (arch/x86/include/asm/runtime-const.h, 6.11). The kernel does
+so for its own code, while it boots. In a module, whose source could not even be compiled with them, they stay what the
+assembler wrote: any number.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kbuild_klp.extract.needed import Needed
@@ -19,12 +24,14 @@ from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
 _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
 _REPLACEMENT = ".altinstr_replacement"
 _ALTERNATIVES = (".altinstructions", ".parainstructions")
+_RUNTIME = re.compile(r"runtime_[a-z]+_(.+)")
 _REPLACED = 8
 """Bytes behind the beginning of an alternative in which nothing may be written once it has been chosen."""
 
 
 def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
-    """Refuse functions whose tables need what only the patched module can say."""
+    """Refuse functions whose tables need what only the patched module can say, or what only a boot does."""
+    _refuse_runtime_constants(part.needed)
     of_modules = {name for name, text in spelled.items() if text.startswith(PREFIX) and not _is_of_vmlinux(text)}
     if not of_modules:
         return
@@ -34,6 +41,14 @@ def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) ->
         if goal is not None and goal.name in of_modules:
             error = CannotCarryError(Bar.TOO_EARLY, section=section, name=goal.name, unit=part.unit)
             needed.refuse(owner, error)
+
+
+def _refuse_runtime_constants(needed: Needed) -> None:
+    groups = needed.canonical.owned.groups
+    for entry in needed.entries:
+        found = _RUNTIME.fullmatch(groups[entry.group].name)
+        if found:
+            needed.refuse(needed.main(entry.owner), CannotCarryError(Bar.RUNTIME_CONSTANT, name=found[1]))
 
 
 def _is_of_vmlinux(text: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import Build
+from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import write_whole
@@ -26,6 +27,7 @@ from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, c
 from kbuild_klp.module.loading import refuse_what_comes_too_early
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
+from kbuild_klp.module.sign import check_that_it_can_sign, signed
 from kbuild_klp.module.work import working_directory
 from kbuild_klp.report.model import Report
 
@@ -70,11 +72,12 @@ class Livepatch:
 
 
 class Options(NamedTuple):
-    """What the user wants: the module's name, what to leave out (patterns), a cumulative patch or not."""
+    """What the user wants: the name, what to leave out (patterns), and whether it is cumulative, and is signed."""
 
     name: str
     without: Sequence[str] = ()
     replace: bool = False
+    sign: bool = False
 
 
 class _Selected(NamedTuple):
@@ -108,6 +111,8 @@ def make_livepatch(
     builds.
     """
     tree = _tree_to_build_in(old, new)
+    if options.sign:
+        check_that_it_can_sign(tree)
     # What was made another time is no answer to this one.
     _remove(output)
     report = compared(old, new)
@@ -131,6 +136,9 @@ def make_livepatch(
         linked = made.read_bytes()
     data = post_link(linked, output)
     checks = _check(ObjectFile(data, output), extracted, running, old, tree)
+    if options.sign:
+        with working_directory() as directory:
+            data = signed(tree, data, directory)
     write_whole(output, data)
 
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
@@ -169,8 +177,8 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
-        if not wanted.begin:
-            continue
+        if not wanted.begin and not any(change.change is ChangeType.ADDED for change in group.changes):
+            continue  # nothing to carry, nor a callback
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
             side = old if before is None else new
@@ -216,7 +224,8 @@ def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
     """Return the extracted objects of each unit, vmlinux first."""
     units: dict[str, list[GluedObject]] = {}
     for number, it in enumerate(extracted):
-        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions))
+        callbacks = [callback.kind for callback in it.part.needed.callbacks]
+        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions, callbacks))
     return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))
 
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_build import klp
+
+from kbuild_klp.cli import patch as command
 
 if TYPE_CHECKING:
     from module.conftest import PatchedKernels
@@ -167,3 +171,42 @@ def test_names_that_no_module_can_have(kernels: PatchedKernels, options: tuple[s
     kernels.prepare()
     made = kernels.patch(output=options)
     assert made.status == 2 and message in made.errors and made.errors.count("\n") == 1
+
+
+# -- callbacks --------------------------------------------------------------------------------------------------------
+
+CALLBACK = """
+struct klp_object;
+static int applied;
+static int before(struct klp_object *object) { applied = 1; return 0; }
+int (*__klp_pre_patch_callback_vmlinux)(struct klp_object *)
+    __attribute__((used, section(".discard.klp_callback_ptrs"))) = before;
+"""
+
+
+def test_a_callback_is_registered_with_its_unit(kernels: PatchedKernels) -> None:
+    made = kernels.made(SAYS, new(SAYS) + CALLBACK, **OTHERS)
+    assert made.carried == {(UNIT, "says"), (UNIT, "before")}
+    whys = {it["symbol"]: it["why"] for it in made.answer["carried"]}
+    assert whys["before"] == "callback"
+    assert made.relocations[".rela.init.klp_callbacks"] == ["before+0"]
+    assert made.relocations[".rela.init.klp_funcs"] == ["says+0"], "only what takes the place of an old one"
+
+
+def test_a_callback_alone_is_a_livepatch(kernels: PatchedKernels) -> None:
+    made = kernels.made(SAYS, SAYS + CALLBACK, **OTHERS)
+    assert made.carried == {(UNIT, "before")}
+
+
+def test_the_header_names_callbacks_as_the_kernel_s_own(kernels: PatchedKernels) -> None:
+    header = klp("patch", "--print-header").out
+    assert (Path(command.__file__).parents[1] / "kbuild/livepatch_helpers.h").read_text() == header
+    source = new(SAYS) + (
+        "#define __used __attribute__((used))\n#define __section(name) __attribute__((section(name)))\n"
+        + "\n".join(line for line in header.splitlines() if not line.startswith("#include"))
+        + "\nstatic int early(struct klp_object *object) { return 0; }\nKLP_PRE_PATCH_CALLBACK(early);\n"
+        + 'static void late(struct klp_object *object) { printk("late"); }\nKLP_POST_UNPATCH_CALLBACK(late);\n'
+    )
+    made = kernels.made(SAYS, source, **OTHERS)
+    assert made.carried == {(UNIT, "says"), (UNIT, "early"), (UNIT, "late")}
+    assert made.relocations[".rela.init.klp_callbacks"] == ["early+0", "late+0"]
