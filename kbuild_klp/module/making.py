@@ -102,13 +102,22 @@ class _Extracted(NamedTuple):
     checked: int
 
 
+def _silent(stage: str) -> None:
+    del stage
+
+
 def make_livepatch(
-    old: Build, new: Build, output: str, options: Options, compared: Callable[[Build, Build], Report] = compare
+    old: Build,
+    new: Build,
+    output: str,
+    options: Options,
+    compared: Callable[[Build, Build], Report] = compare,
+    on_stage: Callable[[str], None] = _silent,
 ) -> Livepatch:
     """Write a livepatch module to ``output``, whole or not at all; raises KlpError.
 
     Nothing is written when something that differs cannot be carried, or nothing differs. ``compared`` compares the
-    builds.
+    builds; ``on_stage`` is told what is being done.
     """
     tree = _tree_to_build_in(old, new)
     if options.sign:
@@ -118,11 +127,13 @@ def make_livepatch(
     report = compared(old, new)
     if report.failed:
         raise KlpError(report.failed[0])
+    on_stage("what comes along")
     selected = _select(old, new, report, options.without)
     told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=report.warnings)
     if selected.refused or not selected.parts:
         return replace(told, refused=selected.refused)
 
+    on_stage("extraction")
     running = Running(old, selected.parts, tree)
     extracted = [_extract(part, running, number) for number, part in enumerate(selected.parts)]
     refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
@@ -131,9 +142,11 @@ def make_livepatch(
 
     source = glue(_by_unit(extracted), options.replace, f"made from {len(extracted)} changed objects")
     objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
+    on_stage("module build")
     with working_directory() as directory:
         made, warnings = build_module(tree, directory, options.name, source, objects)
         linked = made.read_bytes()
+    on_stage("checks")
     data = post_link(linked, output)
     checks = _check(ObjectFile(data, output), extracted, running, old, tree)
     if options.sign:
