@@ -29,7 +29,7 @@ from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.stripped import name_functions
 from kbuild_klp.object.symbol_sources import Sources
-from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
+from kbuild_klp.object.targets import Targets, count_from_entries, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
 
 
@@ -167,6 +167,7 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
 
     references = find_references(image, relocations, chunks, gaps, filler)
     del relocations
+    count_from_entries(image, references)
     anonymous = nameless_targets(image, references)
     filler |= data_filler(image, chunks, gaps, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
