@@ -23,6 +23,7 @@ from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 
 if TYPE_CHECKING:
+    from kbuild_klp.builds.linked_sources import LinkedSources
     from kbuild_klp.object.view import ObjectView
 
 SINGLE_OBJECT = "object"
@@ -114,6 +115,11 @@ class Build(ABC):
     @abstractmethod
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of an object, None when they are not at hand."""
+
+    def linked_sources(self, name: str) -> LinkedSources | None:
+        """Return the source files of an object that was linked from several, None for any other."""
+        del name
+        return None
 
     def settings(self) -> Settings | None:
         """Return what this side was built with, None when that is not known."""
