@@ -24,6 +24,7 @@ from kbuild_klp.object.image import Image, build_image
 from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, take_record_lines
 from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.object.pointed_lines import take_pointed_lines
+from kbuild_klp.object.redzones import without_redzones
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
@@ -170,6 +171,7 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     count_from_entries(image, references)
     anonymous = nameless_targets(image, references)
     filler |= data_filler(image, chunks, gaps, anonymous)
+    gaps, filler = without_redzones(image, chunks, gaps, filler, references, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
 

@@ -263,11 +263,59 @@ int f(int a) { state[1] += a; return use(table) + use(state) + use("text"); }
         (("table[5]", "table[6]"), data_changed("table")),
         (('use("text")', 'use("text") + use("more")'), changed("f")),
         (("int table", "const int table"), {("table", "data", "moved")}),
+        (("/* more */", "int fresh[3] = { 1 };"), _added("data", "fresh")),
+        (("int table", "int fresh[3] = { 1 }; int table"), _added("data", "fresh")),
+        (("/* more */", "int fresh[3];"), _added("data", "fresh")),
+        (("return use", "static int fresh = 1; return use(&fresh) + use"), changed("f") | _added("data", "fresh")),
+        (("return use", "static int fresh; return use(&fresh) + use"), changed("f") | _added("data", "fresh")),
     ],
 )
 def test_kasan_descriptors_of_variables(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
     gcc = _with(gcc, *KASAN["gcc"])
-    assert _answer(gcc.object(GLOBALS), gcc.object(_edited(GLOBALS, edit))) == want
+    old, new = gcc.object(GLOBALS), gcc.object(_edited(GLOBALS, edit))
+    assert _answer(old, new) == want
+    other_way = {"added": "removed"}
+    assert _answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
+
+
+REDZONE = """
+.text
+_sub_I_65535_1: movl $1, %esi
+	movl $1f, %edi
+	jmp __asan_register_globals
+.size _sub_I_65535_1, . - _sub_I_65535_1
+.type _sub_I_65535_1, @function
+.data
+.balign 32
+.globl table
+.type table, @object
+table: .long 1, 2, 3, 4, 5
+.size table, 20
+.zero 44
+# behind
+1: .quad table, 20, 64, 2f, 3f, 0, 0, 0
+.section .rodata.str1.1, "aMS", @progbits, 1
+2: .asciz "table"
+3: .asciz "a.c"
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        ((".zero 44", ".zero 44"), NOTHING),
+        ((".zero 44", ".zero 43; .byte 1"), {(".data", "section", "changed")}),
+        ((".zero 44", ".long 1; .zero 40"), {(".data", "section", "changed")}),
+        ((".zero 44", ".zero 12; .quad outside; .zero 24"), {(".data", "section", "changed")}),
+        (("# behind", ".zero 31"), NOTHING),
+        (("# behind", ".zero 32"), NOTHING),
+        (("# behind", ".zero 31; .byte 1"), {(".data", "section", "changed")}),
+        (("# behind", ".globl fresh; fresh: .long 0; .size fresh, 4; .type fresh, @object"), _added("data", "fresh")),
+    ],
+)
+def test_redzone_is_zeros_that_a_descriptor_tells_of(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    assert edit[0] in REDZONE
+    assert _answer(gcc.assembly(REDZONE), gcc.assembly(REDZONE.replace(*edit, 1))) == want
 
 
 @pytest.mark.parametrize(
