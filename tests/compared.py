@@ -30,6 +30,7 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.errors import KlpError
 
 _RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
+_OF_RELEASE = ("__UNIQUE_ID_vermagic", "_note_", "__UNIQUE_ID_note_")
 _NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
 
 
@@ -43,7 +44,7 @@ def _is_padding(question: Question) -> bool:
 
 
 def _is_release(question: Question) -> bool:
-    return not question.ours and question.name.startswith(("__UNIQUE_ID_vermagic", "_note_"))
+    return not question.ours and question.name.startswith(_OF_RELEASE)
 
 
 def _is_absolute(question: Question) -> bool:
