@@ -17,7 +17,7 @@ carried together (`_other_readings`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -76,7 +76,10 @@ class TakenEntry(NamedTuple):
 
 
 class Needed:
-    """All that comes along; ``changed`` are the main parts of functions to begin with, ``callbacks`` among them."""
+    """All that comes along; ``changed`` are the main parts of functions to begin with, ``callbacks`` among them.
+
+    ``constants`` are parts of read-only data that takes the place of the old one for all that is carried.
+    """
 
     def __init__(
         self,
@@ -84,8 +87,10 @@ class Needed:
         relocated: RelocatedObject,
         changed: Iterable[tuple[int, str]],
         callbacks: Sequence[Callback] = (),
+        constants: Container[int] = (),
     ) -> None:
         self.callbacks = callbacks
+        self._constants = constants
         self.both = both
         self.relocated = relocated
         self.view = both.new.view
@@ -321,10 +326,14 @@ class Needed:
         return self._old(old, address - start)
 
     def _why_data(self, part: int) -> str:
+        if part in self._constants:
+            return "changed, read-only"
         return "new" if self.parts.kind[part] == PartKind.NAMED else "content"
 
     def _home(self, part: int) -> SymbolId | None:
         """Return the old variable that a part is, None for one that is carried; raises CannotCarryError."""
+        if part in self._constants:
+            return None
         if self.parts.kind[part] == PartKind.NAMED:
             old = self.both.old_variable(part)
             if old is not None:

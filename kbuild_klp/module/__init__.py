@@ -5,6 +5,7 @@ In: two builds. Out: livepatch-NAME.ko for the kernel of the old one, what it ca
 
 Read in this order: running (what a symbol is called in the kernel that runs), loading (what the loader does too early
 or too late), glue (the C file that registers the patch), build (the kernel's own module build), post_link (relocations
-for the livepatch loader), finished (the module, held beside what it was made of), loadable (whether the old kernel
-takes it), sign (a signature, if one is wanted), making (all of it in order).
+for the livepatch loader), loader_tables (these, read back), finished (the module, held beside what it was made of),
+glued (what it registers), loadable (whether the old kernel takes it), sign (a signature, if one is wanted), making (all
+of it in order).
 """

@@ -23,6 +23,8 @@ from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.livepatch.sides import JUMP_KEY, JUMP_TABLE
+from kbuild_klp.module.loader_tables import loader_tables
+from kbuild_klp.module.post_link import LivepatchSymbol
 from kbuild_klp.module.running import BELONGS
 
 _LONGEST_TAIL = 12
@@ -43,11 +45,23 @@ class Destination(NamedTuple):
     name: str
 
 
+_MEMORY = elf.SHF_ALLOC | elf.SHF_EXECINSTR
+_NOWHERE = Destination(-1, -1, 0, "")
+
+
 class NewPlace(NamedTuple):
     """Where a section of an object went: a section of the module, and the place there of its first byte."""
 
     section: int
     place: int
+
+
+class Range(NamedTuple):
+    """Where something that was carried is in the module: from ``low`` up to ``high`` in a section."""
+
+    section: int
+    low: int
+    high: int
 
 
 class RelocatedFile:
@@ -63,13 +77,16 @@ class RelocatedFile:
         rows = objects.relocations(np.arange(len(self.names)))
         columns = (rows.section, rows.offset, rows.type, rows.symbol, rows.addend)
         values, shndx = objects.symbols["value"], objects.shndx
+        homes = {(it.section, place): it.home for it in loader_tables(file) for place in it.places}
         for section, place, kind, symbol, addend in zip(*(column.tolist() for column in columns), strict=True):
             home = int(shndx[symbol])
             if home > 0:
                 goal = Destination(kind, home, int(values[symbol]) + addend, "")
             else:
-                goal = Destination(kind, -1, addend, objects.symbol_name(symbol))
-            self.rows[section][place] = goal
+                name = _with_home(objects.symbol_name(symbol), homes.get((section, place)))
+                goal = Destination(kind, -1, addend, name)
+            # Two at one place: whatever comes of it, it is not what either says.
+            self.rows[section][place] = goal if place not in self.rows[section] else _NOWHERE
         self.defined: dict[str, list[NewPlace]] = defaultdict(list)
         self.globals: list[str] = []
         """The names that are defined here for other objects."""
@@ -92,6 +109,12 @@ class RelocatedFile:
         return self._contents[section]
 
 
+def _with_home(name: str, home: str | None) -> str:
+    """Return a livepatch symbol as an extracted object has it: with the unit in whose table it stands."""
+    symbol = LivepatchSymbol.parse(name) if home else None
+    return f"{name}{BELONGS}{home}" if symbol is not None and symbol.object != home else name
+
+
 class _Beside:
     """The walk through one extracted object and the module."""
 
@@ -102,6 +125,8 @@ class _Beside:
         self.architecture = found
         self.homes: dict[int, NewPlace] = {}
         self.relocations = 0
+        self.constants: set[Range] = set()
+        """Where strings and constants are that the linker merges."""
 
     def fail(self, section: int, what: str) -> BadObjectError:
         """Make the error that names the module, and the section of the extracted object."""
@@ -125,6 +150,16 @@ class _Beside:
         for section in waiting:
             if self.made.rows[section] or not self._is_somewhere(section):
                 raise self.fail(section, "it is not there")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """See whether all that has a name has it there, too: stack traces show it."""
+        for name, places in self.made.defined.items():
+            for place in places if name else ():
+                home = self.homes.get(place.section)
+                now = NewPlace(home.section, home.place + place.place) if home else place
+                if home and now not in self.module.defined[name]:
+                    raise self.fail(place.section, f"{name} is called otherwise")
 
     def _sections(self) -> Iterator[int]:
         for section, flags in enumerate(self.made.flags):
@@ -147,10 +182,29 @@ class _Beside:
             if known != home:
                 raise self.fail(section, "it is referred to at two places")
             difference, found = self._compared(section, home)
+            difference = difference or self._header(section, home.section) or self._alignment(section, home)
             if difference:
                 raise self.fail(section, difference)
             self.relocations += len(self.made.rows[section])
             waiting += [(at, it) for at, it in found.items() if at not in self.homes]
+
+    def _header(self, section: int, home: int) -> str:
+        """Say what the header of a section of the module does not do for the one that is in it, empty for nothing."""
+        old, new = self.made.file.sections[section], self.module.file.sections[home]
+        old_flags, new_flags = int(old["flags"]), int(new["flags"])
+        # Sections of one name that the linker joins may be writable for the sake of one of them.
+        kept = _MEMORY | (elf.SHF_WRITE if old_flags & (elf.SHF_EXECINSTR | elf.SHF_WRITE) else 0)
+        if (old_flags ^ new_flags) & kept:
+            return f"its flags are {new_flags:#x}, not {old_flags:#x}"
+        if new["type"] not in (old["type"], elf.SHT_PROGBITS):
+            return f"it is of type {new['type']}"
+        return ""
+
+    def _alignment(self, section: int, home: NewPlace) -> str:
+        """Say whether a section is aligned less than it was, empty if it is not."""
+        align = max(int(self.made.file.sections["align"][section]), 1)
+        is_less = int(self.module.file.sections["align"][home.section]) % align or home.place % align
+        return f"it is not aligned to {align}" if is_less else ""
 
     def _compared(self, section: int, home: NewPlace) -> tuple[str, dict[int, NewPlace]]:
         """Compare a section with what stands at a place of the module.
@@ -211,13 +265,13 @@ class _Beside:
             return False
         if goal.section < 0:
             if now.section < 0:
-                return (now.name, now.place) == (goal.name.partition(BELONGS)[0], goal.place)
+                return (now.name, now.place) == (goal.name, goal.place)
             homes = self.module.defined[goal.name]  # of another object of this livepatch
             return [(now.section, now.place - goal.place)] == [(it.section, it.place) for it in homes]
         if now.section < 0:
             return False
         if self.made.flags[goal.section] & elf.SHF_MERGE:
-            return self._is_same_constant(goal, now)
+            return self._is_same_constant(goal, now) and not self._header(goal.section, now.section)
         known = self.homes.get(goal.section) or found.setdefault(
             goal.section, NewPlace(now.section, now.place - goal.place)
         )
@@ -231,16 +285,19 @@ class _Beside:
         size = int(self.made.file.sections["entsize"][goal.section])
         is_text = bool(self.made.flags[goal.section] & elf.SHF_STRINGS)
         for tail in tails:
-            start, other = goal.place + tail, now.place + tail
+            start = goal.place + tail
             begins = start == 0 or (content[start - 1 : start] == b"\0" if is_text else start % size == 0)
             if 0 <= start < len(content) and begins:
                 end = content.index(b"\0", start) + 1 if is_text else start + size
-                return content[start:end] == there[other : other + end - start]
-        # The end of a longer string: from its first byte, for the field that is most common.
-        start = goal.place + tails[0]
-        end = content.find(b"\0", start) + 1
-        other = now.place + tails[0]
-        return is_text and content[start:end] == there[other : other + end - start]
+                break
+        else:
+            # The end of a longer string: from its first byte, for the field that is most common.
+            tail = tails[0]
+            start = goal.place + tail
+            end = content.find(b"\0", start) + 1 if is_text else 0
+        other = now.place + tail
+        self.constants.add(Range(now.section, other, other + end - start))
+        return start < end and content[start:end] == there[other : other + end - start]
 
     # -- tables that nobody refers to -------------------------------------------------------------------------------
 
@@ -255,14 +312,24 @@ class _Beside:
         known = self.homes[goal.section]
         wanted = Destination(goal.type, known.section, known.place + goal.place, "")
         for number, name in enumerate(self.module.names):
-            if name != self.made.names[section] and not name.startswith("."):
+            # Who reads a table knows its name; the linker script of modules shortens those of contents.
+            if not f"{self.made.names[section]}.".startswith(f"{name}."):
                 continue
             for at, other in self.module.rows[number].items():
                 home = NewPlace(number, at - place)
-                if other == wanted and home.place >= 0 and not self._compared(section, home)[0]:
+                is_taken = home in self.homes.values()
+                if other == wanted and home.place >= 0 and not is_taken and not self._compared(section, home)[0]:
                     self._go(section, home)
                     return True
         raise self.fail(section, "it is not there")
+
+
+def _walks(module: ObjectFile, objects: Iterable[bytes]) -> Iterator[_Beside]:
+    finished = RelocatedFile(module)
+    for data in objects:
+        walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
+        walk.check()
+        yield walk
 
 
 def check_linked(module: ObjectFile, objects: Iterable[bytes]) -> int:
@@ -270,10 +337,14 @@ def check_linked(module: ObjectFile, objects: Iterable[bytes]) -> int:
 
     Raises BadObjectError.
     """
-    finished = RelocatedFile(module)
-    count = 0
-    for data in objects:
-        walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
-        walk.check()
-        count += walk.relocations
-    return count
+    return sum(walk.relocations for walk in _walks(module, objects))
+
+
+def carried_ranges(module: ObjectFile, objects: Iterable[bytes]) -> list[Range]:
+    """Return where everything of some extracted objects is in a module; raises BadObjectError."""
+    found: set[Range] = set()
+    for walk in _walks(module, objects):
+        found |= walk.constants
+        for section, home in walk.homes.items():
+            found.add(Range(home.section, home.place, home.place + walk.made.size(section)))
+    return sorted(found)

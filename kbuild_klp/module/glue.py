@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from kbuild_klp.module.running import VMLINUX, PatchedFunction, module_name
 
+FUNCTIONS, OBJECTS = "klp_old_functions_{}", "klp_old_objects"
+"""The arrays of struct klp_func, by the number of the unit, and of struct klp_object."""
+
 _BEGIN = """\
 // SPDX-License-Identifier: GPL-2.0
 // Made by kbuild-klp.
@@ -28,7 +31,7 @@ struct static_key {key};
 _END = """\
 static struct klp_patch patch = {{
 	.mod = THIS_MODULE,
-	.objs = objects,
+	.objs = {objects},
 	.replace = {replace},
 }};
 
@@ -68,14 +71,14 @@ def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description:
     begin, objects = [], []
     text = _BEGIN + (_KEY.format(key=key) if key else "")
     for number, (unit, glued) in enumerate(units.items()):
-        functions = f"functions_{number}"
+        functions = FUNCTIONS.format(number)
         text += "".join(f"extern void *const {it.table}[], *const {it.table}_callbacks[];\n" for it in glued)
         rows = [row for it in glued for row in _rows(it)]
         text += f"static struct klp_func {functions}[] = {{\n{''.join(rows)}\t{{ }}\n}};\n\n"
         name = "NULL" if unit == VMLINUX else f'"{module_name(unit)}"'
         objects.append(f"\t{{ .name = {name}, .funcs = {functions} }},\n")
         begin += [
-            f"\tobjects[{number}].callbacks.{kind} = {it.table}_callbacks[{row}];\n"
+            f"\t{OBJECTS}[{number}].callbacks.{kind} = {it.table}_callbacks[{row}];\n"
             for it in glued
             for row, kind in enumerate(it.callbacks)
         ]
@@ -83,9 +86,9 @@ def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description:
         for it in glued:
             begin += [f"\t{functions}[{at + row}].new_func = {it.table}[{row}];\n" for row in range(len(it.functions))]
             at += len(it.functions)
-    text += f"static struct klp_object objects[] = {{\n{''.join(objects)}\t{{ }}\n}};\n\n"
+    text += f"static struct klp_object {OBJECTS}[] = {{\n{''.join(objects)}\t{{ }}\n}};\n\n"
     return text + _END.format(
-        begin="".join(begin), replace="true" if replace else "false", description=_quoted(description)
+        begin="".join(begin), objects=OBJECTS, replace="true" if replace else "false", description=_quoted(description)
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from kbuild_klp.module.running import Running
 
 _INIT = ".init."
 _OWN_INIT = frozenset({".init.text", ".init.data", TABLE, CALLBACKS, ".init.rodata"})
+_LAYOUT = "module_layout"  # kernel/module/version.c: says what struct module looks like
 _VERSION = 64  # struct modversion_info, kernel/module/internal.h
 
 
@@ -38,27 +39,37 @@ def check_livepatch_symbols(module: ObjectFile, running: Running) -> int:
 def check_exports(module: ObjectFile, running: Running) -> int:
     """Check that the old kernel exports what else is undefined, with these CRCs; returns how many, raises KlpError."""
     info = module.symbols["info"]
-    versions = dict(_versions(module))
     names = []
     for index in np.flatnonzero(module.shndx == elf.SHN_UNDEF).tolist():
         name = module.symbol_name(index)
         if not name:
             continue
-        export = running.export(name)
-        if export is None:
+        if running.export(name) is None:
             if info[index] >> 4 == elf.STB_WEAK:
                 continue
             raise _wrong(module, f"the old kernel does not export {name}")
-        if export.crc and name in versions and versions[name] != export.crc:
-            text = f"CRC of {name} is {versions[name]:#010x}, in the old kernel {export.crc:#010x}"
-            raise KlpError(text, file=module.path, hint="build in the old tree, or leave out what changes its type")
         names.append(name)
+    _check_crcs(module, running, names)
     return len(names)
+
+
+def _check_crcs(module: ObjectFile, running: Running, names: Iterable[str]) -> None:
+    """Check that the module has the old kernel's CRC of each symbol that it uses, and of what every module has."""
+    wanted = {name: export.crc for name in (*names, _LAYOUT) if (export := running.export(name)) and export.crc}
+    for name, crc in _versions(module):
+        if wanted.get(name, crc) != crc:
+            text = f"CRC of {name} is {crc:#010x}, in the old kernel {wanted[name]:#010x}"
+            raise KlpError(text, file=module.path, hint="build in the old tree, or leave out what changes its type")
+    missing = wanted.keys() - {name for name, _ in _versions(module)}
+    if missing:
+        raise _wrong(module, f"it has no CRC of {min(missing)}")
 
 
 def check_release(module: ObjectFile, old: Build, release: str | None) -> int:
     """Check that the module says it is for the old kernel; raises KlpError."""
-    own = _vermagic(module)
+    if next(_said(module, "livepatch"), "") != "Y":
+        raise _wrong(module, "it does not say that it is a livepatch")
+    own = next(_said(module, "vermagic"), "")
     wanted = next(_old_vermagics(old), None)
     is_right = own == wanted if wanted else own.split(" ")[0] == release if release else True
     if not is_right:
@@ -76,29 +87,37 @@ def _old_vermagics(old: Build) -> Iterator[str]:
         path = old.image(unit.name) if unit.name != "vmlinux" else None
         if path is not None:
             try:
-                yield _vermagic(ObjectFile.open(path))
+                yield from _said(ObjectFile.open(path), "vermagic")
             except KlpError:
                 continue
 
 
-def _vermagic(module: ObjectFile) -> str:
-    """Return the value of vermagic in .modinfo, strings KEY=VALUE (include/linux/moduleparam.h)."""
+def _said(module: ObjectFile, wanted: str) -> Iterator[str]:
+    """Yield the values of a key in .modinfo, strings KEY=VALUE (include/linux/moduleparam.h)."""
     if ".modinfo" not in module.section_names:
-        return ""
+        return
     data = bytes(module.section_bytes(module.section_names.index(".modinfo")))
-    texts = (text.decode("utf-8", "replace").partition("=") for text in data.split(b"\0"))
-    return next((value for key, _, value in texts if key == "vermagic"), "")
+    for key, _, value in (text.decode("utf-8", "replace").partition("=") for text in data.split(b"\0")):
+        if key == wanted:
+            yield value
 
 
 def _versions(module: ObjectFile) -> Iterator[tuple[str, int]]:
-    """Yield the CRCs that a module wants (__versions; with CONFIG_EXTENDED_MODVERSIONS the same in two sections)."""
-    if "__versions" not in module.section_names:
-        return
-    data = bytes(module.section_bytes(module.section_names.index("__versions")))
+    """Yield the CRCs that a module wants: those of __versions, and those of CONFIG_EXTENDED_MODVERSIONS (6.14)."""
+    contents = {
+        name: bytes(module.section_bytes(number))
+        for number, name in enumerate(module.section_names)
+        if name.startswith("__version")
+    }
     order = "<" if module.byteorder == "little" else ">"
+    data = contents.get("__versions", b"")
     for at in range(0, len(data) - _VERSION + 1, _VERSION):
-        crc, name = struct.unpack_from(f"{order}Q{_VERSION - 8}s", data, at)
-        yield name.partition(b"\0")[0].decode("utf-8", "replace"), crc
+        crc, text = struct.unpack_from(f"{order}Q{_VERSION - 8}s", data, at)
+        yield text.partition(b"\0")[0].decode("utf-8", "replace"), crc
+    texts = contents.get("__version_ext_names", b"").split(b"\0")
+    data = contents.get("__version_ext_crcs", b"")
+    for text, (crc,) in zip(texts, struct.iter_unpack(f"{order}I", data[: len(data) // 4 * 4]), strict=False):
+        yield text.decode("utf-8", "replace"), crc
 
 
 def _wrong(module: ObjectFile, what: str) -> BadObjectError:

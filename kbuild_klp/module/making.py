@@ -23,6 +23,7 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.module.build import build_module
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
+from kbuild_klp.module.glued import check_glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
@@ -196,13 +197,14 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
-        if not wanted.begin and not any(change.change is ChangeType.ADDED for change in group.changes):
-            continue  # nothing to carry, nor a callback
+        is_callback_possible = any(change.change is ChangeType.ADDED for change in group.changes)
+        if not (wanted.begin or wanted.constants or is_callback_possible):
+            continue
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
             side = old if before is None else new
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
-        taken = take(before, after, wanted.begin)
+        taken = take(before, after, wanted)
         selected.not_needed.extend(taken.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
         if taken.needed.functions:
@@ -230,6 +232,7 @@ def _check(
     module: ObjectFile, extracted: Sequence[_Extracted], running: Running, old: Build, tree: BuildTree
 ) -> list[Check]:
     """Check the finished module; raises KlpError."""
+    check_glue(module, _by_unit(extracted))
     return [
         Check("functions", sum(it.checked for it in extracted)),
         Check("relocations", check_linked(module, (it.data for it in extracted))),

@@ -20,7 +20,7 @@ from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.module.running import BELONGS, PREFIX, VMLINUX
 
-_SHF_RELA_LIVEPATCH = 0x00100000  # include/uapi/linux/elf.h
+SHF_RELA_LIVEPATCH = 0x00100000  # include/uapi/linux/elf.h
 SHN_LIVEPATCH = 0xFF20
 _HEADER, _SYMBOL = 64, 24
 _SHDR = "IIQQQQIIQQ"  # Elf64_Shdr
@@ -42,6 +42,8 @@ class LivepatchSymbol(NamedTuple):
         spelled, _, belongs = text.partition(BELONGS)
         known, _, rest = spelled.removeprefix(PREFIX).partition(".")
         name, _, position = rest.rpartition(",")
+        if not (known and name and position.isdecimal() and position.isascii()):
+            return None
         return cls(known, name, int(position), belongs or known)
 
 
@@ -93,7 +95,7 @@ def post_link(data: bytes, path: str) -> bytes:
     for home, section in tables:
         names += f".klp.rela.{home}.{file.section_names[section]}".encode() + b"\0"
     name = out.grow(out.string_section, bytes(names))
-    flags = elf.SHF_ALLOC | elf.SHF_INFO_LINK | _SHF_RELA_LIVEPATCH
+    flags = elf.SHF_ALLOC | elf.SHF_INFO_LINK | SHF_RELA_LIVEPATCH
     for (home, section), rows in tables.items():
         at = out.add(rows)
         out.headers.append([name, elf.SHT_RELA, flags, 0, at, len(rows), symtab, section, 8, RELA_SIZE])

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,13 +24,27 @@ from kbuild_klp.object.image import Image, build_image
 from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, take_record_lines
 from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.object.pointed_lines import take_pointed_lines
+from kbuild_klp.object.redzones import without_redzones
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.stripped import name_functions
 from kbuild_klp.object.symbol_sources import Sources
-from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
+from kbuild_klp.object.targets import Targets, count_from_entries, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
+
+
+class _Memories(dict[int, bytes]):
+    """The memories of sections; there may be a section for each function, and few of them are asked for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, section: int) -> bytes:
+        found = memory_of(canonical_section(self._names[section])).encode("utf-8", "surrogateescape")
+        self[section] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,12 +93,9 @@ class Canonical:
         return list(map(canonical_section, self.objects.section_names))
 
     @cached_property
-    def memories(self) -> list[bytes]:
+    def memories(self) -> Mapping[int, bytes]:
         """For each section what its memory is, where that is not the rule: init memory is given back after boot."""
-        names, found = self.objects.section_names, [b""] * len(self.objects.section_names)
-        for section in self.image.order.tolist():
-            found[section] = memory_of(canonical_section(names[section])).encode("utf-8", "surrogateescape")
-        return found
+        return _Memories(self.objects.section_names)
 
     @cached_property
     def renumbered_sections(self) -> dict[int, str]:
@@ -167,8 +178,10 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
 
     references = find_references(image, relocations, chunks, gaps, filler)
     del relocations
+    count_from_entries(image, references)
     anonymous = nameless_targets(image, references)
     filler |= data_filler(image, chunks, gaps, anonymous)
+    gaps, filler = without_redzones(image, chunks, gaps, filler, references, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
 

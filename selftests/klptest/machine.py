@@ -40,8 +40,9 @@ number=0
 while [ -e "steps/$number" ]; do
 	echo "{_MARK} begin $number"
 	sh -c '. ./functions; . "$1"' sh "./steps/$number" 2>&1 </dev/null
+	status=$?
 	echo
-	echo "{_MARK} end $number $?"
+	echo "{_MARK} end $number $status"
 	number=$((number + 1))
 done
 echo "{_MARK} off"
@@ -70,14 +71,18 @@ module() {
 		[ -e "/sys/module/$(basename "$file" .ko | tr - _)" ] || insmod "$file" || return 1
 	done
 }
+gone() {
+	for _ in $(seq 600); do
+		[ -e "/sys/kernel/livepatch/$1" ] || return 0
+		sleep 0.1
+	done
+	echo "$1 does not go"
+	return 1
+}
 unload() {
 	name=$(echo "$1" | tr - _)
 	echo 0 >"/sys/kernel/livepatch/$name/enabled" || return 1
-	for _ in $(seq 600); do
-		[ -e "/sys/kernel/livepatch/$name" ] || break
-		sleep 0.1
-	done
-	rmmod "$name"
+	gone "$name" && rmmod "$name"
 }
 """
 

@@ -46,6 +46,11 @@ class VmCase(CaseDirectory):
         return {(words[0], words[1]) for words in rows}
 
     @property
+    def options(self) -> list[str]:
+        """Options for kbuild-klp patch."""
+        return self.text("options").split()
+
+    @property
     def log(self) -> list[str]:
         """What kernel messages hold while it is patched."""
         return self.text("log").splitlines()
@@ -85,6 +90,7 @@ class Batch:
         yield from self._each("see", "before")
         yield self._step("before", "dmesg -c >/dev/null")
         for turn in ("", " again"):
+            yield from self._each("loading", f"loading{turn}")
             yield self._step(f"load{turn}", f"load {self.module}")
             yield from self._each("loaded", f"loaded{turn}")
             yield from self._each("see", f"during{turn}")
@@ -119,7 +125,7 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     for (name, phase), output in outputs.items():
         if name != case.name:
             continue
-        if phase in ("setup", "loaded", "loaded again"):
+        if phase.partition(" ")[0] in ("setup", "loading", "loaded"):
             if output.status != 0:
                 wrong += [f"{phase}: {_ended(output)}", *_indented(output.text)]
             continue
@@ -133,9 +139,9 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     return failed(wrong) if wrong else passed()
 
 
-def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output]) -> Result:
-    """Say what the kernel thought of loading and unloading a batch's livepatch."""
-    wrong: list[str] = []
+def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output], wrong: list[str]) -> Result:
+    """Say what the kernel thought of loading and unloading a batch's livepatch, after what was ``wrong`` before."""
+    wrong = [*wrong]
     said = [text for case in batch.cases for text in case.log]
     for (case, phase), output in outputs.items():
         if case:

@@ -57,7 +57,7 @@ extern struct module __this_module;
 static const char vermagic[] __attribute__((used, section(".modinfo"))) = "vermagic=" VERMAGIC;
 """,
 }
-_EXPORTS = ("klp_enable_patch", "__fentry__", "printk", "exported")
+_EXPORTS = ("klp_enable_patch", "__fentry__", "printk", "exported", "module_layout")
 VERMAGIC = "6.12.0-test SMP mod_unload "
 
 

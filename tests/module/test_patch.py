@@ -229,3 +229,20 @@ def test_the_header_names_callbacks_as_the_kernel_s_own(kernels: PatchedKernels)
     made = kernels.made(SAYS, source, **OTHERS)
     assert made.carried == {(UNIT, "says"), (UNIT, "early"), (UNIT, "late")}
     assert made.relocations[".rela.init.klp_callbacks"] == ["early+0", "late+0"]
+
+
+# -- read-only data ---------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_differs_is_carried_with_all_who_read_it(kernels: PatchedKernels) -> None:
+    source = """
+    static const int table[4] = {1, 2, 3, OLD};
+    int first(int x) { return table[x]; }
+    int second(int x) { return table[x + 1] * 2; }
+    int third(int x) { return x; }
+    """
+    made = kernels.made(source.replace("OLD", "4"), source.replace("OLD", "5"))
+    assert made.carried == {(UNIT, "first"), (UNIT, "second")}
+    [table] = [it for it in made.answer["carried"] if it["kind"] == "data"]
+    assert (table["symbol"], table["why"]) == ("table", "changed, read-only")
+    assert not made.livepatch_symbols, "nobody who is carried reads the old one"
