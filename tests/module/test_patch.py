@@ -246,3 +246,24 @@ def test_a_table_that_differs_is_carried_with_all_who_read_it(kernels: PatchedKe
     [table] = [it for it in made.answer["carried"] if it["kind"] == "data"]
     assert (table["symbol"], table["why"]) == ("table", "changed, read-only")
     assert not made.livepatch_symbols, "nobody who is carried reads the old one"
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_a_reader_that_differs_in_line_numbers_only_comes_along(kernels: PatchedKernels, without: bool) -> None:
+    """He would go on reading the old table; who asks for that is left alone."""
+    warned = """
+    static const int table[4] = {1, 2, 3, OLD};
+    int reader(int x) {
+        asm volatile(".pushsection __bug_table, \\"aw\\"; 1: .long 2f - 1b, 3f - 1b; .word LINE, 1; .popsection\\n2:"
+                     ".pushsection .rodata.str1.1, \\"aMS\\", @progbits, 1; 3: .asciz \\"unit.c\\"; .popsection");
+        return table[x];
+    }
+    """
+    sources = [warned.replace("OLD", value).replace("LINE", line) for value, line in (("4", "7"), ("5", "9"))]
+    kernels.build({UNIT: sources[0]}, {UNIT: sources[1]})
+    kernels.prepare()
+    made = kernels.patch(*(["--without", "reader"] if without else []))
+    if without:
+        assert made.status == 1 and not made.module.exists()
+    else:
+        assert made.carried == {(UNIT, "reader")}
