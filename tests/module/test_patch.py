@@ -267,3 +267,10 @@ def test_a_reader_that_differs_in_line_numbers_only_comes_along(kernels: Patched
         assert made.status == 1 and not made.module.exists()
     else:
         assert made.carried == {(UNIT, "reader")}
+
+
+def test_all_refusals_come_at_once(kernels: PatchedKernels) -> None:
+    """Whoever mends one list of them is not to get another."""
+    source = "extern int nowhere(int); int limit = OLD; int user(int x) { return x + limit + CALL; }\n"
+    old, now = (source.replace("OLD", value).replace("CALL", call) for value, call in (("1", "1"), ("2", "nowhere(x)")))
+    assert kernels.made(old, now).refused == {("limit", "verdict"), ("user", "not-in-kernel")}
