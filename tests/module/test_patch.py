@@ -209,6 +209,7 @@ def test_a_callback_is_registered_with_its_unit(kernels: PatchedKernels) -> None
     whys = {it["symbol"]: it["why"] for it in made.answer["carried"]}
     assert whys["before"] == "callback"
     assert made.relocations[".rela.init.klp_callbacks"] == ["before+0"]
+    assert ".discard" not in made.readelf("-S"), "what modules' linker script throws away would be missed"
     assert made.relocations[".rela.init.klp_funcs"] == ["says+0"], "only what takes the place of an old one"
 
 
@@ -274,3 +275,11 @@ def test_all_refusals_come_at_once(kernels: PatchedKernels) -> None:
     source = "extern int nowhere(int); int limit = OLD; int user(int x) { return x + limit + CALL; }\n"
     old, now = (source.replace("OLD", value).replace("CALL", call) for value, call in (("1", "1"), ("2", "nowhere(x)")))
     assert kernels.made(old, now).refused == {("limit", "verdict"), ("user", "not-in-kernel")}
+
+
+def test_the_case_for_the_virtual_machine_has_this_header() -> None:
+    directory = Path(__file__).resolve().parents[2]
+    patch = (directory / "selftests/vm_cases/callback/patch").read_text()
+    added = patch.partition("+++ b/include/linux/livepatch_helpers.h\n")[2].splitlines()[1:]
+    header = (directory / "kbuild_klp/kbuild/livepatch_helpers.h").read_text().splitlines()
+    assert [line.removeprefix("+") for line in added] == header
