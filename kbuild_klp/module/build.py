@@ -51,6 +51,8 @@ def build_module(
     try:
         said = run([*command, *_tools(kernel), "modules"], environment=environment, merged=True)
     except ProgramError as error:
+        if error.file:
+            raise  # there is no make
         raise KlpError(f"the module build failed: {error.message}", file=kernel) from None
     made = directory / f"{name}.ko"
     if not made.is_file():
