@@ -55,9 +55,10 @@ def make_probe(bench: Bench, directory: Path) -> Path:
     return program
 
 
-def ask_for_livepatch(bench: Bench, module: Path) -> tuple[int, dict[str, Any]]:
+def ask_for_livepatch(bench: Bench, batch: Batch, module: Path) -> tuple[int, dict[str, Any]]:
     """Ask kbuild-klp for a livepatch; returns its exit status and its answer, raises TroubleError without one."""
-    command = [*klp_command(), "patch", "--json", str(bench.old), str(bench.new), "-o", str(module)]
+    options = [option for case in batch.cases for option in case.options]
+    command = [*klp_command(), "patch", "--json", *options, str(bench.old), str(bench.new), "-o", str(module)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     with bench.log.open("a") as log:
         log.write(f"+ {' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -93,6 +94,7 @@ class Session:
         self.bench = bench
         self.batches = batches
         self.directory = directory
+        self.wrong: dict[str, list[str]] = {}
         self.files = {path.name: path for path in bench.old.rglob("*.ko")}
         self.files["probe"] = make_probe(bench, directory)
         self.report = Report(sum(len(batch.cases) + 1 for batch in batches))
@@ -114,12 +116,13 @@ class Session:
                 module = make_by_hand(self.bench, batch.cases[0], place, batch.module)
             else:
                 make_patched(self.bench, batch)
-                status, document = ask_for_livepatch(self.bench, module)
+                status, document = ask_for_livepatch(self.bench, batch, module)
                 if any(case.refused for case in batch.cases):
                     self._report_refused(batch, status, document, module)
                     return False
-                if wrong := judge_carried(batch, status, document):
-                    raise TroubleError("\n".join(wrong))
+                self.wrong[batch.name] = judge_carried(batch, status, document)
+                if not module.exists():
+                    raise TroubleError("\n".join(self.wrong[batch.name]))
         except TroubleError as error:
             self.report.add(f"{batch.name}: made, loaded and unloaded", failed(str(error).splitlines()))
             for case in batch.cases:
@@ -149,8 +152,8 @@ class Session:
         for step, output in zip(steps, found, strict=True):
             by_batch[step.batch][step.case, step.phase] = output
         for batch in batches:
-            outputs = by_batch[batch.name]
-            self.report.add(f"{batch.name}: made, loaded and unloaded", judge_batch(batch, outputs))
+            outputs, wrong = by_batch[batch.name], self.wrong.get(batch.name, [])
+            self.report.add(f"{batch.name}: made, loaded and unloaded", judge_batch(batch, outputs, wrong))
             for case in batch.cases:
                 self.report.add(f"{batch.name}/{case.name}: {case.title}", judge_case(case, outputs))
 

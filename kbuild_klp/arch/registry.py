@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -119,14 +119,14 @@ class Operation(NamedTuple):
     immediates: tuple[int, ...]
 
 
-class Flow(Enum):
+class Flow(IntEnum):
     """Where control goes after an instruction."""
 
-    NEXT = "to the next one"
-    CALL = "to a function, and then to the next one"
-    BRANCH = "elsewhere or to the next one"
-    JUMP = "elsewhere"
-    END = "out of the function"
+    NEXT = 0  # to the next one
+    CALL = 1  # to a function, and then to the next one
+    BRANCH = 2  # elsewhere or to the next one
+    JUMP = 3  # elsewhere
+    END = 4  # out of the function
 
 
 class Effect(NamedTuple):
@@ -138,7 +138,6 @@ class Effect(NamedTuple):
     which there is no register.
     """
 
-    flow: Flow
     reads: frozenset[int] = frozenset()
     writes: frozenset[int] = frozenset()
     sets: int | None = None
@@ -180,6 +179,8 @@ class Architecture:
     """The number of registers in which the psABI passes integers and pointers."""
     effect: Callable[[bytes], Effect]
     """Return what one instruction does with arguments."""
+    flows: Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
+    """Return where control goes after each of the instructions at some places of the code: values of Flow."""
     trace_section: str
     """The section that lists the places at which ftrace can take over a function; empty where there is none."""
     trace_call: str

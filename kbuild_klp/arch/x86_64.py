@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture, Field, Instruction, Operand, Operation, PcField, RelocationType
-from kbuild_klp.arch.x86_calls import ARGUMENTS, effect
+from kbuild_klp.arch.x86_calls import ARGUMENTS, effect, flows
 from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 from kbuild_klp.elf import constants as elf
 
@@ -118,6 +118,7 @@ def disassemble(code: bytes, offset: int, operands: Sequence[Operand]) -> Instru
     return Instruction(text, is_branch)
 
 
+@lru_cache(maxsize=1 << 12)
 def immediate(instruction: bytes) -> int:
     """Return the bits of the immediate operand of one instruction, its last bytes; that of a branch is no immediate."""
     decoded = next(_decoder(True).disasm(instruction, 0), None)
@@ -156,6 +157,7 @@ ARCHITECTURE = Architecture(
     operation=operation,
     arguments=ARGUMENTS,
     effect=effect,
+    flows=flows,
     # Not __patchable_function_entries: on x86 that is padding, and the linker drops it (KEEP_PATCHABLE in
     # include/asm-generic/vmlinux.lds.h, CONFIG_HAVE_DYNAMIC_FTRACE_NO_PATCHABLE).
     trace_section="__mcount_loc",

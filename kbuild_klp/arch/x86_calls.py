@@ -6,7 +6,11 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kbuild_klp.arch.registry import Effect, Flow
+from kbuild_klp.arch.x86_decode import pairs_at
 
 _ARGUMENT = {
     name: number
@@ -49,24 +53,23 @@ _capstone = cache(_Capstone)
 def effect(instruction: bytes) -> Effect:
     """Return what one instruction does with arguments.
 
-    What is no instruction takes all of them, so that nothing is concluded from what was in them. ud2 goes on behind
-    it, as a WARN does.
+    What is no instruction takes all of them, so that nothing is concluded from what was in them.
     """
     capstone = _capstone()
     decoded = next(capstone.decoder.disasm(instruction, 0), None)
     if decoded is None or decoded.size != len(instruction):
-        return Effect(Flow.NEXT, frozenset(range(ARGUMENTS)), frozenset(range(ARGUMENTS)))
+        return Effect(frozenset(range(ARGUMENTS)), frozenset(range(ARGUMENTS)))
     known = capstone.argument
     reads, writes = (
         frozenset(known[register] for register in found if register in known) for found in decoded.regs_access()
     )
-    mnemonic = decoded.mnemonic
+    mnemonic = decoded.mnemonic.rpartition(" ")[2]  # without prefixes
     if mnemonic.startswith("call"):
-        return Effect(Flow.CALL, reads)
+        return Effect(reads)
     if mnemonic.startswith(("j", "loop")):
-        return Effect(Flow.JUMP if mnemonic == "jmp" else Flow.BRANCH, reads, writes)
+        return Effect(reads, writes)
     if mnemonic.startswith("ret"):
-        return Effect(Flow.END, _RETURNED)
+        return Effect(_RETURNED)
     operands = decoded.operands
     registers = [operand for operand in operands if operand.type == capstone.register]
     if mnemonic in ("xor", "sub") and len(registers) == 2 and registers[0].reg == registers[1].reg:
@@ -74,8 +77,8 @@ def effect(instruction: bytes) -> Effect:
     elif mnemonic.startswith(_MAY_LEAVE) or any(register.size not in _WHOLE for register in registers):
         reads |= writes  # (a part of) what was there may stay
     if not writes and mnemonic not in ("push", "mov"):
-        return Effect(Flow.NEXT, reads, writes)
-    return Effect(Flow.NEXT, reads, writes, _set_argument(mnemonic, operands), _stores_argument(mnemonic, operands))
+        return Effect(reads, writes)
+    return Effect(reads, writes, _set_argument(mnemonic, operands), _stores_argument(mnemonic, operands))
 
 
 def _set_argument(mnemonic: str, operands: list[Any]) -> int | None:
@@ -98,3 +101,36 @@ def _stores_argument(mnemonic: str, operands: list[Any]) -> bool:
         return False
     is_stack = operands[0].type == capstone.memory and operands[0].mem.base == capstone.stack
     return mnemonic == "push" or (mnemonic == "mov" and is_stack)
+
+
+_PREFIX = 0xFF  # of an instruction, in the table of flows
+
+
+@cache
+def _flow_table() -> NDArray[np.uint8]:
+    """Return the flow by opcode and the byte behind it, as a little-endian number (Intel SDM volume 2, appendix A)."""
+    table = np.full((256, 256), Flow.NEXT, np.uint8)  # [byte behind, opcode]
+    table[:, 0x70:0x80] = table[:, 0xE0:0xE4] = table[0x80:0x90, 0x0F] = Flow.BRANCH
+    table[:, [0xE9, 0xEB]] = Flow.JUMP
+    table[:, [0xC2, 0xC3, 0xCA, 0xCB]] = Flow.END
+    table[:, 0xE8] = Flow.CALL
+    register = np.arange(256) >> 3 & 7
+    table[(register == 2) | (register == 3), 0xFF] = Flow.CALL
+    table[(register == 4) | (register == 5), 0xFF] = Flow.JUMP
+    table[:, [0x26, 0x2E, 0x36, 0x3E, *range(0x40, 0x50), *range(0x64, 0x68), 0xF0, 0xF2, 0xF3]] = _PREFIX
+    return table.reshape(-1)
+
+
+def flows(code: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return where control goes after each of the instructions at ``starts``.
+
+    ud2 goes on behind it, as a WARN does.
+    """
+    table, at = _flow_table(), np.array(starts, np.intp)
+    flow = table[pairs_at(code, at)]
+    skipped = (flow == _PREFIX).nonzero()[0]
+    while skipped.size:
+        at[skipped] += 1
+        flow[skipped] = found = table[pairs_at(code, at[skipped])]
+        skipped = skipped[(found == _PREFIX) & (at[skipped] < len(code))]
+    return flow

@@ -163,18 +163,18 @@ def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: 
     """
     table = tables()
     at = np.array(starts, np.intp)
-    pair = _pair(code, at)
+    pair = pairs_at(code, at)
     kind = table.fields[pair]
     skipped = (kind == FieldKind.PREFIX).nonzero()[0]
     while skipped.size:
         at[skipped] += 1
-        pair[skipped] = again = _pair(code, at[skipped])
+        pair[skipped] = again = pairs_at(code, at[skipped])
         kind[skipped] = found = table.fields[again]
         skipped = skipped[found == FieldKind.PREFIX]
     escaped = (kind == FieldKind.ESCAPE).nonzero()[0]
     escape = table.escapes[pair[escaped]].astype(np.intp)
     at[escaped] += escape >> 4
-    kind[escaped] = table.fields[_pair(code, at[escaped]) | (escape & 0x0F) << 16]
+    kind[escaped] = table.fields[pairs_at(code, at[escaped]) | (escape & 0x0F) << 16]
 
     size = length[starts]
     rows = ((kind != FieldKind.NONE) & (size != 0)).nonzero()[0]
@@ -186,7 +186,7 @@ def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: 
     return PcRelativeFields(field, form, end, is_branch)
 
 
-def _pair(code: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.intp]:
+def pairs_at(code: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.intp]:
     """The byte at each offset and the one behind it, as a little-endian number."""
     pair = code.take(at + 1, mode="clip").astype(np.intp)
     pair <<= 8

@@ -25,11 +25,12 @@ class Obstacle(enum.Enum):
     # These do not forbid it; who makes the livepatch has to know of them.
     SYMPOS = "sympos"
     TRACEPOINT = "tracepoint"
+    READ_ONLY = "read-only data"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
 
-NOTES = frozenset({Obstacle.SYMPOS, Obstacle.TRACEPOINT, Obstacle.MOVED, Obstacle.UNCHECKED})
+NOTES = frozenset({Obstacle.SYMPOS, Obstacle.TRACEPOINT, Obstacle.READ_ONLY, Obstacle.MOVED, Obstacle.UNCHECKED})
 """Obstacles with which a livepatch is possible."""
 
 

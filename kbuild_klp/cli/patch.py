@@ -95,7 +95,11 @@ def main(arguments: argparse.Namespace) -> int:
             looking.close()
 
     options = Options(name, arguments.without, arguments.replace, arguments.sign)
-    made = make_livepatch(old, new, output, options, compared)
+    stages = ProgressLine("livepatch")
+    try:
+        made = make_livepatch(old, new, output, options, compared, stages.say)
+    finally:
+        stages.close()
     if arguments.json:
         print(json.dumps(told.document(made), indent=1))
     else:

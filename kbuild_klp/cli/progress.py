@@ -25,6 +25,12 @@ class ProgressLine:
             print(f"\r{self._what}: {done}/{total}\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = True
 
+    def say(self, stage: str) -> None:
+        """Show what is being done."""
+        if self._terminal:
+            print(f"\r{self._what}: {stage}\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
     def close(self) -> None:
         """Wipe the line."""
         if self._shown:

@@ -246,14 +246,11 @@ class ObjectFile:
                 f"ends at {end:#x}, the file at {self.size:#x}",
                 place=f"section {self.section_names[int(indices[lost])]}",
             )
-        ranges = [
-            (low, low + length) if length else (0, 0) for low, length in zip(start.tolist(), size.tolist(), strict=True)
-        ]
-        for low, high in ranges:
-            if high - low >= _WORTH_MAPPING:
-                self._read_ahead(low, high - low)
+        start = np.where(size == 0, 0, start)
+        for at in (size >= _WORTH_MAPPING).nonzero()[0].tolist():
+            self._read_ahead(int(start[at]), int(size[at]))
         data = np.frombuffer(self._data, np.uint8)
-        return [data[low:high] for low, high in ranges]
+        return list(map(data.__getitem__, map(slice, start.tolist(), (start + size).tolist())))
 
     def _read_ahead(self, start: int, size: int) -> None:
         """Have the pages of a large piece of a mapped file put in their places at once, not at a fault each."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -308,18 +309,18 @@ def _means_the_same(needed: Needed, laid: LaidOut, part: int, view: ObjectView, 
     rows, copies = new.reference_range(part), view.reference_range(copy)
     if (new.size(part), new.data(part), len(rows)) != (view.size(copy), view.data(copy), len(copies)):
         return False
-    tables, other = special_tables(new, part), special_tables(view, copy)
-    if len(tables) != len(other):
+    places = new.canonical.references.place
+    entries = [it for it in _entries(new, part) if int(places[it.references[0]]) - it.places[0] not in needed.dropped]
+    other = list(_entries(view, copy))
+    if len(entries) != len(other):
         return False
     pairs = list(zip(rows, copies, strict=True))
-    for table, its_copy in zip(tables, other, strict=True):
+    for entry, its_copy in zip(entries, other, strict=True):
         # All but the references, which have other numbers.
-        if table._replace(references=[]) != its_copy._replace(references=[]):
+        if entry._replace(references=[]) != its_copy._replace(references=[]):
             return False
-        pairs += zip(table.references, its_copy.references, strict=True)
-    owners = {
-        row for table in tables for row, is_owner in zip(table.references, table.is_owner, strict=True) if is_owner
-    }
+        pairs += zip(entry.references, its_copy.references, strict=True)
+    owners = {row for it in entries for row, is_owner in zip(it.references, it.is_owner, strict=True) if is_owner}
     in_code = set(rows)
     for row, its_copy_row in pairs:
         [(place, key)], [(other_place, other_key)] = (
@@ -332,6 +333,27 @@ def _means_the_same(needed: Needed, laid: LaidOut, part: int, view: ObjectView, 
         if not is_other_name and key != other_key:
             return False
     return True
+
+
+class _Entry(NamedTuple):
+    """An entry of a special section, as `special_tables` tells it: ``places`` are those of its references in it."""
+
+    section: str
+    data: bytes
+    lines: list[int]
+    places: list[int]
+    is_owner: list[bool]
+    references: list[int]
+
+
+def _entries(view: ObjectView, part: int) -> Iterator[_Entry]:
+    """Yield the entries that a part owns."""
+    for table in special_tables(view, part):
+        for number, (start, end) in enumerate(pairwise((*table.starts, len(table.data)))):
+            low, high = table.entries.index(number), len(table.entries) - table.entries[::-1].index(number)
+            places = [place - start for place in table.places[low:high]]
+            found = table.data[start:end], table.lines[number], places
+            yield _Entry(table.section, *found, table.is_owner[low:high], table.references[low:high])
 
 
 def _is_renamed(needed: Needed, laid: LaidOut, row: int) -> bool:
@@ -347,6 +369,8 @@ def _is_renamed(needed: Needed, laid: LaidOut, row: int) -> bool:
     content = needed.view.content_part(row)
     if content is None:
         return False
+    if goal.name:  # the old kernel's content beside a variable
+        return True
     # Where a piece without a name ends is known by who refers to what is behind it: not all of them come along.
     start = int(needed.parts.start[content])
     is_joined = any(low <= start < high for low, high in needed.joined)

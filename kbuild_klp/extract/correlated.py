@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import chain
 
+import numpy as np
+
 from kbuild_klp.changes.contested import Contested
 from kbuild_klp.changes.pairing import correlate
 from kbuild_klp.checksum import sum_file
@@ -27,6 +29,7 @@ from kbuild_klp.object.view import ObjectView
 # State that means nothing to anybody else: whether a message has been printed (include/linux/once_lite.h,
 # include/linux/printk.h). Without its counterpart, it is printed once more.
 _HARMLESS = frozenset({"__already_done", "__warned", "__print_once"})
+_WORD = 8  # bytes of the longest field that a relocation fills in
 
 
 class CorrelatedSide:
@@ -166,6 +169,24 @@ class Correlated:
         """Return section and offset of an old variable, None for one without bytes."""
         parts = self.old.view.parts_of(symbol)
         return self.old.view.place(parts[0]) if parts else None
+
+    def has_content(self, place: tuple[int, int], part: int) -> bool:
+        """Say whether the old object has at a place (section, offset) what a read-only part of the new one consists of.
+
+        Not of what refers to something: that may have changed.
+        """
+        section, offset = place
+        old, new = self.old.view, self.new.view
+        size, header = new.size(part), old.object.sections[section]
+        home = new.object.sections[new.place(part)[0]]
+        if (header["flags"] | home["flags"]) & (elf.SHF_WRITE | elf.SHF_MERGE) or header["type"] == elf.SHT_NOBITS:
+            return False
+        if offset < 0 or any(new.reference_range(part)):
+            return False
+        places = old.object.relocations(np.array([section])).offset
+        if ((places > offset - _WORD) & (places < offset + size)).any():
+            return False
+        return bytes(old.object.content(section)[offset : offset + size]) == new.raw_bytes(part, 0, size)
 
     def is_inside_old(self, name: str) -> bool:
         """Say whether a global symbol is defined in the old object."""

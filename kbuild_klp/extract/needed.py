@@ -17,7 +17,8 @@ carried together (`_other_readings`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,10 @@ class TakenEntry(NamedTuple):
 
 
 class Needed:
-    """All that comes along; ``changed`` are the main parts of functions to begin with, ``callbacks`` among them."""
+    """All that comes along; ``changed`` are the main parts of functions to begin with, ``callbacks`` among them.
+
+    ``constants`` are parts of read-only data that takes the place of the old one for all that is carried.
+    """
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class Needed:
         relocated: RelocatedObject,
         changed: Iterable[tuple[int, str]],
         callbacks: Sequence[Callback] = (),
+        constants: Container[int] = (),
     ) -> None:
         self.callbacks = callbacks
+        self._constants = constants
         self.both = both
         self.relocated = relocated
         self.view = both.new.view
@@ -94,6 +100,8 @@ class Needed:
         self.pieces: dict[int, Piece] = {}
         self.goals: dict[int, Goal] = {}
         self.entries: list[TakenEntry] = []
+        self.dropped: set[int] = set()
+        """Where entries lie that were taken out of ``entries`` again, on purpose."""
         self.joined: list[tuple[int, int]] = []
         self.outside: dict[str, tuple[SymbolId | None, int]] = {}
         """The undefined symbols: which of the old object each is (None: of another object)."""
@@ -216,10 +224,12 @@ class Needed:
             high = buffer.find(0, address) + 1
             self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
             return Goal("", 0, low, address)
-        goal = self._data(row, symbol, part, address, piece)
-        for other in self._other_readings(reference, part, address, piece):
-            self._agree(part, other, piece)
-        return goal
+        others = list(self._other_readings(reference, part, address, piece))
+        home = self._running(part, others)
+        for other in {part: None, **dict.fromkeys(others)}:
+            if other != home:
+                self._agree(home, other, piece)
+        return self._data(row, symbol, home, address, piece)
 
     @property
     def _unused(self) -> set[int]:
@@ -316,10 +326,14 @@ class Needed:
         return self._old(old, address - start)
 
     def _why_data(self, part: int) -> str:
+        if part in self._constants:
+            return "changed, read-only"
         return "new" if self.parts.kind[part] == PartKind.NAMED else "content"
 
     def _home(self, part: int) -> SymbolId | None:
         """Return the old variable that a part is, None for one that is carried; raises CannotCarryError."""
+        if part in self._constants:
+            return None
         if self.parts.kind[part] == PartKind.NAMED:
             old = self.both.old_variable(part)
             if old is not None:
@@ -364,6 +378,15 @@ class Needed:
                 yield behind
             behind += 1
 
+    def _running(self, part: int, others: list[int]) -> int:
+        """Return ``part``, or, if it would be carried, another reading that is the running kernel's."""
+        if others and self._home(part) is None:
+            for other in others:
+                with suppress(CannotCarryError):
+                    if self._home(other) is not None:
+                        return other
+        return part
+
     def _is_array(self, part: int, section: int) -> bool:
         if int(self.parts.section[part]) != section or self.parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
             return False
@@ -388,14 +411,19 @@ class Needed:
                 if self.parts.kind[between] != PartKind.FILLER:
                     self._agree(part, between, piece)
             return
-        places = [self.both.old_place(it) if it is not None else None for it in (first, second)]
-        new = [self.view.place(it) for it in (part, other)]
-        if None in places or places[0] is None or places[1] is None:
+        place = self.both.old_place(first) if first is not None else None
+        distance = int(self.parts.start[other]) - int(self.parts.start[part])
+        if place is None or (place[0], place[1] + distance) != self._old_place(other, second, place, distance):
             raise both
-        olds = self.both.old.view.object.section_names
-        is_same = olds[places[0][0]] == olds[places[1][0]] and places[0][0] == places[1][0]
-        if not is_same or places[0][1] - places[1][1] != new[0][1] - new[1][1]:
-            raise both
+
+    def _old_place(
+        self, part: int, symbol: SymbolId | None, beside: tuple[int, int], distance: int
+    ) -> tuple[int, int] | None:
+        """Return where a part lies in the old object; without a symbol, ``distance`` from another or nowhere."""
+        if symbol is not None:
+            return self.both.old_place(symbol)
+        place = beside[0], beside[1] + distance
+        return place if self.both.has_content(place, part) else None
 
     # -- what belongs to carried code and was not taken ---------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import NOTES
+from kbuild_klp.changes.verdict import NOTES, Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import KlpError
@@ -25,10 +25,12 @@ from kbuild_klp.object.view import ObjectView
 class Wanted(NamedTuple):
     """The changes of an object, sorted: those to begin with, and what is said of the others.
 
-    ``left_out`` are changes that the user did not want, ``not_needed`` those that nothing carried needs.
+    ``constants`` is read-only data that differs; ``left_out`` are changes that the user did not want, ``not_needed``
+    those that nothing carried needs.
     """
 
     begin: list[Change]
+    constants: list[Change]
     refused: list[Refusal]
     left_out: list[str]
     not_needed: list[str]
@@ -55,7 +57,7 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
 
     ``without`` are patterns, as of the shell, of symbols to be left out.
     """
-    wanted = Wanted([], [], [], [])
+    wanted = Wanted([], [], [], [], [])
     for change in changes:
         if needs_nothing(change):
             continue
@@ -66,6 +68,8 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
             wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
         elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
             wanted.begin.append(change)
+        elif any(reason.obstacle is Obstacle.READ_ONLY for reason in change.livepatch.reasons):
+            wanted.constants.append(change)
         else:
             wanted.not_needed.append(change.symbol)
     return wanted
@@ -76,14 +80,14 @@ def _is_new_global(change: Change) -> bool:
     return change.change is ChangeType.ADDED and not change.file
 
 
-def take(old: ObjectView, new: ObjectView, changes: Sequence[Change]) -> Taken:
+def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
     """Take some changes and all that they need; raises KlpError for an architecture that cannot be extracted yet."""
     both, relocated = Correlated(old, new), RelocatedObject(new)
     if not relocated.is_supported:
         raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
     called = list(callbacks(new))
     begin, not_needed = [(callback.part, "callback") for callback in called], []
-    for change in changes:
+    for change in wanted.begin:
         assert change.new is not None
         part = new.parts_of(change.new.part_symbol)[0]
         is_local = int(new.object.symbols["info"][int(new.canonical.part_symbols(part)[0])]) >> 4 == elf.STB_LOCAL
@@ -93,7 +97,16 @@ def take(old: ObjectView, new: ObjectView, changes: Sequence[Change]) -> Taken:
             begin.append((part, "new"))
         elif not any(callback.part == part for callback in called):
             not_needed.append(change.symbol)
-    needed = Needed(both, relocated, begin, called)
+    constants = {}
+    for change in wanted.constants:
+        assert change.new is not None
+        part = new.parts_of(change.new.part_symbol)[0]
+        constants[part] = change.symbol
+        # Whoever reads it has to read the new one.
+        known = {main for main, _ in begin}
+        users = sorted(user for user in both.new.users(part) if new.is_code(user) and both.is_unchanged(user))
+        begin += [(user, f"changed, refers to {change.symbol}") for user in users if user not in known]
+    needed = Needed(both, relocated, begin, called, constants)
     try:
         side = list(side_entries(new, needed.pieces.values()))
     except CannotCarryError as error:

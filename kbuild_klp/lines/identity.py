@@ -9,7 +9,8 @@ means nothing by it. Nor does one in another directory, where that stands in the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from kbuild_klp.lines.directories import Directories
 from kbuild_klp.object.view import ObjectView
@@ -28,15 +29,19 @@ def _as_word(text: bytes) -> bytes:
 class Identities:
     """How two builds call themselves: ``texts`` of the old one, each with what stands in its place in the new one.
 
-    ``directories`` are where both lay, None where they do not say.
+    ``find_directories`` tells where both lay, None where they do not say: all of both is read for it.
     """
 
-    def __init__(self, texts: Mapping[str, str], directories: Directories | None = None) -> None:
-        self._directories = directories
+    def __init__(self, texts: Mapping[str, str], find_directories: Callable[[], Directories | None]) -> None:
+        self._find_directories = find_directories
         self._new = {old.encode(): new.encode() for old, new in texts.items() if old != new}
         # The longest first, for one may be the beginning of another.
         words = sorted(self._new, key=len, reverse=True)
         self._old = re.compile(b"|".join(map(_as_word, words))) if words else None
+
+    @cached_property
+    def _directories(self) -> Directories | None:
+        return self._find_directories()
 
     @property
     def change_lengths(self) -> bool:

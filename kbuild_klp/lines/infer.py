@@ -56,7 +56,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.dwarf.source_lines import SourceLines
@@ -81,19 +81,22 @@ class _Source(NamedTuple):
 
 
 class LineInference:
-    """What the objects themselves say about lines; nothing is collected before the first question."""
+    """What the objects themselves say about lines; nothing is collected before the first question.
 
-    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+    ``changed`` are the old main parts of the functions that are not the same in both.
+    """
+
+    def __init__(self, old: ObjectView, new: ObjectView, changed: Collection[int]) -> None:
         self._old = old
         self._sides = (old, SourceLines(old.file)), (new, SourceLines(new.file))
-        self._witnesses = Witnesses(old, new)
+        self._witnesses = Witnesses(old, new, changed)
         self._lines: dict[_Source, frozenset[Witness]] = {}
 
     def infers(self, old_parts: Parts, new_parts: Parts, numbers: list[Number]) -> bool:
         """Return True when all ``numbers`` in which two versions of a function differ can be taken for lines."""
         if not all(number.file is not None or _is_in_code(number) for number in numbers):
             return False
-        own = self._witnesses.of(old_parts[0], (old_parts, new_parts))
+        own = self._witnesses.of(old_parts[0], old_parts, new_parts)
         elsewhere = self._witnesses.used_elsewhere(old_parts)
         for number in numbers:
             if number.instruction is None:
@@ -149,8 +152,7 @@ class LineInference:
                 functions.clear()
             about = [
                 witness
-                for function in sorted(functions)
-                for witness in self._witnesses.of(function)
+                for witness in self._witnesses.of_all(functions)
                 if 0 < witness.old <= MOST_LINES and 0 < witness.new <= MOST_LINES and self._source(witness) == source
             ]
             is_header = source.file is not None and source.file.endswith(HEADERS)

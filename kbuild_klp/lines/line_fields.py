@@ -55,7 +55,7 @@ def line_reasons(
 def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[PlacedLine]:
     name = "" if part == parts[0] else view.part_name(part)
     start = int(view.canonical.parts.start[part])
-    users = [(row, view.reference_place(part, row)) for row in view.known_by_content(part)]
+    users: list[tuple[int, int | None]] = [(row, None) for row in view.known_by_content(part)]
     for table in special_tables(view, part):
         owners: dict[int, int] = {}
         others: dict[int, list[int]] = defaultdict(list)
@@ -72,10 +72,11 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
     # Records that have no owner are known by content; several instructions may refer to one. Or by name.
     seen = {part}
     yield from _record_fields(view, part, Place(name, 0))
-    for reference, place in users:
-        record = view.content_part(reference)
-        if record is not None and record not in seen:
+    for row, owner_place in users:
+        record = view.content_part(row)
+        if record is not None and record not in seen and view.canonical.lines_of_record(record):
             seen.add(record)
+            place = view.reference_place(part, row) if owner_place is None else owner_place
             yield from _record_fields(view, record, Place(name, place))
 
 

@@ -104,7 +104,7 @@ def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[
 
 def _use(view: ObjectView, part: int, offset: int) -> object:
     """Return how an instruction with an immediate operand is used: see distinct_uses."""
-    data, starts, _, _ = part_code(view, part)
+    data, starts, *_ = part_code(view, part)
     arch = view.architecture
     at = bisect_right(starts, offset)
     end = starts[at] if at < len(starts) else len(data)

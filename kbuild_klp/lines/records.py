@@ -49,7 +49,7 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     for field in line_fields(view, [part]):
         yield LineRecord(field.file, field.line)
     users = view.reference_range(part)
-    for target in dict.fromkeys(map(view.content_part, users)):
+    for target in dict.fromkeys(map(view.content_part, view.content_rows(part))):
         if target is None or view.canonical.lines_of_record(target):
             continue
         if role_of(view, target, users) is Role.UBSAN:

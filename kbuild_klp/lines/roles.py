@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kbuild_klp.arch.registry import Flow
 from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.view import ObjectView
@@ -69,12 +70,11 @@ def called_next(view: ObjectView, reference: int) -> str:
     part = int(parts.at(view.canonical.references.place[reference : reference + 1])[0])
     if not view.is_code(part):
         return ""
-    data, starts, _, _ = part_code(view, part)
+    _, starts, flows, *_ = part_code(view, part)
     for row in range(reference + 1, view.reference_range(part).stop):
         place = view.reference_place(part, row)
         at = bisect_right(starts, place) - 1
-        stop = starts[at + 1] if at + 1 < len(starts) else len(data)
-        if at >= 0 and view.architecture.disassemble(data[starts[at] : stop], starts[at], ()).is_branch:
+        if at >= 0 and flows[at] in (Flow.CALL, Flow.BRANCH, Flow.JUMP):
             symbol = view.target_symbol(row)
             return view.object.symbol_name(symbol) if symbol >= 0 else ""
     return ""

@@ -104,6 +104,7 @@ class _Judge:
     def __init__(self, prover: LineProver, pair: ObjectPair) -> None:
         self._prover = prover
         self._pair = pair
+        self._changes: list[Change] = []
         self._may_be_only_lines = False
 
     @property
@@ -117,7 +118,7 @@ class _Judge:
     def _identities(self) -> Identities:
         before, after = self._views
         texts = self._prover.identities or releases(before, after)
-        return Identities(texts, find_directories(before, after))
+        return Identities(texts, partial(find_directories, before, after))
 
     @cached_property
     def _proof(self) -> ObjectProof | None:
@@ -129,10 +130,13 @@ class _Judge:
 
     @cached_property
     def _inference(self) -> LineInference:
-        return LineInference(*self._views)
+        old, new = self._views
+        parts = (old.parts_of(change.old.part_symbol) for change in self._changes if change.old is not None)
+        return LineInference(old, new, {own[0] for own in parts if own})
 
     def settle(self, changes: list[Change]) -> Settled:
         """Return the changes with those marked that are of line numbers only; raises KlpError."""
+        self._changes = changes
         # Where more differs than lines, do not read the sources for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
         candidates = [change for change in changes if is_candidate(change)]

@@ -10,23 +10,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.lines.calls import Call, FunctionCalls, function_calls
+from kbuild_klp.lines.calls import UNKNOWN, FunctionCalls
 from kbuild_klp.lines.formats import Shown, shown
 from kbuild_klp.lines.numbers import signed_immediate
-from kbuild_klp.lines.records import line_moves
+from kbuild_klp.lines.records import line_moves, line_records
+from kbuild_klp.object.function import Spot, decode_parts
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.special.table import SOURCE_NAME
-
-Spot = tuple[int, int]
-"""An instruction of the old object: part, and offset in it."""
 
 Role = tuple[object, int]
 """Which argument of which function: what it is called, and the number of the argument."""
@@ -69,13 +67,14 @@ class Witness(NamedTuple):
 
 
 class NamingCall(NamedTuple):
-    """A call to which the name of a source file or function is passed: ``numbers`` are the others by argument, each
-    with the instructions that set it. Arguments in memory are counted behind those in registers. ``said`` are the
-    arguments of which a format says that they are lines.
+    """A call (``at``) to which the name of a source file or function is passed: ``numbers`` are the others by argument,
+    each with the instructions that set it. Arguments in memory are counted behind those in registers. ``said`` are the
+    arguments of which a format says that they are lines. One that is not ``is_direct`` goes through a register.
     """
 
-    call: Call
+    at: int
     callee: object
+    is_direct: bool
     names: tuple[Home, ...]
     numbers: dict[int, list[int]]
     said: set[int]
@@ -91,51 +90,69 @@ class NamingCalls:
 
     def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
         self._view = view
-        self._calls: FunctionCalls = function_calls(view, parts)
-        self.found = [found for call in self._calls.calls if (found := self._naming(call)) is not None]
+        self._parts = parts
+        rows = (row for part in parts for row in view.content_rows(part))
+        self._names = {row: home for row in rows if (home := named(view, row)) is not None}
+        users = self._calls.users(self._names) if self._names else ()
+        calls = {call for at in users for call in self._receivers(at)}
+        self.found = [found for call in sorted(calls) if (found := self._naming(call)) is not None]
         """In order of place."""
+
+    @cached_property
+    def _calls(self) -> FunctionCalls:
+        return FunctionCalls(self._view, self._parts)
 
     def spot(self, at: int) -> Spot:
         """Return the place of an instruction."""
-        line = self._calls.lines[at]
-        return line.part, line.offset
+        return self._calls.spots[at]
 
-    @cached_property
-    def used_elsewhere(self) -> frozenset[int]:
+    @property
+    def used_elsewhere(self) -> set[Spot]:
         """The instructions of which the number goes elsewhere, too, than to calls to which a name is passed."""
-        naming = {found.call.at for found in self.found}
-        others = [
-            each for call in self._calls.calls if call.at not in naming for each in (*call.arguments, call.stored)
-        ]
-        return self._calls.elsewhere.union(*others)
+        naming = {found.at for found in self.found}
+        numbers = {(at, argument) for found in self.found for argument, own in found.numbers.items() for at in own}
+        return {
+            self.spot(at)
+            for at, argument in numbers
+            if any(
+                self._calls.uses(taker, argument) or (self._calls.is_call(taker) and taker not in naming)
+                for taker in self._calls.takers(at, argument)
+            )
+        }
 
     def value(self, at: int) -> int:
         """Return the number that an instruction passes."""
-        line = self._calls.lines[at]
-        arch, code = self._view.architecture, self._calls.lines[at].code.data[line.offset : line.offset + line.size]
+        arch, code = self._view.architecture, self._calls.data(at)
         return signed_immediate(int.from_bytes(code, arch.byteorder), arch.immediate(code))
 
-    def _naming(self, call: Call) -> NamingCall | None:
+    def _receivers(self, at: int) -> Iterator[int]:
+        """Yield the calls that the argument may reach which an instruction sets."""
+        argument = self._calls.effect(at).sets
+        return filter(self._calls.is_call, self._calls.takers(at, argument) if argument is not None else ())
+
+    def _naming(self, call: int) -> NamingCall | None:
         names: dict[int, list[Home]] = {}
         numbers: dict[int, list[int]] = {}
         formats: dict[int, str] = {}
-        for argument, setters in enumerate(call.arguments):
-            known = sorted(at for at in setters if at >= 0)
-            rows = [[reference.row for reference in self._calls.lines[at].references] for at in known]
-            homes = [named(self._view, own[0]) if len(own) == 1 else None for own in rows]
+        *registers, stored = self._calls.setters(call)
+        for argument, setters in enumerate(registers):
+            known = sorted(setters - {UNKNOWN})
+            rows = [self._calls.references(at) for at in known]
+            homes = [self._names.get(own[0]) if len(own) == 1 else None for own in rows]
             if homes and None not in homes and len(known) == len(setters):
                 names[argument] = [home for home in homes if home is not None]
             elif plain := [at for at, own in zip(known, rows, strict=True) if not own]:
                 numbers[argument] = plain
             elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
                 formats[argument] = text
-        for argument, at in enumerate(sorted(call.stored), len(call.arguments)):
-            if not self._calls.lines[at].references:
-                numbers[argument] = [at]
         if not names:
             return None
-        callee: object = call.callee if call.callee is not None else ("through a register", *self.spot(call.at))
-        named_homes = tuple(home for own in names.values() for home in own)
+        for argument, at in enumerate(sorted(stored), len(registers)):
+            if not self._calls.references(at):
+                numbers[argument] = [at]
+        target = self._calls.callee(call)
+        callee: object = target if target is not None else ("through a register", *self.spot(call))
+        homes_named = tuple(home for own in names.values() for home in own)
         # Behind a format, that says what is shown, and not the function that is called.
         text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
         says = {
@@ -146,7 +163,8 @@ class NamingCalls:
         if says:
             callee = (callee, text)
             numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
-        return NamingCall(call, callee, named_homes, numbers, {at for at, what in says.items() if what is Shown.LINE})
+        lines = {argument for argument, what in says.items() if what is Shown.LINE}
+        return NamingCall(call, callee, target is not None, homes_named, numbers, lines)
 
 
 def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:
@@ -179,23 +197,46 @@ def is_function_name(view: ObjectView, part: int) -> bool:
 
 
 class Witnesses:
-    """All that may be a line in two versions of an object; functions are read when they are first asked for."""
+    """All that may be a line in two versions of an object; functions are read when they are first asked for.
 
-    def __init__(self, old: ObjectView, new: ObjectView) -> None:
+    ``changed`` are the old main parts of which the checksums are others now, or that are gone.
+    """
+
+    def __init__(self, old: ObjectView, new: ObjectView, changed: Collection[int]) -> None:
         self._old = old
         self._new = new
+        self._changed = changed
         self._known: dict[int, list[Witness]] = {}
 
-    def of(self, function: int, parts: tuple[Sequence[int], Sequence[int]] | None = None) -> list[Witness]:
-        """Return those of one function, an old main part; ``parts`` are those of both versions where they are known."""
+    def of(self, function: int, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Witness]:
+        """Return those of one function, an old main part, that changed."""
         if function not in self._known:
-            self._known[function] = list(self._found(function, *(parts or self._parts(function))))
+            self._known[function] = list(self._found(function, old_parts, new_parts))
         return self._known[function]
 
-    def _parts(self, function: int) -> tuple[Sequence[int], Sequence[int]]:
+    def of_all(self, functions: Collection[int]) -> Iterator[Witness]:
+        """Yield those of some functions, old main parts, in order."""
+        wanted = {function: self._old.family(function) for function in sorted(functions)}
+        decode_parts(self._old, (part for own in wanted.values() for part in own))
+        for function, parts in wanted.items():
+            if function in self._changed:
+                yield from self.of(function, parts, self._new_parts(function))
+                continue
+            if function not in self._known:
+                self._known[function] = list(self._unchanged(function, parts))
+            yield from self._known[function]
+
+    def _new_parts(self, function: int) -> Sequence[int]:
         heads = self._old.canonical.part_symbols(function)[:1]
         symbols = self._old.canonical.sources.ids(np.asarray(heads, np.int64))
-        return self._old.family(function), self._new.parts_of(symbols[0]) if symbols else ()
+        return self._new.parts_of(symbols[0]) if symbols else ()
+
+    def _unchanged(self, function: int, parts: Sequence[int]) -> Iterator[Witness]:
+        for record in line_records(self._old, parts):
+            if record.file is not None:
+                yield Witness(Home(record.file), function, record.line, record.line)
+        calls = NamingCalls(self._old, parts)
+        yield from _arguments(function, calls, calls)
 
     def _found(self, function: int, old_parts: Sequence[int], new_parts: Sequence[int]) -> Iterator[Witness]:
         if not new_parts:
@@ -203,16 +244,9 @@ class Witnesses:
         for move in line_moves(self._old, self._new, old_parts, new_parts):
             if move.file is not None:
                 yield Witness(Home(move.file), function, move.old, move.new)
-        if not self._names_anything(old_parts):
-            return
-        before, after = NamingCalls(self._old, old_parts), NamingCalls(self._new, new_parts)
-        if [_shape(found) for found in before.found] != [_shape(found) for found in after.found]:
-            return
-        for x, y in zip(before.found, after.found, strict=True):
-            for argument, setters in x.numbers.items():
-                for was, is_ in zip(setters, y.numbers[argument], strict=True):
-                    lines, role = (before.value(was), after.value(is_)), (x.callee, argument)
-                    yield Witness(x.home, function, *lines, before.spot(was), role, x.call.at, argument in x.said)
+        before = NamingCalls(self._old, old_parts)
+        if before.found:
+            yield from _arguments(function, before, NamingCalls(self._new, new_parts))
 
     @cached_property
     def has_many_sources(self) -> bool:
@@ -260,31 +294,40 @@ class Witnesses:
                     found[int(parts.section[function])].append((function, home.file))
         return {section: sorted(functions) for section, functions in found.items()}
 
+    @cached_property
+    def _has_one_file(self) -> bool:
+        return len({file for files in self._files.values() for _, file in files}) == 1
+
     def file_by_place(self, function: int) -> str | None:
         """Return the C file of which a function is, by those that the functions around it name; None: they differ.
 
         Linkers put the code of one source after that of another.
         """
         around = self._files.get(int(self._old.canonical.parts.section[function]), [])
-        at = bisect_left(around, (function, ""))
-        own = {file for place, file in around[at:] if place == function}
+        at, end = (bisect_left(around, (place, "")) for place in (function, function + 1))
+        own = {file for _, file in around[at:end]}
         near = own or {file for _, file in around[max(at - 1, 0) : at + 1]}
         is_between = bool(own) or 0 < at < len(around)
-        everywhere = {file for files in self._files.values() for _, file in files}
-        return near.pop() if len(near) == 1 and (is_between or len(everywhere) == 1) else None
+        return near.pop() if len(near) == 1 and (is_between or self._has_one_file) else None
 
     def used_elsewhere(self, old_parts: Sequence[int]) -> set[Spot]:
         """Return the instructions of a function of which the number goes elsewhere than to calls with a name."""
-        calls = NamingCalls(self._old, old_parts)
-        return {calls.spot(at) for at in calls.used_elsewhere if at >= 0}
+        return NamingCalls(self._old, old_parts).used_elsewhere
 
-    def _names_anything(self, parts: Sequence[int]) -> bool:
-        """Say, before anything is taken apart, whether the code of a function refers to any name."""
-        return any(named(self._old, row) for part in parts for row in self._old.reference_range(part))
+
+def _arguments(function: int, before: NamingCalls, after: NamingCalls) -> Iterator[Witness]:
+    """Yield the numbers that both versions of a function pass to calls with a name, unless these calls are others."""
+    if [_shape(found) for found in before.found] != [_shape(found) for found in after.found]:
+        return
+    for x, y in zip(before.found, after.found, strict=True):
+        for argument, setters in x.numbers.items():
+            for was, is_ in zip(setters, y.numbers[argument], strict=True):
+                lines, role = (before.value(was), after.value(is_)), (x.callee, argument)
+                yield Witness(x.home, function, *lines, before.spot(was), role, x.at, argument in x.said)
 
 
 def _shape(found: NamingCall) -> tuple[object, ...]:
     """Return what has to be equal in both versions of a call, so that its numbers can be put side by side."""
-    callee = found.callee if found.call.callee is not None else None
+    callee = found.callee if found.is_direct else None
     files = [name.file for name in found.names]
     return callee, files, [(argument, len(setters)) for argument, setters in found.numbers.items()]

@@ -57,6 +57,16 @@ class Position:
     is_listed: bool | None = None
 
 
+class Readers(NamedTuple):
+    """Who refers to read-only data of one object: ``functions`` that are the same in both builds, in words.
+
+    ``others`` refer to it, too, and cannot be replaced: each with the reason.
+    """
+
+    functions: tuple[str, ...]
+    others: tuple[str, ...]
+
+
 class Facts(NamedTuple):
     """What is known of one change beyond what the checksums say; None where it could not be found out.
 
@@ -64,7 +74,8 @@ class Facts(NamedTuple):
     function that ftrace can take over, else why it cannot; ``position`` is None when the linked image is not at hand;
     ``keys`` are the static keys and calls of a module that the new function uses, in words, ``crcs`` the exports whose
     CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
-    ``moved`` the object in which a removed function is now.
+    ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
+    one object.
     """
 
     livepatch: bool = True
@@ -77,6 +88,7 @@ class Facts(NamedTuple):
     crcs: tuple[str, ...] = ()
     users: tuple[str, ...] | None = None
     moved: str = ""
+    readers: Readers | None = None
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -196,7 +208,6 @@ def join_names(names: tuple[str, ...]) -> str:
 
 
 def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
-    del facts
     old, new = change.old, change.new
     if old is None or new is None:
         return  # new data comes with the module; old data stays where it is
@@ -209,7 +220,14 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         what = "what it points to"
     else:
         what = "content"
-    yield Finding(Obstacle.DATA, f"data: {what}; {_ONLY_FUNCTIONS}")
+    if facts.readers is None:
+        yield Finding(Obstacle.DATA, f"data: {what}; {_ONLY_FUNCTIONS}")
+    elif facts.readers.others:
+        yield Finding(Obstacle.DATA, f"data: {what}; it is used by {join_names(facts.readers.others)}")
+    else:
+        functions = facts.readers.functions
+        along = f"; {join_names(functions)} comes along with it" if functions else ""
+        yield Finding(Obstacle.READ_ONLY, f"read-only data: who has its address keeps the old one{along}")
 
 
 def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:

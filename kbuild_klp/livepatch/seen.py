@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.livepatch.rules import Readers
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -29,7 +30,8 @@ class SeenObject:
 
     ``name`` is its place in the tree; ``functions`` is by the index of the change. ``users`` says who in the old object
     refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
-    new object mentions any more. ``time`` is that of the old object (ns, 0: there is none).
+    new object mentions any more; ``readers`` who refers to read-only data that changed, by the index of the change.
+    ``time`` is that of the old object (ns, 0: there is none).
     """
 
     name: str
@@ -41,6 +43,7 @@ class SeenObject:
     functions: Mapping[int, SeenFunction] = field(default_factory=dict)
     users: Mapping[SymbolId, set[SymbolId]] | None = None
     gone: Mapping[str, set[SymbolId]] = field(default_factory=dict)
+    readers: Mapping[int, Readers] = field(default_factory=dict)
 
     @cached_property
     def added(self) -> frozenset[SymbolId]:

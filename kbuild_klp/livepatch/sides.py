@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.runs import sorted_unique
@@ -24,6 +25,7 @@ JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
 # (include/linux/static_call.h).
 TRAMPOLINE = "__SCT__"
+_READ_ONLY = ".rodata"
 _NOINSTR = (".noinstr.text", ".entry.text")
 
 
@@ -194,6 +196,24 @@ class ObjectSide:
         for part, found in by_part.items():
             users[wanted[part]] |= found
         return users
+
+    def is_own_constant(self, entry: Entry) -> bool:
+        """Say whether data is read-only, and known to this object only."""
+        parts = self.view.parts_of(entry.part_symbol)
+        if not parts or not entry.section.startswith(_READ_ONLY):
+            return False
+        symbols = self._object.symbols["info"][self._canonical.part_symbols(parts[0])] >> 4
+        flags = int(self._object.sections["flags"][int(self._canonical.parts.section[parts[0]])])
+        return not flags & elf.SHF_WRITE and bool((symbols == elf.STB_LOCAL).all())
+
+    def why_it_stays(self, user: SymbolId) -> str:
+        """Say why an entry cannot be replaced, empty for a function that can."""
+        parts = self.view.parts_of(user)
+        if not parts or not self.view.is_code(parts[0]):
+            return "data"
+        if is_init(self._canonical.section_name(parts[0])):
+            return "init or exit code"
+        return "" if parts[0] in self._traced else "not traceable"
 
     def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""

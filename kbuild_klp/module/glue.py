@@ -21,6 +21,13 @@ _BEGIN = """\
 
 """
 
+_KEY = """\
+#include <linux/jump_label.h>
+
+struct static_key {key};
+
+"""
+
 _END = """\
 static struct klp_patch patch = {{
 	.mod = THIS_MODULE,
@@ -56,10 +63,13 @@ class GluedObject(NamedTuple):
     callbacks: Sequence[str] = ()
 
 
-def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description: str) -> str:
-    """Return the C file; ``units`` has the extracted objects of each unit, ``replace`` makes the patch cumulative."""
+def glue(units: Mapping[str, Sequence[GluedObject]], replace: bool, description: str, key: str = "") -> str:
+    """Return the C file; ``units`` has the extracted objects of each unit, ``replace`` makes the patch cumulative.
+
+    ``key`` is a static key to define, which nothing enables.
+    """
     begin, objects = [], []
-    text = _BEGIN
+    text = _BEGIN + (_KEY.format(key=key) if key else "")
     for number, (unit, glued) in enumerate(units.items()):
         functions = FUNCTIONS.format(number)
         text += "".join(f"extern void *const {it.table}[], *const {it.table}_callbacks[];\n" for it in glued)

@@ -14,9 +14,9 @@ assembler wrote: any number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.needed import Goal, Needed, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
@@ -25,6 +25,10 @@ _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstru
 _REPLACEMENT = ".altinstr_replacement"
 _ALTERNATIVES = (".altinstructions", ".parainstructions")
 _RUNTIME = re.compile(r"runtime_[a-z]+_(.+)")
+_TRACEPOINT, _TRACEPOINT_CALL = "__tracepoint_", "__SCK__tp_func_"  # include/linux/tracepoint.h
+SILENT_KEY = "klp_silent_key"
+"""The static key, never enabled, that stands for those of a module's tracepoints; whoever uses it has to define it."""
+_KEY_FLAGS = 3  # what of a jump label's reference to its key is no address (include/linux/jump_label.h)
 _REPLACED = 8
 """Bytes behind the beginning of an alternative in which nothing may be written once it has been chosen."""
 
@@ -36,6 +40,7 @@ def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) ->
     if not of_modules:
         return
     needed = part.needed
+    _silence_tracepoints(needed, of_modules)
     for owner, section, reference in _read_early(needed):
         goal = needed.goals.get(reference.row)
         if goal is not None and goal.name in of_modules:
@@ -43,10 +48,43 @@ def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) ->
             needed.refuse(owner, error)
 
 
+def silent_tracepoints(needed: Needed) -> list[tuple[str, str]]:
+    """Return which tracepoints are silent in the new version of which function."""
+    found = dict[tuple[str, str], None]()
+    for row, goal in needed.goals.items():
+        if goal.name == SILENT_KEY:
+            place = needed.canonical.references.place[row]
+            entry = next(it for it in needed.entries if it.low <= place < it.high)
+            key = needed.view.object.symbol_name(int(needed.canonical.targets.symbol[row]))
+            found[needed.name(needed.main(entry.owner)), key.removeprefix(_TRACEPOINT)] = None
+    return list(found)
+
+
+def _silence_tracepoints(needed: Needed, of_modules: Collection[str]) -> None:
+    """Give the jump labels of a module's tracepoints a key that is never enabled.
+
+    What calls the tracepoint then is never reached, so that nobody has to know where its static call goes.
+    """
+    for entry in list(needed.entries):
+        for reference in needed.relocated.between(entry.low, entry.high):
+            goal = needed.goals.get(reference.row)
+            if goal is None or goal.name not in of_modules:
+                continue
+            if goal.name.startswith(_TRACEPOINT) and _section(needed, entry) == "__jump_table":
+                needed.goals[reference.row] = Goal(SILENT_KEY, goal.offset & _KEY_FLAGS)
+            elif goal.name.startswith(_TRACEPOINT_CALL) and _section(needed, entry) == ".static_call_sites":
+                needed.entries.remove(entry)
+                needed.dropped.add(entry.low)
+                break
+
+
+def _section(needed: Needed, entry: TakenEntry) -> str:
+    return needed.canonical.owned.groups[entry.group].name
+
+
 def _refuse_runtime_constants(needed: Needed) -> None:
-    groups = needed.canonical.owned.groups
     for entry in needed.entries:
-        found = _RUNTIME.fullmatch(groups[entry.group].name)
+        found = _RUNTIME.fullmatch(_section(needed, entry))
         if found:
             needed.refuse(needed.main(entry.owner), CannotCarryError(Bar.RUNTIME_CONSTANT, name=found[1]))
 
@@ -57,10 +95,9 @@ def _is_of_vmlinux(text: str) -> bool:
 
 def _read_early(needed: Needed) -> Iterator[tuple[int, str, WrittenReference]]:
     """Yield the references that the loader reads, or writes over, before a module is there: function, section, what."""
-    owned = needed.canonical.owned
     replaced: dict[int, list[int]] = {}
     for entry in needed.entries:
-        section = owned.groups[entry.group].name
+        section = _section(needed, entry)
         if section in _EARLY:
             references = needed.relocated.between(entry.low, entry.high)
             yield from ((needed.main(entry.owner), section, reference) for reference in references)

@@ -25,7 +25,7 @@ from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
 from kbuild_klp.module.glued import check_glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
-from kbuild_klp.module.loading import refuse_what_comes_too_early
+from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
@@ -103,13 +103,22 @@ class _Extracted(NamedTuple):
     checked: int
 
 
+def _silent(stage: str) -> None:
+    del stage
+
+
 def make_livepatch(
-    old: Build, new: Build, output: str, options: Options, compared: Callable[[Build, Build], Report] = compare
+    old: Build,
+    new: Build,
+    output: str,
+    options: Options,
+    compared: Callable[[Build, Build], Report] = compare,
+    on_stage: Callable[[str], None] = _silent,
 ) -> Livepatch:
     """Write a livepatch module to ``output``, whole or not at all; raises KlpError.
 
     Nothing is written when something that differs cannot be carried, or nothing differs. ``compared`` compares the
-    builds.
+    builds; ``on_stage`` is told what is being done.
     """
     tree = _tree_to_build_in(old, new)
     if options.sign:
@@ -119,22 +128,32 @@ def make_livepatch(
     report = compared(old, new)
     if report.failed:
         raise KlpError(report.failed[0])
+    on_stage("what comes along")
     selected = _select(old, new, report, options.without)
     told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=report.warnings)
     if selected.refused or not selected.parts:
         return replace(told, refused=selected.refused)
 
+    on_stage("extraction")
     running = Running(old, selected.parts, tree)
     extracted = [_extract(part, running, number) for number, part in enumerate(selected.parts)]
     refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
     if refused:
         return replace(told, refused=refused)
 
-    source = glue(_by_unit(extracted), options.replace, f"made from {len(extracted)} changed objects")
+    silent = [
+        f"{it.object}: tracepoint {tracepoint} of {it.unit} is silent in the new {function}"
+        for it in selected.parts
+        for function, tracepoint in silent_tracepoints(it.needed)
+    ]
+    about = f"made from {len(extracted)} changed objects"
+    source = glue(_by_unit(extracted), options.replace, about, SILENT_KEY if silent else "")
     objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
+    on_stage("module build")
     with working_directory() as directory:
         made, warnings = build_module(tree, directory, options.name, source, objects)
         linked = made.read_bytes()
+    on_stage("checks")
     data = post_link(linked, output)
     checks = _check(ObjectFile(data, output), extracted, running, old, tree)
     if options.sign:
@@ -150,7 +169,7 @@ def make_livepatch(
         carried=carried,
         not_needed=[name for name in selected.not_needed if name not in names],
         checks=checks,
-        warnings=[*report.warnings, *warnings],
+        warnings=[*report.warnings, *silent, *warnings],
     )
 
 
@@ -180,13 +199,14 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
-        if not wanted.begin and not any(change.change is ChangeType.ADDED for change in group.changes):
-            continue  # nothing to carry, nor a callback
+        is_callback_possible = any(change.change is ChangeType.ADDED for change in group.changes)
+        if not (wanted.begin or wanted.constants or is_callback_possible):
+            continue
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
             side = old if before is None else new
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
-        taken = take(before, after, wanted.begin)
+        taken = take(before, after, wanted)
         selected.not_needed.extend(taken.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
         if taken.needed.functions:

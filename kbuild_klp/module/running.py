@@ -85,14 +85,17 @@ class Running:
     def functions(self, part: CarriedObject) -> Iterator[PatchedFunction]:
         """Yield the old functions of a part, in the order of its table; raises CannotCarryError."""
         for _, old in part.needed.patched:
-            yield PatchedFunction(old.name, self._position(part, old))
+            yield PatchedFunction(old.name, self._position(part, old, is_replaced=True))
 
-    def _position(self, part: CarriedObject, symbol: SymbolId) -> int:
-        """Return where a symbol of the old object stands in its unit, 0 for the only one of its name."""
+    def _position(self, part: CarriedObject, symbol: SymbolId, *, is_replaced: bool = False) -> int:
+        """Return where a symbol of the old object stands in its unit, 0 for the only one of its name.
+
+        Who refers to a weak one gets the definition that the linker took; what is replaced has to be the object's own.
+        """
         found = self._images.position(part.object, part.unit, self._old_symbol(part, symbol))
         if found is None:
             raise CannotCarryError(Bar.NO_IMAGE, name=symbol.name, unit=part.unit)
-        if not found.count or found.is_other:
+        if not found.count or (found.is_other and is_replaced):
             raise CannotCarryError(Bar.NOT_RUNNING, name=symbol.name, unit=part.unit)
         if not found.number:
             raise CannotCarryError(Bar.NO_POSITION, name=symbol.name, unit=part.unit)

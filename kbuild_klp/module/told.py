@@ -67,7 +67,7 @@ def _pieces(carried: list[CarriedPiece]) -> Iterator[str]:
             nameless[why if kind == "data" else kind] += 1
             continue
         word, _, reason = why.partition(", ")
-        label = word if kind == "function" or word == "new" else "with it"
+        label = word if kind == "function" or word in ("new", "changed") else "with it"
         rest = f"{kind}, " * (kind != "function") + f"{size} bytes" + f", {reason}" * bool(reason)
         yield f"    {label:<9} {name}  {rest}"
     if nameless:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -31,6 +31,19 @@ from kbuild_klp.object.stripped import name_functions
 from kbuild_klp.object.symbol_sources import Sources
 from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
+
+
+class _Memories(dict[int, bytes]):
+    """The memories of sections; there may be a section for each function, and few of them are asked for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, section: int) -> bytes:
+        found = memory_of(canonical_section(self._names[section])).encode("utf-8", "surrogateescape")
+        self[section] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,12 +92,9 @@ class Canonical:
         return list(map(canonical_section, self.objects.section_names))
 
     @cached_property
-    def memories(self) -> list[bytes]:
+    def memories(self) -> Mapping[int, bytes]:
         """For each section what its memory is, where that is not the rule: init memory is given back after boot."""
-        names, found = self.objects.section_names, [b""] * len(self.objects.section_names)
-        for section in self.image.order.tolist():
-            found[section] = memory_of(canonical_section(names[section])).encode("utf-8", "surrogateescape")
-        return found
+        return _Memories(self.objects.section_names)
 
     @cached_property
     def renumbered_sections(self) -> dict[int, str]:

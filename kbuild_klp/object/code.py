@@ -22,12 +22,13 @@ class Decoded(NamedTuple):
 
 
 class PartCode(NamedTuple):
-    """One part: where its instructions start, the branches that stay inside (place: form and target), and the form of
-    each field that is relative to its instruction.
+    """One part: where its instructions start and where control goes after each (Flow), the branches that stay inside
+    (place: form and target), and the form of each field that is relative to its instruction.
     """
 
     data: bytes
     starts: list[int]
+    flows: bytes
     inside: dict[int, tuple[int, int]]
     forms: dict[int, int]
 

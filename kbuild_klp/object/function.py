@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +20,8 @@ from kbuild_klp.object.reference_text import operand_text
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView, Reference
 
-_Spot = tuple[int, int]
-"""A part and an offset in it."""
+Spot = tuple[int, int]
+"""An instruction: part, and offset in it."""
 
 Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
 
@@ -56,17 +59,18 @@ class Line:
         part: int,
         code: PartCode,
         place: tuple[int, int],
-        references: list[Reference],
-        inside: list[int],
+        references: Sequence[Reference],
+        inside: Sequence[int],
     ) -> None:
         self.view = view
         self.part = part
         self.code = code
-        self.offset, self.size = place
+        self.offset, end = place
+        self.size = end - self.offset
         self.references = references
         self.inside = inside
         """The places of its branches that stay in the part."""
-        self.token: Token = (b"", (), 0)
+        self.token: Token = (code.data[self.offset : end], (), 0)
         self.targets: tuple[int, ...] = ()
         self.tables: tuple[tuple[int, ...], ...] = ()
 
@@ -150,7 +154,9 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
         starts.append(_all_starts(known, first, first + len(data)))
         bounds.append(first)
         first += len(data) + len(_GUARD)
-    fields = arch.pc_relative_fields(code, lengths, np.array([start for own in starts for start in own], np.int64))
+    every = np.array([start for own in starts for start in own], np.int64)
+    flows, first_flow = arch.flows(code, every).tobytes(), 0
+    fields = arch.pc_relative_fields(code, lengths, every)
     target = fields.base + arch.displacements(code, fields.offset, fields.form)
     cuts = np.searchsorted(fields.offset, [*bounds, first]).tolist()
     rows = list(zip(fields.offset.tolist(), fields.form.tolist(), target.tolist(), strict=True))
@@ -160,9 +166,11 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
         view.code[part] = PartCode(
             data,
             [start - base for start in own],
+            flows[first_flow : first_flow + len(own)],
             {offset: (form, goal) for offset, form, goal in mine if offset not in places and 0 <= goal < len(data)},
             {offset: form for offset, form, _ in mine},
         )
+        first_flow += len(own)
 
 
 def decode_functions(view: ObjectView, symbols: Iterable[SymbolId]) -> None:
@@ -190,39 +198,35 @@ def function_lines(view: ObjectView, parts: Sequence[int]) -> list[Line]:
     decode_parts(view, parts)
     lines: list[Line] = []
     for part in parts:
-        code, references = view.code[part], view.references(part)
-        inside = sorted(code.inside)
-        at = branch = 0
-        for start, end in zip(code.starts, [*code.starts[1:], len(code.data)], strict=True):
-            first, first_branch = at, branch
-            while at < len(references) and references[at].place < end:
-                at += 1
-            while branch < len(inside) and inside[branch] < end:
-                branch += 1
-            lines.append(
-                Line(view, part, code, (start, end - start), references[first:at], inside[first_branch:branch])
-            )
+        code = view.code[part]
+        references, inside = defaultdict[int, list[Reference]](list), defaultdict[int, list[int]](list)
+        for reference in view.references(part):
+            references[bisect_right(code.starts, reference.place) - 1].append(reference)
+        for place in sorted(code.inside):
+            inside[bisect_right(code.starts, place) - 1].append(place)
+        lines += (
+            Line(view, part, code, place, references.get(at, ()), inside.get(at, ()))
+            for at, place in enumerate(pairwise([*code.starts, len(code.data)]))
+        )
     number = {(line.part, line.offset): i for i, line in enumerate(lines)}
     family = frozenset(parts)
     inner = set[int]().union(*(view.rows_into(part, family) for part in parts))
     for line in lines:
-        _make_token(line, family, inner, number)
+        if line.references or line.inside:  # as few have
+            _make_token(line, family, inner, number)
     return lines
 
 
-def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[_Spot, int]) -> None:
+def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number: dict[Spot, int]) -> None:
     """Fill in what of an instruction can be compared; ``inner_rows`` are the references that may stay inside."""
     view, code, start = line.view, line.code, line.offset
-    data = code.data[start : start + line.size]
+    data = line.token[0]
     targets: list[int] = []
     for place in line.inside:
         form, target = code.inside[place]
         if (line.part, target) in number:
             targets.append(number[line.part, target])
             data = view.architecture.pc_fields[form].field.cleared(data, place - start, view.architecture.byteorder)
-    if not line.references:  # as most
-        line.targets, line.token = tuple(targets), (data, (), len(targets))
-        return
     meanings: list[tuple[object, ...]] = []
     for reference in line.references:
         place = reference.place - start
@@ -231,7 +235,7 @@ def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number:
             targets.append(number[inner])
             meanings.append((place, reference.key[0]))  # _INNER elements
             continue
-        table = _table(view, reference, parts, number)
+        table = jump_table(view, reference.row, parts, number)
         if table is not None:
             line.tables += (table.entries,)
             offset = view.target_offset(reference.row)
@@ -242,18 +246,18 @@ def _make_token(line: Line, parts: frozenset[int], inner_rows: set[int], number:
     line.token = (data, tuple(meanings), len(targets))
 
 
-class _Table(NamedTuple):
+class JumpTable(NamedTuple):
     """A jump table: the instructions to which its entries go, and the kinds of relocation in it."""
 
     entries: tuple[int, ...]
     kinds: list[int]
 
 
-def _table(view: ObjectView, reference: Reference, parts: frozenset[int], number: dict[_Spot, int]) -> _Table | None:
+def jump_table(view: ObjectView, row: int, parts: frozenset[int], number: dict[Spot, int]) -> JumpTable | None:
     """Return the jump table that a reference is to, None when it is to something else."""
-    part = view.content_part(reference.row)
+    part = view.content_part(row)
     entries = None if part is None else view.jump_table(part, parts)
     if part is None or entries is None or not all(entry in number for entry in entries):
         return None
     kinds = {own.key[0] for own in view.references(part)}
-    return _Table(tuple(number[entry] for entry in entries), sorted(kinds))
+    return JumpTable(tuple(number[entry] for entry in entries), sorted(kinds))

@@ -138,7 +138,8 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
 
     content = order[:count_content]
     _check_size(objects, content)
-    pieces = [piece for section in objects.contents(content) for piece in (section.data, bytes(GUARD))]
+    guard = bytes(GUARD)
+    pieces = [piece for section in objects.contents(content) for piece in (section.data, guard)]
     buffer = bytearray().join(pieces or [bytes(GUARD)])
     objects.release_pages()
     _clear_build_ids(buffer, objects.byteorder)

@@ -60,10 +60,9 @@ class SpecialGroups(NamedTuple):
 def special_sections(objects: Objects, sections: NDArray[np.int64], table: SpecialTable) -> dict[str, list[int]]:
     """Return those of ``sections`` for which the table has rows, by name."""
     found: dict[str, list[int]] = defaultdict(list)
-    listed = sections.tolist()
-    for section, name in zip(listed, map(objects.section_names.__getitem__, listed), strict=True):
-        if table.rows(name):
-            found[name].append(section)
+    numbers = sections.tolist()
+    for at in table.listed(map(objects.section_names.__getitem__, numbers)):
+        found[objects.section_names[numbers[at]]].append(numbers[at])
     return found
 
 

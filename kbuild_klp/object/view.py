@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
@@ -52,6 +53,8 @@ class ObjectView:
         self.object = self.canonical.objects
         self.kinds = Kinds(self.architecture)
         self._first: list[int] = self.canonical.first_reference.tolist()
+        self._found: dict[SymbolId | None, list[int]] = {}
+        self._contents: dict[int, NDArray[np.uint8]] = {}
         self.code: dict[int, PartCode] = {}
         """The parts that were taken apart into instructions."""
 
@@ -73,6 +76,11 @@ class ObjectView:
 
     def parts_of(self, symbol: SymbolId | None) -> list[int]:
         """Return the parts of a function or variable, the main one first; empty when it has none (absolute symbols)."""
+        if symbol not in self._found:
+            self._found[symbol] = self._find_parts(symbol)
+        return self._found[symbol]
+
+    def _find_parts(self, symbol: SymbolId | None) -> list[int]:
         candidates = [] if symbol is None else self._named_parts.get(symbol.name, [])
         heads = self.canonical.chunks.heads[self.canonical.parts.chunk[candidates]]
         ids = self.canonical.sources.ids(heads) if candidates else []
@@ -107,6 +115,16 @@ class ObjectView:
         """Return the indices of a part's references."""
         return range(self._first[part], self._first[part + 1])
 
+    def content_rows(self, part: int) -> list[int]:
+        """Return the references of a part to strings, and to what else has no name that means anything."""
+        low, high = self._first[part], self._first[part + 1]
+        rows: list[int] = (self._is_content[low:high].nonzero()[0] + low).tolist()
+        return rows
+
+    @cached_property
+    def _is_content(self) -> NDArray[np.bool_]:
+        return self.canonical.targets.is_content
+
     def reference_place(self, part: int, index: int) -> int:
         """Return where in a part one of its references stands, in bytes."""
         return int(self.canonical.references.place[index] - self.canonical.parts.start[part])
@@ -122,7 +140,9 @@ class ObjectView:
     def raw_bytes(self, part: int, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset`` in a part as they stand in the object."""
         section, start = self.place(part)
-        return bytes(self.object.content(section)[start + offset : start + offset + size])
+        if section not in self._contents:
+            self._contents[section] = self.object.content(section)
+        return self._contents[section][start + offset : start + offset + size].tobytes()
 
     def place(self, part: int) -> tuple[int, int]:
         """Return where a part starts: number of the section, offset in it."""

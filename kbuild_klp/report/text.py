@@ -37,6 +37,7 @@ _MARKS = {
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
     Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),
     Obstacle.TRACEPOINT: ("P", "a livepatch makes a tracepoint in it silent"),
+    Obstacle.READ_ONLY: ("O", "a livepatch carries it, with all functions that refer to it"),
 }
 _MARK_COLORS = {False: "31", True: "33"}
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import enum
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase, translate
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -147,6 +147,9 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
         ) from None
 
 
+_WILDCARD = re.compile(r"\*|\?|\[.*?\]")
+
+
 class SpecialTable:
     """The rows that apply to one architecture, by section name."""
 
@@ -154,17 +157,26 @@ class SpecialTable:
         self.version = version
         self._rows = rows
         self._by_name: dict[str, tuple[SpecialSection, ...]] = {}
-        # Most names are in no row, and there may be one for each function.
-        self._is_listed = re.compile("|".join(translate(row.name) for row in rows)).match
+        # What a name is, or begins or ends with, for which there may be a row.
+        self._names = {row.name for row in rows}
+        ends = [_WILDCARD.split(row.name) for row in rows]
+        self._heads = tuple({first for first, *rest in ends if rest and first})
+        self._tails = tuple({own[-1] for own in ends if not own[0]})
 
     def rows(self, section_name: str) -> tuple[SpecialSection, ...]:
         """Return the rows for a section name, in the order in which they are to be tried."""
         found = self._by_name.get(section_name)
         if found is None:
-            is_listed = self._is_listed(section_name)
-            found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name)) if is_listed else ()
+            found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name))
             self._by_name[section_name] = found
         return found
+
+    def listed(self, section_names: Iterable[str]) -> Iterator[int]:
+        """Yield the positions of those names for which there is a row: few, and there may be one for each function."""
+        for at, name in enumerate(section_names):
+            may_be = name in self._names or name.startswith(self._heads) or name.endswith(self._tails)
+            if may_be and self.rows(name):
+                yield at
 
 
 @cache

@@ -46,6 +46,11 @@ class VmCase(CaseDirectory):
         return {(words[0], words[1]) for words in rows}
 
     @property
+    def options(self) -> list[str]:
+        """Options for kbuild-klp patch."""
+        return self.text("options").split()
+
+    @property
     def log(self) -> list[str]:
         """What kernel messages hold while it is patched."""
         return self.text("log").splitlines()
@@ -85,6 +90,7 @@ class Batch:
         yield from self._each("see", "before")
         yield self._step("before", "dmesg -c >/dev/null")
         for turn in ("", " again"):
+            yield from self._each("loading", f"loading{turn}")
             yield self._step(f"load{turn}", f"load {self.module}")
             yield from self._each("loaded", f"loaded{turn}")
             yield from self._each("see", f"during{turn}")
@@ -103,13 +109,23 @@ class Batch:
                 yield Step(self.name, case.name, phase or name, command)
 
 
+def complaints(messages: str) -> list[str]:
+    """Return the lines of kernel messages in which the kernel is not content."""
+    return [line for line in messages.splitlines() if _COMPLAINT.search(line)]
+
+
+def new_taint(taint: int) -> int:
+    """Return for what a kernel is tainted beside livepatches."""
+    return taint & ~(_TAINT_OOT_MODULE | _TAINT_LIVEPATCH)
+
+
 def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Result:
     """Hold what was seen of a case against what it says; ``outputs`` are by case and phase."""
     wrong: list[str] = []
     for (name, phase), output in outputs.items():
         if name != case.name:
             continue
-        if phase in ("setup", "loaded", "loaded again"):
+        if phase.partition(" ")[0] in ("setup", "loading", "loaded"):
             if output.status != 0:
                 wrong += [f"{phase}: {_ended(output)}", *_indented(output.text)]
             continue
@@ -123,9 +139,9 @@ def judge_case(case: VmCase, outputs: Mapping[tuple[str, str], Output]) -> Resul
     return failed(wrong) if wrong else passed()
 
 
-def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output]) -> Result:
-    """Say what the kernel thought of loading and unloading a batch's livepatch."""
-    wrong: list[str] = []
+def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output], wrong: list[str]) -> Result:
+    """Say what the kernel thought of loading and unloading a batch's livepatch, after what was ``wrong`` before."""
+    wrong = [*wrong]
     said = [text for case in batch.cases for text in case.log]
     for (case, phase), output in outputs.items():
         if case:
@@ -133,12 +149,12 @@ def judge_batch(batch: Batch, outputs: Mapping[tuple[str, str], Output]) -> Resu
         if output.status != 0:
             wrong += [f"{phase}: {_ended(output)}", *_indented(output.text)]
         if phase in ("log", "log again", "last log"):
-            lines = [line for line in output.text.splitlines() if not any(text in line for text in said)]
-            wrong += [f"{phase}: {line}" for line in lines if _COMPLAINT.search(line)]
+            lines = [line for line in complaints(output.text) if not any(text in line for text in said)]
+            wrong += [f"{phase}: {line}" for line in lines]
     before, after = outputs["", "tainted"], outputs["", "taint"]
     if before.status == after.status == 0:
-        allowed = int(before.text) | _TAINT_OOT_MODULE | _TAINT_LIVEPATCH | (_TAINT_WARN if said else 0)
-        if more := int(after.text) & ~allowed:
+        allowed = int(before.text) | (_TAINT_WARN if said else 0)
+        if more := new_taint(int(after.text)) & ~allowed:
             wrong.append(f"the kernel is tainted for {more:#x}")
     return failed(wrong) if wrong else passed()
 

@@ -194,18 +194,24 @@ def effect(instruction: bytes) -> Effect:
     """Return what one instruction does with arguments, which are passed in r1 to r4."""
     decoded = _decode(instruction)
     if decoded is None:
-        return Effect(Flow.NEXT, frozenset(range(ARGUMENTS)), frozenset(range(ARGUMENTS)))
+        return Effect(frozenset(range(ARGUMENTS)), frozenset(range(ARGUMENTS)))
     name, form, word = decoded
-    flow = {"bl": Flow.CALL, "b": Flow.JUMP, "bz": Flow.BRANCH, "ret": Flow.END}.get(name, Flow.NEXT)
     registers = [(word >> bit & _REGISTER) - 1 for bit in form.registers]
     used = [frozenset({number} & set(range(ARGUMENTS))) for number in registers]
     if name == "bz":
-        return Effect(flow, used[0])
+        return Effect(used[0])
     if name == "add":
-        return Effect(flow, used[1] | used[2], used[0])
+        return Effect(used[1] | used[2], used[0])
     sets = next(iter(used[0]), None) if name in ("li", "lea", "leap") else None
     # lal adds the low half to the high half that lah left.
-    return Effect(flow, used[0] if name == "lal" else frozenset(), frozenset().union(*used), sets)
+    return Effect(used[0] if name == "lal" else frozenset(), frozenset().union(*used), sets)
+
+
+def flows(code: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return where control goes after each instruction."""
+    known = {"bl": Flow.CALL, "b": Flow.JUMP, "bz": Flow.BRANCH, "ret": Flow.END}
+    decoded = [_decode(code[start : start + 4].tobytes()) for start in starts.tolist()]
+    return np.array([known.get(each[0], Flow.NEXT) if each else Flow.NEXT for each in decoded], np.uint8)
 
 
 ARCHITECTURE = Architecture(
@@ -224,6 +230,7 @@ ARCHITECTURE = Architecture(
     operation=operation,
     arguments=ARGUMENTS,
     effect=effect,
+    flows=flows,
     # Nothing of it can be traced.
     trace_section="",
     trace_call="",

@@ -88,6 +88,6 @@ def test_line_number_in_data(pair: tuple[Path, Path]) -> None:
     old, new = (ObjectView(str(path)) for path in pair)
     parts = old.parts_of(SymbolId("f")), new.parts_of(SymbolId("f"))
     assert line_moves(old, new, *parts) == [LineMove("kernel/fork.c", 258, 259)]
-    found = differing_numbers(old, new, *parts, True, Identities({}))
+    found = differing_numbers(old, new, *parts, True, Identities({}, lambda: None))
     assert found is not None
     assert [number.pair.values for number in found.numbers] == [((258, 259), (258, 259))]

@@ -6,11 +6,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from snippets import Compiler
 
 from kbuild_klp.arch.registry import Effect, Flow
-from kbuild_klp.arch.x86_calls import ARGUMENTS, effect
+from kbuild_klp.arch.x86_calls import ARGUMENTS, effect, flows
 from kbuild_klp.object.view import ObjectView
 
 DI, SI, DX, CX, R8, R9 = range(ARGUMENTS)
@@ -22,9 +23,8 @@ def does(
     writes: tuple[int, ...] = (),
     sets: int | None = None,
     stores: bool = False,
-    flow: Flow = Flow.NEXT,
 ) -> Effect:
-    return Effect(flow, frozenset(reads), frozenset(writes), sets, stores)
+    return Effect(frozenset(reads), frozenset(writes), sets, stores)
 
 
 EFFECTS = {
@@ -68,25 +68,58 @@ EFFECTS = {
     "movl $5, 8(%rax)": does(),
     "pushq %rbx": does(),
     # where control goes
-    "call .": does(flow=Flow.CALL),
-    "call *%rax": does(flow=Flow.CALL),
-    "call *%rsi": does((SI,), flow=Flow.CALL),
-    "jmp .": does(flow=Flow.JUMP),
-    "jmp *%rax": does(flow=Flow.JUMP),
-    "jne .": does(flow=Flow.BRANCH),
-    "jrcxz .": does((CX,), flow=Flow.BRANCH),
-    "ret": does((DX,), flow=Flow.END),
+    "call .": does(),
+    "call *%rax": does(),
+    "call *%rsi": does((SI,)),
+    "jmp .": does(),
+    "jne .": does(),
+    "jrcxz .": does((CX,)),
+    "loop .": does((CX,), (CX,)),
+    "ret": does((DX,)),
+    "rep ret": does((DX,)),
     "ud2": does(),
     "nop": does(),
 }
 
+FLOWS = {
+    Flow.CALL: ("call .", "call *%rax", "call *(%rax)", "call *8(%rip)", "notrack call *%rax", "cs call f"),
+    Flow.JUMP: ("jmp .", "jmp f", "jmp *%r8", "jmp *f(,%rax,8)", "notrack jmp *%rax", "ds jmp f", "jmp *%cs:(%rax)"),
+    Flow.BRANCH: ("jne .", "jb f", "cs jne f", "jrcxz .", "loop ."),
+    Flow.END: ("ret", "rep ret", "ret $8", "lretq"),
+    Flow.NEXT: (
+        "ud2",
+        "int3",
+        "nop",
+        "pushq %rax",
+        "incq (%rax)",
+        "decl %eax",
+        "pushq (%rax)",
+        "sete %al",
+        "rep stosb",
+    ),
+}
+
+
+def _code(place: Path, text: str) -> bytes:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    built = ObjectView(str(Compiler("gcc", place).assembly(f"{text}\n"))).object
+    return bytes(built.content(built.section_names.index(".text")))
+
 
 @pytest.mark.parametrize("text", EFFECTS)
 def test_effect(tmp_path: Path, text: str) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed")
-    built = ObjectView(str(Compiler("gcc", tmp_path).assembly(f"{text}\n"))).object
-    assert effect(bytes(built.content(built.section_names.index(".text")))) == EFFECTS[text]
+    assert effect(_code(tmp_path, text)) == EFFECTS[text]
+
+
+@pytest.mark.parametrize(("flow", "text"), [(flow, text) for flow, texts in FLOWS.items() for text in texts])
+def test_flow(tmp_path: Path, flow: Flow, text: str) -> None:
+    code = np.frombuffer(_code(tmp_path, text) * 2, np.uint8)
+    assert flows(code, np.array([0, len(code) // 2])).tolist() == [flow, flow]
+
+
+def test_the_flow_of_what_is_cut_off_is_not_read_behind_it() -> None:
+    assert flows(np.frombuffer(b"\x66\x66", np.uint8), np.array([0])).tolist() != [Flow.JUMP]
 
 
 @pytest.mark.parametrize("code", [b"\x06", b"", b"\xbe\x68", b"\x90\x90"])

@@ -311,6 +311,39 @@ def test_the_end_of_an_array_is_refused_where_another_one_begins_there_now(extra
     assert ("fill", "readings") in refusals(found)
 
 
+_CONTENT = """
+int outside(const void *);
+%(before)s
+static const long table[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+static inline __attribute__((always_inline)) int tells(int x) { return outside(__func__) + x; }
+int user(int x) { return tells(x) + %(by)d; }
+int other(int x) { return tells(x) - 1; }
+long looks(int x) { return table[x]; }
+%(behind)s
+"""
+
+
+def _content(by: int, before: str = "", behind: str = "") -> str:
+    return _CONTENT % {"by": by, "before": before, "behind": behind}
+
+
+def test_content_beside_an_array_is_the_old_kernel_s_where_both_lie_as_they_did(extracted: Extractor) -> None:
+    found = extracted(_content(1), _content(2))
+    assert carried(found) == {("user", "function")}
+    assert "table-20" in extracted.relocations, "whatever it means, it is there"
+
+
+def test_content_that_lies_as_it_did_and_is_other_content_is_refused(extracted: Extractor) -> None:
+    old, new = _content(1).replace("tells", "tolds"), _content(2)
+    assert refusals(extracted(old, new)) == {("user", "readings"), ("other", "readings")}
+
+
+def test_content_that_lies_elsewhere_is_refused(extracted: Extractor) -> None:
+    between = "int more(int x) { static const long other_table[9] = {7, 8, 9}; return other_table[x]; }"
+    old, new = _content(1, before=between), _content(2)
+    assert refusals(extracted(old, new)) == {("user", "readings")}
+
+
 # -- what is given ----------------------------------------------------------------------------------------------------
 
 

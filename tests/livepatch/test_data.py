@@ -147,3 +147,42 @@ def test_the_vdso(kernels: Kernels) -> None:
     new = {"arch/x86/entry/vdso/vdso-image-64.o": image % 2, "arch/x86/entry/vdso/vma.o": function % 2}
     kernels.build(old, new)
     assert kernels.verdicts() == {"raw_data": ["vdso: its image is mapped into running programs"], "map_vdso": []}
+
+
+# -- read-only data ---------------------------------------------------------------------------------------------------
+
+TABLE = """
+static const int table[4] = {1, 2, 3, %s};
+int first(int x) { return table[x]; }
+int second(int x) { return table[x + 1] * 2; }
+int third(int x) { return x; }
+"""
+KEEPS = "read-only data: who has its address keeps the old one"
+
+
+def test_a_table_that_only_functions_of_one_object_read(kernels: Kernels) -> None:
+    verdicts = kernels.of(TABLE % 4, TABLE % 5)
+    assert verdicts == {"table": [f"({KEEPS}; first, second comes along with it)"]}
+
+
+def test_a_table_of_which_all_readers_changed_as_well(kernels: Kernels) -> None:
+    old = "static const int table[4] = {1, 2, 3, %s}; int reader(int x) { return table[x] + %s; }"
+    assert kernels.of(old % (4, 4), old % (5, 5)) == {"reader": [], "table": [f"({KEEPS})"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "who"),
+    [
+        ("const int *kept = &table[1];", "kept (data)"),
+        ("__attribute__((no_instrument_function)) int apart(int x) { return table[x]; }", "apart (not traceable)"),
+        ('__attribute__((section(".init.text"))) int early(int x) { return table[x]; }', "early (init or exit code)"),
+    ],
+)
+def test_a_table_that_somebody_else_reads_who_stays(kernels: Kernels, more: str, who: str) -> None:
+    """To him it would be the old one still."""
+    assert kernels.of(TABLE % 4 + more, TABLE % 5 + more) == {"table": [f"data: content; it is used by {who}"]}
+
+
+def test_a_table_that_other_objects_may_read(kernels: Kernels) -> None:
+    source = TABLE.replace("static ", "")
+    assert kernels.of(source % 4, source % 5) == {"table": [f"data: content; {ONLY}"]}

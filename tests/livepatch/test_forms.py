@@ -103,7 +103,7 @@ def test_every_obstacle_has_a_sign_and_a_line_of_the_legend(obstacle: Obstacle) 
     else:
         sign = lines[2][2]
         assert sign.isupper() or sign in "?#"
-        assert lines[4].startswith(f"  {sign} ") and ("no livepatch" in lines[4]) == (sign not in "?#P")
+        assert lines[4].startswith(f"  {sign} ") and ("no livepatch" in lines[4]) == (sign not in "?#PO")
         assert len(lines[4]) <= 80
     assert (obstacle in NOTES) == json.loads(json_report.render(report_of((obstacle,))))["objects"][0]["changes"][0][
         "livepatch"

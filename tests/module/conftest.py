@@ -35,6 +35,7 @@ modules:
 
 _HEADERS = {
     "init.h": '#define __init __attribute__((section(".init.text")))\n#define __exit\n#define NULL ((void *)0)\n',
+    "jump_label.h": "struct static_key { int enabled; void *type; };\n",
     "livepatch.h": """
 typedef _Bool bool;
 #define true 1

@@ -110,6 +110,25 @@ def test_a_symbol_that_the_old_kernel_does_not_have(kernels: PatchedKernels) -> 
     assert "no nowhere in vmlinux" in made.errors
 
 
+WEAK = """
+__attribute__((weak, noinline)) int chosen(int x) { asm volatile(""); return x; }
+int user(int x) { return chosen(x) + OLD; }
+"""
+STRONG = "int chosen(int x) { return x + 5; }\n"
+
+
+def test_a_weak_function_is_what_the_linker_took(kernels: PatchedKernels) -> None:
+    made = kernels.made(new(WEAK, ("OLD", "1")), new(WEAK, ("OLD", "2")), **{"kernel/strong.o": STRONG})
+    assert made.carried == {(UNIT, "user")}
+    assert made.livepatch_symbols == {".klp.sym.vmlinux.chosen,0"}
+
+
+def test_a_weak_function_that_the_linker_did_not_take_is_not_replaced(kernels: PatchedKernels) -> None:
+    changed = new(WEAK, ("return x;", "return x + 1;"))
+    made = kernels.made(WEAK.replace("OLD", "1"), changed.replace("OLD", "1"), **{"kernel/strong.o": STRONG})
+    assert made.refused == {("chosen", "verdict")}
+
+
 def test_data_that_differs_is_refused_and_can_be_left_out(kernels: PatchedKernels) -> None:
     source = "int limit = OLD; int user(int x) { return x + limit + OLD; }\n"
     old, now = source.replace("OLD", "1"), source.replace("OLD", "2")
@@ -210,3 +229,20 @@ def test_the_header_names_callbacks_as_the_kernel_s_own(kernels: PatchedKernels)
     made = kernels.made(SAYS, source, **OTHERS)
     assert made.carried == {(UNIT, "says"), (UNIT, "early"), (UNIT, "late")}
     assert made.relocations[".rela.init.klp_callbacks"] == ["early+0", "late+0"]
+
+
+# -- read-only data ---------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_differs_is_carried_with_all_who_read_it(kernels: PatchedKernels) -> None:
+    source = """
+    static const int table[4] = {1, 2, 3, OLD};
+    int first(int x) { return table[x]; }
+    int second(int x) { return table[x + 1] * 2; }
+    int third(int x) { return x; }
+    """
+    made = kernels.made(source.replace("OLD", "4"), source.replace("OLD", "5"))
+    assert made.carried == {(UNIT, "first"), (UNIT, "second")}
+    [table] = [it for it in made.answer["carried"] if it["kind"] == "data"]
+    assert (table["symbol"], table["why"]) == ("table", "changed, read-only")
+    assert not made.livepatch_symbols, "nobody who is carried reads the old one"

@@ -199,3 +199,24 @@ def test_a_broken_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kbuild_klp.special.table, "__file__", str(tmp_path / "special.py"))
     with pytest.raises(KlpError, match=r"special\.toml: "):
         special_table.__wrapped__("x86_64")
+
+
+def test_what_is_listed_has_rows() -> None:
+    table = special_table("x86_64")
+    names = [
+        ".altinstructions",
+        "__bug_table",
+        ".text.foo",
+        ".init_array.00001",
+        "runtime_ptr_x",
+        "runtime_ptr",
+        "",
+        "my_alloc_tags",
+        "alloc_tags_not",
+        ".discard.x",
+        ".pci_fixup_early",
+        ".rela__bug_table",
+        "__bug_table2",
+    ]
+    assert [names[at] for at in table.listed(names)] == [name for name in names if table.rows(name)]
+    assert {"my_alloc_tags", "runtime_ptr_x", ".init_array.00001"} <= {names[at] for at in table.listed(names)}
