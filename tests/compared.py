@@ -30,6 +30,7 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.errors import KlpError
 
 _RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
+_OF_RELEASE = ("__UNIQUE_ID_vermagic", "_note_", "__UNIQUE_ID_note_")
 _NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
 
 
@@ -43,11 +44,15 @@ def _is_padding(question: Question) -> bool:
 
 
 def _is_release(question: Question) -> bool:
-    return not question.ours and question.name.startswith(("__UNIQUE_ID_vermagic", "_note_"))
+    return not question.ours and question.name.startswith(_OF_RELEASE)
 
 
 def _is_absolute(question: Question) -> bool:
     return question.name.startswith("__crc_") and not question.theirs
+
+
+def _is_btf_id(question: Question) -> bool:
+    return question.name.startswith("__BTF_ID__") and not question.ours
 
 
 LINKED = (
@@ -55,6 +60,7 @@ LINKED = (
     Convention("build id", "which build it is of, is no change", _is_build_id),
     Convention("release", "which release a module is of, is no change (vermagic, LINUX_VERSION_CODE)", _is_release),
     Convention("CRC", "the oracle reads no absolute symbols, as CRCs of exports are before 5.19", _is_absolute),
+    Convention("BTF id", "resolve_btfids numbers types, otherwise in each build", _is_btf_id),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )
 COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")

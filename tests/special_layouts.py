@@ -221,6 +221,18 @@ LAYOUTS = [
         flags="aw",
     ),
     Layout(
+        "bug12-from-entry",
+        "__bug_table",
+        (
+            _SITE,
+            Ref("file", 4, ".Lstring_a + 4", (".Lstring_b + 4",)),
+            Number("line", 2, 0x123, line=16),
+            Number("flags", 2, 1),
+        ),
+        1,
+        flags="aw",
+    ),
+    Layout(
         "bug16",
         "__bug_table",
         (

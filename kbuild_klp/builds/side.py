@@ -24,6 +24,7 @@ from kbuild_klp.kernel.symvers import Exports, read_exports
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 
 if TYPE_CHECKING:
+    from kbuild_klp.builds.linked_sources import LinkedSources
     from kbuild_klp.object.view import ObjectView
 
 SINGLE_OBJECT = "object"
@@ -115,6 +116,11 @@ class Build(ABC):
     @abstractmethod
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of an object, None when they are not at hand."""
+
+    def linked_sources(self, name: str) -> LinkedSources | None:
+        """Return the source files of an object that was linked from several, None for any other."""
+        del name
+        return None
 
     def settings(self) -> Settings | None:
         """Return what this side was built with, None when that is not known."""

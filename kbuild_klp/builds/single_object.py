@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from kbuild_klp.builds.linked_sources import LinkedSources
 from kbuild_klp.builds.side import SINGLE_OBJECT, WORTH_A_PROCESS, Build
 from kbuild_klp.checksum.batch import ObjectChecksums, compute, compute_read
 from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.containers.ar import object_path
 from kbuild_klp.errors import KlpError
+from kbuild_klp.kernel.linked_from import linked_from
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
 from kbuild_klp.processes import side_by_side
@@ -97,13 +99,22 @@ class ObjectBuild(Build):
                     return None
         return None
 
+    def _name_in(self, tree: BuildTree) -> str:
+        return os.path.relpath(os.path.realpath(self.path), tree.root)
+
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of the object, if it lies in a build tree."""
         del other
         tree = self.tree(name)
         if tree is None:
             return None
-        sources = SourceFiles.of(tree, os.path.relpath(os.path.realpath(self.path), tree.root))
+        sources = SourceFiles.of(tree, self._name_in(tree))
         if sources is None or sources.changed_since(os.stat(self.path).st_mtime_ns):
             return None
         return sources
+
+    def linked_sources(self, name: str) -> LinkedSources | None:
+        """Return the source files of the object, if it was linked in a build tree."""
+        tree = self.tree(name)
+        members = linked_from(tree, self._name_in(tree)) if tree is not None else []
+        return LinkedSources(tree, self.path, members) if tree is not None and members else None

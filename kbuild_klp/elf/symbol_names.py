@@ -34,6 +34,8 @@ _UNIQUE_ID = re.compile(r"((?:^|\.)(?:__UNIQUE_ID_|__addressable_)[^.]*?)_?\d+(?
 _BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
 # GCC, cgraph_build_static_cdtor_1(): kind, priority and a counter.
 _CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
+# LLVM, Mangler::getNameWithPrefix(): what has no name at all, such as ASAN's table of descriptors.
+_UNNAMED = re.compile(r"(__unnamed)_\d+(?=\.|$)")
 # Two clones of a clone are named in the order of the passes that made them, which is not the same in all of GCC.
 _CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
@@ -48,8 +50,9 @@ _PLACE = re.compile(r"(\.[^+]*\+)0x[0-9a-f]+")
 BTF_ID = "__BTF_ID__"
 """What the names of BTF ids begin with. They are known by it: the ids are filled in later."""
 
-NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", BTF_ID, "_sub_", "_GLOBAL_")
+NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", "__unnamed_", BTF_ID, "_sub_", "_GLOBAL_")
 """What else may be numbered than a name with a dot in it begins with one of these."""
+_NUMBERED = ((BTF_ID, _BTF_ID), (("_sub_", "_GLOBAL_"), _CONSTRUCTOR), ("__unnamed_", _UNNAMED))
 
 _cache: dict[str, CanonicalName] = {}
 _CACHE_LIMIT = 1 << 20
@@ -65,7 +68,7 @@ def _canonicalize(name: str) -> CanonicalName:
         match = _INITCALL.match(text)
         if match:
             return CanonicalName(match[1] + match[2], False)
-    for prefix, pattern in ((BTF_ID, _BTF_ID), (("_sub_", "_GLOBAL_"), _CONSTRUCTOR)):
+    for prefix, pattern in _NUMBERED:
         if text.startswith(prefix) and (match := pattern.match(text)):
             return CanonicalName(match[1] + text[match.end() :], True)
     if text.startswith("_R"):

@@ -20,7 +20,7 @@ _SIZE = 64  # struct kasan_global: eight words
 _VARIABLE, _LENGTH, _WHOLE, _NAME, _REST = 0, 8, 16, 24, 40  # of _REST on: has_dynamic_init, location, odr_indicator
 _GRANULE = 32  # bytes to which the whole is rounded
 
-_Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int]]
+_Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int, int]]
 
 
 class _Registered(NamedTuple):
@@ -36,7 +36,7 @@ class _Registered(NamedTuple):
 
 def is_constructor(name: str) -> bool:
     """Say whether a function is one that the compiler made to be called before or behind all others."""
-    return name.startswith(("_sub_", "_GLOBAL_"))
+    return name.startswith(("_sub_", "_GLOBAL_", "asan.module_"))
 
 
 def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
@@ -58,8 +58,8 @@ def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int
 
 
 def _is_less(key: _Descriptor, other: _Descriptor) -> bool:
-    """Say whether a variable is smaller, and what is behind it not less than before."""
-    return key[-1][0] < other[-1][0] and key[-1][1] <= other[-1][1]
+    """Say whether a variable is smaller, which its symbol tells, too, and what is behind it not less than before."""
+    return key[-1][0] < other[-1][0] and key[-1][1] <= other[-1][1] and key[-1][2] < other[-1][2]
 
 
 def _names(view: ObjectView) -> set[object]:
@@ -85,9 +85,12 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
         length, whole = (int.from_bytes(data[start + at : start + at + 8], order) for at in (_LENGTH, _WHOLE))
         if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:
             return None
+        size = length
         symbol, target = view.target_symbol(variable), int(view.canonical.targets.part[variable])
         if symbol >= 0:
-            if length != int(view.object.symbols["size"][symbol]):
+            # Clang puts the redzone into what it does not share with other objects.
+            size = int(view.object.symbols["size"][symbol])
+            if size not in (length, whole):
                 return None
             what: object = canonical_name(view.object.symbol_name(symbol)).text
         elif target >= 0 and _is_told_by_others(view, variable, target, length):
@@ -96,7 +99,7 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
             return None
         fields = tuple(sorted(place - start for place in at if start <= place < start + _SIZE))
         rest = data[start + _REST : start + _SIZE]
-        variables[what, rest, view.string(name), fields, (length, whole)] += 1
+        variables[what, rest, view.string(name), fields, (length, whole, size)] += 1
     return _Registered(variables, count, table)
 
 

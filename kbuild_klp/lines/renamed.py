@@ -16,14 +16,14 @@ from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
 
 _DIGITS = re.compile(r"(\d+)")
 
-Prove = Callable[[str, str, int, int], bool]
+Prove = Callable[[Entry, Entry, int, int], bool]
 
 
 def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
     """Return ``changes`` with those taken out that are nothing but other line numbers in names.
 
-    In their place stand changes of type LINE_ONLY. ``proves`` is asked, with kind and new name of an entry, whether a
-    number in its name was one line and is another now.
+    In their place stand changes of type LINE_ONLY. ``proves`` is asked of two entries whether a number in
+    the name of the first was one line and is another now.
     """
     before = {at: change.old for at, change in enumerate(changes) if change.old and _can_be(change, change.old)}
     after = {at: change.new for at, change in enumerate(changes) if change.new and _can_be(change, change.new)}
@@ -34,7 +34,7 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
         candidates[new.kind, new.section, new.checksum].append(y)
     for x, old in before.items():
         for y in candidates.get((old.kind, old.section, old.checksum), ()):
-            if x != y and y not in taken and _differ_in_lines(old.name, after[y], proves):
+            if x != y and y not in taken and _differ_in_lines(old, after[y], proves):
                 pairs[x] = y
                 taken.add(y)
                 break
@@ -68,9 +68,9 @@ def _can_be(change: Change, entry: Entry) -> bool:
     )
 
 
-def _differ_in_lines(old: str, new: Entry, proves: Prove) -> bool:
-    was, is_ = _DIGITS.split(old), _DIGITS.split(new.name)
+def _differ_in_lines(old: Entry, new: Entry, proves: Prove) -> bool:
+    was, is_ = _DIGITS.split(old.name), _DIGITS.split(new.name)
     if len(was) != len(is_) or was[::2] != is_[::2]:
         return False
     moved = [(int(x), int(y)) for x, y in zip(was[1::2], is_[1::2], strict=True) if x != y]
-    return bool(moved) and all(proves(new.kind, new.name, x, y) for x, y in moved)
+    return bool(moved) and all(proves(old, new, x, y) for x, y in moved)

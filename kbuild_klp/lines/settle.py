@@ -26,6 +26,7 @@ from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reen
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.kasan_globals import is_constructor, registers_the_same
+from kbuild_klp.lines.linked_proofs import LinkedProofs, linked_proofs
 from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
@@ -121,12 +122,23 @@ class _Judge:
         return Identities(texts, partial(find_directories, before, after))
 
     @cached_property
-    def _proof(self) -> ObjectProof | None:
+    def _object_proof(self) -> ObjectProof | None:
         return self._prover.of(self._pair.name)
 
-    @property
-    def _only_lines_differ(self) -> bool:
-        return self._may_be_only_lines and self._proof is not None and self._proof.only_lines_differ
+    @cached_property
+    def _linked_proofs(self) -> LinkedProofs | None:
+        return linked_proofs(self._prover, self._pair.name)
+
+    def _proof(self, old: Entry, new: Entry) -> ObjectProof | None:
+        """Return the proof from the sources that a function or variable is of."""
+        linked = self._linked_proofs
+        return linked.of(old, new) if linked is not None else self._object_proof
+
+    def _only_lines_differ(self, old: Entry, new: Entry) -> bool:
+        # What else differs in a linked object is of other sources.
+        may_be = self._may_be_only_lines or self._linked_proofs is not None
+        proof = self._proof(old, new) if may_be else None
+        return proof is not None and proof.only_lines_differ
 
     @cached_property
     def _inference(self) -> LineInference:
@@ -161,9 +173,10 @@ class _Judge:
             left = with_renamed(left, self._is_line_in_name)
         return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
 
-    def _is_line_in_name(self, kind: str, symbol: str, old: int, new: int) -> bool:
-        proof = self._proof
-        return proof is not None and proof.proves(symbol, kind == KIND_FUNCTION, [NumberPair(((old, new),))])
+    def _is_line_in_name(self, old: Entry, new: Entry, was: int, now: int) -> bool:
+        proof = self._proof(old, new)
+        pairs = [NumberPair(((was, now),))]
+        return proof is not None and proof.proves(new.name, new.kind == KIND_FUNCTION, pairs)
 
     def _settled(self, change: Change, old: Entry, new: Entry) -> Change | _Same:
         """Return a change as what it is: of lines only, or of the section; or why it is none at all."""
@@ -175,31 +188,31 @@ class _Judge:
             return change
         moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
         if change.change is ChangeType.LINE_ONLY:
-            return change._replace(proof=self._records_proof(moves))
+            return change._replace(proof=self._records_proof(old, new, moves))
         is_function = change.kind == KIND_FUNCTION
         if is_function and old.size != new.size:
-            numbers = self._reencoded_numbers(old_parts, new_parts)
+            numbers = self._reencoded_numbers(old, new, old_parts, new_parts)
             why = _Same.FORM
         else:
             found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
             # Where nothing of this differs, it is not known what does.
             numbers = found.numbers if found is not None and any(found) else None
-            if found is not None and found.empty and not self._says_the_same(new.name, is_function):
+            if found is not None and found.empty and not self._says_the_same(old, new):
                 return change
             why = _Same.IDENTITY if found is not None and found.identity else _Same.FORM
         if numbers is None:
             return change
         if numbers:
-            proof = self._numbers_proof(new.name, (old_parts, new_parts), is_function, numbers)
+            proof = self._numbers_proof(old, new, (old_parts, new_parts), numbers)
             if proof is None or old.home != new.home:
                 return change
             if old.lines != new.lines and proof is Proof.SOURCES:
-                proof = self._records_proof(moves)
+                proof = self._records_proof(old, new, moves)
             return change._replace(change=ChangeType.LINE_ONLY, proof=proof, why=_reasons(numbers, proof))
         if old.home != new.home:
             return change._replace(change=ChangeType.MOVED, why=(moved_reason(old, new),))
         if old.lines != new.lines:
-            return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(moves), why=())
+            return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(old, new, moves), why=())
         return why
 
     def _registers_the_same(self, old: Entry, new: Entry) -> bool:
@@ -226,33 +239,35 @@ class _Judge:
         why = _reasons(found.numbers, Proof.RECORDS)
         return change._replace(change=ChangeType.LINE_ONLY, proof=Proof.RECORDS, why=why)
 
-    def _says_the_same(self, symbol: str, is_function: bool) -> bool:
-        proof = self._proof
-        return is_function and proof is not None and proof.says_the_same(symbol)
+    def _says_the_same(self, old: Entry, new: Entry) -> bool:
+        proof = self._proof(old, new) if new.kind == KIND_FUNCTION else None
+        return proof is not None and proof.says_the_same(new.name)
 
-    def _reencoded_numbers(self, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Number] | None:
+    def _reencoded_numbers(
+        self, old: Entry, new: Entry, old_parts: Sequence[int], new_parts: Sequence[int]
+    ) -> list[Number] | None:
         """Return the numbers that differ between two functions of other sizes, None when anything else does.
 
         Numbers that differ are believed only where nothing but lines can.
         """
         before, after = self._views
-        if has_other_branches(before, after, old_parts, new_parts) or self._only_lines_differ:
+        if has_other_branches(before, after, old_parts, new_parts) or self._only_lines_differ(old, new):
             numbers = reencoded_numbers(before, after, old_parts, new_parts)
-            return numbers if not numbers or self._only_lines_differ else None
+            return numbers if not numbers or self._only_lines_differ(old, new) else None
         return None
 
-    def _records_proof(self, moves: list[LineMove]) -> Proof:
+    def _records_proof(self, old: Entry, new: Entry, moves: list[LineMove]) -> Proof:
         """Say how it is known of line records that they are lines that moved: they are lines in any case."""
-        proof = self._proof
+        proof = self._proof(old, new)
         if proof is not None and moves and all(proof.proves_record(*move) for move in moves):
             return Proof.SOURCES
         return Proof.RECORDS
 
     def _numbers_proof(
-        self, symbol: str, parts: tuple[Sequence[int], Sequence[int]], is_function: bool, numbers: list[Number]
+        self, old: Entry, new: Entry, parts: tuple[Sequence[int], Sequence[int]], numbers: list[Number]
     ) -> Proof | None:
         """Say how it is known of numbers that they are lines that moved, None when it is not."""
-        proof = self._proof
+        proof, is_function = self._proof(old, new), new.kind == KIND_FUNCTION
         if proof is None:
             if all(number.file is not None for number in numbers):
                 return Proof.RECORDS
@@ -261,10 +276,10 @@ class _Judge:
         known = [number for number in numbers if number.file is not None]
         others = [number for number in numbers if number.file is None]
         uses = partial(distinct_uses, self._views[0], others)
-        if others and not proof.proves(symbol, is_function, [number.pair for number in others], uses):
+        if others and not proof.proves(new.name, is_function, [number.pair for number in others], uses):
             return None
         moves = [LineMove(number.file, *number.pair.values[0]) for number in known]
-        return self._records_proof(moves) if moves else Proof.SOURCES
+        return self._records_proof(old, new, moves) if moves else Proof.SOURCES
 
 
 def _reasons(numbers: list[Number], proof: Proof) -> tuple[Reason, ...]:

@@ -24,12 +24,13 @@ from kbuild_klp.object.image import Image, build_image
 from kbuild_klp.object.owned import OwnedEntries, RecordLines, sort_by_owner, take_record_lines
 from kbuild_klp.object.parts import CONTENT, Parts, build_parts, chunk_kinds, code_filler, data_filler
 from kbuild_klp.object.pointed_lines import take_pointed_lines
+from kbuild_klp.object.redzones import without_redzones
 from kbuild_klp.object.references import References, find_references
 from kbuild_klp.object.runs import with_end
 from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.stripped import name_functions
 from kbuild_klp.object.symbol_sources import Sources
-from kbuild_klp.object.targets import Targets, find_targets, nameless_targets, rows_of_group
+from kbuild_klp.object.targets import Targets, count_from_entries, find_targets, nameless_targets, rows_of_group
 from kbuild_klp.special.table import special_table
 
 
@@ -177,8 +178,10 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
 
     references = find_references(image, relocations, chunks, gaps, filler)
     del relocations
+    count_from_entries(image, references)
     anonymous = nameless_targets(image, references)
     filler |= data_filler(image, chunks, gaps, anonymous)
+    gaps, filler = without_redzones(image, chunks, gaps, filler, references, anonymous)
     parts = build_parts(image, chunks, kinds, gaps, filler, anonymous)
     targets = find_targets(image, chunks, parts, references)
 

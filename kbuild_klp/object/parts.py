@@ -41,8 +41,8 @@ class PartKind(enum.IntEnum):
 FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = PartKind
 
 # Read-only data with a numbered name is always known by content. These are writable, and yet mean nothing but what
-# is in them: a rate limit's state (include/linux/ratelimit.h) and dynamic debug descriptors.
-_WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug"})
+# is in them: a rate limit's state (include/linux/ratelimit.h), dynamic debug descriptors, what has no name in LLVM.
+_WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug", "__unnamed"})
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def classify(
             entry = np.where(left, row.entry_sizes(sizes, places), 0)
             if row.source is not None:
                 fits = entry.nonzero()[0].tolist()
-                entry[[at for at in fits if not tables.names_source(int(sections[at]), row.source)]] = 0
+                entry[[at for at in fits if not tables.names_source(int(sections[at]), row)]] = 0
             for size in sorted({*entry.tolist()} - {0}):
                 group = SpecialGroup(name, row, size, sections[entry == size])
                 (found.owned if row.section_class is SectionClass.OWNED else found.records).append(group)
@@ -125,6 +125,18 @@ def _without_subtracted(relocations: Relocations, architecture: Architecture) ->
     return relocations.take((~np.isin(relocations.type, subtracted)).nonzero()[0])
 
 
+def _is_source(content: NDArray[np.uint8], place: int) -> bool:
+    """Say whether the string at a place in a section is the name of a source file."""
+    text, _, _ = bytes(content[place : place + _LONGEST_NAME]).partition(b"\0")
+    return SOURCE_NAME.fullmatch(text.decode("utf-8", "replace")) is not None
+
+
+def _begins(content: NDArray[np.uint8], place: int) -> bool:
+    """Say whether a string begins at a place in a section."""
+    is_inside = 0 <= place < len(content) and content[place] != 0
+    return bool(is_inside and (place == 0 or content[place - 1] == 0))
+
+
 class _Relocated:
     """The relocations of a batch by section: those of one stand behind each other."""
 
@@ -155,17 +167,24 @@ class _Relocated:
         result: NDArray[np.bool_] = self.objects.sections["flags"][section] & np.uint64(elf.SHF_EXECINSTR) != 0
         return result
 
-    def names_source(self, section: int, offset: int) -> bool:
-        """Say whether what is referred to from ``offset`` of a section is the name of a source file."""
+    def names_source(self, section: int, row: SpecialSection) -> bool:
+        """Say whether what ``source`` of the first entry of a section refers to is the name of a source file.
+
+        Where that counts from the entry, a name has to begin there, and none where it would count from its place.
+        """
         first, end = int(self._first[section]), int(self._first[section] + self.count[section])
-        row = first + int(np.argmax(self._relocations.offset[first:end] == offset))
-        symbol = int(self._relocations.symbol[row])
-        place = int(self.objects.symbols["value"][symbol]) + int(self._relocations.addend[row])
+        at = first + int(np.argmax(self._relocations.offset[first:end] == row.source))
+        symbol = int(self._relocations.symbol[at])
+        place = int(self.objects.symbols["value"][symbol]) + int(self._relocations.addend[at])
         target = int(self.objects.shndx[symbol])
         if target <= 0 or place < 0 or self.objects.sections["type"][target] == elf.SHT_NOBITS:
             return False
-        text, _, _ = bytes(self.objects.content(target)[place : place + _LONGEST_NAME]).partition(b"\0")
-        return SOURCE_NAME.fullmatch(text.decode("utf-8", "replace")) is not None
+        content = self.objects.content(target)
+        if row.source not in row.from_entry:
+            return _is_source(content, place)
+        before = place - (row.source or 0)
+        is_there, is_at_place = (_begins(content, at) and _is_source(content, at) for at in (before, place))
+        return is_there and not is_at_place
 
     @cached_property
     def _is_used(self) -> NDArray[np.bool_]:

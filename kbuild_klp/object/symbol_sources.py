@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -93,3 +95,21 @@ class Sources:
         listed, copies, homes = symbols.tolist(), self.copies, self.homes
         rows = zip(self._objects.names_of(listed), self.home(symbols).tolist(), listed, strict=True)
         return [SymbolId(name, homes[home][0], homes[home][1], copies.get(symbol, 1)) for name, home, symbol in rows]
+
+
+def defined_symbols(files: Sequence[ObjectFile]) -> Iterator[tuple[int, str, str]]:
+    """Yield the symbols that some objects of one machine define: object, name, and the STT_FILE symbol before it.
+
+    Global symbols have none, nor have local ones that stand before the first of their object.
+    """
+    objects = Objects(files)
+    info = objects.symbols["info"]
+    kind = info & 0xF
+    named = (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & (objects.symbols["name"] != 0) & (objects.shndx != 0)
+    symbols, marks = named.nonzero()[0], np.append((kind == elf.STT_FILE).nonzero()[0], len(kind))
+    number = objects.object_of_symbols(symbols)
+    mark = marks[np.searchsorted(marks, symbols) - 1]
+    is_of_file = (info[symbols] >> 4 == elf.STB_LOCAL) & (mark < symbols) & (mark >= objects.first_symbol[number])
+    names = objects.names_of(symbols.tolist())
+    rows = zip(number.tolist(), names, mark.tolist(), is_of_file.tolist(), strict=True)
+    return ((at, name, objects.symbol_name(file) if is_local else "") for at, name, file, is_local in rows)

@@ -74,6 +74,18 @@ def _is_proper(image: Image) -> NDArray[np.bool_]:
     return np.asarray((kind != elf.STT_SECTION) & ~label & (first != 0))
 
 
+def count_from_entries(image: Image, references: References) -> None:
+    """Take off the references that count from the start of their entry how far behind that they stand."""
+    for group in image.owned:
+        if group.row.from_entry:
+            found = rows_of_group(image, group, references)
+            is_counted = np.isin(found.field, list(group.row.from_entry))
+            rows, distance = found.rows[is_counted], found.field[is_counted]
+            references.addend[rows] -= distance.astype(references.addend.dtype)
+            inner = references.section[rows] >= 0
+            references.target[rows[inner]] -= distance[inner].astype(references.target.dtype)
+
+
 def nameless_targets(image: Image, references: References) -> Numbers:
     """Return the addresses inside the image, sorted, to which something refers without naming a symbol of its own.
 

@@ -83,6 +83,7 @@ class SpecialSection:
     named: frozenset[int] = frozenset()
     data: frozenset[int] = frozenset()
     source: int | None = None
+    from_entry: frozenset[int] = frozenset()
     tail: int = 0
     ordered: bool = False
     pointed_lines: tuple[LineField, ...] = ()
@@ -138,6 +139,7 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             named=frozenset(row.get("named", ())),
             data=frozenset(row.get("data", ())),
             source=row.get("source"),
+            from_entry=frozenset(row.get("from_entry", ())),
             tail=row.get("tail", 0),
             ordered=row.get("ordered", False),
         )

@@ -55,6 +55,9 @@ TABLE = [
     ("_GLOBAL__sub_I_foo_1", "_GLOBAL__sub_I_foo_1", False),
     ("_sub_I_something", "_sub_I_something", False),
     # Clang
+    ("__unnamed_1", "__unnamed", True),
+    ("__unnamed_12.llvm.1234", "__unnamed", True),
+    ("__unnamed_x", "__unnamed_x", False),
     ("func.var", "func.var", False),
     ("func.var.5", "func.var", True),
     ("foo.llvm.1234567890123456789", "foo", False),

@@ -68,6 +68,7 @@ def _run(*command: str | Path) -> list[str]:
     return done.stdout.split("\n")  # not splitlines: a string may hold odd separators
 
 
+_RELEASE = re.compile(rb"(?<=/linux-)\d+\.\d+\.\d+(?=/)|(?<=vermagic=)[^ \0]+")
 _SECTION = re.compile(
     r"^\s*\[\s*(\d+)\] (\S+)\s+([A-Z0-9_]+)\s+[0-9a-f]{16} [0-9a-f]+ ([0-9a-f]+) ([0-9a-f]+)\s+([a-zA-Z]*)"
     r"\s+\d+\s+\d+\s+(\d+)$"
@@ -129,7 +130,10 @@ class Listing:
                 section = line[len("Contents of section ") : -1]
             elif match := _DUMP.match(line):
                 parts[section].append(bytes.fromhex(match[2].replace(" ", "")))
-        self.contents = {name: b"".join(chunks) for name, chunks in parts.items()}
+        # Which release it is of, and where that was built (`/build/linux-7.2.11/x.c`), says nothing; its length does.
+        self.contents = {
+            name: _RELEASE.sub(lambda match: b"." * len(match[0]), b"".join(chunks)) for name, chunks in parts.items()
+        }
         for name, section_header in self.sections.items():
             if section_header.is_loaded and section_header.kind != "NOBITS":
                 assert len(self.contents.get(name, b"")) == section_header.size, f"{path}: {name}"

@@ -41,6 +41,7 @@ _KEYS = {
     "tail",
     "data",
     "source",
+    "from_entry",
     "named",
     "ordered",
 }
@@ -93,6 +94,7 @@ def test_rows_of_one_section_differ() -> None:
                 *row.get("references", ()),
                 row.get("source"),
                 *row.get("named", ()),
+                *row.get("from_entry", ()),
             )
             assert key not in seen
             seen.add(key)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a linked object was made from: a module's ``.ko`` and ``.o``, ``vmlinux.o``.
+
+Its saved command names objects, archives (``--whole-archive vmlinux.a``) and lists of objects (``@fs/ext4/ext4.mod``,
+from 5.18; cmd_ld_multi_m in scripts/Makefile.build); the command of each of these says the same of it, down to what the
+compiler made.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.modules import module_objects, read_text
+from kbuild_klp.kernel.thin_archive import members
+from kbuild_klp.kernel.tree import BuildTree
+
+_OPTIONS_WITH_FILE = frozenset(("-o", "-T"))
+
+
+def linked_from(tree: BuildTree, object_path: str) -> list[str]:
+    """The objects, in link order, that were linked to one of ``tree``; empty for an object that was not linked.
+
+    Paths as SourceFiles.of takes them. Those of which no command is known are taken to be no linked ones. Raises
+    BadTreeError for a damaged .cmd file or archive, OSError for an archive that cannot be read.
+    """
+    found: dict[str, None] = {}
+    waiting, seen = [object_path], {object_path}
+    while waiting:
+        name = waiting.pop()
+        saved = read_saved_command(posixpath.join(tree.root, cmd_path(name)))
+        inputs = _inputs(tree, saved.command) if saved is not None and saved.source is None else []
+        if inputs:
+            waiting += [one for one in reversed(inputs) if one not in seen]
+            seen.update(inputs)
+        elif name != object_path:
+            found[name] = None
+    return list(found)
+
+
+def _inputs(tree: BuildTree, command: str) -> list[str]:
+    """The objects that the first program of a command reads."""
+    result: list[str] = []
+    before = ""
+    for word in command.partition(";")[0].split():
+        if before not in _OPTIONS_WITH_FILE:
+            if word.startswith("@"):
+                result += [_located(tree, name) for name in module_objects(read_text(_path(tree, word[1:])) or "")]
+            elif word.endswith(".a"):
+                result += [_located(tree, name) for name in members(_path(tree, word))]
+            elif word.endswith(".o"):
+                result.append(_located(tree, word))
+        before = word
+    return result
+
+
+def _path(tree: BuildTree, name: str) -> str:
+    """Where a file is that a command names: make ran in the object tree, or for a module of its own in the kernel's."""
+    bases = [tree.root, *([tree.kernel] if tree.kernel else [])]
+    paths = [posixpath.join(base, name) for base in bases]
+    return next((path for path in paths if os.path.lexists(path)), paths[0])
+
+
+def _located(tree: BuildTree, name: str) -> str:
+    return os.path.relpath(_path(tree, name), tree.root)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Proofs for objects that were linked from several (a module's .ko): each symbol is of the sources of one of these."""
+
+from __future__ import annotations
+
+from kbuild_klp.builds.linked_sources import LinkedSources
+from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.errors import KlpError
+from kbuild_klp.lines.proof import LineProver, ObjectProof
+
+
+class LinkedProofs:
+    """Proofs for an object that was linked from several: each symbol is of one of these, and of its sources only."""
+
+    def __init__(self, prover: LineProver, name: str, old: LinkedSources, new: LinkedSources) -> None:
+        self._prover = prover
+        self._name = name
+        self._old = old
+        self._new = new
+        self._known: dict[str, ObjectProof | None] = {}
+
+    def of(self, old: Entry, new: Entry) -> ObjectProof | None:
+        """Return the proof for what is of one source; None where that or its files are not at hand."""
+        member = self._old.member(old.symbol)
+        if member is None or member != self._new.member(new.symbol):
+            return None
+        if member not in self._known:
+            self._known[member] = self._proof(member)
+        return self._known[member]
+
+    def _proof(self, member: str) -> ObjectProof | None:
+        try:
+            old, new = self._old.of_member(member), self._new.of_member(member)
+        except (KlpError, OSError):
+            return None
+        return ObjectProof(self._prover, self._name, old, new) if old is not None and new is not None else None
+
+
+def linked_proofs(prover: LineProver, name: str) -> LinkedProofs | None:
+    """Return the proofs for an object of two builds, None where it was not linked from others on both sides."""
+    try:
+        old, new = prover.old.linked_sources(name), prover.new.linked_sources(name)
+    except (KlpError, OSError):
+        return None
+    return LinkedProofs(prover, name, old, new) if old is not None and new is not None else None
