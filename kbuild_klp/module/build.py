@@ -57,7 +57,8 @@ def build_module(
         if error.file:
             raise  # there is no make
         # make ends with what it did not make, and every make above it does.
-        reasons = [" ".join(line.split()) for line in said if line.strip() and not _OF_MAKE.match(line)]
+        is_reason = (line for line in said if line.strip() and not _OF_MAKE.match(line) and not _EXPECTED.search(line))
+        reasons = [" ".join(line.split()) for line in is_reason]
         reason = " | ".join(reasons[-_LAST_LINES:]) or error.message
         raise KlpError(f"the module build failed: {reason}", file=kernel) from None
     made = directory / f"{name}.ko"
