@@ -189,7 +189,9 @@ def _tree_to_build_in(old: Build, new: Build) -> BuildTree:
 
 
 def _remove(output: str) -> None:
+    """Remove what may be in the way, and see that there can be a new one before there is much work done for it."""
     try:
+        Path(output).parent.stat()
         Path(output).unlink(missing_ok=True)
     except OSError as error:
         raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
