@@ -247,11 +247,17 @@ class LaidOut:
         section.relocations.append(OutputRelocation(place, reference.type, symbol, offset - reference.bias))
 
     def _inner(self, low: int, address: int) -> tuple[OutputSymbol, int]:
-        """Return the symbol of a carried piece (or entry), and how far behind it an address is."""
+        """Return the symbol of a carried piece (or entry), and how far behind it an address is.
+
+        A place inside a function is one of its section: by the function's symbol, objtool takes any jump for a sibling
+        call (add_jump_destinations in tools/objtool/check.c).
+        """
         spot, piece = self.spots[low], self._needed.pieces.get(low)
         offset = spot.offset + address - low
         head = self._heads.get(piece.part) if piece else None
-        if head is not None and head.section is spot.section:
+        if piece is None or head is None or head.section is not spot.section:
+            return self._section_symbol(spot.section), offset
+        if not self._view.is_code(piece.part) or offset <= head.value:
             return head, offset - head.value
         return self._section_symbol(spot.section), offset
 

@@ -21,6 +21,7 @@ from klptest.mirror import PRUNED, mirror
 _NO_KERNEL = re.compile(r"(Documentation|samples|scripts|tools|usr|arch/x86/(boot|realmode|tools))/")
 # What the compiler says of a name that it does not know, in error messages of gcc and clang.
 _MISSED = re.compile(r"error: .*?['‘](?:struct \w+' has no member named ')?(\w+)")
+_INCLUDED = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)', re.MULTILINE)
 # A header of more objects is no part of one fix.
 _MOST_OBJECTS, _MOST_TURNS = 60, 3
 
@@ -131,10 +132,13 @@ class Fixes:
     def _headers_with(self, fix: Fix, names: set[str]) -> list[str]:
         """Return the headers of which the newer version alone has one of some names."""
         found = []
+        included = tuple(
+            f"/{name}" for name in _INCLUDED.findall((self.newer / fix.source).read_text(errors="replace"))
+        )
         for header in self.users:
             if not header.endswith(".h") or header in fix.headers or not self._differs(header):
                 continue
-            if not set(self.users[header]) & set(self.users[fix.source]):
+            if not set(self.users[header]) & set(self.users[fix.source]) and not header.endswith(included):
                 continue
             before, after = ((tree / header).read_text(errors="replace") for tree in (self.old, self.newer))
             if names & (set(re.findall(r"\w+", after)) - set(re.findall(r"\w+", before))):

@@ -186,6 +186,25 @@ def test_a_short_branch_to_another_function_is_refused(extracted: Extractor) -> 
     assert "near is too short" in found.refused[0].reason
 
 
+def test_a_jump_into_a_function_is_not_one_to_its_symbol(extracted: Extractor) -> None:
+    """objtool would take it for a sibling call."""
+    source = """
+    int user(int x)
+    {
+        asm goto("661: .byte 0x0f,0x1f,0x44,0,0\\n662:\\n"
+            ".pushsection .altinstructions,\\"a\\"\\n.long 661b - ., 663f - .\\n.short 11, 0\\n"
+            ".byte 662b - 661b, 664f - 663f\\n.popsection\\n"
+            ".pushsection .altinstr_replacement,\\"ax\\"\\n663: jmp %%l[away]\\n664:\\n.popsection" :::: away);
+        return x + %d;
+    away:
+        return x * 3;
+    }
+    """
+    assert carried(extracted(source % 1, source % 2)) == {("user", "function"), ("", "code")}
+    table = run("readelf", "-rW", extracted.output).split("'.rela.altinstr_replacement'")[1].split("Relocation")[0]
+    assert re.findall(r"_PC32 .* (\S+) [+-] \w+$", table, re.MULTILINE) == [".text.user"]
+
+
 # -- data -------------------------------------------------------------------------------------------------------------
 
 _COUNTS = """
