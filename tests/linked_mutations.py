@@ -111,7 +111,8 @@ class ModuleDamager(Damager):
     def _is_place(self, number: int) -> bool:
         """Say whether a symbol is of something that was carried, and means its place."""
         kind, section, value = (int(self.file.symbols[field][number]) for field in ("info", "shndx", "value"))
-        return kind & 0xF in (elf.STT_FUNC, elf.STT_OBJECT) and self._is_carried(section, value)
+        is_of_objtool = self.file.symbol_name(number).startswith("__pfx_")
+        return kind & 0xF in (elf.STT_FUNC, elf.STT_OBJECT) and self._is_carried(section, value) and not is_of_objtool
 
     def _is_own(self, number: int) -> bool:
         """Say whether a symbol is one of the kernel's that the module refers to, not counting those of the glue."""

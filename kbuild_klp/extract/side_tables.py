@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.extract import callbacks
 from kbuild_klp.extract.needed import Piece
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.object.references import symbol_addresses
@@ -20,7 +21,8 @@ from kbuild_klp.object.view import ObjectView
 
 _ORC, _ORC_PLACE, _ORC_HEADER = ".orc_unwind", ".orc_unwind_ip", ".orc_header"
 _DISCARD = ".discard."
-_UNTOLD = ".discard.addressable"  # keeps symbols from the compiler's hands (include/linux/compiler.h)
+# What keeps symbols from the compiler's hands (include/linux/compiler.h), and what is for us.
+_UNTOLD = (".discard.addressable", callbacks.SECTION)
 
 
 class SideReference(NamedTuple):
@@ -56,7 +58,7 @@ def side_entries(view: ObjectView, pieces: Iterable[Piece]) -> Iterator[SideEntr
         has_content = (
             view.object.sections["type"][section] == elf.SHT_PROGBITS and view.object.sections["size"][section]
         )
-        if name.startswith(_DISCARD) and name != _UNTOLD and has_content:
+        if name.startswith(_DISCARD) and name not in _UNTOLD and has_content:
             yield from _notes(view, section, code)
     if _ORC_PLACE in names and _ORC in names:
         yield from _unwind(view, names.index(_ORC), names.index(_ORC_PLACE), code)

@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
     """The changes of an object, sorted: those to begin with, and what is said of the others.
 
     ``constants`` is read-only data that differs; ``left_out`` are changes that the user did not want, ``not_needed``
-    those that nothing carried needs.
+    those that nothing carried needs. ``without`` are the patterns of the former.
     """
 
     begin: list[Change]
@@ -34,6 +34,7 @@ class Wanted(NamedTuple):
     refused: list[Refusal]
     left_out: list[str]
     not_needed: list[str]
+    without: Sequence[str]
 
 
 class Taken(NamedTuple):
@@ -57,7 +58,7 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
 
     ``without`` are patterns, as of the shell, of symbols to be left out.
     """
-    wanted = Wanted([], [], [], [], [])
+    wanted = Wanted([], [], [], [], [], without)
     for change in changes:
         if needs_nothing(change):
             continue
@@ -78,6 +79,11 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
 def _is_new_global(change: Change) -> bool:
     """Say whether a function is new and no other object can be ruled out to call it."""
     return change.change is ChangeType.ADDED and not change.file
+
+
+def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
+    symbol = both.new.symbol_of(part)
+    return symbol is not None and any(fnmatchcase(symbol.name, pattern) for pattern in wanted.without)
 
 
 def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
@@ -102,10 +108,11 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
         assert change.new is not None
         part = new.parts_of(change.new.part_symbol)[0]
         constants[part] = change.symbol
-        # Whoever reads it has to read the new one.
+        # Whoever reads it has to read the new one, be it that he differs in nothing, or in line numbers.
         known = {main for main, _ in begin}
-        users = sorted(user for user in both.new.users(part) if new.is_code(user) and both.is_unchanged(user))
-        begin += [(user, f"changed, refers to {change.symbol}") for user in users if user not in known]
+        for user in sorted(both.new.users(part) - known):
+            if new.is_code(user) and both.old_function(user) is not None and not _is_left_out(both, user, wanted):
+                begin.append((user, f"changed, refers to {change.symbol}"))
     needed = Needed(both, relocated, begin, called, constants)
     try:
         side = list(side_entries(new, needed.pieces.values()))

@@ -281,7 +281,7 @@ class Survey:
 
 
 def _readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> dict[int, Readers]:
-    """Return who refers to each constant that changed; who changed as well has a verdict of its own."""
+    """Return who refers to each constant that changed; who has to be replaced anyway has a verdict of its own."""
     constants = {
         at: (change.old, change.new)
         for at, change in enumerate(changes)
@@ -295,7 +295,7 @@ def _readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -
         return {}
     olds = before.users_of_entries([old for old, _ in constants.values()])
     news = after.users_of_entries([new for _, new in constants.values()])
-    functions = (change for change in changes if change.kind == KIND_FUNCTION)
+    functions = (change for change in changes if change.kind == KIND_FUNCTION and not needs_nothing(change))
     changed = {entry.symbol for change in functions for entry in (change.old, change.new) if entry is not None}
     found = {}
     for at, (old, new) in constants.items():

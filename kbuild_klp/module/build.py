@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kbuild_klp.errors import BadTreeError, KlpError, ProgramError
@@ -15,6 +15,8 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.processes import processors, run
 
 _GLUE = "glue.c"
+_LAST_LINES = 3  # of a build that failed, in the error
+_OF_MAKE = re.compile(r"make(\[\d+\])?: |  [A-Z]+ ")
 # What make or kbuild hand down to makes below them, and what would redirect a build of its own.
 _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|ARCH|SRCARCH|srctree|objtree)$")
 # Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
@@ -48,10 +50,17 @@ def build_module(
         raise BadTreeError("has no Module.symvers", file=kernel or tree.root, hint="run `make vmlinux modules` there")
     command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", f"-j{processors()}"]
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
+    said: list[str] = []
     try:
-        said = run([*command, *_tools(kernel), "modules"], environment=environment, merged=True)
+        run([*command, *_tools(kernel), "modules"], environment=environment, merged=True, on_line=said.append)
     except ProgramError as error:
-        raise KlpError(f"the module build failed: {error.message}", file=kernel) from None
+        if error.file:
+            raise  # there is no make
+        # make ends with what it did not make, and every make above it does.
+        is_reason = (line for line in said if line.strip() and not _OF_MAKE.match(line) and not _EXPECTED.search(line))
+        reasons = [" ".join(line.split()) for line in is_reason]
+        reason = " | ".join(reasons[-_LAST_LINES:]) or error.message
+        raise KlpError(f"the module build failed: {reason}", file=kernel) from None
     made = directory / f"{name}.ko"
     if not made.is_file():
         raise KlpError("the module build made no module", file=kernel, hint="try `make M=` with a module of your own")
@@ -73,6 +82,6 @@ def _tools(kernel: Path) -> Sequence[str]:
     return found
 
 
-def _warnings(said: str) -> list[str]:
-    lines = [line.strip() for line in said.splitlines()]
+def _warnings(said: Iterable[str]) -> list[str]:
+    lines = [line.strip() for line in said]
     return [line for line in lines if re.search(r"\bwarning\b", line, re.IGNORECASE) and not _EXPECTED.search(line)]

@@ -225,7 +225,7 @@ class _Beside:
             if now is None:
                 return f"the relocation at {place:#x} is lost", found
             is_off = place in off and now.type in self.architecture.none_types
-            if not is_off and not self._leads_there(goal, now, found):
+            if not is_off and not self._leads_there(section, goal, now, found):
                 return f"the relocation at {place:#x} leads elsewhere", found
         if bytes(content) != there:
             return "its bytes differ", found
@@ -259,7 +259,7 @@ class _Beside:
                     found[label.section].append(label.place)
         return found
 
-    def _leads_there(self, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
+    def _leads_there(self, section: int, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
         """Compare two relocations; where a section went that is not known yet, is noted in ``found``."""
         if goal.type != now.type:
             return False
@@ -271,33 +271,38 @@ class _Beside:
         if now.section < 0:
             return False
         if self.made.flags[goal.section] & elf.SHF_MERGE:
-            return self._is_same_constant(goal, now) and not self._header(goal.section, now.section)
+            return self._is_same_constant(section, goal, now) and not self._header(goal.section, now.section)
         known = self.homes.get(goal.section) or found.setdefault(
             goal.section, NewPlace(now.section, now.place - goal.place)
         )
         return (now.section, now.place) == (known.section, known.place + goal.place)
 
-    def _is_same_constant(self, goal: Destination, now: Destination) -> bool:
+    def _is_same_constant(self, section: int, goal: Destination, now: Destination) -> bool:
         """Compare strings or constants that the linker may have merged with those of others."""
         content, there = self.made.content(goal.section), self.module.content(now.section)
-        is_relative = self.architecture.relocation_types[goal.type].pc_relative
-        tails = range(4, _LONGEST_TAIL) if is_relative else [0]
         size = int(self.made.file.sections["entsize"][goal.section])
         is_text = bool(self.made.flags[goal.section] & elf.SHF_STRINGS)
-        for tail in tails:
-            start = goal.place + tail
-            begins = start == 0 or (content[start - 1 : start] == b"\0" if is_text else start % size == 0)
-            if 0 <= start < len(content) and begins:
-                end = content.index(b"\0", start) + 1 if is_text else start + size
-                break
-        else:
-            # The end of a longer string: from its first byte, for the field that is most common.
-            tail = tails[0]
-            start = goal.place + tail
-            end = content.find(b"\0", start) + 1 if is_text else 0
-        other = now.place + tail
-        self.constants.add(Range(now.section, other, other + end - start))
-        return start < end and content[start:end] == there[other : other + end - start]
+        starts = [goal.place + tail for tail in self._tails(section, goal.type)]
+        inside = [start for start in starts if 0 <= start < len(content)]
+        first = [start for start in inside if start == 0 or not (content[start - 1] if is_text else start % size)]
+        # None: the end of a longer string, from its first byte, for the field that is most common.
+        for start in first or inside[:1]:
+            end = content.index(b"\0", start) + 1 if is_text else start + size
+            other = now.place + start - goal.place
+            self.constants.add(Range(now.section, other, other + end - start))
+            if content[start:end] != there[other : other + end - start]:
+                return False
+        return bool(inside)
+
+    def _tails(self, section: int, kind: int) -> Iterable[int]:
+        """Return how far behind what a relocation says that may be which is meant.
+
+        In code, a reference counts from the end of the instruction; in a table, from its field or the entry's first.
+        """
+        if not self.architecture.relocation_types[kind].pc_relative:
+            return (0,)
+        is_code = self.made.flags[section] & elf.SHF_EXECINSTR
+        return range(4, _LONGEST_TAIL) if is_code else (0, -4, -8)
 
     # -- tables that nobody refers to -------------------------------------------------------------------------------
 

@@ -90,6 +90,14 @@ class _Selected(NamedTuple):
     not_needed: list[str]
 
 
+class _Resolved(NamedTuple):
+    """One part, how its undefined symbols are spelled, and which functions of the old kernel it replaces."""
+
+    part: CarriedObject
+    spelled: dict[str, str]
+    functions: list[PatchedFunction]
+
+
 class _Extracted(NamedTuple):
     """One extracted object: what it is of, the object, and which functions of the old kernel it replaces.
 
@@ -131,16 +139,14 @@ def make_livepatch(
     on_stage("what comes along")
     selected = _select(old, new, report, options.without)
     told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=report.warnings)
-    if selected.refused or not selected.parts:
-        return replace(told, refused=selected.refused)
+    running = Running(old, selected.parts, tree)
+    resolved = [_resolve(part, running) for part in selected.parts]
+    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
+    if selected.refused or refused or not selected.parts:
+        return replace(told, refused=[*selected.refused, *refused])
 
     on_stage("extraction")
-    running = Running(old, selected.parts, tree)
-    extracted = [_extract(part, running, number) for number, part in enumerate(selected.parts)]
-    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
-    if refused:
-        return replace(told, refused=refused)
-
+    extracted = [_extract(it, number) for number, it in enumerate(resolved)]
     silent = [
         f"{it.object}: tracepoint {tracepoint} of {it.unit} is silent in the new {function}"
         for it in selected.parts
@@ -183,7 +189,9 @@ def _tree_to_build_in(old: Build, new: Build) -> BuildTree:
 
 
 def _remove(output: str) -> None:
+    """Remove what may be in the way, and see that there can be a new one before there is much work done for it."""
     try:
+        Path(output).parent.stat()
         Path(output).unlink(missing_ok=True)
     except OSError as error:
         raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
@@ -206,14 +214,13 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
         taken = take(before, after, wanted)
         selected.not_needed.extend(taken.not_needed)
-        selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in taken.refused)
-        if taken.needed.functions:
+        if taken.needed.functions or taken.refused:
             selected.parts.append(CarriedObject(group.object, group.unit, taken))
     return selected
 
 
-def _extract(part: CarriedObject, running: Running, number: int) -> _Extracted:
-    """Make the object of one part, and hold it beside its original; what stands in the way is noted in the part."""
+def _resolve(part: CarriedObject, running: Running) -> _Resolved:
+    """Find all that a part refers to and replaces in the old kernel; what stands in the way is noted in the part."""
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)
     functions = []
@@ -221,11 +228,16 @@ def _extract(part: CarriedObject, running: Running, number: int) -> _Extracted:
         functions = list(running.functions(part))
     except CannotCarryError as error:
         part.needed.refuse(next(iter(part.needed.functions)), error)
-    table = _TABLE.format(number)
-    laid = LaidOut(part.needed, part.taken.side, spelled, table)
+    return _Resolved(part, spelled, functions)
+
+
+def _extract(resolved: _Resolved, number: int) -> _Extracted:
+    """Make the object of one part, and hold it beside its original."""
+    part = resolved.part
+    laid = LaidOut(part.needed, part.taken.side, resolved.spelled, _TABLE.format(number))
     data = laid.file()
     count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
-    return _Extracted(part, laid, data, functions, count)
+    return _Extracted(part, laid, data, resolved.functions, count)
 
 
 def _check(

@@ -12,8 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -115,15 +117,31 @@ class PatchedKernels(Kernels):
         """Where the livepatch is written."""
         return self.root / "livepatch-it.ko"
 
-    def patch(self, *options: str, output: tuple[str, ...] | None = None) -> Made:
+    def patch(self, *options: str, output: tuple[str, ...] | None = None, **variables: str) -> Made:
         """Run the command on both trees; ``output`` takes the place of what says where the module goes."""
-        module = self.module
-        where = ("-o", str(module)) if output is None else output
+        return self.end(self.begin(*options, output=output, variables=variables))
+
+    def begin(
+        self,
+        *options: str,
+        output: tuple[str, ...] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        limit: int = 0,
+    ) -> subprocess.Popen[str]:
+        """Begin to run the command; no file gets larger than ``limit`` bytes, if one is given."""
+        where = ("-o", str(self.module)) if output is None else output
         command = [sys.executable, "-m", "kbuild_klp", "patch", "old", "new", "--json", *where, *options]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary)}
-        done = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
-        assert "Traceback" not in done.stderr
-        return Made(done.returncode, json.loads(done.stdout or "{}"), done.stderr, module)
+        if limit:
+            command = ["sh", "-c", f'ulimit -f {limit // 512}; exec "$@"', "sh", *command]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), **variables}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def end(self, running: subprocess.Popen[str]) -> Made:
+        """Wait for a run of the command."""
+        out, errors = running.communicate(timeout=300)
+        assert "Traceback" not in errors
+        return Made(running.returncode, json.loads(out or "{}"), errors, self.module)
 
     @property
     def temporary(self) -> Path:

@@ -209,6 +209,7 @@ def test_a_callback_is_registered_with_its_unit(kernels: PatchedKernels) -> None
     whys = {it["symbol"]: it["why"] for it in made.answer["carried"]}
     assert whys["before"] == "callback"
     assert made.relocations[".rela.init.klp_callbacks"] == ["before+0"]
+    assert ".discard" not in made.readelf("-S"), "what modules' linker script throws away would be missed"
     assert made.relocations[".rela.init.klp_funcs"] == ["says+0"], "only what takes the place of an old one"
 
 
@@ -246,3 +247,39 @@ def test_a_table_that_differs_is_carried_with_all_who_read_it(kernels: PatchedKe
     [table] = [it for it in made.answer["carried"] if it["kind"] == "data"]
     assert (table["symbol"], table["why"]) == ("table", "changed, read-only")
     assert not made.livepatch_symbols, "nobody who is carried reads the old one"
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_a_reader_that_differs_in_line_numbers_only_comes_along(kernels: PatchedKernels, without: bool) -> None:
+    """He would go on reading the old table; who asks for that is left alone."""
+    warned = """
+    static const int table[4] = {1, 2, 3, OLD};
+    int reader(int x) {
+        asm volatile(".pushsection __bug_table, \\"aw\\"; 1: .long 2f - 1b, 3f - 1b; .word LINE, 1; .popsection\\n2:"
+                     ".pushsection .rodata.str1.1, \\"aMS\\", @progbits, 1; 3: .asciz \\"unit.c\\"; .popsection");
+        return table[x];
+    }
+    """
+    sources = [warned.replace("OLD", value).replace("LINE", line) for value, line in (("4", "7"), ("5", "9"))]
+    kernels.build({UNIT: sources[0]}, {UNIT: sources[1]})
+    kernels.prepare()
+    made = kernels.patch(*(["--without", "reader"] if without else []))
+    if without:
+        assert made.status == 1 and not made.module.exists()
+    else:
+        assert made.carried == {(UNIT, "reader")}
+
+
+def test_all_refusals_come_at_once(kernels: PatchedKernels) -> None:
+    """Whoever mends one list of them is not to get another."""
+    source = "extern int nowhere(int); int limit = OLD; int user(int x) { return x + limit + CALL; }\n"
+    old, now = (source.replace("OLD", value).replace("CALL", call) for value, call in (("1", "1"), ("2", "nowhere(x)")))
+    assert kernels.made(old, now).refused == {("limit", "verdict"), ("user", "not-in-kernel")}
+
+
+def test_the_case_for_the_virtual_machine_has_this_header() -> None:
+    directory = Path(__file__).resolve().parents[2]
+    patch = (directory / "selftests/vm_cases/callback/patch").read_text()
+    added = patch.partition("+++ b/include/linux/livepatch_helpers.h\n")[2].splitlines()[1:]
+    header = (directory / "kbuild_klp/kbuild/livepatch_helpers.h").read_text().splitlines()
+    assert [line.removeprefix("+") for line in added] == header
