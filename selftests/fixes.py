@@ -190,7 +190,8 @@ class Session:
 def _steps(answer: Answer) -> list[str]:
     """Return what is done with a livepatch: with its modules loaded after it, then with those there before it."""
     name = answer.module.stem
-    steps = [f"load {name}"]
+    # What libcrc32c, and xfs with it, ask for by another name.
+    steps = [*(["module crc32c_generic"] if answer.units else []), f"load {name}"]
     steps += [f"module {unit.replace('-', '_')}" for unit in answer.units if unit not in _NO_HARDWARE]
     steps += [f"unload {name}"]
     if answer.units:
