@@ -35,6 +35,7 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 _NEAR = 64  # bytes before an array from which it may be counted
 _SCALAR = 8  # bytes of what nobody walks through
+_DEBUG_TABLE = "__dyndbg"  # struct _ddebug, include/linux/dynamic_debug.h
 _PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
 
@@ -361,6 +362,9 @@ class Needed:
         if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
             return
         if self.view.jump_table(part, self.view.family(piece.need)) is not None:
+            return
+        # Its pointers are to whole strings, and are read before a module is there to which others could lead.
+        if self.canonical.section_name(piece.part) == _DEBUG_TABLE:
             return
         start = int(self.parts.start[part])
         # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
