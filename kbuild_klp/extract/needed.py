@@ -35,7 +35,6 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 _NEAR = 64  # bytes before an array from which it may be counted
 _SCALAR = 8  # bytes of what nobody walks through
-_DEBUG_TABLE = "__dyndbg"  # struct _ddebug, include/linux/dynamic_debug.h
 _PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
 
@@ -361,10 +360,8 @@ class Needed:
         # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
         if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
             return
-        if self.view.jump_table(part, self.view.family(piece.need)) is not None:
-            return
-        # Its pointers are to whole strings, and are read before a module is there to which others could lead.
-        if self.canonical.section_name(piece.part) == _DEBUG_TABLE:
+        is_descriptor = self.canonical.section_name(piece.part) == "__dyndbg"  # which points to whole strings
+        if is_descriptor or self.view.jump_table(part, self.view.family(piece.need)) is not None:
             return
         start = int(self.parts.start[part])
         # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
