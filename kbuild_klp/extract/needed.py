@@ -360,7 +360,8 @@ class Needed:
         # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
         if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
             return
-        if self.view.jump_table(part, self.view.family(piece.need)) is not None:
+        is_descriptor = self.canonical.section_name(piece.part) == "__dyndbg"  # which points to whole strings
+        if is_descriptor or self.view.jump_table(part, self.view.family(piece.need)) is not None:
             return
         start = int(self.parts.start[part])
         # Compilers emit nothing that nobody refers to: the only one who refers to it means it.

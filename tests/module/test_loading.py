@@ -56,3 +56,28 @@ def test_a_runtime_constant_is_never_written_into_a_module(
     needed = Needed(Correlated(view, view), RelocatedObject(view), [(part, "changed") for part in mains])
     refuse_what_comes_too_early(CarriedObject("x.o", "vmlinux", Taken(needed, [], [])), {})
     assert [(it.symbol, it.bar.word) for it in needed.refused] == refused
+
+
+_DEBUG = """
+struct debug { const char *module, *function; };
+extern void say(struct debug *, const char *);
+extern int one(int), two(int);
+int user(int x)
+{
+	static struct debug descriptor __attribute__((section("__dyndbg"), used)) = { "m", __func__ };
+	say(&descriptor, __func__);
+	return x + 1;
+}
+int (*const table[8])(int) = { one, two, one, two };
+"""
+
+
+def test_a_debug_descriptor_names_its_function_before_its_module_is_there(gcc: Compiler) -> None:
+    """Beside an array, the string could be read as that with a negative index, which the old object has."""
+    view = ObjectView(str(gcc.object(_DEBUG)))
+    mains = [part for part in functions(view) if view.part_name(part) == "user"]
+    needed = Needed(Correlated(view, view), RelocatedObject(view), [(part, "changed") for part in mains])
+    section = view.canonical.section_name
+    [piece] = [piece for piece in needed.pieces.values() if section(piece.part) == "__dyndbg"]
+    goals = [needed.goals[it.row] for it in needed.references_of(piece)]
+    assert len(goals) == 2 and all(goal.piece in needed.pieces for goal in goals), goals
