@@ -13,6 +13,8 @@ from kbuild_klp.module.making import CarriedPiece, Livepatch, RefusedChange
 from kbuild_klp.module.running import VMLINUX, module_name
 
 DOCUMENT_VERSION = 1
+# What objtool and Clang call the bytes before a function that belong to it.
+_PADDING = ("__pfx_", "__cfi_")
 
 
 def document(made: Livepatch) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def _pieces(carried: list[CarriedPiece]) -> Iterator[str]:
     nameless: Counter[str] = Counter()
     for it in carried:
         kind, name, size, why = it.piece.kind, it.piece.symbol, it.piece.size, it.piece.why
+        if name.startswith(_PADDING):
+            continue
         if not name:
             nameless[why if kind == "data" else kind] += 1
             continue
