@@ -226,7 +226,7 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         yield Finding(Obstacle.DATA, f"data: {what}; it is used by {join_names(facts.readers.others)}")
     else:
         functions = facts.readers.functions
-        along = f"; {join_names(functions)} comes along with it" if functions else ""
+        along = f"; carried with it: {join_names(functions)}" if functions else ""
         yield Finding(Obstacle.READ_ONLY, f"read-only data: who has its address keeps the old one{along}")
 
 

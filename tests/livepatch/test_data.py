@@ -162,7 +162,7 @@ KEEPS = "read-only data: who has its address keeps the old one"
 
 def test_a_table_that_only_functions_of_one_object_read(kernels: Kernels) -> None:
     verdicts = kernels.of(TABLE % 4, TABLE % 5)
-    assert verdicts == {"table": [f"({KEEPS}; first, second comes along with it)"]}
+    assert verdicts == {"table": [f"({KEEPS}; carried with it: first, second)"]}
 
 
 def test_a_table_of_which_all_readers_changed_as_well(kernels: Kernels) -> None:
