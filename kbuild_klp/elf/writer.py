@@ -171,6 +171,21 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
     return head + bytes(content[_HEADER_SIZE:]) + bytes(headers)
 
 
+def remove_old(output: str) -> None:
+    """Remove what `write_whole` is to take the place of: what was made another time is no answer to this one.
+
+    Raises KlpError for what is no file (/dev/null), and where none can be written: better before all work than after.
+    """
+    target = Path(output)
+    try:
+        target.parent.stat()
+        if target.exists() and not target.is_file():
+            raise KlpError("not a regular file", file=output, hint="give another -o FILE")
+        target.unlink(missing_ok=True)
+    except OSError as error:
+        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
+
+
 def write_whole(output: str, data: bytes) -> None:
     """Write a file whole or not at all, and leave nothing else behind whenever we are killed; raises KlpError.
 

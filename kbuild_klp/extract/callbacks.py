@@ -20,7 +20,6 @@ from kbuild_klp.object.view import ObjectView
 SECTION = ".discard.klp_callback_ptrs"
 KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
 """The members of struct klp_callbacks (include/linux/livepatch.h)."""
-_POINTER = 8
 
 
 class Callback(NamedTuple):
@@ -36,7 +35,8 @@ def callbacks(view: ObjectView) -> Iterator[Callback]:
         return
     section = view.object.section_names.index(SECTION)
     rows = view.object.relocations(np.array([section]))
-    addresses = symbol_addresses(view.canonical.image)[rows.symbol].astype(np.int64) + rows.addend
+    homes = symbol_addresses(view.canonical.image)[rows.symbol].astype(np.int64)
+    addresses = np.where(homes >= 0, homes + rows.addend, -1)  # -1: of another object
     pointers = dict(zip(rows.offset.tolist(), addresses.tolist(), strict=True))
     found: dict[str, int] = {}
     for symbol in np.flatnonzero(view.object.shndx == section).tolist():
@@ -44,8 +44,9 @@ def callbacks(view: ObjectView) -> Iterator[Callback]:
         kind = next((it for it in KINDS if name.startswith(f"__klp_{it}_callback_")), None)
         if kind is None or place not in pointers:
             continue
-        part = int(view.canonical.parts.at(np.array([pointers.pop(place)]))[0])
-        if kind in found or not view.is_code(part):
+        address = pointers.pop(place)
+        part = int(view.canonical.parts.at(np.array([address]))[0])
+        if address < 0 or kind in found or not view.is_code(part):
             raise BadObjectError(f"{name} is no callback", file=view.file.path, place=SECTION)
         found[kind] = part
     if pointers:

@@ -6,14 +6,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.elf.writer import write_whole
+from kbuild_klp.elf.writer import remove_old, write_whole
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
@@ -75,11 +74,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     for path in (old_path, new_path):
         if os.path.realpath(path) == os.path.realpath(output):
             raise KlpError("would be written over", file=path, hint="give another -o FILE")
-    # What was made another time is no answer to this one.
-    try:
-        Path(output).unlink(missing_ok=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
+    remove_old(output)
     old_build, new_build = ObjectBuild(old_path), ObjectBuild(new_path)
     report = compare(old_build, new_build)
     if report.failed:

@@ -12,7 +12,7 @@ from kbuild_klp.builds.side import Build
 from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.elf.writer import write_whole
+from kbuild_klp.elf.writer import remove_old, write_whole
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.extraction import Carried, carried_by
@@ -131,8 +131,8 @@ def make_livepatch(
     tree = _tree_to_build_in(old, new)
     if options.sign:
         check_that_it_can_sign(tree)
-    # What was made another time is no answer to this one.
-    _remove(output)
+    _check_output(output, (old, new))
+    remove_old(output)
     report = compared(old, new)
     if report.failed:
         raise KlpError(report.failed[0])
@@ -188,13 +188,12 @@ def _tree_to_build_in(old: Build, new: Build) -> BuildTree:
     return found
 
 
-def _remove(output: str) -> None:
-    """Remove what may be in the way, and see that there can be a new one before there is much work done for it."""
-    try:
-        Path(output).parent.stat()
-        Path(output).unlink(missing_ok=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
+def _check_output(output: str, sides: Sequence[Build]) -> None:
+    """See that the module is not written over what one of the builds was linked to; raises KlpError."""
+    if Path(output).exists():
+        images = (side.image(unit.name) for side in sides for unit in side.units())
+        if any(image is not None and image.resolve() == Path(output).resolve() for image in images):
+            raise KlpError("would be written over", file=output, hint="give another -o FILE")
 
 
 def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _Selected:
@@ -224,10 +223,11 @@ def _resolve(part: CarriedObject, running: Running) -> _Resolved:
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)
     functions = []
-    try:
-        functions = list(running.functions(part))
-    except CannotCarryError as error:
-        part.needed.refuse(next(iter(part.needed.functions)), error)
+    for main, symbol in part.needed.patched:
+        try:
+            functions.append(running.function(part, symbol))
+        except CannotCarryError as error:
+            part.needed.refuse(main, error)
     return _Resolved(part, spelled, functions)
 
 

@@ -22,7 +22,7 @@ from kbuild_klp.module.running import BELONGS, PREFIX, VMLINUX
 
 SHF_RELA_LIVEPATCH = 0x00100000  # include/uapi/linux/elf.h
 SHN_LIVEPATCH = 0xFF20
-_HEADER, _SYMBOL = 64, 24
+_SYMBOL = 24  # Elf64_Sym
 _SHDR = "IIQQQQIIQQ"  # Elf64_Shdr
 
 

@@ -82,10 +82,9 @@ class Running:
 
     # -- functions that are replaced --------------------------------------------------------------------------------
 
-    def functions(self, part: CarriedObject) -> Iterator[PatchedFunction]:
-        """Yield the old functions of a part, in the order of its table; raises CannotCarryError."""
-        for _, old in part.needed.patched:
-            yield PatchedFunction(old.name, self._position(part, old, is_replaced=True))
+    def function(self, part: CarriedObject, old: SymbolId) -> PatchedFunction:
+        """Return how an old function of a part is named; raises CannotCarryError."""
+        return PatchedFunction(old.name, self._position(part, old, is_replaced=True))
 
     def _position(self, part: CarriedObject, symbol: SymbolId, *, is_replaced: bool = False) -> int:
         """Return where a symbol of the old object stands in its unit, 0 for the only one of its name.

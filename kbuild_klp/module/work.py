@@ -30,7 +30,8 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def working_directory() -> Iterator[Path]:
     """Make a directory in that for temporary files, and remove it at the end, also when we are told to terminate."""
     _remove_left_ones()
-    before = {number: signal.signal(number, _leave) for number in _ENDING}
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # not under nohup
+    before = {number: signal.signal(number, _leave) for number in heard}
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         with _opened(directory) as lock:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -397,3 +398,13 @@ def test_users_that_contradict_each_other_are_not_believed(extracted: Extractor)
     assert carried(found) == {("one", "function"), ("two", "function")}
     numbers = {outside.symbol for outside in found.outside if outside.symbol.startswith("count.")}
     assert len(numbers) == 2
+
+
+def test_what_is_no_file_is_not_removed(gcc: Compiler, tmp_path: Path) -> None:
+    """-o /dev/null, by root."""
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    sides = [str(gcc.object(f"int f(int x) {{ return x + {value}; }}", *TRACED)) for value in (1, 2)]
+    with pytest.raises(KlpError, match="not a regular file"):
+        extract(sides[0], sides[1], str(device))
+    assert device.is_fifo()

@@ -283,3 +283,40 @@ def test_the_case_for_the_virtual_machine_has_this_header() -> None:
     added = patch.partition("+++ b/include/linux/livepatch_helpers.h\n")[2].splitlines()[1:]
     header = (directory / "kbuild_klp/kbuild/livepatch_helpers.h").read_text().splitlines()
     assert [line.removeprefix("+") for line in added] == header
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_no_module_of_a_build_is_written_over(kernels: PatchedKernels, side: str) -> None:
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare()
+    image = kernels.root / side / "drivers/mod.ko"
+    before = image.read_bytes()
+    made = kernels.patch(output=("-o", str(image)))
+    assert made.status == 2 and "would be written over" in made.errors
+    assert image.read_bytes() == before
+
+
+def test_a_callback_of_another_object(kernels: PatchedKernels) -> None:
+    """A pointer to what is not here is no place here."""
+    source = CALLBACK.replace(
+        "static int before(struct klp_object *object) { applied = 1; return 0; }", "int before();"
+    )
+    made = kernels.made(SAYS, new(SAYS) + source, **{"kernel/inner.o": INNER + "int before(void) { return 0; }\n"})
+    assert made.status == 2 and "is no callback" in made.errors
+
+
+def test_each_function_that_cannot_be_told_apart_is_named(kernels: PatchedKernels) -> None:
+    """Not the first that is carried: two sources of one name, linked in another order than the tree says."""
+    source = (
+        "static __attribute__((noinline)) int twin(int x) { return x + OLD; } int NAME(int x) { return twin(x); }\n"
+    )
+    sources = {f"{place}/u.o": source.replace("NAME", f"a_{place}").replace("OLD", "5") for place in ("kernel", "lib")}
+    kernels.build(
+        sources, {"lib/u.o": sources["lib/u.o"].replace("5", "6").replace("return twin(x)", "return twin(x) + 1")}
+    )
+    kernels.prepare()
+    kernels.old.run("ld", "-r", "-o", "kernel/both.o", "kernel/u.o", "lib/u.o")
+    objects = ["kernel/u.o", "kernel/u.o", "lib/u.o"]
+    options = ("-z", "muldefs", "-e", "0", "-Ttext=0x1000000", "--unresolved-symbols=ignore-all")
+    kernels.old.run("ld", "-o", "vmlinux", *options, *objects)
+    assert kernels.patch().refused == {("twin", "no-position")}
