@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -61,57 +62,73 @@ class _Source(NamedTuple):
         return cls(symbol.file, symbol.source)
 
 
-class _Name(NamedTuple):
-    """Kind and name of an entry, and the file of a local one if both objects have it.
+_Name = tuple[str, str, str | None]
+"""Kind and name of an entry without numbers, and the file of a local one if both objects have it.
 
-    A file that only one object has may have been renamed, or not be recorded (there is one source only).
-    """
-
-    kind: str
-    text: str
-    file: str | None
+A file that only one object has may have been renamed, or not be recorded (there is one source only).
+"""
 
 
 class _Side:
-    """The symbols of one object that are in question; ``left`` those that are not paired yet, in the object's order.
+    """The symbols of one object that are in question, by number in the object's order.
 
-    ``settled`` are the sources of the others.
+    ``left`` are the numbers of those that are not paired yet. ``settled`` are the sources of the others.
     """
 
     def __init__(self, entries: Iterable[Entry], settled: Iterable[_Source]) -> None:
-        ordered = sorted(entries, key=_order)
-        self.left = {entry.symbol: entry for entry in ordered}
-        sources = {(symbol.file, symbol.source) for symbol in self.left}
+        # One after the other costs less than both at once: hardly any two names are equal, and nearly all homes.
+        self.entries = sorted(sorted(entries, key=_name), key=_kind_and_home)
+        self.left = dict.fromkeys(range(len(self.entries)))
+        sources = {entry.symbol[1:3] for entry in self.entries}
         self.sources = sorted({*map(_Source._make, sources), *settled})
         self.files = {source.file for source in self.sources}
-        self._entry_of = {alias: entry.symbol for entry in ordered for alias in entry.aliases}
-        self._entry_of |= {symbol: symbol for symbol in self.left}
-        self._alike: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
-        for symbol in self.left:
-            self._alike[canonical_name(symbol.name)].append(symbol)
-        self.names: dict[SymbolId, int] = {}
+        self.names: list[int] = []
 
     def number_names(self, files: set[str], numbers: dict[_Name, int]) -> None:
         """Find the name of each entry, as a number that is equal for equal names; ``files`` are those of both sides."""
-        for alike, symbols in self._alike.items():
-            for symbol in symbols:
-                name = _Name(self.left[symbol].kind, alike.text, symbol.file if symbol.file in files else None)
-                self.names[symbol] = numbers.setdefault(name, len(numbers))
+        for entry in self.entries:
+            symbol = entry.symbol
+            name = entry.kind, canonical_name(symbol.name).text, symbol.file if symbol.file in files else None
+            self.names.append(numbers.setdefault(name, len(numbers)))
 
-    def grouped(self, key: _KeyOf) -> dict[Hashable, list[Entry]]:
+    @cached_property
+    def numbers(self) -> dict[SymbolId, int]:
+        """The number of each symbol, by its other names, too."""
+        numbers = {alias: at for at, entry in enumerate(self.entries) for alias in entry.aliases}
+        numbers.update((entry.symbol, at) for at, entry in enumerate(self.entries))
+        return numbers
+
+    @cached_property
+    def _alike(self) -> dict[CanonicalName, list[SymbolId]]:
+        alike: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
+        for entry in self.entries:
+            alike[canonical_name(entry.symbol.name)].append(entry.symbol)
+        return alike
+
+    def unpaired(self) -> list[Entry]:
+        """Return the entries that are not paired yet."""
+        return [self.entries[at] for at in self.left]
+
+    def find(self, symbol: SymbolId) -> int | None:
+        """Return the number of the entry that is called so and not paired yet, None if there is none."""
+        at = self.numbers.get(symbol)
+        return at if at is not None and at in self.left and self.entries[at].symbol == symbol else None
+
+    def grouped(self, key: _KeyOf) -> dict[Hashable, list[int]]:
         """Return the entries that are not paired yet, by what they have in common; without those that have None."""
-        groups: dict[Hashable, list[Entry]] = defaultdict(list)
-        names = self.names
-        for symbol, entry in self.left.items():
-            if (found := key(entry, names[symbol])) is not None:
-                groups[found].append(entry)
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        entries, names = self.entries, self.names
+        for at in self.left:
+            if (found := key(entries[at], names[at])) is not None:
+                groups[found].append(at)
         return groups
 
     def used_by(self, entry: Entry) -> dict[CanonicalName, list[SymbolId]]:
         """Return to which of the symbols that look alike an entry refers, in the order of first use."""
         used: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
         for symbol in entry.uses:
-            used[canonical_name(symbol.name)].append(self._entry_of.get(symbol, symbol))
+            at = self.numbers.get(symbol)
+            used[canonical_name(symbol.name)].append(symbol if at is None else self.entries[at].symbol)
         return used
 
     def all_alike(self, name: CanonicalName) -> list[SymbolId]:
@@ -120,16 +137,19 @@ class _Side:
 
     def has(self, symbol: SymbolId) -> bool:
         """Say whether a symbol has an entry: it is defined here, and no label in something else."""
-        return symbol in self._entry_of
+        return symbol in self.numbers
 
 
 _KeyOf = Callable[[Entry, int], Hashable]
 """What an entry has in common with others, told from it and the number of its name."""
 
 
-def _order(entry: Entry) -> tuple[str, str, int, int, str]:
-    name, file, source, copy = entry.symbol
-    return entry.kind, file, source, copy, name
+def _name(entry: Entry) -> str:
+    return entry.symbol.name
+
+
+def _kind_and_home(entry: Entry) -> tuple[str, tuple[str | int, ...]]:
+    return entry.kind, entry.symbol[1:]
 
 
 def _text(entry: Entry) -> str:
@@ -191,7 +211,7 @@ class _Correlator:
             self._pair_groups(*of_source, only_single=True)
         self._pair_by_use()
         # Functions first: what they agree on tells which of several equal variables is which.
-        if any(entry.kind == KIND_FUNCTION for entry in self.new.left.values()):
+        if any(entry.kind == KIND_FUNCTION for entry in self.new.unpaired()):
             self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
             self._pair_groups(self._same_variant)
             self._pair_by_use()
@@ -214,9 +234,9 @@ class _Correlator:
         variant = self._variant(entry, name)
         return variant and (variant, entry.checksum)
 
-    def _pair(self, old: Entry, new: Entry) -> None:
-        self.pairs.append((old, new))
-        del self.old.left[old.symbol], self.new.left[new.symbol]
+    def _pair(self, old: int, new: int) -> None:
+        self.pairs.append((self.old.entries[old], self.new.entries[new]))
+        del self.old.left[old], self.new.left[new]
 
     def _pair_groups(self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False) -> None:
         """Pair entries with the same key, in their order; with ``only_single`` where one of each side has it."""
@@ -259,8 +279,8 @@ class _Correlator:
                 which[before] = after
                 taken.add(after)
         for before, after in which.items():
-            old, new = self.old.left.get(before), self.new.left.get(after)
-            if old and new and self.old.names[before] == self.new.names[after]:
+            old, new = self.old.find(before), self.new.find(after)
+            if old is not None and new is not None and self.old.names[old] == self.new.names[new]:
                 self._pair(old, new)
 
     def regrouped(self) -> dict[Entry, str]:
@@ -296,7 +316,8 @@ class _Correlator:
         for key, olds in self.old.grouped(_by_content).items():
             partners = news.get(key, [])
             if len(olds) == len(partners) == 1:
-                others[_Source.of(olds[0].symbol), _Source.of(partners[0].symbol)] += 1
+                old, new = self.old.entries[olds[0]], self.new.entries[partners[0]]
+                others[_Source.of(old.symbol), _Source.of(new.symbol)] += 1
         # In their order is the last resort.
         ranked = sorted({*users, *others}, key=lambda pair: (-users[pair], -others[pair], pair))
         for file in sorted(several):
@@ -304,45 +325,55 @@ class _Correlator:
             ranked += zip(*sides, strict=False)
         paired: dict[_Source, _Source] = {}
         taken: set[_Source] = set()
-        for old, new in ranked:
-            if old.file in several and old not in paired and new not in taken:
-                paired[old] = new
-                taken.add(new)
+        for source, counterpart in ranked:
+            if source.file in several and source not in paired and counterpart not in taken:
+                paired[source] = counterpart
+                taken.add(counterpart)
         return paired
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
     def _pair_equal(self, wanted: Callable[[Entry], bool]) -> None:
         """Pair entries of one name with the same checksum, those of one symbol and section first."""
-        names, is_same = self.new.names, attrgetter("checksum", "section")
-        for symbol, old in list(self.old.left.items()):
-            new = self.new.left.get(symbol)
-            if new and is_same(old) == is_same(new) and self.old.names[symbol] == names[symbol] and wanted(old):
-                self._pair(old, new)
+        is_same = attrgetter("checksum", "section")
+        for at in list(self.old.left):
+            old = self.old.entries[at]
+            partner = self.new.find(old.symbol)
+            if partner is None or self.old.names[at] != self.new.names[partner]:
+                continue
+            if is_same(old) == is_same(self.new.entries[partner]) and wanted(old):
+                self._pair(at, partner)
         self._pair_groups(lambda entry, name: (name, entry.checksum) if wanted(entry) else None)
 
     def _pair_by_alias(self) -> None:
         """Pair entries that share names: which one is the first hangs on the symbols' bindings."""
-        for old in list(self.old.left.values()):
-            partners = (self.new.left.get(alias) for alias in old.aliases)
-            new = next((it for it in partners if it and it.kind == old.kind and old.symbol in it.aliases), None)
+        entries = self.new.entries
+        for at in list(self.old.left):
+            old = self.old.entries[at]
+            partners = [found for alias in old.aliases if (found := self.new.find(alias)) is not None]
+            new = next(
+                (it for it in partners if entries[it].kind == old.kind and old.symbol in entries[it].aliases), None
+            )
             if new is not None:
-                self._pair(old, new)
+                self._pair(at, new)
         # Or one of them in one build only: what is static in a stripped module is known by its alias.
-        with_alias = {alias: new for new in self.new.left.values() for alias in new.aliases}
-        for old in list(self.old.left.values()):
-            known = (self.new.left.get(alias) for alias in old.aliases)
-            new = next(filter(None, known), None) or with_alias.get(old.symbol)
-            if new is not None and new.kind == old.kind and new.symbol in self.new.left:
-                self._pair(old, new)
+        with_alias = {alias: new for new in self.new.left for alias in entries[new].aliases}
+        for at in list(self.old.left):
+            old = self.old.entries[at]
+            known = [found for alias in old.aliases if (found := self.new.find(alias)) is not None]
+            new = known[0] if known else with_alias.get(old.symbol)
+            if new is not None and entries[new].kind == old.kind and new in self.new.left:
+                self._pair(at, new)
 
     def _pair_by_binding(self) -> None:
         """Pair what was static and is not any more, or the other way round: then it has no file."""
         news = self.new.grouped(lambda entry, _: (entry.kind, _text(entry)))
         for key, olds in self.old.grouped(lambda entry, _: (entry.kind, _text(entry))).items():
             partners = news.get(key, [])
-            if len(olds) == len(partners) == 1 and not (olds[0].symbol.file and partners[0].symbol.file):
-                self._pair(olds[0], partners[0])
+            if len(olds) == len(partners) == 1:
+                old, new = olds[0], partners[0]
+                if not (self.old.entries[old].symbol.file and self.new.entries[new].symbol.file):
+                    self._pair(old, new)
 
 
 def correlate(found: Contested) -> Correlation:
@@ -352,8 +383,8 @@ def correlate(found: Contested) -> Correlation:
     both = _Correlator(found)
     both.run()
     pairs = [*sections, *map(Pair._make, both.pairs)]
-    pairs += [Pair(entry, None) for entry in both.old.left.values()]
-    pairs += [Pair(None, entry) for entry in both.new.left.values()]
+    pairs += [Pair(entry, None) for entry in both.old.unpaired()]
+    pairs += [Pair(None, entry) for entry in both.new.unpaired()]
     # What sections refer to is looked at too.
     both.pairs += [(pair.old, pair.new) for pair in sections if pair.old and pair.new]
     return Correlation(pairs, both.regrouped())
