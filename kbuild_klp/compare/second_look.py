@@ -32,9 +32,11 @@ from kbuild_klp.processes import in_processes, job_slots
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_WORTH_A_PROCESS = 32  # objects below which a second process costs more than it saves
+_WORTH_A_PROCESS = 32  # objects, or changes to explain, below which a second process costs more than it saves
 _CHUNKS = 12  # for each process, so that none waits long for another at the end
 _MOST_KEPT = 8  # objects that stay open between the first pass and the second
+_PIECE = 16  # changes of one object that are explained at a time
+_DEBUG_INFO = ".debug_info"
 
 
 class Looked(NamedTuple):
@@ -81,14 +83,14 @@ class _Errand(NamedTuple):
     """The changes (indices) of one object that are to be explained, and how many of them at most."""
 
     name: str
-    changes: list[int]
+    changes: tuple[int, ...]
     patience: int
 
 
 class _Reasons(NamedTuple):
-    """The reasons of the changes of one object, by index of the change."""
+    """The reasons of the changes of an errand, by index of the change."""
 
-    name: str
+    errand: _Errand
     why: dict[int, tuple[Reason, ...]]
     warnings: list[str]
 
@@ -130,7 +132,7 @@ class SecondLook:
             self._survey.prepare()
         looks: dict[str, _Look] = {}
         work = partial(self._look_at, changes)
-        for done, look in enumerate(self._in_chunks(work, list(changes)), 1):
+        for done, look in enumerate(self._in_chunks(work, list(changes), len(changes)), 1):
             looks[look.name] = look
             if self._progress is not None and len(changes) > 1:
                 self._progress(done, len(changes))
@@ -165,12 +167,26 @@ class SecondLook:
     def explain(self, changes: Changes) -> Explained:
         """Find the reasons of as many changes as anybody reads, but for those that are ignored."""
         errands = list(_errands(changes))
-        results = {result.name: result for result in self._in_chunks(partial(self._explain_for, changes), errands)}
+        if self._keeps_pairs:
+            errands = [piece for errand in errands for piece in self._pieces(errand)]
+        weight = sum(len(errand.changes) for errand in errands) if self._keeps_pairs else len(errands)
+        results = list(self._in_chunks(partial(self._explain_for, changes), errands, weight))
         told = dict(changes)
-        for name, result in results.items():
-            why = {at: changes[name][at]._replace(why=reasons) for at, reasons in result.why.items()}
-            told[name] = _replaced(changes[name], why)
-        return Explained(told, [warning for errand in errands for warning in results[errand.name].warnings])
+        for (name, *_), why, _ in results:
+            told[name] = _replaced(told[name], {at: told[name][at]._replace(why=words) for at, words in why.items()})
+        warnings = {errand: said for errand, _, said in results}
+        return Explained(told, list(dict.fromkeys(text for errand in errands for text in warnings[errand])))
+
+    def _pieces(self, errand: _Errand) -> list[_Errand]:
+        """Divide the changes of an object that is open, also in the processes that start here.
+
+        Not those with debug information: each piece would read it again.
+        """
+        views = self._pair(errand.name).old, self._pair(errand.name).new
+        if any(view is not None and _DEBUG_INFO in view.object.section_names for view in views):
+            return [errand]
+        pieces = ((at, errand.changes[at : at + _PIECE]) for at in range(0, len(errand.changes), _PIECE))
+        return [_Errand(errand.name, changes, errand.patience - at) for at, changes in pieces]
 
     def _explain_for(self, all_changes: Changes, errand: _Errand) -> _Reasons:
         warnings: list[str] = []
@@ -179,7 +195,7 @@ class SecondLook:
         with _harmless(warnings, f"{errand.name}: the reasons"):
             told = self._explain(self._pair(errand.name), changes, errand.patience)
         why = {at: change.why for at, change in zip(errand.changes, told, strict=False)}
-        return _Reasons(errand.name, why, warnings)
+        return _Reasons(errand, why, warnings)
 
     def _explain(self, pair: ObjectPair, changes: list[Change], patience: int) -> list[Change]:
         if pair.old is None or pair.new is None:
@@ -208,9 +224,9 @@ class SecondLook:
             self._pairs[name] = pair
         return pair
 
-    def _in_chunks(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield the results of all tasks, in any order."""
-        with job_slots(self._jobs, len(tasks) // _WORTH_A_PROCESS + 1) as slots:
+    def _in_chunks(self, work: Callable[[Task], Result], tasks: Sequence[Task], weight: int) -> Iterator[Result]:
+        """Yield the results of all tasks, in any order; ``weight`` says how much there is to be done."""
+        with job_slots(self._jobs, weight // _WORTH_A_PROCESS + 1) as slots:
             self._jobs_for_one = self._jobs if slots == 1 else 1
             if slots == 1:
                 yield from map(work, tasks)
@@ -225,7 +241,7 @@ class SecondLook:
 def _errands(changes: Changes) -> Iterator[_Errand]:
     patience = PATIENCE
     for name, own in changes.items():
-        heard = [at for at, it in enumerate(own) if it.change is ChangeType.CHANGED and it.ignored is None]
+        heard = tuple(at for at, it in enumerate(own) if it.change is ChangeType.CHANGED and it.ignored is None)
         if heard and patience > 0:
             yield _Errand(name, heard, patience)
             patience -= len(heard)
