@@ -20,7 +20,8 @@ def members(archive: str) -> list[str]:
     """
     with open(archive, "rb") as file:  # noqa: PTH123 - pathlib costs more than the read
         data = file.read()
-    return [_joined(posixpath.dirname(archive), member.name) for member in members_of(data, archive)]
+    directory = posixpath.dirname(archive)
+    return [_joined(directory, member.name) for member in members_of(data, archive)]
 
 
 def _joined(directory: str, name: str) -> str:
