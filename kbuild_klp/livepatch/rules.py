@@ -36,6 +36,9 @@ _TABLES = (
     ("__param", "is read at boot, or when the module is loaded"),
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
+# Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
+# is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
+_CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
 _PER_CPU = ".data..percpu"
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
@@ -236,7 +239,7 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     if old is None or new is None:
         return
     before, after = old.split_components(), new.split_components()
-    if before[1:] != after[1:]:
+    if before[1:] != after[1:] and not _CONSTANTS.match(new.name):
         yield Finding(Obstacle.DATA, f"data: content without a symbol; {_ONLY_FUNCTIONS}")
     elif before.attributes != after.attributes:
         yield Finding(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")

@@ -9,7 +9,6 @@ an array its address, and the variable itself may be local to the function that 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from kbuild_klp.livepatch.rules import is_init
 OPCODE = 2
 """How many bytes before a constant tell whether it is still there, and not what a probe has put over it."""
 _ENOUGH = 3
-_TABLE = re.compile(r"runtime_([a-z]+)_(.+)")
 _NO_FUNCTION = ("__pfx_", "__cfi_")
 
 
@@ -38,17 +36,6 @@ class LivePlace(NamedTuple):
     opcode: bytes
 
 
-def is_runtime_constant(table: str) -> bool:
-    """Say whether a special section lists places into which a constant is written."""
-    return _TABLE.fullmatch(table) is not None
-
-
-def kind_and_name(table: str) -> tuple[str, str]:
-    """Return how the constant of a table is written into code, and what it is called."""
-    kind, name = _TABLE.findall(table)[0]
-    return kind, name
-
-
 def live_places(vmlinux: Path, table: str) -> list[LivePlace]:
     """Return some of the places that a table of vmlinux lists, each in another function; none if there is no table.
 
@@ -59,18 +46,17 @@ def live_places(vmlinux: Path, table: str) -> list[LivePlace]:
         return []
     number = file.section_names.index(table)
     entries = file.section_array(number)
-    rows = entries[: len(entries) // 4 * 4].view("<i4" if file.byteorder == "little" else ">i4").astype(np.int64)
-    start = int(file.sections["addr"][number])
-    addresses = rows + start + 4 * np.arange(len(rows), dtype=np.int64)
+    rows = entries[: len(entries) // 4 * 4].view("<i4" if file.byteorder == "little" else ">i4").astype(np.uint64)
+    addresses = rows + file.sections["addr"][number] + np.uint64(4) * np.arange(len(rows), dtype=np.uint64)
 
     symbols, objects = file.symbols, Objects.of(file)
     is_function = (symbols["info"] & 0xF == elf.STT_FUNC) & (symbols["size"] > 0) & (file.shndx > 0)
     functions = is_function.nonzero()[0]
     functions = functions[np.argsort(symbols["value"][functions], kind="stable")]
-    starts = symbols["value"][functions].astype(np.int64)
+    starts = symbols["value"][functions].astype(np.uint64)
     found: dict[bytes, LivePlace] = {}
     for address in addresses.tolist():
-        at = int(np.searchsorted(starts, address, "right")) - 1
+        at = int(np.searchsorted(starts, np.uint64(address), "right")) - 1
         if at < 0:
             continue
         symbol = int(functions[at])

@@ -18,13 +18,14 @@ from kbuild_klp.builds.side import Build
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.runtime_tables import runtime_tables
 from kbuild_klp.extract.wanted import Taken
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.kernel.symvers import Export
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.sides import FunctionSymbol, ObjectSide
-from kbuild_klp.module.live_code import LivePlace, is_runtime_constant, live_places
+from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.object.symbol_id import SymbolId
 
 VMLINUX = "vmlinux"
@@ -88,14 +89,10 @@ class Running:
     @cached_property
     def _live(self) -> dict[str, list[LivePlace]]:
         """Where vmlinux has the constants that are needed, by table."""
-        tables = {
-            needed.canonical.owned.groups[entry.group].name
-            for needed in (part.needed for part in self._parts)
-            for entry in needed.entries
-        }
+        tables = {table for part in self._parts for table in runtime_tables(part.needed)}
         path = self._old.image(VMLINUX)
         found: dict[str, list[LivePlace]] = {}
-        for table in sorted(filter(is_runtime_constant, tables)):
+        for table in sorted(tables):
             with suppress(KlpError):  # an image that cannot be read is as good as none
                 found.update({table: live_places(path, table)} if path else {})
         return found

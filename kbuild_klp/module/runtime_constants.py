@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.runtime_tables import kind_and_name, runtime_tables
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
-from kbuild_klp.module.live_code import LivePlace, is_runtime_constant, kind_and_name
+from kbuild_klp.module.live_code import LivePlace
 from kbuild_klp.module.running import VMLINUX, CarriedObject, Running
 
 
@@ -32,22 +33,12 @@ class RuntimeConstant(NamedTuple):
 def runtime_constants(part: CarriedObject, running: Running) -> list[RuntimeConstant]:
     """Return the constants that are to be written into what is carried of an object; refuses what cannot be had."""
     found = []
-    for table, owners in _tables(part.needed).items() if part.unit == VMLINUX else ():
+    for table, owners in runtime_tables(part.needed).items() if part.unit == VMLINUX else ():
         try:
             found.append(_constant(part.needed, table, len(owners), running))
         except CannotCarryError as error:
             for owner in dict.fromkeys(owners):
                 part.needed.refuse(owner, error)
-    return found
-
-
-def _tables(needed: Needed) -> dict[str, list[int]]:
-    """Return for each table the functions that its entries are about."""
-    found: dict[str, list[int]] = {}
-    for entry in needed.entries:
-        name = needed.canonical.owned.groups[entry.group].name
-        if is_runtime_constant(name):
-            found.setdefault(name, []).append(needed.main(entry.owner))
     return found
 
 

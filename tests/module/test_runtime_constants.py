@@ -59,9 +59,12 @@ def _content(vmlinux: Path, place: LivePlace, size: int) -> int:
     return int.from_bytes(file.section_bytes(section)[at : at + size], "little")
 
 
-def test_the_places_of_the_old_kernel(kernels: PatchedKernels) -> None:
+@pytest.mark.parametrize("text", ["0x1000000", "0xffffffff81000000"])
+def test_the_places_of_the_old_kernel(kernels: PatchedKernels, text: str) -> None:
     kernels.build({"kernel/unit.o": _USER.replace("OLD", "5"), **_OTHERS}, {})
-    vmlinux = kernels.old.root / "vmlinux"
+    objects = kernels.old.builtin
+    kernels.old.run("ld", "-o", "linked", "-e", "0", f"-Ttext={text}", "--unresolved-symbols=ignore-all", *objects)
+    vmlinux = kernels.old.root / "linked"
     wanted = {
         ("runtime_shift_bits", 1): [("second", 12)],
         ("runtime_mask_mask", 4): [("second", 0x12345678)],
