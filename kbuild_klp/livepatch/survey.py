@@ -230,8 +230,11 @@ class Survey:
         Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,
         which may be later than the kernel goes through the livepatch's __jump_table and .static_call_sites
         (validate_special_section_klp_reloc in tools/objtool/klp-diff.c). A tracepoint is left out of the new function.
+        A static call is never made a direct one: it goes on calling the trampoline, which is always right
+        (include/linux/static_call.h).
         """
         silent: dict[str, set[str]] = defaultdict(set)
+        indirect: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             home = self._home(found, unit, key)
             if home == _VMLINUX:
@@ -240,12 +243,18 @@ class Survey:
             if tracepoint != key.symbol:
                 silent[home].add(tracepoint)
                 continue
-            obstacle = Obstacle.STATIC_CALL if key.is_call else Obstacle.STATIC_KEY
-            name = key.symbol.removeprefix(TRAMPOLINE) if key.is_call else key.symbol
-            if home == _UNKNOWN_UNIT:
-                yield Finding(Obstacle.UNKNOWN, f"not known: whether {obstacle.value} {name} is that of a module")
+            if key.is_call:
+                indirect[home].add(key.symbol.removeprefix(TRAMPOLINE))
+            elif home == _UNKNOWN_UNIT:
+                yield Finding(Obstacle.UNKNOWN, f"not known: whether static key {key.symbol} is that of a module")
             else:
-                yield Finding(obstacle, f"{obstacle.value}: {name} of module {home}")
+                yield Finding(Obstacle.STATIC_KEY, f"static key: {key.symbol} of module {home}")
+        for home, names in indirect.items():
+            where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
+            text = (
+                f"static call: {join_names(tuple(sorted(names)))}{where} would go by its trampoline in the new function"
+            )
+            yield Finding(Obstacle.STATIC_CALL, text)
         for home, names in silent.items():
             where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
             text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"

@@ -22,7 +22,6 @@ _BOLD = "1"
 
 # One sign in front of a change that a livepatch cannot carry, or not as it is, and the line of the legend about it.
 # What has none here is only in the JSON document and with -v.
-_KEY = ("K", "no livepatch: uses a static key or static call of a module")
 _MARKS = {
     Obstacle.INIT: ("I", "no livepatch: init or exit code"),
     Obstacle.NOT_TRACEABLE: ("T", "no livepatch: not traceable"),
@@ -30,8 +29,7 @@ _MARKS = {
     Obstacle.DATA: ("D", "no livepatch: data"),
     Obstacle.TABLE: ("L", "no livepatch: in a table read when the kernel is linked or started"),
     Obstacle.VDSO: ("V", "no livepatch: vdso"),
-    Obstacle.STATIC_KEY: _KEY,
-    Obstacle.STATIC_CALL: _KEY,
+    Obstacle.STATIC_KEY: ("K", "no livepatch: uses a static key of a module"),
     Obstacle.CRC: ("C", "no livepatch: the CRC of an export changed"),
     Obstacle.REFERENCED: ("R", "no livepatch: removed, but still referenced"),
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
