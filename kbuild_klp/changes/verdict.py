@@ -26,6 +26,7 @@ class Obstacle(enum.Enum):
     TRACEPOINT = "tracepoint"
     STATIC_CALL = "static call"
     READ_ONLY = "read-only data"
+    CALLERS = "by its callers"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
@@ -36,6 +37,7 @@ NOTES = frozenset(
         Obstacle.TRACEPOINT,
         Obstacle.STATIC_CALL,
         Obstacle.READ_ONLY,
+        Obstacle.CALLERS,
         Obstacle.MOVED,
         Obstacle.UNCHECKED,
     }

@@ -84,7 +84,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     wanted = sort_changes(changes, without)
     told = wanted.left_out, wanted.not_needed
     old, new = old_build.view(SINGLE_OBJECT), new_build.view(SINGLE_OBJECT)
-    if wanted.refused or not (wanted.begin or wanted.constants) or old is None or new is None:
+    if wanted.refused or not (wanted.begin or wanted.constants or wanted.copies) or old is None or new is None:
         return Extraction((), wanted.refused, *told, warnings=report.warnings)
 
     needed, side, needless = taken = take(old, new, wanted)

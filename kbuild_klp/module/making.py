@@ -209,7 +209,7 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
         is_callback_possible = any(change.change is ChangeType.ADDED for change in group.changes)
-        if not (wanted.begin or wanted.constants or is_callback_possible):
+        if not (wanted.begin or wanted.constants or wanted.copies or is_callback_possible):
             continue
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:

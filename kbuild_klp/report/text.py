@@ -22,6 +22,7 @@ _BOLD = "1"
 
 # One sign in front of a change that a livepatch cannot carry, or not as it is, and the line of the legend about it.
 # What has none here is only in the JSON document and with -v.
+_WITH_USERS = ("O", "a livepatch carries it, with all functions that refer to it")
 _MARKS = {
     Obstacle.INIT: ("I", "no livepatch: init or exit code"),
     Obstacle.NOT_TRACEABLE: ("T", "no livepatch: not traceable"),
@@ -35,7 +36,8 @@ _MARKS = {
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
     Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),
     Obstacle.TRACEPOINT: ("P", "a livepatch makes a tracepoint in it silent"),
-    Obstacle.READ_ONLY: ("O", "a livepatch carries it, with all functions that refer to it"),
+    Obstacle.READ_ONLY: _WITH_USERS,
+    Obstacle.CALLERS: _WITH_USERS,
 }
 _MARK_COLORS = {False: "31", True: "33"}
 
