@@ -9,7 +9,7 @@ tests/arch/made_up.py is an example of a machine that is unlike x86 in everythin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from importlib import import_module
@@ -193,6 +193,15 @@ class Architecture:
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
     pointer: int = 0
     """The relocation type of an address of 8 bytes, 0 where it is not needed yet."""
+    runtime_constants: Mapping[str, int] = field(default_factory=dict)
+    """How many bytes of code the kernel fills with a variable while it boots, by the kind in `runtime_KIND_VARIABLE`.
+
+    Not for machines on which it fills in some bits of instructions.
+    """
+    write_code: str = ""
+    """A function of vmlinux that writes into read-only code: where, what, and how many bytes (void *, NULL: failed)."""
+    tail_call: str = ""
+    """The instruction that jumps to a function, which returns to the caller, as the assembler has it."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
         """Another process has it already."""

@@ -166,4 +166,7 @@ ARCHITECTURE = Architecture(
     call_opcodes=b"\xe8",
     filler=b"\x90",
     pointer=1,  # R_X86_64_64
+    runtime_constants={"ptr": 8, "shift": 1, "mask": 4},  # asm/runtime-const.h, 6.11 to 7.3
+    write_code="text_poke_copy",
+    tail_call="jmp",
 )

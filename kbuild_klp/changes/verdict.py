@@ -18,19 +18,30 @@ class Obstacle(enum.Enum):
     TABLE = "table"
     VDSO = "vdso"
     STATIC_KEY = "static key"
-    STATIC_CALL = "static call"
     CRC = "CRC"
     REFERENCED = "still referenced"
     UNKNOWN = "not known"
     # These do not forbid it; who makes the livepatch has to know of them.
     SYMPOS = "sympos"
     TRACEPOINT = "tracepoint"
+    STATIC_CALL = "static call"
     READ_ONLY = "read-only data"
+    CALLERS = "by its callers"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
 
-NOTES = frozenset({Obstacle.SYMPOS, Obstacle.TRACEPOINT, Obstacle.READ_ONLY, Obstacle.MOVED, Obstacle.UNCHECKED})
+NOTES = frozenset(
+    {
+        Obstacle.SYMPOS,
+        Obstacle.TRACEPOINT,
+        Obstacle.STATIC_CALL,
+        Obstacle.READ_ONLY,
+        Obstacle.CALLERS,
+        Obstacle.MOVED,
+        Obstacle.UNCHECKED,
+    }
+)
 """Obstacles with which a livepatch is possible."""
 
 

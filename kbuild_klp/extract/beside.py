@@ -261,6 +261,9 @@ class _Beside:
         for table, _ in self.laid.tables:
             name = next(it.name for it in self.laid.symbols if it.section is table)
             wanted.add((name, self.numbers[table], 0, 0, elf.STT_OBJECT))
+        for named in self.laid.named:
+            assert named.section is not None
+            wanted.add((named.name, self.numbers[named.section], 0, len(named.section.data), elf.STT_OBJECT))
         found = set()
         for symbol in (objects.shndx > 0).nonzero()[0].tolist():
             row = objects.symbols[symbol]

@@ -87,6 +87,8 @@ class Correlated:
         found = correlate(Contested([*self.old.entries.values()], [*self.new.entries.values()]))
         self._old_of = {pair.new.symbol: pair.old.symbol for pair in found.pairs if pair.old and pair.new}
         said = {*self._unchanged_users(found.pairs)}
+        self.copies: set[int] = set()
+        """Functions of the new object that take the place of no old one, because ftrace cannot lead there."""
         # Where two of them say different things, who is right is not for us to say.
         counts = Counter(chain.from_iterable(((True, after), (False, before)) for after, before in said))
         self._said = {after: before for after, before in said if counts[True, after] == counts[False, before] == 1}
@@ -110,11 +112,11 @@ class Correlated:
     def old_function(self, part: int) -> SymbolId | None:
         """Return the old function that a function of the new object takes the place of, None for a new one.
 
-        One that the compiler made otherwise (foo, foo.isra.0) has other arguments: it is a new one.
+        One that the compiler made otherwise (foo, foo.isra.0) has other arguments: it is a new one. So are `copies`.
         """
         symbol = self.new.symbol_of(part)
         old = self._old_of.get(symbol) if symbol else None
-        if old is None or symbol is None:
+        if old is None or symbol is None or part in self.copies:
             return None
         is_same = canonical_name(old.name).text == canonical_name(symbol.name).text
         return old if is_same or old.name in self._names_of(part) else None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.runtime_tables import runtime_tables
 from kbuild_klp.extract.wanted import sort_changes, take
 from kbuild_klp.extract.why_not import Refusal
 
@@ -83,7 +84,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     wanted = sort_changes(changes, without)
     told = wanted.left_out, wanted.not_needed
     old, new = old_build.view(SINGLE_OBJECT), new_build.view(SINGLE_OBJECT)
-    if wanted.refused or not (wanted.begin or wanted.constants) or old is None or new is None:
+    if wanted.refused or not (wanted.begin or wanted.constants or wanted.copies) or old is None or new is None:
         return Extraction((), wanted.refused, *told, warnings=report.warnings)
 
     needed, side, needless = taken = take(old, new, wanted)
@@ -98,7 +99,15 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     names = {item.symbol for item in carried}
     not_needed = [name for name in not_needed if name not in names]
     outside = _outside(needed)
-    return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, report.warnings)
+    warnings = [*report.warnings, *_unwritten(needed)]
+    return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, warnings)
+
+
+def _unwritten(needed: Needed) -> Iterator[str]:
+    """Yield what is said of places that the kernel writes to while it boots: whoever makes a module of it has to."""
+    for table, owners in runtime_tables(needed).items():
+        functions = ", ".join(dict.fromkeys(needed.name(owner) for owner in owners))
+        yield f"{functions}: the kernel writes a constant into it where {table} says, but not in a module"
 
 
 def carried_by(needed: Needed, laid: LaidOut) -> list[Carried]:

@@ -45,10 +45,16 @@ class LaidOut:
     ``spelled`` says how undefined symbols are written that are not to be written as the old object has them. ``table``
     is the name of an array of the addresses of all functions that take the place of old ones (`Needed.patched`), for
     code that is compiled apart, and with `_callbacks` behind it of one of the callbacks; none where it is empty.
+    ``named`` are special sections that such code looks at: each has a symbol, ``table`` and its own name.
     """
 
     def __init__(
-        self, needed: Needed, side: Iterable[SideEntry], spelled: Mapping[str, str] | None = None, table: str = ""
+        self,
+        needed: Needed,
+        side: Iterable[SideEntry],
+        spelled: Mapping[str, str] | None = None,
+        table: str = "",
+        named: Sequence[str] = (),
     ) -> None:
         self._needed = needed
         self.spelled = spelled or {}
@@ -80,6 +86,12 @@ class LaidOut:
         if table:
             self._add_table(TABLE, table, [main for main, _ in needed.patched])
             self._add_table(CALLBACKS, f"{table}_callbacks", [callback.part for callback in needed.callbacks])
+        self.named = [
+            OutputSymbol(f"{table}_{name}", section, 0, len(section.data), elf.STT_OBJECT, elf.STB_GLOBAL)
+            for (name, _), section in self._shared.items()
+            if name in named
+        ]
+        self.symbols += self.named
         self.count = sum(len(section.relocations) for section in self.sections)
 
     def file(self) -> bytes:

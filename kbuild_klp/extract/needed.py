@@ -289,7 +289,8 @@ class Needed:
         by_name = info >> 4 != elf.STB_LOCAL and bool(symbol)
         if old is None and main not in self.functions:
             self._check_memory(part)
-            self._take_function(main, f"new, needed by {self.name(piece.need)}")
+            word = "changed" if main in self.both.copies else "new"
+            self._take_function(main, f"{word}, needed by {self.name(piece.need)}")
         is_pointer = not reference.is_branch and not in_entry and part == main and address == start
         if main in self.functions and not (old is not None and (is_pointer or info >> 4 == elf.STB_WEAK)):
             low = self._lead(part) if part == main else start

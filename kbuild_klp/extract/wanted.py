@@ -19,18 +19,21 @@ from kbuild_klp.extract.relocated import RelocatedObject
 from kbuild_klp.extract.side_tables import SideEntry, side_entries
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import needs_nothing
+from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.view import ObjectView
 
 
 class Wanted(NamedTuple):
     """The changes of an object, sorted: those to begin with, and what is said of the others.
 
-    ``constants`` is read-only data that differs; ``left_out`` are changes that the user did not want, ``not_needed``
-    those that nothing carried needs. ``without`` are the patterns of the former.
+    ``constants`` is read-only data that differs, ``copies`` functions that differ and that ftrace cannot take over;
+    ``left_out`` are changes that the user did not want, ``not_needed`` those that nothing carried needs. ``without``
+    are the patterns of the former.
     """
 
     begin: list[Change]
     constants: list[Change]
+    copies: list[Change]
     refused: list[Refusal]
     left_out: list[str]
     not_needed: list[str]
@@ -58,7 +61,7 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
 
     ``without`` are patterns, as of the shell, of symbols to be left out.
     """
-    wanted = Wanted([], [], [], [], [], without)
+    wanted = Wanted([], [], [], [], [], [], without)
     for change in changes:
         if needs_nothing(change):
             continue
@@ -67,6 +70,8 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
         elif not change.livepatch.possible:
             text = "; ".join(it.text for it in change.livepatch.reasons if it.obstacle not in NOTES)
             wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
+        elif any(reason.obstacle is Obstacle.CALLERS for reason in change.livepatch.reasons):
+            wanted.copies.append(change)
         elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
             wanted.begin.append(change)
         elif any(reason.obstacle is Obstacle.READ_ONLY for reason in change.livepatch.reasons):
@@ -86,13 +91,31 @@ def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
     return symbol is not None and any(fnmatchcase(symbol.name, pattern) for pattern in wanted.without)
 
 
+def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:
+    """Return the functions that are to be carried as new ones, by part: those that ftrace cannot take over.
+
+    Of the callers of one of them, some may be such functions as well.
+    """
+    view, side = both.new.view, ObjectSide(both.old.view)
+    waiting = [view.parts_of(change.new.part_symbol)[0] for change in wanted.copies if change.new is not None]
+    while waiting:
+        part = waiting.pop()
+        both.copies.add(part)
+        for user in both.new.users(part) - both.copies:
+            old = both.old_function(user)
+            if old is not None and side.is_own_notrace(old):
+                waiting.append(user)
+    return {part: view.part_name(part) for part in sorted(both.copies)}
+
+
 def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
     """Take some changes and all that they need; raises KlpError for an architecture that cannot be extracted yet."""
     both, relocated = Correlated(old, new), RelocatedObject(new)
     if not relocated.is_supported:
         raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
     called = list(callbacks(new))
-    begin, not_needed = [(callback.part, "callback") for callback in called], []
+    begin, not_needed = [(callback.part, "callback") for callback in called], list[str]()
+    copies = _copies(both, wanted)
     for change in wanted.begin:
         assert change.new is not None
         part = new.parts_of(change.new.part_symbol)[0]
@@ -113,7 +136,13 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
         for user in sorted(both.new.users(part) - known):
             if new.is_code(user) and both.old_function(user) is not None and not _is_left_out(both, user, wanted):
                 begin.append((user, f"changed, refers to {change.symbol}"))
+    for part, name in copies.items():
+        known = {main for main, _ in begin}
+        for user in sorted(both.new.users(part) - known - copies.keys()):
+            if new.is_code(user) and both.old_function(user) is not None and not _is_left_out(both, user, wanted):
+                begin.append((user, f"changed, calls {name}"))
     needed = Needed(both, relocated, begin, called, constants)
+    not_needed += (name for part, name in copies.items() if part not in needed.functions)
     try:
         side = list(side_entries(new, needed.pieces.values()))
     except CannotCarryError as error:

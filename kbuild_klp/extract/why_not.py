@@ -31,7 +31,7 @@ class Bar(enum.Enum):
     NOT_RUNNING = "not-in-kernel", "the old kernel has no {name} in {unit}"
     NO_POSITION = "no-position", "{name} cannot be told from others of its name in {unit}"
     NAME = "name", "the loader of livepatches cannot take {name} of {unit}: a name is too long, or has a dot or comma"
-    RUNTIME_CONSTANT = "runtime-constant", "the kernel writes the value of {name} into it while it boots, and only then"
+    RUNTIME_CONSTANT = "runtime-constant", "the kernel writes {name} into its code while it boots, and {why}"
     TOO_EARLY = "too-early", "an entry in {section} needs {name} of {unit}, which may be loaded after the livepatch"
 
     def __init__(self, word: str, sentence: str) -> None:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import enum
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kbuild_klp.arch.registry import Flow
 from kbuild_klp.lines.line_fields import source_file
-from kbuild_klp.object.function import part_code
+from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.view import ObjectView
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
@@ -70,11 +68,8 @@ def called_next(view: ObjectView, reference: int) -> str:
     part = int(parts.at(view.canonical.references.place[reference : reference + 1])[0])
     if not view.is_code(part):
         return ""
-    _, starts, flows, *_ = part_code(view, part)
     for row in range(reference + 1, view.reference_range(part).stop):
-        place = view.reference_place(part, row)
-        at = bisect_right(starts, place) - 1
-        if at >= 0 and flows[at] in (Flow.CALL, Flow.BRANCH, Flow.JUMP):
+        if goes_to_target(view, part, view.reference_place(part, row)):
             symbol = view.target_symbol(row)
             return view.object.symbol_name(symbol) if symbol >= 0 else ""
     return ""

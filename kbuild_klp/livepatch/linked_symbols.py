@@ -44,7 +44,7 @@ class LinkedSymbols:
 
     def __init__(self, path: Path, unit: str, names: set[str]) -> None:
         self.unit = unit
-        self._object = _open_linked(path)
+        self._object = open_linked(path)
         self._table = Objects.of(self._object)
         symbols, shndx = self._object.symbols, self._object.shndx
         kind, binding = symbols["info"] & 0xF, symbols["info"] >> 4
@@ -138,7 +138,7 @@ class LinkedSymbols:
         return places if places.any() else None
 
 
-def _open_linked(path: Path) -> ObjectFile:
+def open_linked(path: Path) -> ObjectFile:
     """Open what may be an executable: its section and symbol tables are those of an object."""
     try:
         with path.open("rb") as file:

@@ -36,6 +36,9 @@ _TABLES = (
     ("__param", "is read at boot, or when the module is loaded"),
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
+# Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
+# is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
+_CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
 _PER_CPU = ".data..percpu"
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
@@ -58,7 +61,7 @@ class Position:
 
 
 class Readers(NamedTuple):
-    """Who refers to read-only data of one object: ``functions`` that are the same in both builds, in words.
+    """Who refers to something of one object: ``functions`` that are the same in both builds, in words.
 
     ``others`` refer to it, too, and cannot be replaced: each with the reason.
     """
@@ -75,7 +78,7 @@ class Facts(NamedTuple):
     ``keys`` are the static keys and calls of a module that the new function uses, in words, ``crcs`` the exports whose
     CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
     ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
-    one object.
+    one object, and for a function that can be called from others, or that has to be where it is.
     """
 
     livepatch: bool = True
@@ -172,8 +175,13 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
     if facts.untraced is None:
         yield Finding(Obstacle.UNKNOWN, f"not known: whether it can be traced: {facts.no_old}")
         return
+    if facts.untraced and facts.readers is not None and not facts.readers.others:
+        along = f"; carried with it: {join_names(facts.readers.functions)}" if facts.readers.functions else ""
+        yield Finding(Obstacle.CALLERS, f"by its callers: it has {facts.untraced}{along}")
+        return
     if facts.untraced:
-        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}")
+        used = f"; it is used by {join_names(facts.readers.others)}" if facts.readers is not None else ""
+        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}{used}")
     elif facts.position is not None and facts.position.is_listed is False:
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: not in {facts.position.unit}'s list of what is")
     if facts.moved:
@@ -236,7 +244,7 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     if old is None or new is None:
         return
     before, after = old.split_components(), new.split_components()
-    if before[1:] != after[1:]:
+    if before[1:] != after[1:] and not _CONSTANTS.match(new.name):
         yield Finding(Obstacle.DATA, f"data: content without a symbol; {_ONLY_FUNCTIONS}")
     elif before.attributes != after.attributes:
         yield Finding(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.livepatch.rules import is_init
+from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.runs import sorted_unique
@@ -93,7 +94,7 @@ class ObjectSide:
             return ""
         if entry.section.startswith(_NOINSTR):
             return f"no fentry (in {entry.section})"
-        if not self._file(int(self._canonical.part_symbols(parts[0])[0])):
+        if not self._file_of(parts[0]):
             return "no fentry (assembly)"
         return "no fentry (notrace)" if self._traced else "no fentry (its object is compiled without)"
 
@@ -117,6 +118,10 @@ class ObjectSide:
     @cached_property
     def _files(self) -> NDArray[np.int64]:
         return np.flatnonzero(self._object.symbols["info"] & 0xF == elf.STT_FILE)
+
+    def _file_of(self, part: int) -> str:
+        """Return the source file of a part, empty for assembly."""
+        return self._file(int(self._canonical.part_symbols(part)[0]))
 
     def _file(self, symbol: int) -> str:
         """Return the STT_FILE symbol before a symbol; of a global one, the object's first. Assembly has none."""
@@ -214,6 +219,34 @@ class ObjectSide:
         if is_init(self._canonical.section_name(parts[0])):
             return "init or exit code"
         return "" if parts[0] in self._traced else "not traceable"
+
+    def is_own_notrace(self, function: SymbolId) -> bool:
+        """Say whether a function is known to this object only, and such that ftrace merely has no place in it."""
+        parts = self.view.parts_of(function)
+        if not parts or not self.view.is_code(parts[0]) or parts[0] in self._traced or not self._traced:
+            return False
+        section, symbols = self._canonical.section_name(parts[0]), self._canonical.part_symbols(parts[0])
+        is_ordinary = not is_init(section) and not section.startswith(_NOINSTR) and bool(self._file(int(symbols[0])))
+        return is_ordinary and bool((self._object.symbols["info"][symbols] >> 4 == elf.STB_LOCAL).all())
+
+    def callers_of(self, function: SymbolId) -> dict[SymbolId, bool]:
+        """Return the entries that refer to a function, and of each whether it does nothing but call it.
+
+        Tables about the function are none of them.
+        """
+        parts, kinds = self.view.parts_of(function), self._canonical.parts.kind
+        rows = np.flatnonzero(np.isin(self._canonical.targets.part, parts))
+        found: dict[SymbolId, bool] = {}
+        for row, user in zip(rows.tolist(), self._parts_at(rows).tolist(), strict=True):
+            if kinds[user] == PartKind.OWNED and int(self._canonical.parts.section[user]) not in self._walked_tables:
+                continue
+            place = int(self._canonical.references.place[row] - self._canonical.parts.start[user])
+            is_call = self.view.is_code(user) and goes_to_target(self.view, user, place)
+            is_inside = self._canonical.references.target[row] != self._canonical.parts.start[parts[0]]
+            for entry in self._entries_of(user):
+                if entry != function or not (is_call or is_inside):  # its own jumps and jump tables
+                    found[entry] = found.get(entry, True) and is_call
+        return found
 
     def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""

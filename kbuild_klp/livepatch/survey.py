@@ -18,11 +18,12 @@ from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
-from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
+from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.kernel.symvers import Exports, changed_crcs
 from kbuild_klp.livepatch.linked_images import LinkedImages
+from kbuild_klp.livepatch.readers import readers
 from kbuild_klp.livepatch.removed import still_used
-from kbuild_klp.livepatch.rules import Facts, Position, Readers, join_names, judge, needs_nothing
+from kbuild_klp.livepatch.rules import Facts, Position, join_names, judge, needs_nothing
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
@@ -108,7 +109,7 @@ class Survey:
             functions=functions,
             users=users,
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
-            readers=_readers(changes, before, after) if before is not None and after is not None else {},
+            readers=readers(changes, before, after) if before is not None and after is not None else {},
         )
 
     def _function(
@@ -200,6 +201,7 @@ class Survey:
             seen.crcs,
             None if found.users is None else users,
             moved,
+            found.readers.get(at),
         )
 
     @cached_property
@@ -230,8 +232,11 @@ class Survey:
         Those of vmlinux can be reached when the livepatch is loaded, those of a module only when that module is there,
         which may be later than the kernel goes through the livepatch's __jump_table and .static_call_sites
         (validate_special_section_klp_reloc in tools/objtool/klp-diff.c). A tracepoint is left out of the new function.
+        A static call is never made a direct one: it goes on calling the trampoline, which is always right
+        (include/linux/static_call.h).
         """
         silent: dict[str, set[str]] = defaultdict(set)
+        indirect: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             home = self._home(found, unit, key)
             if home == _VMLINUX:
@@ -240,12 +245,18 @@ class Survey:
             if tracepoint != key.symbol:
                 silent[home].add(tracepoint)
                 continue
-            obstacle = Obstacle.STATIC_CALL if key.is_call else Obstacle.STATIC_KEY
-            name = key.symbol.removeprefix(TRAMPOLINE) if key.is_call else key.symbol
-            if home == _UNKNOWN_UNIT:
-                yield Finding(Obstacle.UNKNOWN, f"not known: whether {obstacle.value} {name} is that of a module")
+            if key.is_call:
+                indirect[home].add(key.symbol.removeprefix(TRAMPOLINE))
+            elif home == _UNKNOWN_UNIT:
+                yield Finding(Obstacle.UNKNOWN, f"not known: whether static key {key.symbol} is that of a module")
             else:
-                yield Finding(obstacle, f"{obstacle.value}: {name} of module {home}")
+                yield Finding(Obstacle.STATIC_KEY, f"static key: {key.symbol} of module {home}")
+        for home, names in indirect.items():
+            where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
+            text = (
+                f"static call: {join_names(tuple(sorted(names)))}{where} would go by its trampoline in the new function"
+            )
+            yield Finding(Obstacle.STATIC_CALL, text)
         for home, names in silent.items():
             where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
             text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"
@@ -278,34 +289,6 @@ class Survey:
         """Return the names of all old functions of a unit."""
         mine = [found for found in self._objects.values() if unit in found.units]
         return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
-
-
-def _readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> dict[int, Readers]:
-    """Return who refers to each constant that changed; who has to be replaced anyway has a verdict of its own."""
-    constants = {
-        at: (change.old, change.new)
-        for at, change in enumerate(changes)
-        if change.kind == KIND_DATA
-        and change.old is not None
-        and change.new is not None
-        and before.is_own_constant(change.old)
-        and after.is_own_constant(change.new)
-    }
-    if not constants:
-        return {}
-    olds = before.users_of_entries([old for old, _ in constants.values()])
-    news = after.users_of_entries([new for _, new in constants.values()])
-    functions = (change for change in changes if change.kind == KIND_FUNCTION and not needs_nothing(change))
-    changed = {entry.symbol for change in functions for entry in (change.old, change.new) if entry is not None}
-    found = {}
-    for at, (old, new) in constants.items():
-        users = {**dict.fromkeys(olds[old.symbol], before), **dict.fromkeys(news[new.symbol], after)}
-        others = {user: side for user, side in users.items() if user not in (old.symbol, new.symbol, *changed)}
-        why = {user: side.why_it_stays(user) for user, side in others.items()}
-        stays = [f"{user.name} ({reason})" for user, reason in why.items() if reason]
-        along = [user.name for user, reason in why.items() if not reason]
-        found[at] = Readers(tuple(sorted(along)), tuple(sorted(stays)))
-    return found
 
 
 def _time(view: ObjectView | None) -> int:

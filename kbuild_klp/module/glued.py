@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
-from kbuild_klp.module.finished import NewPlace, RelocatedFile
-from kbuild_klp.module.glue import FUNCTIONS, OBJECTS, GluedObject
-from kbuild_klp.module.running import VMLINUX, module_name
+from kbuild_klp.module.finished import Destination, NewPlace, RelocatedFile
+from kbuild_klp.module.glue import FUNCTIONS, LIVE, OBJECTS, OPCODES, GluedObject
+from kbuild_klp.module.live_code import OPCODE
+from kbuild_klp.module.running import VMLINUX, livepatch_symbol, module_name
+from kbuild_klp.module.runtime_constants import RuntimeConstant
 
 _POINTER, _POSITION = 8, 16
 
@@ -35,6 +37,8 @@ def check_glue(module: ObjectFile, units: Mapping[str, Sequence[GluedObject]]) -
             position = arrays.number(row, _POSITION)
             if (arrays.text(row), position) != function:
                 raise arrays.wrong(f"it replaces {arrays.text(row)},{position}, not {function.name}")
+    for constant in {constant for glued in units.values() for it in glued for constant in it.constants}:
+        arrays.check_constant(constant)
 
 
 class _Arrays:
@@ -50,11 +54,11 @@ class _Arrays:
 
     def rows(self, name: str, count: int) -> list[NewPlace]:
         """Return where the elements of an array are, of which there are ``count`` and an empty one."""
-        found = self.module.defined.get(name, [])
-        if len(found) != 1 or self._sizes[name] % (count + 1):
+        found = self.start(name)
+        if self._sizes[name] % (count + 1):
             raise self.wrong(f"it has no array {name} of {count}")
         size = self._sizes[name] // (count + 1)
-        rows = [NewPlace(found[0].section, found[0].place + size * row) for row in range(count + 1)]
+        rows = [NewPlace(found.section, found.place + size * row) for row in range(count + 1)]
         if self.goal(rows[count], 0) or self.goal(rows[count], _POINTER):
             raise self.wrong(f"array {name} does not end")
         return rows
@@ -79,6 +83,24 @@ class _Arrays:
         """Return the value of an unsigned long."""
         at = row.place + field
         return int.from_bytes(self.module.content(row.section)[at : at + 8], self.module.file.byteorder)
+
+    def check_constant(self, constant: RuntimeConstant) -> None:
+        """See whether a constant is taken from where the running kernel has it; raises BadObjectError."""
+        live, opcodes = (self.start(name.format(constant.table)) for name in (LIVE, OPCODES))
+        for number, place in enumerate(constant.live):
+            goal = self.module.rows[live.section].get(live.place + 8 * number)
+            wanted = Destination(self._pointer, -1, place.offset, livepatch_symbol(VMLINUX, place.name, 0))
+            at = opcodes.place + OPCODE * number
+            opcode = self.module.content(opcodes.section)[at : at + OPCODE]
+            if goal != wanted or opcode != place.opcode:
+                raise self.wrong(f"{constant.table} is read at another place than {place.name}+{place.offset:#x}")
+
+    def start(self, name: str) -> NewPlace:
+        """Return where an array begins."""
+        found = self.module.defined.get(name, [])
+        if len(found) != 1:
+            raise self.wrong(f"it has no array {name}")
+        return found[0]
 
     def wrong(self, what: str) -> BadObjectError:
         """Make the error that names the module."""

@@ -5,15 +5,10 @@ Relocations to livepatch symbols of vmlinux are applied while the livepatch is l
 tables. Those to symbols of a module are applied when that module is there, maybe much later; by then jump labels,
 static calls and alternatives have been gone through (module_finalize in arch/x86/kernel/module.c and the notifiers that
 kernel/module/main.c calls), with addresses that were not there yet.
-
-And what it does not do: write runtime constants into code (arch/x86/include/asm/runtime-const.h, 6.11). The kernel does
-so for its own code, while it boots. In a module, whose source could not even be compiled with them, they stay what the
-assembler wrote: any number.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from kbuild_klp.extract.needed import Goal, Needed, TakenEntry
@@ -24,8 +19,8 @@ from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
 _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
 _REPLACEMENT = ".altinstr_replacement"
 _ALTERNATIVES = (".altinstructions", ".parainstructions")
-_RUNTIME = re.compile(r"runtime_[a-z]+_(.+)")
-_TRACEPOINT, _TRACEPOINT_CALL = "__tracepoint_", "__SCK__tp_func_"  # include/linux/tracepoint.h
+_CALLS, _CALL = ".static_call_sites", "__SCK__"  # include/linux/static_call_types.h
+_TRACEPOINT = "__tracepoint_"  # include/linux/tracepoint.h
 SILENT_KEY = "klp_silent_key"
 """The static key, never enabled, that stands for those of a module's tracepoints; whoever uses it has to define it."""
 _KEY_FLAGS = 3  # what of a jump label's reference to its key is no address (include/linux/jump_label.h)
@@ -34,13 +29,13 @@ _REPLACED = 8
 
 
 def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
-    """Refuse functions whose tables need what only the patched module can say, or what only a boot does."""
-    _refuse_runtime_constants(part.needed)
+    """Refuse functions whose tables need what only the patched module can say."""
     of_modules = {name for name, text in spelled.items() if text.startswith(PREFIX) and not _is_of_vmlinux(text)}
     if not of_modules:
         return
     needed = part.needed
     _silence_tracepoints(needed, of_modules)
+    _keep_trampolines(needed, of_modules)
     for owner, section, reference in _read_early(needed):
         goal = needed.goals.get(reference.row)
         if goal is not None and goal.name in of_modules:
@@ -72,21 +67,23 @@ def _silence_tracepoints(needed: Needed, of_modules: Collection[str]) -> None:
                 continue
             if goal.name.startswith(_TRACEPOINT) and _section(needed, entry) == "__jump_table":
                 needed.goals[reference.row] = Goal(SILENT_KEY, goal.offset & _KEY_FLAGS)
-            elif goal.name.startswith(_TRACEPOINT_CALL) and _section(needed, entry) == ".static_call_sites":
-                needed.entries.remove(entry)
-                needed.dropped.add(entry.low)
-                break
+
+
+def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
+    """Leave out what would make direct calls of a module's static calls.
+
+    What stands in the code is a call of the trampoline, a jump that is always to where the static call goes
+    (arch_static_call_transform in arch/x86/kernel/static_call.c); and the trampoline is a function like others.
+    """
+    for entry in [entry for entry in needed.entries if _section(needed, entry) == _CALLS]:
+        goals = (needed.goals.get(it.row) for it in needed.relocated.between(entry.low, entry.high))
+        if any(goal is not None and goal.name in of_modules and goal.name.startswith(_CALL) for goal in goals):
+            needed.entries.remove(entry)
+            needed.dropped.add(entry.low)
 
 
 def _section(needed: Needed, entry: TakenEntry) -> str:
     return needed.canonical.owned.groups[entry.group].name
-
-
-def _refuse_runtime_constants(needed: Needed) -> None:
-    for entry in needed.entries:
-        found = _RUNTIME.fullmatch(_section(needed, entry))
-        if found:
-            needed.refuse(needed.main(entry.owner), CannotCarryError(Bar.RUNTIME_CONSTANT, name=found[1]))
 
 
 def _is_of_vmlinux(text: str) -> bool:

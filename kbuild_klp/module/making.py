@@ -28,6 +28,7 @@ from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, c
 from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
+from kbuild_klp.module.runtime_constants import RuntimeConstant, runtime_constants
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
 from kbuild_klp.module.work import working_directory
 from kbuild_klp.report.model import Report
@@ -96,6 +97,7 @@ class _Resolved(NamedTuple):
     part: CarriedObject
     spelled: dict[str, str]
     functions: list[PatchedFunction]
+    constants: list[RuntimeConstant]
 
 
 class _Extracted(NamedTuple):
@@ -108,6 +110,7 @@ class _Extracted(NamedTuple):
     laid: LaidOut
     data: bytes
     functions: list[PatchedFunction]
+    constants: list[RuntimeConstant]
     checked: int
 
 
@@ -153,7 +156,8 @@ def make_livepatch(
         for function, tracepoint in silent_tracepoints(it.needed)
     ]
     about = f"made from {len(extracted)} changed objects"
-    source = glue(_by_unit(extracted), options.replace, about, SILENT_KEY if silent else "")
+    arch = extracted[0].part.needed.view.architecture
+    source = glue(_by_unit(extracted), options.replace, about, arch, SILENT_KEY if silent else "")
     objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
     on_stage("module build")
     with working_directory() as directory:
@@ -205,7 +209,7 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)
         is_callback_possible = any(change.change is ChangeType.ADDED for change in group.changes)
-        if not (wanted.begin or wanted.constants or is_callback_possible):
+        if not (wanted.begin or wanted.constants or wanted.copies or is_callback_possible):
             continue
         before, after = old.view(group.object), new.view(group.object)
         if before is None or after is None:
@@ -222,22 +226,24 @@ def _resolve(part: CarriedObject, running: Running) -> _Resolved:
     """Find all that a part refers to and replaces in the old kernel; what stands in the way is noted in the part."""
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)
+    constants = runtime_constants(part, running)
     functions = []
     for main, symbol in part.needed.patched:
         try:
             functions.append(running.function(part, symbol))
         except CannotCarryError as error:
             part.needed.refuse(main, error)
-    return _Resolved(part, spelled, functions)
+    return _Resolved(part, spelled, functions, constants)
 
 
 def _extract(resolved: _Resolved, number: int) -> _Extracted:
     """Make the object of one part, and hold it beside its original."""
     part = resolved.part
-    laid = LaidOut(part.needed, part.taken.side, resolved.spelled, _TABLE.format(number))
+    tables = [constant.table for constant in resolved.constants]
+    laid = LaidOut(part.needed, part.taken.side, resolved.spelled, _TABLE.format(number), tables)
     data = laid.file()
     count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
-    return _Extracted(part, laid, data, resolved.functions, count)
+    return _Extracted(part, laid, data, resolved.functions, resolved.constants, count)
 
 
 def _check(
@@ -259,7 +265,8 @@ def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
     units: dict[str, list[GluedObject]] = {}
     for number, it in enumerate(extracted):
         callbacks = [callback.kind for callback in it.part.needed.callbacks]
-        units.setdefault(it.part.unit, []).append(GluedObject(_TABLE.format(number), it.functions, callbacks))
+        glued = GluedObject(_TABLE.format(number), it.functions, callbacks, it.constants)
+        units.setdefault(it.part.unit, []).append(glued)
     return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))
 
 

@@ -10,18 +10,22 @@ one only (Documentation/livepatch/module-elf-format.rst).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import Build
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.runtime_tables import runtime_tables
 from kbuild_klp.extract.wanted import Taken
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.kernel.symvers import Export
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.sides import FunctionSymbol, ObjectSide
+from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.object.symbol_id import SymbolId
 
 VMLINUX = "vmlinux"
@@ -59,6 +63,11 @@ def module_name(unit: str) -> str:
     return unit.replace("-", "_")
 
 
+def livepatch_symbol(unit: str, name: str, position: int) -> str:
+    """Return what the livepatch loader looks up: a symbol of a unit, and its position (module-elf-format.rst)."""
+    return f"{PREFIX}{module_name(unit)}.{name},{position}"
+
+
 class Running:
     """The symbols of the old kernel, for some ``parts`` that are to be put into one livepatch."""
 
@@ -73,7 +82,26 @@ class Running:
     def _names(self) -> set[str]:
         """All names that may have to be found."""
         outside = {name for part in self._parts for name in part.needed.outside}
+        outside |= {part.needed.view.architecture.write_code for part in self._parts}
+        outside |= {place.name for places in self._live.values() for place in places}
         return outside | {old.name for part in self._parts for _, old in part.needed.patched}
+
+    @cached_property
+    def _live(self) -> dict[str, list[LivePlace]]:
+        """Where vmlinux has the constants that are needed, by table."""
+        tables = {table for part in self._parts for table in runtime_tables(part.needed)}
+        path = self._old.image(VMLINUX)
+        found: dict[str, list[LivePlace]] = {}
+        for table in sorted(tables):
+            with suppress(KlpError):  # an image that cannot be read is as good as none
+                found.update({table: live_places(path, table)} if path else {})
+        return found
+
+    def live_places(self, table: str) -> Sequence[LivePlace]:
+        """Return some places where vmlinux has a constant that is needed; raises CannotCarryError without vmlinux."""
+        if table not in self._live:
+            raise CannotCarryError(Bar.NO_IMAGE, name=table, unit=VMLINUX)
+        return self._live[table]
 
     @cached_property
     def _brought(self) -> set[str]:
@@ -180,7 +208,7 @@ class Running:
         if len(known) > _LONGEST_OBJECT or "." in known or len(name) > self._longest or "," in name:
             raise CannotCarryError(Bar.NAME, name=name, unit=unit)
         belongs = f"{BELONGS}{module_name(home)}" if unit not in (VMLINUX, home) else ""
-        return f"{PREFIX}{known}.{name},{position}{belongs}"
+        return f"{livepatch_symbol(unit, name, position)}{belongs}"
 
     @cached_property
     def _longest(self) -> int:

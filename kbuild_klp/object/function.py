@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kbuild_klp.arch.registry import Architecture, Instruction, Operand
+from kbuild_klp.arch.registry import Architecture, Flow, Instruction, Operand
 from kbuild_klp.arch.sweep import instruction_starts
 from kbuild_klp.object.code import PartCode
 from kbuild_klp.object.place import Place
@@ -137,6 +137,13 @@ def part_code(view: ObjectView, part: int) -> PartCode:
     if part not in view.code:
         decode_parts(view, [part])
     return view.code[part]
+
+
+def goes_to_target(view: ObjectView, part: int, place: int) -> bool:
+    """Say whether the instruction at a place of a part, counted from its start, calls or jumps."""
+    code = part_code(view, part)
+    at = bisect_right(code.starts, place) - 1
+    return at >= 0 and code.flows[at] in (Flow.CALL, Flow.BRANCH, Flow.JUMP)
 
 
 def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:

@@ -22,7 +22,7 @@ _BOLD = "1"
 
 # One sign in front of a change that a livepatch cannot carry, or not as it is, and the line of the legend about it.
 # What has none here is only in the JSON document and with -v.
-_KEY = ("K", "no livepatch: uses a static key or static call of a module")
+_WITH_USERS = ("O", "a livepatch carries it, with all functions that refer to it")
 _MARKS = {
     Obstacle.INIT: ("I", "no livepatch: init or exit code"),
     Obstacle.NOT_TRACEABLE: ("T", "no livepatch: not traceable"),
@@ -30,14 +30,14 @@ _MARKS = {
     Obstacle.DATA: ("D", "no livepatch: data"),
     Obstacle.TABLE: ("L", "no livepatch: in a table read when the kernel is linked or started"),
     Obstacle.VDSO: ("V", "no livepatch: vdso"),
-    Obstacle.STATIC_KEY: _KEY,
-    Obstacle.STATIC_CALL: _KEY,
+    Obstacle.STATIC_KEY: ("K", "no livepatch: uses a static key of a module"),
     Obstacle.CRC: ("C", "no livepatch: the CRC of an export changed"),
     Obstacle.REFERENCED: ("R", "no livepatch: removed, but still referenced"),
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
     Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),
     Obstacle.TRACEPOINT: ("P", "a livepatch makes a tracepoint in it silent"),
-    Obstacle.READ_ONLY: ("O", "a livepatch carries it, with all functions that refer to it"),
+    Obstacle.READ_ONLY: _WITH_USERS,
+    Obstacle.CALLERS: _WITH_USERS,
 }
 _MARK_COLORS = {False: "31", True: "33"}
 

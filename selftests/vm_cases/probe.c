@@ -3,12 +3,14 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NOWHERE ((void *)4096)
@@ -57,8 +59,18 @@ static int pipes(long count)
 	return 0;
 }
 
+/* List a directory to an address that no memory can have. */
+static int getdents(void)
+{
+	int directory = open(".", O_RDONLY | O_DIRECTORY);
+
+	return failure(syscall(SYS_getdents64, directory, 0x00f0000000000000, 4096));
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "getdents"))
+		return getdents();
 	if (argc == 2 && !strcmp(argv[1], "sethostname"))
 		return failure(sethostname(NOWHERE, 7));
 	if (argc == 3 && !strcmp(argv[1], "select"))

@@ -408,3 +408,19 @@ def test_what_is_no_file_is_not_removed(gcc: Compiler, tmp_path: Path) -> None:
     with pytest.raises(KlpError, match="not a regular file"):
         extract(sides[0], sides[1], str(device))
     assert device.is_fifo()
+
+
+def test_who_makes_a_module_has_to_write_runtime_constants(extracted: Extract) -> None:
+    source = """
+    unsigned long user(unsigned long x)
+    {
+        unsigned long limit;
+        asm("mov $0x0123456789abcdef,%0\\n1:\\n"
+            ".pushsection runtime_ptr_limit,\\"a\\"\\n.long 1b - 8 - .\\n.popsection" : "=r"(limit));
+        return x < limit ? x : OLD;
+    }
+    """
+    found = extracted(source.replace("OLD", "5"), source.replace("OLD", "6"))
+    assert found.warnings == [
+        "user: the kernel writes a constant into it where runtime_ptr_limit says, but not in a module"
+    ]

@@ -110,6 +110,17 @@ def test_content_without_a_symbol(kernels: Kernels) -> None:
     assert kernels.of(source % 5, source % 6) == {".rodata": [f"data: content without a symbol; {ONLY}"]}
 
 
+@pytest.mark.parametrize("section", [".rodata.str1.1", ".rodata.user.str1.8", ".rodata.strings"])
+def test_a_string_that_nobody_refers_to(kernels: Kernels, section: str) -> None:
+    """As GCC leaves behind where it made instructions of memcmp() and a constant string."""
+    source = (
+        f'#asm\n.section {section}, "aMS", @progbits, 1\n.Lused: .asciz "used"\n.asciz "%s"\n'
+        ".data\n.globl name\nname: .quad .Lused\n.size name, 8\n"
+    )
+    reasons = [] if "str1" in section else [f"data: content without a symbol; {ONLY}"]
+    assert kernels.of(source % "one", source % "two") == {section: reasons}
+
+
 def test_flags_of_a_section(kernels: Kernels) -> None:
     source = '#asm\n.section .extra, "%s"\n.globl a\na: .quad 1\n.size a, 8\n'
     assert kernels.of(source % "a", source % "aw")[".extra"] == [f"data: type or flags of the section; {ONLY}"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Static keys and static calls: those of vmlinux can be used in a livepatch, those of a module cannot."""
+"""Static keys of vmlinux can be used in a livepatch, those of a module cannot; static calls go by their trampolines."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_of_vmlinux(kernels: Kernels, use: tuple[str, str]) -> None:
     [
         (KEY, "static key: key of module mod"),
         (OWN_STATIC_KEY, "static key: key of module mod"),
-        (CALL, "static call: call of module mod"),
+        (CALL, "(static call: call of module mod would go by its trampoline in the new function)"),
     ],
     ids=["key", "static key", "call"],
 )
@@ -75,10 +75,16 @@ def test_exported_by_another(kernels: Kernels, home: str, reasons: list[str]) ->
     assert kernels.verdicts() == {"foo": reasons}
 
 
-def test_nobody_says_whose_it_is(kernels: Kernels) -> None:
-    old, new = unit("extern struct key key;", "BRANCH(key, 0)")
-    verdicts = kernels.of(old, new, name="drivers/unit.o")
-    assert verdicts == {"foo": ["not known: whether static key key is that of a module"]}
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        ("BRANCH(key, 0)", "not known: whether static key key is that of a module"),
+        ("CALL(call)", "(static call: call, if that is a module's, would go by its trampoline in the new function)"),
+    ],
+)
+def test_nobody_says_whose_it_is(kernels: Kernels, use: str, reason: str) -> None:
+    old, new = unit("extern struct key key;", use)
+    assert kernels.of(old, new, name="drivers/unit.o") == {"foo": [reason]}
 
 
 def test_a_new_use_of_a_key(kernels: Kernels) -> None:

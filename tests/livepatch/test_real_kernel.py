@@ -27,7 +27,7 @@ from kbuild_klp.checksum.sum_file import load
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.livepatch.linked_symbols import _open_linked
+from kbuild_klp.livepatch.linked_symbols import open_linked
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.livepatch.survey import Survey
 from kbuild_klp.object.view import ObjectView
@@ -57,7 +57,7 @@ def linked(build: TreeBuild) -> Symbols:
         address, _, name = line.split(" ", 2)
         addresses[name].append(int(address, 16))
     # The list that the kernel starts ftrace with, __start_mcount_loc to __stop_mcount_loc.
-    image = _open_linked(build.root / "vmlinux")
+    image = open_linked(build.root / "vmlinux")
     start, stop = addresses["__start_mcount_loc"][0], addresses["__stop_mcount_loc"][0]
     section = next(i for i, row in enumerate(image.sections) if row["addr"] <= start < row["addr"] + row["size"])
     offset = start - int(image.sections[section]["addr"])

@@ -34,6 +34,9 @@ modules:
 """
 
 _HEADERS = {
+    "errno.h": "#define EINVAL 22\n#define EBUSY 16\n#define EFAULT 14\n",
+    "printk.h": "#define pr_err(text) ((void)0)\n",
+    "string.h": "#define memcmp __builtin_memcmp\n",
     "init.h": '#define __init __attribute__((section(".init.text")))\n#define __exit\n#define NULL ((void *)0)\n',
     "jump_label.h": "struct static_key { int enabled; void *type; };\n",
     "livepatch.h": """
@@ -59,7 +62,7 @@ extern struct module __this_module;
 static const char vermagic[] __attribute__((used, section(".modinfo"))) = "vermagic=" VERMAGIC;
 """,
 }
-_EXPORTS = ("klp_enable_patch", "__fentry__", "printk", "exported", "module_layout")
+_EXPORTS = ("klp_enable_patch", "__fentry__", "printk", "memcmp", "exported", "module_layout")
 VERMAGIC = "6.12.0-test SMP mod_unload "
 
 

@@ -35,9 +35,9 @@ void __SCT__tp_func_told(void) { }
 """
 
 
-def _made(kernels: PatchedKernels, place: str, source: str = _USER) -> None:
+def _made(kernels: PatchedKernels, place: str, source: str = _USER, events: str = _EVENTS) -> None:
     old, new = (source.replace("OLD", number) for number in ("1", "2"))
-    kernels.build({f"{place}/unit.o": old, f"{place}/events.o": _EVENTS}, {f"{place}/unit.o": new})
+    kernels.build({f"{place}/unit.o": old, f"{place}/events.o": events}, {f"{place}/unit.o": new})
     kernels.prepare()
 
 
@@ -64,6 +64,18 @@ def test_a_tracepoint_of_vmlinux_stays(kernels: PatchedKernels) -> None:
     assert not [text for text in made.answer["warnings"] if "silent" in text]
     assert made.relocations[".klp.rela.vmlinux.__jump_table"] == [".klp.sym.vmlinux.__tracepoint_told,0+a"]
     assert ".klp.rela.vmlinux..static_call_sites" in made.relocations
+
+
+@pytest.mark.parametrize("place", ["drivers", "kernel"])
+def test_a_static_call(kernels: PatchedKernels, place: str) -> None:
+    """Of the module, it goes by the trampoline; of vmlinux, it is made a direct one when the livepatch is loaded."""
+    _made(kernels, place, *(text.replace("tp_func_told", "told") for text in (_USER, _EVENTS)))
+    made = kernels.patch()
+    assert made.carried == {(f"{place}/unit.o", "user")}
+    unit = "mod" if place == "drivers" else "vmlinux"
+    assert f".klp.sym.{unit}.__SCT__told,0-4" in made.relocations[f".klp.rela.{unit}..text.user"]
+    assert (".klp.rela.vmlinux..static_call_sites" in made.relocations) == (place == "kernel")
+    assert not [name for name in made.relocations if "rela.mod..static_call_sites" in name]
 
 
 @pytest.mark.parametrize("key", ["switched", "__SCK__tp_func_told"])

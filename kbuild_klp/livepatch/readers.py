@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who has to be replaced together with what a livepatch cannot replace by itself.
+
+A `static const` that differs, and a function of one object that ftrace cannot take over (`inline` is also notrace,
+include/linux/compiler_types.h), are carried as new ones, if all that refers to them can be replaced, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kbuild_klp.changes.classification import Change
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
+from kbuild_klp.livepatch.rules import Readers, needs_nothing
+from kbuild_klp.livepatch.sides import ObjectSide
+from kbuild_klp.object.symbol_id import SymbolId
+
+
+def readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> dict[int, Readers]:
+    """Return, by the index of the change, who refers to what differs and cannot be replaced by itself.
+
+    Who has to be replaced anyway has a verdict of its own.
+    """
+    functions = (change for change in changes if change.kind == KIND_FUNCTION and not needs_nothing(change))
+    changed = {entry.symbol for change in functions for entry in (change.old, change.new) if entry is not None}
+    return {**_of_constants(changes, before, after, changed), **_of_functions(changes, before, after, changed)}
+
+
+def _of_constants(
+    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId]
+) -> dict[int, Readers]:
+    """Return who refers to each constant that differs."""
+    constants = {
+        at: (change.old, change.new)
+        for at, change in enumerate(changes)
+        if change.kind == KIND_DATA
+        and change.old is not None
+        and change.new is not None
+        and before.is_own_constant(change.old)
+        and after.is_own_constant(change.new)
+    }
+    if not constants:
+        return {}
+    olds = before.users_of_entries([old for old, _ in constants.values()])
+    news = after.users_of_entries([new for _, new in constants.values()])
+    found = {}
+    for at, (old, new) in constants.items():
+        users = {**dict.fromkeys(olds[old.symbol], before), **dict.fromkeys(news[new.symbol], after)}
+        others = {user: side for user, side in users.items() if user not in (old.symbol, new.symbol, *changed)}
+        why = {user: side.why_it_stays(user) for user, side in others.items()}
+        stays = [f"{user.name} ({reason})" for user, reason in why.items() if reason]
+        along = [user.name for user, reason in why.items() if not reason]
+        found[at] = Readers(tuple(sorted(along)), tuple(sorted(stays)))
+    return found
+
+
+def _of_functions(
+    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId]
+) -> dict[int, Readers]:
+    """Return who calls each function that differs and that only this object can call; the rest has to stay."""
+    found = {}
+    for at, change in enumerate(changes):
+        if change.kind != KIND_FUNCTION or change.old is None or change.new is None or needs_nothing(change):
+            continue
+        if not before.is_own_notrace(change.old.symbol):
+            continue
+        along, stays = set[str](), set[str]()
+        for side, symbol in ((before, change.old.symbol), (after, change.new.symbol)):
+            for user, why in _callers(side, symbol, changed):
+                (stays if why else along).add(f"{user.name} ({why})" if why else user.name)
+        found[at] = Readers(tuple(sorted(along)), tuple(sorted(stays)))
+    return found
+
+
+def _callers(side: ObjectSide, function: SymbolId, changed: set[SymbolId]) -> Iterator[tuple[SymbolId, str]]:
+    """Yield the unchanged functions that have to come along with one, and what keeps the old one in use, and why."""
+    waiting, seen = [function], {function}
+    while waiting:
+        current = waiting.pop()
+        for user, does_only_call in side.callers_of(current).items():
+            if not does_only_call:
+                yield user, "data" if side.why_it_stays(user) == "data" else "takes its address"
+            elif user not in changed and user not in seen:
+                seen.add(user)
+                if side.is_own_notrace(user):
+                    waiting.append(user)
+                else:
+                    yield user, side.why_it_stays(user)
