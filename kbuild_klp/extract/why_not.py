@@ -29,6 +29,7 @@ class Bar(enum.Enum):
     UNEVEN_TABLE = "uneven-table", "{name} refers to it, and its entries are not of one size"
     NO_IMAGE = "no-image", "{name}: what {unit} was linked to is not at hand"
     NOT_RUNNING = "not-in-kernel", "the old kernel has no {name} in {unit}"
+    NO_DEPENDENCY = "no-dependency", "it needs {name} of {unit}, without which the old {home} can be loaded"
     NO_POSITION = "no-position", "{name} cannot be told from others of its name in {unit}"
     NAME = "name", "the loader of livepatches cannot take {name} of {unit}: a name is too long, or has a dot or comma"
     RUNTIME_CONSTANT = "runtime-constant", "the kernel writes {name} into its code while it boots, and {why}"

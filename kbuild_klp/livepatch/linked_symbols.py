@@ -107,6 +107,13 @@ class LinkedSymbols:
         """Return how many symbols of a name the kernel knows."""
         return len(self._found(name))
 
+    @cached_property
+    def undefined(self) -> list[str]:
+        """The names of what another unit has to export; weak ones are not among them, for they may stay away."""
+        info, shndx = self._object.symbols["info"], self._object.shndx
+        rows = np.flatnonzero((shndx == elf.SHN_UNDEF) & (info >> 4 != elf.STB_WEAK)).tolist()
+        return [name for row in rows if (name := self._object.symbol_name(row))]
+
     def has_global(self, name: str) -> bool:
         """Say whether other objects can refer to a symbol of a name."""
         return any(self._candidate(symbol).binding != elf.STB_LOCAL for symbol in self._found(name))

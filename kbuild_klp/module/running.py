@@ -183,11 +183,29 @@ class Running:
         if export is not None and export.unit != VMLINUX:
             position = self._outer_position(export.unit, name)
             if position is not None:
+                if export.unit not in self._needed_by(part.unit):
+                    raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=export.unit, home=part.unit)
                 return self._of(export.unit, name, position, part.unit)
         new = part.needed.view.object
         if like >= 0 and int(new.symbols["info"][like]) >> 4 == elf.STB_WEAK:
             return name
         raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))
+
+    def _needed_by(self, home: str) -> set[str]:
+        """Return the modules that are there as long as an old module is: whose exports it uses, or they in turn.
+
+        A new user would be no user to the loader: the module could be absent when the symbol is looked up, and be
+        unloaded while it is called (resolve_symbol and ref_module in kernel/module/main.c).
+        """
+        found, waiting = set[str](), [home]
+        while waiting:
+            symbols = self._images.symbols(waiting.pop())
+            names = symbols.undefined if symbols else ()
+            exports = [self._exports.get(name) for name in names] if self._exports else []
+            units = {it.unit for it in exports if it is not None} - found - {VMLINUX}
+            found |= units
+            waiting += units
+        return found
 
     def _outer_position(self, unit: str, name: str) -> int | None:
         """Return where a global symbol stands in a unit, None where there is none."""

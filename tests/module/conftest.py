@@ -166,7 +166,8 @@ class PatchedKernels(Kernels):
     def write_exports(self, **crcs: int) -> None:
         """Write what the old kernel exports, with some CRCs."""
         rows = [f"{crcs.get(name, 0):#010x}\t{name}\tvmlinux\tEXPORT_SYMBOL_GPL\t\n" for name in _EXPORTS]
-        rows += ["0x00000000\tfar_away\tdrivers/far\tEXPORT_SYMBOL_GPL\t\n"]
+        others = {"far_away": "far", "weak_far_away": "far", "farther_away": "farther"}
+        rows += [f"0x00000000\t{name}\tdrivers/{unit}\tEXPORT_SYMBOL_GPL\t\n" for name, unit in others.items()]
         self.old.write("Module.symvers", "".join(rows))
 
     def everything(self) -> dict[str, bytes]:
@@ -174,14 +175,15 @@ class PatchedKernels(Kernels):
         paths = (path for path in sorted(self.root.rglob("*")) if path.is_file())
         return {str(path): path.read_bytes() for path in paths}
 
-    def of_module(self, old: str, new: str, far: str) -> Made:
-        """Return the livepatch of two versions of an object of module mod, beside which there is a module far."""
+    def of_module(self, old: str, new: str, far: str, farther: str = "int farther;") -> Made:
+        """Return the livepatch of two versions of an object of module mod, beside which are modules far and farther."""
         self.build({"drivers/unit.o": old}, {"drivers/unit.o": new}, TRACED)
         for kernel in (self.old, self.new):
-            kernel.build("drivers/far_away.o", far, *TRACED)
-            kernel.module("drivers/far", "drivers/far_away.o")
-            kernel.order("drivers/mod", "drivers/far")
-            kernel.run("ld", "-r", "-o", "drivers/far.ko", "drivers/far_away.o")
+            for name, source in (("far", far), ("farther", farther)):
+                kernel.build(f"drivers/{name}_away.o", source, *TRACED)
+                kernel.module(f"drivers/{name}", f"drivers/{name}_away.o")
+                kernel.run("ld", "-r", "-o", f"drivers/{name}.ko", f"drivers/{name}_away.o")
+            kernel.order("drivers/mod", "drivers/far", "drivers/farther")
         self.prepare()
         return self.patch()
 

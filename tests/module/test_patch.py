@@ -103,6 +103,26 @@ def test_a_module_that_uses_another_module_s_export(kernels: PatchedKernels) -> 
     assert [name for name in made.relocations if name.startswith(".klp")] == [".klp.rela.mod..text.user"]
 
 
+@pytest.mark.parametrize("other", ["x", "weak_far_away(x)"])
+def test_an_export_of_a_module_that_the_old_one_does_not_need(kernels: PatchedKernels, other: str) -> None:
+    """Nobody says that it is there when the patched module comes, and nobody keeps it while it is called."""
+    source = "extern int far_away(int); __attribute__((weak)) extern int weak_far_away(int);\n"
+    source += "int user(int x) { return OLD; }\n"
+    far = "int far_away(int x) { return x; } int weak_far_away(int x) { return x; }\n"
+    made = kernels.of_module(source.replace("OLD", other), source.replace("OLD", "far_away(x)"), far)
+    assert made.refused == {("user", "no-dependency")}
+    assert "far_away of far, without which the old mod can be loaded" in made.errors
+
+
+def test_an_export_of_a_module_that_one_needs_that_the_old_one_needs(kernels: PatchedKernels) -> None:
+    source = "extern int far_away(int), farther_away(int); int user(int x) { return OLD; }\n"
+    old, new = source.replace("OLD", "far_away(x)"), source.replace("OLD", "farther_away(x)")
+    far = "extern int farther_away(int); int far_away(int x) { return farther_away(x); }\n"
+    made = kernels.of_module(old, new, far, "int farther_away(int x) { return x; }\n")
+    assert made.carried == {(MODULE, "user")}
+    assert made.livepatch_symbols == {".klp.sym.farther.farther_away,0"}
+
+
 def test_a_symbol_that_the_old_kernel_does_not_have(kernels: PatchedKernels) -> None:
     source = "extern int nowhere(int); int user(int x) { return OLD; }\n"
     made = kernels.made(source.replace("OLD", "x"), source.replace("OLD", "nowhere(x)"))
