@@ -24,8 +24,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - whoever has an older one shall b
 from klptest import TroubleError
 from klptest.console import Step, Steps
 from klptest.host import CHECKOUT, install_packages, make_venv
-from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make, missing_options
+from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make
 from klptest.machine import run_in_machine, why_not
+from klptest.variant import CONFIG, fragments, missing_options
 
 PATCH = CHECKOUT / "selftests/demo.patch"
 
@@ -50,7 +51,8 @@ def build_original(steps: Steps, shop: Workshop) -> None:
     """Bring the first tree to where it is built, with checksums."""
     with steps(f"Source: {shop.source} to {shop.orig}") as step:
         step.say("unpacked" if shop.unpack() else "is there")
-    with steps("Configuration: tinyconfig and selftests/config") as step:
+    names = ", ".join(path.name for path in (CONFIG, *fragments()))
+    with steps(f"Configuration: tinyconfig and {names}") as step:
         step.say("made" if shop.configure() else "is there")
         lost = missing_options(shop.orig / ".config")
         if lost:
