@@ -118,6 +118,15 @@ def load(shop: Workshop, module: Path, step: Step) -> None:
         raise TroubleError(f"the livepatch does not do what the patch does; see {log}")
 
 
+def build_only() -> None:
+    """Build the first tree, for tests with a kernel that the demo's patch is not for."""
+    steps = Steps(5)
+    prepare(steps)
+    shop = Workshop.open()
+    with shop.locked():
+        build_original(steps, shop)
+
+
 def demo() -> None:
     """Run all steps."""
     steps = Steps(10)
@@ -151,11 +160,14 @@ def main() -> int:
     """Run the demo; 0 if the answer is right, 1 if it is not or something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", metavar="EXTRA", help="install packages and Python modules only; EXTRA: test")
+    parser.add_argument("--build", action="store_true", help="build the kernel only, for the other tests")
     parser.add_argument("--print-trees", action="store_true", help="print the trees that the demo built, for tests")
     arguments = parser.parse_args()
     try:
         if arguments.setup is not None:
             prepare(Steps(2), arguments.setup)
+        elif arguments.build:
+            build_only()
         elif arguments.print_trees:
             print_trees()
         else:
