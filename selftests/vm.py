@@ -170,10 +170,10 @@ class Session:
                 self.report.add(f"{batch.name}/{case.name}: {case.title}", judge_case(case, outputs))
 
 
-def batches_of(version: str, names: Sequence[str], *, everything: bool) -> list[Batch]:
+def batches_of(kinds: tuple[str, ...], names: Sequence[str], *, everything: bool) -> list[Batch]:
     """Return the batches to run: of the named cases, of all cases, or those that are quick."""
-    cases = [VmCase(path, version) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
-    usable = [case for case in cases if not case.text("not-for").split().count(version)]
+    cases = [VmCase(path, kinds) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
+    usable = [case for case in cases if not {*case.text("not-for").split()} & {*kinds}]
     chosen = [case for case in usable if (case.name in names if names else everything or case.batch in QUICK)]
     order = {case.batch: None for case in sorted(chosen, key=lambda case: (case.batch not in QUICK, case.batch))}
     return [Batch(name, [case for case in chosen if case.batch == name]) for name in order]
@@ -185,7 +185,7 @@ def run_cases(bench: Bench, names: Sequence[str], *, everything: bool) -> int:
         raise UnsuitableError("KDIR= has no arch/x86/boot/bzImage to boot")
     bench.shop.image()
     with tempfile.TemporaryDirectory(prefix="klptest-") as directory:
-        batches = batches_of(bench.version, names, everything=everything)
+        batches = batches_of(bench.kinds, names, everything=everything)
         return Session(bench, batches, Path(directory)).run()
 
 
