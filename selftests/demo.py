@@ -24,8 +24,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - whoever has an older one shall b
 from klptest import TroubleError
 from klptest.console import Step, Steps
 from klptest.host import CHECKOUT, install_packages, make_venv
-from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make, missing_options
+from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make
 from klptest.machine import run_in_machine, why_not
+from klptest.variant import CONFIG, fragments, missing_options
 
 PATCH = CHECKOUT / "selftests/demo.patch"
 
@@ -50,7 +51,8 @@ def build_original(steps: Steps, shop: Workshop) -> None:
     """Bring the first tree to where it is built, with checksums."""
     with steps(f"Source: {shop.source} to {shop.orig}") as step:
         step.say("unpacked" if shop.unpack() else "is there")
-    with steps("Configuration: tinyconfig and selftests/config") as step:
+    names = ", ".join(path.name for path in (CONFIG, *fragments()))
+    with steps(f"Configuration: tinyconfig and {names}") as step:
         step.say("made" if shop.configure() else "is there")
         lost = missing_options(shop.orig / ".config")
         if lost:
@@ -116,6 +118,15 @@ def load(shop: Workshop, module: Path, step: Step) -> None:
         raise TroubleError(f"the livepatch does not do what the patch does; see {log}")
 
 
+def build_only() -> None:
+    """Build the first tree, for tests with a kernel that the demo's patch is not for."""
+    steps = Steps(5)
+    prepare(steps)
+    shop = Workshop.open()
+    with shop.locked():
+        build_original(steps, shop)
+
+
 def demo() -> None:
     """Run all steps."""
     steps = Steps(10)
@@ -149,11 +160,14 @@ def main() -> int:
     """Run the demo; 0 if the answer is right, 1 if it is not or something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", metavar="EXTRA", help="install packages and Python modules only; EXTRA: test")
+    parser.add_argument("--build", action="store_true", help="build the kernel only, for the other tests")
     parser.add_argument("--print-trees", action="store_true", help="print the trees that the demo built, for tests")
     arguments = parser.parse_args()
     try:
         if arguments.setup is not None:
             prepare(Steps(2), arguments.setup)
+        elif arguments.build:
+            build_only()
         elif arguments.print_trees:
             print_trees()
         else:

@@ -56,7 +56,7 @@ def _build(bench: Bench, case: Case) -> Result | None:
 def _update(case: Case, document: dict[str, Any], update: str) -> Result:
     """Write the answer as the expected one, for all kernels or for this one if it is not that of all."""
     general = case.directory / "expected.json"
-    special = case.directory / f"expected-{case.version}.json"
+    special = case.directory / f"expected-{case.kinds[0]}.json"
     path = general if update == "all" else special
     if update != "all" and general.exists() and json.loads(general.read_text()) == document:
         special.unlink(missing_ok=True)
@@ -91,8 +91,8 @@ def run_case(bench: Bench, case: Case, objects: int, update: str) -> Result:
 
 def run_cases(bench: Bench, names: Sequence[str], update: str) -> int:
     """Run the named cases, or all; returns the exit code."""
-    version = bench.version
-    cases = [Case(path, version) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
+    kinds = bench.kinds
+    cases = [Case(path, kinds) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
     chosen = [case for case in cases if not names or case.name in names]
     report = Report(len(chosen))
     objects = bench.count_objects()
@@ -113,7 +113,7 @@ def main() -> int:
         "--update",
         choices=("all", "kernel"),
         default="",
-        help="write expected.json (all) or expected-VERSION.json (kernel) instead of comparing with it",
+        help="write expected.json (all) or expected-KIND.json (kernel) instead of comparing with it",
     )
     parser.add_argument("names", metavar="CASE", nargs="*", help="directories in cases/ (default: all)")
     arguments = parser.parse_args()

@@ -22,6 +22,7 @@ from klptest.bench import Bench, UnsuitableError, run_on_bench
 from klptest.console import run
 from klptest.kernel import apply_patch, klp_command
 from klptest.machine import Output, run_in_machine, why_not
+from klptest.signing import sign, wants_signatures
 from klptest.tap import Report, Result, failed, passed, skip_all, skipped
 from klptest.vm_cases import CASES, Batch, VmCase, judge_batch, judge_case
 
@@ -37,7 +38,15 @@ def make_by_hand(bench: Bench, case: VmCase, directory: Path, module: str) -> Pa
     shutil.copy(case.file("livepatch.c"), directory / f"{module}.c")
     (directory / "Makefile").write_text(f"obj-m := {module}.o\n")
     run(["make", "-C", bench.old, f"M={directory}"], bench.log)
-    return directory / f"{module}.ko"
+    return signed(bench, directory / f"{module}.ko", directory / "signed.ko")
+
+
+def signed(bench: Bench, module: Path, target: Path) -> Path:
+    """Return a module, or if the kernel wants signatures one with a signature."""
+    if not wants_signatures(bench.old):
+        return module
+    sign(bench.old, module, target, bench.log)
+    return target
 
 
 def make_patched(bench: Bench, batch: Batch) -> None:
@@ -58,6 +67,7 @@ def make_probe(bench: Bench, directory: Path) -> Path:
 def ask_for_livepatch(bench: Bench, batch: Batch, module: Path) -> tuple[int, dict[str, Any]]:
     """Ask kbuild-klp for a livepatch; returns its exit status and its answer, raises TroubleError without one."""
     options = [option for case in batch.cases for option in case.options]
+    options += ["--sign"] * wants_signatures(bench.old)
     command = [*klp_command(), "patch", "--json", *options, str(bench.old), str(bench.new), "-o", str(module)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     with bench.log.open("a") as log:
@@ -95,7 +105,9 @@ class Session:
         self.batches = batches
         self.directory = directory
         self.wrong: dict[str, list[str]] = {}
-        self.files = {path.name: path for path in bench.old.rglob("*.ko")}
+        modules = directory / "modules"
+        modules.mkdir()
+        self.files = {path.name: signed(bench, path, modules / path.name) for path in bench.old.rglob("*.ko")}
         self.files["probe"] = make_probe(bench, directory)
         self.report = Report(sum(len(batch.cases) + 1 for batch in batches))
 
@@ -128,7 +140,7 @@ class Session:
             for case in batch.cases:
                 self.report.add(f"{batch.name}/{case.name}: {case.title}", skipped("there is no livepatch to load"))
             return False
-        self.files[module.name] = module
+        self.files[f"{batch.module}.ko"] = module
         return True
 
     def _report_refused(self, batch: Batch, status: int, document: Mapping[str, Any], module: Path) -> None:
@@ -158,10 +170,10 @@ class Session:
                 self.report.add(f"{batch.name}/{case.name}: {case.title}", judge_case(case, outputs))
 
 
-def batches_of(version: str, names: Sequence[str], *, everything: bool) -> list[Batch]:
+def batches_of(kinds: tuple[str, ...], names: Sequence[str], *, everything: bool) -> list[Batch]:
     """Return the batches to run: of the named cases, of all cases, or those that are quick."""
-    cases = [VmCase(path, version) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
-    usable = [case for case in cases if not case.text("not-for").split().count(version)]
+    cases = [VmCase(path, kinds) for path in sorted(CASES.iterdir()) if (path / "why").exists()]
+    usable = [case for case in cases if not {*case.text("not-for").split()} & {*kinds}]
     chosen = [case for case in usable if (case.name in names if names else everything or case.batch in QUICK)]
     order = {case.batch: None for case in sorted(chosen, key=lambda case: (case.batch not in QUICK, case.batch))}
     return [Batch(name, [case for case in chosen if case.batch == name]) for name in order]
@@ -173,7 +185,7 @@ def run_cases(bench: Bench, names: Sequence[str], *, everything: bool) -> int:
         raise UnsuitableError("KDIR= has no arch/x86/boot/bzImage to boot")
     bench.shop.image()
     with tempfile.TemporaryDirectory(prefix="klptest-") as directory:
-        batches = batches_of(bench.version, names, everything=everything)
+        batches = batches_of(bench.kinds, names, everything=everything)
         return Session(bench, batches, Path(directory)).run()
 
 

@@ -27,6 +27,12 @@ from kbuild_klp.livepatch.sides import FunctionSymbol
 
 # What ftrace starts with: MCOUNT_REC in include/asm-generic/vmlinux.lds.h. scripts/sorttable.c takes places out of it.
 _LIST = ("__start_mcount_loc", "__stop_mcount_loc")
+_CRC = 4  # bytes
+
+
+def crc_symbol(name: str) -> str:
+    """Return the symbol that has the CRC of an export."""
+    return f"__crc_{name}"
 
 
 class _Candidate(NamedTuple):
@@ -118,6 +124,30 @@ class LinkedSymbols:
         """Say whether other objects can refer to a symbol of a name."""
         return any(self._candidate(symbol).binding != elf.STB_LOCAL for symbol in self._found(name))
 
+    def crc(self, name: str) -> int | None:
+        """Return the CRC with which vmlinux exports a symbol; None if it has none.
+
+        crc_symbol() has to be among the names. Until 5.18 its value is the CRC (genksyms wrote a linker script), since
+        then what it stands for (SYMBOL_CRC in include/linux/export-internal.h).
+        """
+        for symbol in self._found(crc_symbol(name))[:1]:
+            address = int(self._object.symbols[symbol]["value"])
+            if self._object.shndx[symbol] == elf.ABSOLUTE:
+                return address
+            data = self._at(address, address + _CRC)
+            return int.from_bytes(data.tobytes(), self._object.byteorder) if data is not None else None
+        return None
+
+    def _at(self, start: int, stop: int) -> NDArray[np.uint8] | None:
+        """Return what is at an address in an image; None if nothing is, or what is there is cut off."""
+        sections = self._object.sections
+        holds = (sections["addr"] <= start) & (stop <= sections["addr"] + sections["size"])
+        found = np.flatnonzero(holds & (sections["type"] == elf.SHT_PROGBITS)).tolist()
+        if not found:
+            return None
+        offset = start - int(sections["addr"][found[0]])
+        return self._object.section_array(found[0])[offset : offset + stop - start]
+
     def _is_listed(self, symbol: _Candidate) -> bool | None:
         """Say whether ftrace has a place in a function; None if that cannot be told."""
         if self._places is None:
@@ -130,16 +160,11 @@ class LinkedSymbols:
     def _places(self) -> NDArray[np.uint64] | None:
         """The addresses that ftrace knows, sorted; None in a module, and where the boot code fills them in."""
         ends = [self._candidate(symbol).address for name in _LIST for symbol in self._found(name)[:1]]
-        sections = self._object.sections
         if len(ends) < len(_LIST) or self.unit != "vmlinux":
             return None
-        start, stop = ends
-        holds = (sections["addr"] <= start) & (stop <= sections["addr"] + sections["size"])
-        found = np.flatnonzero(holds & (sections["type"] == elf.SHT_PROGBITS)).tolist()
-        if not found:
+        data = self._at(ends[0], ends[1] - (ends[1] - ends[0]) % 8)
+        if data is None:
             return None
-        offset = start - int(sections["addr"][found[0]])
-        data = self._object.section_array(found[0])[offset : offset + (stop - start) // 8 * 8]
         words = data.view("<u8" if self._object.byteorder == "little" else ">u8").astype(np.uint64)
         places: NDArray[np.uint64] = np.sort(words)
         return places if places.any() else None

@@ -60,6 +60,10 @@ def _check_crcs(module: ObjectFile, running: Running, names: Iterable[str]) -> N
         if wanted.get(name, crc) != crc:
             text = f"CRC of {name} is {crc:#010x}, in the old kernel {wanted[name]:#010x}"
             raise KlpError(text, file=module.path, hint="build in the old tree, or leave out what changes its type")
+    for name, crc in running.linked_crcs(wanted).items():
+        if wanted[name] != crc:
+            text = f"CRC of {name} is {wanted[name]:#010x} in the old Module.symvers, in the old vmlinux {crc:#010x}"
+            raise KlpError(text, file=module.path, hint="build vmlinux and modules there in one make")
     missing = wanted.keys() - {name for name, _ in _versions(module)}
     if missing:
         raise _wrong(module, f"it has no CRC of {min(missing)}")

@@ -9,7 +9,7 @@ one only (Documentation/livepatch/module-elf-format.rst).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.kernel.symvers import Export
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
+from kbuild_klp.livepatch.linked_symbols import crc_symbol
 from kbuild_klp.livepatch.sides import FunctionSymbol, ObjectSide
 from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.object.symbol_id import SymbolId
@@ -152,6 +153,12 @@ class Running:
         """Return what vmlinux exports under a name."""
         found = self._exports.get(name) if self._exports else None
         return found if found and found.unit == VMLINUX else None
+
+    def linked_crcs(self, names: Collection[str]) -> dict[str, int]:
+        """Return the CRCs that vmlinux itself has of what it exports; none where it is not at hand."""
+        symbols = LinkedImages(self._old, lambda unit: {crc_symbol(name) for name in names}).symbols(VMLINUX)
+        crcs = {name: symbols.crc(name) for name in names} if symbols else {}
+        return {name: crc for name, crc in crcs.items() if crc is not None}
 
     # -- what code refers to ------------------------------------------------------------------------------------------
 

@@ -54,11 +54,13 @@ class Bench:
         self.log = shop.log("selftests")
 
     @property
-    def version(self) -> str:
-        """The kernel's version and patchlevel, as in 6.12."""
+    def kinds(self) -> tuple[str, ...]:
+        """Words for the kernel, the most particular first: its version and patchlevel, and the compiler if not gcc."""
         lines = (self.old / "Makefile").read_text().splitlines()
         values = dict(line.split(" = ", 1) for line in lines[:8] if " = " in line)
-        return f"{values['VERSION']}.{values['PATCHLEVEL']}"
+        version = f"{values['VERSION']}.{values['PATCHLEVEL']}"
+        is_clang = "CONFIG_CC_IS_CLANG=y" in (self.old / ".config").read_text().splitlines()
+        return (f"{version}-clang", "clang", version) if is_clang else (version,)
 
     def restore(self) -> None:
         """Make the work tree equal to the original again: sources, objects, checksums and all."""

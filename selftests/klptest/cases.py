@@ -9,16 +9,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CaseDirectory:
-    """One such directory, for one kernel: NAME-VERSION.EXT, where there is one, stands for NAME.EXT."""
+    """One such directory, for one kernel.
+
+    ``kinds`` are words for the kernel, the most particular first: a file NAME-KIND.EXT stands for NAME.EXT.
+    """
 
     directory: Path
-    version: str
+    kinds: tuple[str, ...]
 
     def file(self, name: str) -> Path:
         """Return the path of a file for this kernel."""
         path = Path(name)
-        special = self.directory / f"{path.stem}-{self.version}{path.suffix}"
-        return special if special.exists() else self.directory / name
+        special = (self.directory / f"{path.stem}-{kind}{path.suffix}" for kind in self.kinds)
+        return next((it for it in special if it.exists()), self.directory / name)
 
     def text(self, name: str) -> str:
         """Return what is in a file, nothing if there is none."""

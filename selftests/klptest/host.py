@@ -66,6 +66,9 @@ REQUIREMENTS = (
     Requirement("python3-venv", python="ensurepip"),
 )
 
+# What LLVM= takes beside these (Documentation/kbuild/llvm.rst); LLVM=1 and LLVM=-19 are Debian's.
+_LLVM = (("clang", "clang"), ("lld", "ld.lld"), ("llvm", "llvm-ar"))
+
 # Without these there is no virtual machine, and the tests that want one are skipped.
 OPTIONAL = (
     Requirement("qemu-system-x86", command="qemu-system-x86_64"),
@@ -82,6 +85,14 @@ def kernel_source() -> tuple[Path, str]:
     if re.fullmatch(r"linux-source-[0-9.]+", name) and not Path(name).exists():
         return _DEBIAN_SOURCES / f"{name}.tar.xz", name
     return Path(name).absolute(), ""
+
+
+def _llvm() -> tuple[Requirement, ...]:
+    llvm = os.environ.get("LLVM", "")
+    if not llvm or llvm.endswith("/"):
+        return ()
+    suffix = llvm if llvm.startswith("-") else ""
+    return tuple(Requirement(f"{package}{suffix}", command=f"{command}{suffix}") for package, command in _LLVM)
 
 
 def _succeeds(*command: str) -> bool:
@@ -112,7 +123,7 @@ def install_packages(step: Step, log: Path) -> None:
     if platform.machine() != "x86_64":
         raise TroubleError(f"this machine is {platform.machine()}; the demo builds and reads x86_64 kernels")
     source, package = kernel_source()
-    requirements = (*REQUIREMENTS, Requirement(package, file=source)) if package else REQUIREMENTS
+    requirements = (*REQUIREMENTS, *_llvm(), *([Requirement(package, file=source)] if package else ()))
     missing = _missing(requirements)
     wanted = _missing(OPTIONAL)
     if not missing and not wanted:

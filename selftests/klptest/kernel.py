@@ -18,8 +18,8 @@ from klptest import TroubleError
 from klptest.console import run
 from klptest.host import CHECKOUT, VENV, kernel_source
 from klptest.mirror import PRUNED, mirror
+from klptest.variant import CONFIG, compiler, fragments, missing_options
 
-CONFIG = CHECKOUT / "selftests/config"
 MAKEFILE = CHECKOUT / "Makefile.klp"
 
 # To be changed when something that no digest covers makes the trees of old caches unusable.
@@ -57,11 +57,6 @@ def _source_digest(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _compiler() -> str:
-    found = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True).stdout
-    return found.splitlines()[0]
-
-
 def checksum_code() -> str:
     """Return a digest of the code that writes checksums: files written by other code are not comparable."""
     digest = hashlib.sha256()
@@ -87,11 +82,13 @@ class Workshop:
 
     @classmethod
     def open(cls) -> Workshop:
-        """Return the one for what the environment says (KSRC, KLP_CACHE)."""
+        """Return the one for what the environment says (KSRC, KLP_CONFIGS, LLVM, KLP_CACHE)."""
         source = _source()
-        key = json.dumps([_LAYOUT, _source_digest(source), _compiler(), CONFIG.read_text(), PRUNED])
+        added = fragments()
+        texts = [path.read_text() for path in added]
+        key = json.dumps([_LAYOUT, _source_digest(source), compiler(), CONFIG.read_text(), PRUNED, *texts])
         short = hashlib.sha256(key.encode()).hexdigest()[:10]
-        name = source.name.split(".tar")[0]
+        name = "-".join([source.name.split(".tar")[0], *(path.stem for path in added)])
         return cls(cache_directory() / "trees" / f"{name}-{short}", source)
 
     @classmethod
@@ -150,13 +147,17 @@ class Workshop:
         return True
 
     def configure(self) -> bool:
-        """Make the configuration of ``orig``: tinyconfig and what selftests/config says. False if it is there."""
+        """Make the configuration of ``orig``: tinyconfig, selftests/config and fragments. False if it is there.
+
+        Raises TroubleError if an option of a fragment was not taken.
+        """
         if self.has(self.orig, "configured"):
             return False
         log = self.log("config")
         run(["make", "tinyconfig"], log, cwd=self.orig)
-        run(["scripts/kconfig/merge_config.sh", "-m", ".config", CONFIG], log, cwd=self.orig)
+        run(["scripts/kconfig/merge_config.sh", "-m", ".config", CONFIG, *fragments()], log, cwd=self.orig)
         run(["make", "olddefconfig"], log, cwd=self.orig)
+        missing_options(self.orig / ".config")
         self.mark(self.orig, "configured")
         return True
 
@@ -263,22 +264,6 @@ def apply_patch(tree: Path, patch: Path) -> None:
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TroubleError(f"{patch}: does not apply to {tree}:\n{done.stderr.rstrip()}")
-
-
-def missing_options(config: Path) -> list[str]:
-    """Return the lines of selftests/config that a configuration does not have.
-
-    Some of them have another name in another kernel: CONFIG_MITIGATION_RETPOLINE was CONFIG_RETPOLINE before 6.9.
-    """
-    lines = set(config.read_text().splitlines())
-    wanted = [line for line in CONFIG.read_text().splitlines() if line]
-    # An option that does not exist in this kernel is not set in it, either.
-    options = "\n".join(lines)
-    return [
-        line
-        for line in wanted
-        if line not in lines and not (line.startswith("# ") and f"\n{line.split()[1]}=" not in options)
-    ]
 
 
 def make(tree: Path, goals: Sequence[str], log: Path, *, checksums: bool = True) -> None:

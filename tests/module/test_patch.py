@@ -197,6 +197,28 @@ def test_a_crc_that_differs_is_refused(kernels: PatchedKernels) -> None:
 
 
 @pytest.mark.parametrize(
+    "assembly",
+    [
+        '.section __kcrctab, "a"\n.long 1\n__crc_exported: .long 8\n',  # since 5.18
+        ".globl __crc_exported\n__crc_exported = 8\n",
+    ],
+)
+@pytest.mark.parametrize("crc", [7, 8])
+def test_a_crc_that_is_not_what_vmlinux_has_is_refused(kernels: PatchedKernels, assembly: str, crc: int) -> None:
+    """Module.symvers may be of another build than what runs: then the kernel would not load the module."""
+    kernels.build({UNIT: SAYS, **OTHERS, "kernel/crc.o": f"#asm\n{assembly}"}, {UNIT: new(SAYS)})
+    kernels.prepare(versions={"exported": crc})
+    kernels.write_exports(exported=crc)
+    made = kernels.patch()
+    if crc == 8:
+        assert made.carried
+    else:
+        message = "CRC of exported is 0x00000007 in the old Module.symvers, in the old vmlinux 0x00000008"
+        assert made.status == 2 and message in made.errors and not made.module.exists()
+        assert made.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (("-o", "it.o"), "ends with .ko"),
