@@ -53,6 +53,9 @@ _ORDERS: dict[int, Literal["little", "big"]] = {elf.ELFDATA2LSB: "little", elf.E
 _EHDR_SIZE = 64
 _WORTH_MAPPING = 1 << 18
 _MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
+# With -flto and without -ffat-lto-objects (gcc/toplev.cc: compile_file): nothing in it would ever differ.
+_SLIM = b"\0__gnu_lto_slim\0"
+_LTO = "under LTO the linked vmlinux.o and modules are compared"
 REBUILD = "rebuild the object"
 _NAME_ONE = "rebuild the object, or name one: .o, .ko (.xz, .zst, .gz), lib.a(member.o)"
 
@@ -112,6 +115,8 @@ class ObjectFile:
         self._symtab = self._find_symtab()
         self.symbols = self._read_symbols()
         self.shndx = self._read_section_indices()
+        if _SLIM in self.symbol_strings:
+            raise self.error("GCC's LTO bytecode, not machine code", hint=_LTO)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], tries: int = 1) -> ObjectFile:
@@ -159,10 +164,7 @@ class ObjectFile:
     def _check_header(self) -> None:
         head = bytes(self._data[: min(_EHDR_SIZE, self.size)])
         if head[:4] in elf.BITCODE_MAGICS:
-            raise self.error(
-                "LLVM bitcode, not machine code",
-                hint="under LTO the linked vmlinux.o and modules are compared",
-            )
+            raise self.error("LLVM bitcode, not machine code", hint=_LTO)
         if not head:
             raise self.error("empty file")
         if head[:8] in elf.ARCHIVE_MAGICS:

@@ -84,6 +84,7 @@ class BuildTree:
         configuration = configuration_text(root)
         if configuration is None:
             if _is_external(root):
+                _refuse_part_of_vmlinux(root, os.fspath(path))
                 return cls.open_external(root)
             raise _no_tree(root, os.fspath(path))
         if not os.path.exists(f"{root}/include/generated/autoconf.h"):  # noqa: PTH110
@@ -330,6 +331,14 @@ def _is_external(root: str) -> bool:
 
 def _kernel_above(root: str) -> Path | None:
     return next((path for path in Path(root).parents if configuration_text(str(path)) is not None), None)
+
+
+def _refuse_part_of_vmlinux(root: str, path: str) -> None:
+    """Refuse a directory of a kernel tree that has more than modules: of the rest nothing would be heard."""
+    above = _kernel_above(root)
+    if above is not None and archive_objects(root, "built-in.a"):
+        hint = f"give {above}, and `diff --object '{posixpath.relpath(root, above)}/*'` to hear of this part only"
+        raise BadTreeError("has objects of vmlinux beside modules", file=path, hint=hint)
 
 
 def _no_tree(root: str, path: str) -> BadTreeError:

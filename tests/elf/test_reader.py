@@ -18,6 +18,7 @@ from samples import SAMPLE, compile_object
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.errors import BadObjectError
 
 MANY_SECTIONS = 66_000
 SOURCES = {
@@ -132,3 +133,12 @@ def test_bytes_and_memory_are_as_good_as_a_file(sample: Path) -> None:
     for view in (data, memoryview(data)):
         obj = ObjectFile(view, "memory")
         assert obj.section_names == ObjectFile.open(sample).section_names
+
+
+def test_bytecode_of_gcc_is_refused_unless_there_is_code_beside_it(tmp_path: Path) -> None:
+    """Of -flto nothing is in the object that could differ; with -ffat-lto-objects the code is."""
+    slim = compile_object(SAMPLE, tmp_path / "slim.o", "-flto", "-fno-fat-lto-objects")
+    with pytest.raises(BadObjectError, match="GCC's LTO bytecode, not machine code; under LTO the linked"):
+        ObjectFile.open(slim)
+    fat = compile_object(SAMPLE, tmp_path / "fat.o", "-flto", "-ffat-lto-objects")
+    assert ".text" in ObjectFile.open(fat).section_names

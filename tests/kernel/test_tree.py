@@ -328,6 +328,13 @@ class TestExternalModules:
         assert opened.architecture == "x86_64"
         assert opened.units() == [LinkUnit("ext4", ("inode.o", "super.o"))]
 
+    def test_part_of_a_kernel_with_more_than_modules(self, tree: FakeTree) -> None:
+        """Only its modules would be compared, and of the rest nobody would hear."""
+        linked(tree)
+        tree.archive("fs/ext4/built-in.a", "fs/ext4/always.o")
+        with pytest.raises(BadTreeError, match=r"has objects of vmlinux beside modules; give .* 'fs/ext4/\*'"):
+            BuildTree.open(tree.root / "fs/ext4")
+
     def test_kernel_is_given(self, directory: Path, tree: FakeTree, tmp_path: Path) -> None:
         self.lists(directory, f"{directory}/")
         opened = BuildTree.open_external(directory, tree.root)
