@@ -24,6 +24,7 @@ from linked_kernel import TRACED, Kernels
 ROOT = Path(__file__).resolve().parents[2]
 
 _MAKEFILE = """\
+-include include/config/auto.conf
 include $(M)/Kbuild
 name := $(patsubst %.o,%,$(obj-m))
 modules:
@@ -31,6 +32,7 @@ modules:
 		-Iinclude -c $(M)/glue.c -o $(M)/glue.o
 	as versions.s -o $(M)/versions.o
 	ld -r -o $(M)/$(name).ko $(M)/versions.o $(addprefix $(M)/,$($(name)-y))
+	$(if $(CONFIG_DEBUG_INFO_BTF_MODULES),objcopy --add-section .BTF=Makefile $(M)/$(name).ko)
 """
 
 _HEADERS = {

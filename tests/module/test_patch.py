@@ -362,3 +362,15 @@ def test_each_function_that_cannot_be_told_apart_is_named(kernels: PatchedKernel
     options = ("-z", "muldefs", "-e", "0", "-Ttext=0x1000000", "--unresolved-symbols=ignore-all")
     kernels.old.run("ld", "-o", "vmlinux", *options, *objects)
     assert kernels.patch().refused == {("twin", "no-position")}
+
+
+def test_a_livepatch_has_no_btf(kernels: PatchedKernels) -> None:
+    """The kernel refuses a module whose BTF counts on from that of another vmlinux, as a kept tree's would."""
+    kernels.build({UNIT: SAYS, **OTHERS}, {UNIT: new(SAYS)})
+    kernels.prepare()
+    for kernel in (kernels.old, kernels.new):
+        path = kernel.root / "include/config/auto.conf"
+        kernel.write("include/config/auto.conf", path.read_text() + "CONFIG_DEBUG_INFO_BTF_MODULES=y\n")
+    made = kernels.patch()
+    assert made.carried == {(UNIT, "says")}
+    assert ".BTF" not in made.readelf("-S")
