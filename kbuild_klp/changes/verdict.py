@@ -27,6 +27,7 @@ class Obstacle(enum.Enum):
     STATIC_CALL = "static call"
     READ_ONLY = "read-only data"
     CALLERS = "by its callers"
+    PRINTK_INDEX = "printk index"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
@@ -38,6 +39,7 @@ NOTES = frozenset(
         Obstacle.STATIC_CALL,
         Obstacle.READ_ONLY,
         Obstacle.CALLERS,
+        Obstacle.PRINTK_INDEX,
         Obstacle.MOVED,
         Obstacle.UNCHECKED,
     }

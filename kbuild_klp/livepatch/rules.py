@@ -39,6 +39,7 @@ _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .
 # Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
 # is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
 _CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
+_PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for debugfs, of which nothing else depends
 _PER_CPU = ".data..percpu"
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
@@ -217,6 +218,9 @@ def join_names(names: tuple[str, ...]) -> str:
 
 def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     old, new = change.old, change.new
+    if new is not None and new.section == _PRINTK_INDEX:
+        yield Finding(Obstacle.PRINTK_INDEX, "printk index: it does not name the message of the livepatch")
+        return
     if old is None or new is None:
         return  # new data comes with the module; old data stays where it is
     before, after = old.split_components(), new.split_components()

@@ -17,7 +17,7 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.extraction import Carried, carried_by
 from kbuild_klp.extract.laid_out import LaidOut
-from kbuild_klp.extract.wanted import sort_changes, take
+from kbuild_klp.extract.wanted import index_warning, sort_changes, take
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.module.build import build_module
@@ -171,6 +171,7 @@ def make_livepatch(
             data = signed(tree, data, directory)
     write_whole(output, data)
 
+    changes = [change for group in report.objects for change in group.changes]
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
     names = {it.piece.symbol for it in carried}
     return replace(
@@ -179,7 +180,7 @@ def make_livepatch(
         carried=carried,
         not_needed=[name for name in selected.not_needed if name not in names],
         checks=checks,
-        warnings=[*report.warnings, *silent, *warnings],
+        warnings=[*report.warnings, *silent, *index_warning(changes), *warnings],
     )
 
 

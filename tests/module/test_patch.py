@@ -320,3 +320,20 @@ def test_each_function_that_cannot_be_told_apart_is_named(kernels: PatchedKernel
     options = ("-z", "muldefs", "-e", "0", "-Ttext=0x1000000", "--unresolved-symbols=ignore-all")
     kernels.old.run("ld", "-o", "vmlinux", *options, *objects)
     assert kernels.patch().refused == {("twin", "no-position")}
+
+
+def test_messages_that_are_not_in_the_printk_index(kernels: PatchedKernels) -> None:
+    source = """
+    struct pi_entry { const char *text, *function; unsigned line; };
+    extern int printk(const char *);
+    int says(int x)
+    {
+        static const struct pi_entry _entry = { "OLD", __func__, 5 };
+        static const struct pi_entry *_entry_ptr __attribute__((used, section(".printk_index"))) = &_entry;
+        return printk("OLD") + x;
+    }
+    """
+    made = kernels.made(source, new(source))
+    assert made.carried == {(UNIT, "says")}
+    assert "1 message of the livepatch will not be in the printk index (debugfs)" in made.answer["warnings"]
+    assert ".printk_index" not in made.readelf("-S")
