@@ -28,6 +28,7 @@ class Obstacle(enum.Enum):
     READ_ONLY = "read-only data"
     CALLERS = "by its callers"
     PRINTK_INDEX = "printk index"
+    THREAD = "thread"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
@@ -40,6 +41,7 @@ NOTES = frozenset(
         Obstacle.READ_ONLY,
         Obstacle.CALLERS,
         Obstacle.PRINTK_INDEX,
+        Obstacle.THREAD,
         Obstacle.MOVED,
         Obstacle.UNCHECKED,
     }

@@ -337,3 +337,14 @@ def test_messages_that_are_not_in_the_printk_index(kernels: PatchedKernels) -> N
     assert made.carried == {(UNIT, "says")}
     assert "1 message of the livepatch will not be in the printk index (debugfs)" in made.answer["warnings"]
     assert ".printk_index" not in made.readelf("-S")
+
+
+def test_a_function_that_threads_run_is_told(kernels: PatchedKernels) -> None:
+    source = """
+    extern int printk(const char *, ...), kthread_create_on_node(int (*)(void *), void *, int, const char *);
+    static int runs(void *data) { return printk("OLD"); }
+    int begin(void *data) { return kthread_create_on_node(runs, data, -1, "it"); }
+    """
+    made = kernels.made(source, new(source))
+    assert made.carried == {(UNIT, "runs")}
+    assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
