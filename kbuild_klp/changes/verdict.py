@@ -27,6 +27,8 @@ class Obstacle(enum.Enum):
     STATIC_CALL = "static call"
     READ_ONLY = "read-only data"
     CALLERS = "by its callers"
+    PRINTK_INDEX = "printk index"
+    THREAD = "thread"
     MOVED = "moved"
     UNCHECKED = "not checked"
 
@@ -38,6 +40,8 @@ NOTES = frozenset(
         Obstacle.STATIC_CALL,
         Obstacle.READ_ONLY,
         Obstacle.CALLERS,
+        Obstacle.PRINTK_INDEX,
+        Obstacle.THREAD,
         Obstacle.MOVED,
         Obstacle.UNCHECKED,
     }

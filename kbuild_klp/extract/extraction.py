@@ -18,7 +18,7 @@ from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.runtime_tables import runtime_tables
-from kbuild_klp.extract.wanted import sort_changes, take
+from kbuild_klp.extract.wanted import index_warning, sort_changes, take
 from kbuild_klp.extract.why_not import Refusal
 
 
@@ -99,7 +99,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     names = {item.symbol for item in carried}
     not_needed = [name for name in not_needed if name not in names]
     outside = _outside(needed)
-    warnings = [*report.warnings, *_unwritten(needed)]
+    warnings = [*report.warnings, *_unwritten(needed), *index_warning(changes)]
     return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, warnings)
 
 

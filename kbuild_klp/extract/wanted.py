@@ -81,6 +81,14 @@ def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
     return wanted
 
 
+def index_warning(changes: Sequence[Change]) -> list[str]:
+    """Return what is to be said of the printk index, nothing if no message is another one."""
+    found = (change for change in changes for it in change.livepatch.reasons if it.obstacle is Obstacle.PRINTK_INDEX)
+    number = sum(1 for _ in found)
+    messages = f"{number} message{'s' * (number != 1)}"
+    return [f"{messages} of the livepatch will not be in the printk index (debugfs)"] if number else []
+
+
 def _is_new_global(change: Change) -> bool:
     """Say whether a function is new and no other object can be ruled out to call it."""
     return change.change is ChangeType.ADDED and not change.file

@@ -39,7 +39,10 @@ _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .
 # Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
 # is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
 _CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
+_PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for debugfs, of which nothing else depends
 _PER_CPU = ".data..percpu"
+# klp_try_switch_task in kernel/livepatch/transition.c: a task is patched when no old function is on its stack.
+WAITS_FOR_THREADS = "the transition waits until the threads that are in it return from it, maybe for good"
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
 
@@ -78,7 +81,8 @@ class Facts(NamedTuple):
     ``keys`` are the static keys and calls of a module that the new function uses, in words, ``crcs`` the exports whose
     CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
     ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
-    one object, and for a function that can be called from others, or that has to be where it is.
+    one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
+    function is what some thread runs.
     """
 
     livepatch: bool = True
@@ -92,6 +96,7 @@ class Facts(NamedTuple):
     users: tuple[str, ...] | None = None
     moved: str = ""
     readers: Readers | None = None
+    is_thread: bool = False
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -184,6 +189,8 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}{used}")
     elif facts.position is not None and facts.position.is_listed is False:
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: not in {facts.position.unit}'s list of what is")
+    if facts.is_thread:
+        yield Finding(Obstacle.THREAD, f"thread: {WAITS_FOR_THREADS}")
     if facts.moved:
         yield Finding(Obstacle.MOVED, f"moved to {facts.moved}: that is the new version of it")
     position = facts.position
@@ -217,6 +224,9 @@ def join_names(names: tuple[str, ...]) -> str:
 
 def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     old, new = change.old, change.new
+    if new is not None and new.section == _PRINTK_INDEX:
+        yield Finding(Obstacle.PRINTK_INDEX, "printk index: it does not name the message of the livepatch")
+        return
     if old is None or new is None:
         return  # new data comes with the module; old data stays where it is
     before, after = old.split_components(), new.split_components()

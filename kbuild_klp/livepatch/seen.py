@@ -22,6 +22,7 @@ class SeenFunction:
     new: FunctionSymbol | None = None
     keys: tuple[Key, ...] | None = None
     crcs: tuple[str, ...] = ()
+    is_thread: bool = False
 
 
 @dataclass(frozen=True)

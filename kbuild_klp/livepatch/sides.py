@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.lines.roles import called_next
 from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.parts import PartKind
@@ -26,6 +27,10 @@ JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
 # (include/linux/static_call.h).
 TRAMPOLINE = "__SCT__"
+# include/linux/kthread.h, include/linux/sched/task.h
+_START_THREADS = frozenset(
+    {"kthread_create_on_node", "kthread_create_on_cpu", "kernel_thread", "user_mode_thread", "create_io_thread"}
+)
 _READ_ONLY = ".rodata"
 _NOINSTR = (".noinstr.text", ".entry.text")
 
@@ -247,6 +252,17 @@ class ObjectSide:
                 if entry != function or not (is_call or is_inside):  # its own jumps and jump tables
                     found[entry] = found.get(entry, True) and is_call
         return found
+
+    def is_thread(self, function: SymbolId) -> bool:
+        """Say whether this object starts threads with a function, which then run it until they end."""
+        references, parts = self._canonical.references, self._canonical.parts
+        rows = np.flatnonzero(np.isin(self._canonical.targets.part, self.view.parts_of(function)[:1]))
+        for row, user in zip(rows.tolist(), self._parts_at(rows).tolist(), strict=True):
+            place = int(references.place[row] - parts.start[user])
+            is_address = self.view.is_code(user) and not goes_to_target(self.view, user, place)
+            if is_address and called_next(self.view, row) in _START_THREADS:
+                return True
+        return False
 
     def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""

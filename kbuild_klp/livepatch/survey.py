@@ -132,6 +132,7 @@ class Survey:
             new=after.symbol(new) if after is not None and new is not None and old is None else None,
             keys=keys,
             crcs=self._crcs_of(new, refers) if new is not None else (),
+            is_thread=bool(is_seen and before and old and before.is_thread(old.symbol)),
         )
 
     def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
@@ -202,6 +203,7 @@ class Survey:
             None if found.users is None else users,
             moved,
             found.readers.get(at),
+            seen.is_thread,
         )
 
     @cached_property

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kbuild_klp.errors import BadTreeError, KlpError, ProgramError
-from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.cmdfile import cmd_path
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.module.tools import tools
 from kbuild_klp.processes import processors, run
 
 _GLUE = "glue.c"
+# scripts/Makefile.lib: what decides whether an object is instrumented.
+_INSTRUMENTED = (
+    *("GCOV_PROFILE", "KCOV_INSTRUMENT"),
+    *(f"{name}_SANITIZE" for name in ("KASAN", "KCSAN", "KMSAN", "UBSAN")),
+)
 _LAST_LINES = 3  # of a build that failed, in the error
 _OF_MAKE = re.compile(r"make(\[\d+\])?: |  [A-Z]+ ")
 # What make or kbuild hand down to makes below them, and what would redirect a build of its own.
@@ -44,9 +49,7 @@ def build_module(
         )
         parts.append(path.name)
     # Nothing may be added to the code that was carried, nor to the glue that no one looks at.
-    switches = "".join(
-        f"{what} := n\n" for what in ("GCOV_PROFILE", "KCOV_INSTRUMENT", "KASAN_SANITIZE", "KCSAN_SANITIZE")
-    )
+    switches = "".join(f"{what} := n\n" for what in _INSTRUMENTED)
     (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := {' '.join(parts)}\n{switches}")
     kernel = tree.kernel
     if kernel is None or not (kernel / "Module.symvers").is_file():
@@ -55,7 +58,7 @@ def build_module(
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
     said: list[str] = []
     try:
-        run([*command, *_tools(kernel), "modules"], environment=environment, merged=True, on_line=said.append)
+        run([*command, *tools(tree, kernel), "modules"], environment=environment, merged=True, on_line=said.append)
     except ProgramError as error:
         if error.file:
             raise  # there is no make
@@ -68,21 +71,6 @@ def build_module(
     if not made.is_file():
         raise KlpError("the module build made no module", file=kernel, hint="try `make M=` with a module of your own")
     return made, list(_warnings(said))
-
-
-def _tools(kernel: Path) -> Sequence[str]:
-    """Return the compiler and the linker with which a tree was built, as make wants them.
-
-    They stand first in the saved commands: of an object, and of vmlinux.o, or any archive's or object's link.
-    """
-    found = []
-    for variable, target in (("CC", "init/main.o"), ("LD", "vmlinux.o")):
-        saved = read_saved_command(str(kernel / cmd_path(target)))
-        words = shlex.split(saved.command.partition(";")[0]) if saved else []
-        options = next((at for at, word in enumerate(words) if word.startswith("-")), 0)
-        if words[:options]:
-            found.append(f"{variable}={shlex.join(words[:options])}")
-    return found
 
 
 def _warnings(said: Iterable[str]) -> list[str]:

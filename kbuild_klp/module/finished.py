@@ -45,6 +45,9 @@ class Destination(NamedTuple):
     name: str
 
 
+# Entry n of the one is about the place that entry n of the other names (orc_find in arch/x86/kernel/unwind_orc.c).
+_PLACES = {".orc_unwind": ".orc_unwind_ip"}
+_PLACE = 4
 _MEMORY = elf.SHF_ALLOC | elf.SHF_EXECINSTR
 _NOWHERE = Destination(-1, -1, 0, "")
 
@@ -148,7 +151,10 @@ class _Beside:
                 break
             waiting = left
         for section in waiting:
-            if self.made.rows[section] or not self._is_somewhere(section):
+            beside = self._beside_another(section)
+            if beside is not None:
+                self._go(section, beside)
+            elif self.made.rows[section] or not self._is_somewhere(section):
                 raise self.fail(section, "it is not there")
         self._check_names()
 
@@ -165,6 +171,16 @@ class _Beside:
         for section, flags in enumerate(self.made.flags):
             if flags & elf.SHF_ALLOC and self.made.size(section) and not flags & elf.SHF_MERGE:
                 yield section
+
+    def _beside_another(self, section: int) -> NewPlace | None:
+        """Return where a table has to be of which each entry goes with one of another table; None for what is none."""
+        name = self.made.names[section]
+        other = self.made.names.index(_PLACES[name]) if _PLACES.get(name) in self.made.names else None
+        home = self.homes.get(other) if other is not None else None
+        if other is None or home is None or name not in self.module.names:
+            return None
+        entry = self.made.size(section) // (self.made.size(other) // _PLACE)
+        return NewPlace(self.module.names.index(name), home.place // _PLACE * entry)
 
     def _is_somewhere(self, section: int) -> bool:
         """Say whether bytes to which nothing leads are in a section of the same name."""

@@ -17,9 +17,11 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.extraction import Carried, carried_by
 from kbuild_klp.extract.laid_out import LaidOut
-from kbuild_klp.extract.wanted import sort_changes, take
+from kbuild_klp.extract.wanted import index_warning, sort_changes, take
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS
+from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.module.build import build_module
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
@@ -171,6 +173,7 @@ def make_livepatch(
             data = signed(tree, data, directory)
     write_whole(output, data)
 
+    changes = [change for group in report.objects for change in group.changes]
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
     names = {it.piece.symbol for it in carried}
     return replace(
@@ -179,8 +182,19 @@ def make_livepatch(
         carried=carried,
         not_needed=[name for name in selected.not_needed if name not in names],
         checks=checks,
-        warnings=[*report.warnings, *silent, *warnings],
+        warnings=[*report.warnings, *silent, *_threads(selected.parts), *index_warning(changes), *warnings],
     )
+
+
+def _threads(parts: Sequence[CarriedObject]) -> list[str]:
+    """Return what is said of functions that threads may never return from."""
+    sides = {part.object: ObjectSide(part.needed.both.old.view) for part in parts}
+    return [
+        f"{part.object}: {old.name} is what a thread runs: {WAITS_FOR_THREADS}"
+        for part in parts
+        for _, old in part.needed.patched
+        if sides[part.object].is_thread(old)
+    ]
 
 
 def _tree_to_build_in(old: Build, new: Build) -> BuildTree:

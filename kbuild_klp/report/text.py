@@ -36,6 +36,7 @@ _MARKS = {
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
     Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),
     Obstacle.TRACEPOINT: ("P", "a livepatch makes a tracepoint in it silent"),
+    Obstacle.THREAD: ("H", "a livepatch waits for threads that are in it, maybe without end"),
     Obstacle.READ_ONLY: _WITH_USERS,
     Obstacle.CALLERS: _WITH_USERS,
 }

@@ -197,3 +197,23 @@ def test_a_table_that_somebody_else_reads_who_stays(kernels: Kernels, more: str,
 def test_a_table_that_other_objects_may_read(kernels: Kernels) -> None:
     source = TABLE.replace("static ", "")
     assert kernels.of(source % 4, source % 5) == {"table": [f"data: content; {ONLY}"]}
+
+
+PRINTED = """
+struct pi_entry { const char *fmt, *func, *file; unsigned line; const char *level, *prefix; } __attribute__((packed));
+int printk(const char *);
+#define pr(text) ({ \\
+    static const struct pi_entry _entry __attribute__((used)) = { text, __func__, "a.c", __LINE__, 0, 0 }; \\
+    static const struct pi_entry *_entry_ptr __attribute__((used, section(".printk_index"))) = &_entry; printk(text); })
+int foo(int x) { pr("OLD"); return x; }
+int bar(int x) { return x + pr("same"); }
+"""
+
+
+def test_the_printk_index_is_for_people(kernels: Kernels) -> None:
+    """A message that differs has an entry that differs, and a new one a new entry: nobody refers to it."""
+    found = kernels.of(PRINTED, PRINTED.replace("OLD", "now").replace("return x;", 'pr("more"); return x;'))
+    assert found.pop("foo") == []
+    assert len(found) == 2 and all(name.startswith("_entry_ptr") for name in found)
+    note = "(printk index: it does not name the message of the livepatch)"
+    assert [*found.values()] == [[note], [note]]

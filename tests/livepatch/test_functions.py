@@ -287,3 +287,34 @@ def test_a_clone_is_found_by_its_old_name(kernels: Kernels) -> None:
         "nm", "vmlinux"
     )
     assert len(changes) == 2 and not any(changes.values())
+
+
+_THREAD = """
+struct task;
+struct task *kthread_create_on_node(int (*)(void *), void *, int, const char *), *other(int (*)(void *), void *);
+int kthread_should_stop(void), done(int);
+static int runs(void *data) { while (!kthread_should_stop()) done(OLD); return 0; }
+struct task *begin(void *data) { return kthread_create_on_node(runs, data, -1, "it"); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "is_thread"),
+    [
+        (("OLD", "OLD"), True),
+        (
+            (
+                "return kthread_create_on_node(runs, data, -1",
+                "return kthread_create_on_node(0, (void *)(long)runs(0), -1",
+            ),
+            False,
+        ),
+        (('kthread_create_on_node(runs, data, -1, "it")', "other(runs, data)"), False),
+    ],
+)
+def test_a_function_that_threads_run(kernels: Kernels, edit: tuple[str, str], is_thread: bool) -> None:
+    assert edit[0] in _THREAD
+    source = _THREAD.replace(*edit).replace("static int runs", "static __attribute__((noipa)) int runs")
+    note = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
+    found = kernels.of(source.replace("OLD", "1"), source.replace("OLD", "2"))
+    assert found == {"runs": [note] if is_thread else []}

@@ -159,6 +159,7 @@ class PatchedKernels(Kernels):
         """Make the old tree one that modules can be built in."""
         old = self.old
         old.write("Makefile", _MAKEFILE)
+        old.write("init/.main.o.cmd", "savedcmd_init/main.o := gcc -c -o init/main.o init/main.c\n")
         for name, text in _HEADERS.items():
             old.write(f"include/linux/{name}", text.replace("VERMAGIC", f'"{VERMAGIC}"'))
         self.write_exports()

@@ -374,3 +374,31 @@ def test_a_livepatch_has_no_btf(kernels: PatchedKernels) -> None:
     made = kernels.patch()
     assert made.carried == {(UNIT, "says")}
     assert ".BTF" not in made.readelf("-S")
+
+
+def test_messages_that_are_not_in_the_printk_index(kernels: PatchedKernels) -> None:
+    source = """
+    struct pi_entry { const char *text, *function; unsigned line; };
+    extern int printk(const char *);
+    int says(int x)
+    {
+        static const struct pi_entry _entry = { "OLD", __func__, 5 };
+        static const struct pi_entry *_entry_ptr __attribute__((used, section(".printk_index"))) = &_entry;
+        return printk("OLD") + x;
+    }
+    """
+    made = kernels.made(source, new(source))
+    assert made.carried == {(UNIT, "says")}
+    assert "1 message of the livepatch will not be in the printk index (debugfs)" in made.answer["warnings"]
+    assert ".printk_index" not in made.readelf("-S")
+
+
+def test_a_function_that_threads_run_is_told(kernels: PatchedKernels) -> None:
+    source = """
+    extern int printk(const char *, ...), kthread_create_on_node(int (*)(void *), void *, int, const char *);
+    static int runs(void *data) { return printk("OLD"); }
+    int begin(void *data) { return kthread_create_on_node(runs, data, -1, "it"); }
+    """
+    made = kernels.made(source, new(source))
+    assert made.carried == {(UNIT, "runs")}
+    assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
