@@ -20,7 +20,9 @@ _OF_MAKE = re.compile(r"make(\[\d+\])?: |  [A-Z]+ ")
 # What make or kbuild hand down to makes below them, and what would redirect a build of its own.
 _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|ARCH|SRCARCH|srctree|objtree)$")
 # Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
-_EXPECTED = re.compile(r'modpost: (suppressed|"\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR')
+_EXPECTED = re.compile(
+    r"""modpost: (suppressed|(\S+: symbol )?["']\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR"""
+)
 
 
 def build_module(
