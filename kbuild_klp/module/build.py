@@ -28,7 +28,9 @@ _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|AR
 # btf_parse_module). Where only the old objects were kept that is the new vmlinux; the glue's types are of no use anyway.
 _NO_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
 # Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
-_EXPECTED = re.compile(r'modpost: (suppressed|"\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR')
+_EXPECTED = re.compile(
+    r"""modpost: (suppressed|(\S+: symbol )?["']\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR"""
+)
 
 
 def build_module(

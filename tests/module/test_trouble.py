@@ -73,6 +73,24 @@ def test_a_tool_that_is_missing_or_fails(built: PatchedKernels, how: dict[str, s
     assert built.patch().status == 0
 
 
+# What scripts/mod/modpost.c says with KBUILD_MODPOST_WARN=1: up to 6.12, and in 7.3.
+_EXPECTED = [
+    'WARNING: modpost: ".klp.sym.vmlinux.it,0" [/tmp/livepatch-it.ko] undefined!',
+    "WARNING: modpost: livepatch-it.ko: symbol '.klp.sym.vmlinux.it,0' undefined!",
+    "WARNING: modpost: suppressed 3 unresolved symbol warnings because there were too many)",
+]
+
+
+def test_what_a_build_warns_of(built: PatchedKernels) -> None:
+    """Symbols of livepatches are found when one is loaded; all others are worth a word."""
+    other = "WARNING: modpost: livepatch-it.ko: symbol 'it' undefined!"
+    (built.root / "said").write_text("\n".join([*_EXPECTED, other, ""]))
+    make = f'cat {built.root}/said >&2; exec {shutil.which("make")} "$@"'
+    made = built.patch(PATH=tools(built, make=make))
+    assert made.status == 0, made.errors
+    assert [line for line in made.answer["warnings"] if "modpost" in line] == [other]
+
+
 @pytest.mark.parametrize("limit", [512, 2048, 4096])
 def test_a_disk_that_is_full(built: PatchedKernels, limit: int) -> None:
     before = everything_but_tools(built)
