@@ -23,6 +23,8 @@ from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.lines.roles import is_of_ubsan
+from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -73,6 +75,16 @@ class CorrelatedSide:
         rows = (canonical.targets.part == part).nonzero()[0]
         owners = {int(owner) for owner in self.view.meanings.owner[rows].tolist()}
         return {canonical.families.parent.get(owner, owner) for owner in owners} - {part}
+
+    def is_nameless_state(self, part: int) -> bool:
+        """Say whether a part is writable data without a name."""
+        parts, sections = self.view.canonical.parts, self.view.object.sections
+        is_writable = bool(sections["flags"][int(parts.section[part])] & elf.SHF_WRITE)
+        return is_writable and parts.kind[part] == PartKind.PIECE
+
+    def is_of_ubsan(self, part: int) -> bool:
+        """Say whether a part is such data with which UBSAN reports: in a copy of its own it reports once more."""
+        return self.is_nameless_state(part) and is_of_ubsan(self.view, part)
 
 
 def _counts(entry: Entry) -> bool:

@@ -344,10 +344,8 @@ class Needed:
                 raise CannotCarryError(Bar.PER_CPU, name=self.name(part))
             if not section.startswith(_ORDINARY):
                 raise CannotCarryError(Bar.ATTRIBUTES, name=self.name(part), section=section)
-        elif self.parts.kind[part] == PartKind.PIECE:
-            flags = int(self.view.object.sections["flags"][int(self.parts.section[part])])
-            if flags & elf.SHF_WRITE:
-                raise CannotCarryError(Bar.NAMELESS_STATE, name=self.name(part))
+        elif self.both.new.is_nameless_state(part) and not self.both.new.is_of_ubsan(part):
+            raise CannotCarryError(Bar.NAMELESS_STATE, name=self.name(part))
         return None
 
     # -- what else a place in a section may mean ----------------------------------------------------------------------
@@ -361,7 +359,9 @@ class Needed:
         # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
         if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
             return
-        is_descriptor = self.canonical.section_name(piece.part) == "__dyndbg"  # which points to whole strings
+        # Descriptors point to whole strings and types, and what reports gets whole descriptors.
+        is_descriptor = self.canonical.section_name(piece.part) == "__dyndbg"
+        is_descriptor |= any(map(self.both.new.is_of_ubsan, (part, piece.part)))
         if is_descriptor or self.view.jump_table(part, self.view.family(piece.need)) is not None:
             return
         start = int(self.parts.start[part])
@@ -393,7 +393,7 @@ class Needed:
         if int(self.parts.section[part]) != section or self.parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
             return False
         flags = int(self.view.object.sections["flags"][section])
-        if self.parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE:
+        if (self.parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE) or self.both.new.is_of_ubsan(part):
             return False  # one rate limit, one descriptor
         return self.view.size(part) > _SCALAR
 

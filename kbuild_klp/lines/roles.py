@@ -86,6 +86,30 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     return Role.OTHER
 
 
+def is_of_ubsan(view: ObjectView, part: int) -> bool:
+    """Say whether data are nothing but what UBSAN reports with: a place in the source, or a type that such data name.
+
+    All who refer to them hand them to a function of UBSAN, or are such data. What changes in them is whether a place
+    was reported (test_and_set_bit() in lib/ubsan.c, was_reported).
+    """
+    rows = (view.canonical.targets.part == part).nonzero()[0]
+    places = view.canonical.references.place[rows]
+    users = zip(rows.tolist(), view.canonical.parts.at(places).tolist(), strict=True)
+    return bool(len(rows)) and all(
+        not view.target_offset(row)
+        and (
+            called_next(view, row).startswith(Role.UBSAN.value) and _begins_with_place(view, part)
+            if view.is_code(user)
+            else user != part and _begins_with_place(view, user) and is_of_ubsan(view, user)
+        )
+        for row, user in users
+    )
+
+
+def _begins_with_place(view: ObjectView, part: int) -> bool:
+    return _LINE in locations(view, part).lines
+
+
 def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER) -> Fields:
     """Return what is known of the fields of nameless data; ``within`` is the role of the data that refer to them."""
     if role is Role.UBSAN or within is Role.KASAN_GLOBALS:
