@@ -23,6 +23,14 @@ _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|AR
 _EXPECTED = re.compile(r'modpost: (suppressed|"\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR')
 
 
+def exports_of(tree: BuildTree) -> Path:
+    """Return the file with what a tree's kernel exports, without which it can build no module; raises BadTreeError."""
+    path = (tree.kernel or tree.root) / "Module.symvers"
+    if not path.is_file():
+        raise BadTreeError("has no Module.symvers", file=path.parent, hint="run `make vmlinux modules` there")
+    return path
+
+
 def build_module(
     tree: BuildTree, directory: Path, name: str, glue: str, objects: Mapping[str, bytes]
 ) -> tuple[Path, list[str]]:
@@ -45,9 +53,7 @@ def build_module(
         f"{what} := n\n" for what in ("GCOV_PROFILE", "KCOV_INSTRUMENT", "KASAN_SANITIZE", "KCSAN_SANITIZE")
     )
     (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := {' '.join(parts)}\n{switches}")
-    kernel = tree.kernel
-    if kernel is None or not (kernel / "Module.symvers").is_file():
-        raise BadTreeError("has no Module.symvers", file=kernel or tree.root, hint="run `make vmlinux modules` there")
+    kernel = exports_of(tree).parent
     command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", f"-j{processors()}"]
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
     said: list[str] = []

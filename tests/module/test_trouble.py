@@ -94,6 +94,24 @@ def test_an_output_that_cannot_be_written(built: PatchedKernels, output: str, me
     assert everything_but_tools(built) == before
 
 
+def test_what_the_trees_lack_is_said_before_they_are_compared(built: PatchedKernels) -> None:
+    for tree, release in ((built.old, "6.12.107-a"), (built.new, "6.12.108")):
+        tree.write("include/config/kernel.release", f"{release}\n")
+    assert "is Linux" not in built.patch().errors, "a point release has the fix"
+    (built.new.root / UNIT).write_bytes(b"no object: whoever reads it says so")
+    built.new.write("include/config/kernel.release", "6.13.0\n")
+    made = built.patch()
+    assert made.errors == (
+        "kbuild-klp: new: is Linux 6.13, old Linux 6.12; a livepatch is made of two builds of one source, "
+        "without and with the fix\n"
+    )
+    built.new.write("include/config/kernel.release", "6.12.107\n")
+    (built.old.root / "Module.symvers").unlink()
+    made = built.patch()
+    assert made.errors.endswith("/old: has no Module.symvers; run `make vmlinux modules` there\n")
+    assert (made.status, made.errors.count("\n"), made.module.exists()) == (2, 1, False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_run_that_is_ended(built: PatchedKernels, number: signal.Signals) -> None:
     before = everything_but_tools(built)
