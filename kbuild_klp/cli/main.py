@@ -98,8 +98,16 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_what_is_closed() -> None:
+    """Give the standard streams that somebody closed (>&-) a file, or the next one opened would be taken for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def run() -> NoReturn:
     """Entry point of the command."""
+    _open_what_is_closed()
     # numpy brings a library that starts a thread for each processor when it is imported. We multiply no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # File and symbol names are bytes; the terminal's encoding may have no characters for them.
