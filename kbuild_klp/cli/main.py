@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import io
 import os
@@ -18,6 +19,9 @@ from kbuild_klp.cli.pager import NO_PAGER_HELP
 from kbuild_klp.errors import KlpError
 
 EXIT_TROUBLE = 2
+
+# Of an error with these that names no file: what is written to files is an error of who writes it.
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 _COMMANDS = {
     "checksum": "write the checksum files of objects that have none or an old one",
@@ -70,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         print("kbuild-klp: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = "standard output: " if error.errno in _WRITING else ""
+        place = f"{error.filename}: " if error.filename else place
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
         _drop_output()
     except ModuleNotFoundError as error:

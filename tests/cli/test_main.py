@@ -312,7 +312,7 @@ def test_a_full_disk_behind_standard_output(builds: Path) -> None:
             cwd=builds, stdout=full, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "kbuild-klp: No space left on device\n"
+    assert done.stderr == "kbuild-klp: standard output: No space left on device\n"
 
 
 _SLOW = r"""

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kbuild_klp.errors import KlpError
+from kbuild_klp.module.work import working_directory
+
 if TYPE_CHECKING:
     from module.conftest import PatchedKernels
 
@@ -80,6 +83,19 @@ def test_a_disk_that_is_full(built: PatchedKernels, limit: int) -> None:
     assert (made.status, made.errors.count("\n")) == (2, 1), made.errors
     assert everything_but_tools(built) == before and not list(built.temporary.iterdir())
     assert built.patch().status == 0
+
+
+def test_a_temporary_directory_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system names no file when a write fails."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(KlpError, match=rf"^{tmp_path}/kbuild-klp-\w+: No space left on device; name another .*TMPDIR$"),
+        working_directory(),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+        full.flush()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
