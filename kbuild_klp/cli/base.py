@@ -9,16 +9,17 @@ from pathlib import Path
 from kbuild_klp.builds import kept
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.export import checksums
+from kbuild_klp.cli.options import add_built_tree, add_jobs, add_quiet
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("tree", metavar="TREE", help="a build tree, or the directory of an external module")
+    add_built_tree(parser)
     parser.add_argument("--clean", action="store_true", help="remove what is kept")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    add_jobs(parser)
+    add_quiet(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

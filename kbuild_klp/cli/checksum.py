@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from kbuild_klp.checksum.batch import BatchResult, write_checksums
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.messages import complain
+from kbuild_klp.cli.options import add_jobs, add_quiet
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.containers.ar import is_object_archive, member_files, object_path, split_path
 from kbuild_klp.errors import KlpError
@@ -22,9 +23,9 @@ _MOST_LINES = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("paths", metavar="PATH", nargs="+", help="a build tree, a module directory (M=), or an object")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes (default: make's job slots, or all)")
+    add_jobs(parser)
     parser.add_argument("-f", "--force", action="store_true", help="write those that are fresh too")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    add_quiet(parser)
     parser.add_argument("--built", action="store_true", help=argparse.SUPPRESS)  # what the makefile calls
     parser.add_argument("--extmod", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--goals", metavar="GOALS", default="", help=argparse.SUPPRESS)
@@ -64,10 +65,9 @@ def report(result: BatchResult) -> None:
             0, f"{first}: {len(result.unwritten)} checksum files could not be written: {result.obstacle}"
         )
     for lines, what in ((result.warnings, "warnings"), (result.errors, "errors")):
-        for line in lines[:_MOST_LINES]:
-            print(f"kbuild-klp: {line}", file=sys.stderr)
+        complain(lines[:_MOST_LINES])
         if len(lines) > _MOST_LINES:
-            print(f"kbuild-klp: and {len(lines) - _MOST_LINES} more {what}", file=sys.stderr)
+            complain([f"and {len(lines) - _MOST_LINES} more {what}"])
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -92,12 +92,9 @@ def main(arguments: argparse.Namespace) -> int:
         named = [path for path in arguments.paths if not os.path.exists(path)]
         if named:
             raise KlpError("no such file", file=named[0])
-        print(f"kbuild-klp: warning: {len(absent)} linked objects are not there any more", file=sys.stderr)
-    progress = ProgressLine("checksums")
-    try:
+        complain([f"warning: {len(absent)} linked objects are not there any more"])
+    with ProgressLine("checksums") as progress:
         result = write_checksums(stale, arguments.jobs, progress)
-    finally:
-        progress.close()
     report(result)
     if not (arguments.quiet or arguments.built):
         print(f"{result.written} checksum files written, {len(objects) - len(absent) - len(stale)} up to date")

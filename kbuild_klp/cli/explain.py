@@ -6,10 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kbuild_klp.cli.diff import open_sides, text_style
+from kbuild_klp.cli.diff import text_style
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.messages import complain
+from kbuild_klp.cli.options import add_jobs, add_json, add_kept
 from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
+from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.answer import answer
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.report.text import TextStyle
@@ -25,16 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="two builds as for diff, and what to explain (default: all)",
     )
-    parser.add_argument(
-        "--kept", action="store_true", help="give TREE [SYMBOL...]: compare with what `make klp-base` kept"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_kept(parser, "TREE [SYMBOL...]")
+    add_json(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("-y", "--side-by-side", action="store_true", help="two columns (default on a wide terminal)")
     form.add_argument("-u", "--unified", action="store_true", help="old below new, as diff -u (default elsewhere)")
     parser.add_argument("-W", "--width", type=int, metavar="N", help="columns to use")
     parser.add_argument("-U", "--context", type=int, metavar="N", default=3, help="unchanged instructions to show (3)")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
+    add_jobs(parser)
     add_pager_option(parser)
 
 
@@ -42,8 +43,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     builds = 1 if arguments.kept else 2
     old, new = open_sides(arguments.names[:builds], arguments.kept)
-    progress, looking, explaining = map(ProgressLine, ("checksums", "objects that differ", "explained"))
-    try:
+    with (
+        ProgressLine("checksums") as progress,
+        ProgressLine("objects that differ") as looking,
+        ProgressLine("explained") as explaining,
+    ):
         # Whether a livepatch can carry a change depends on others, so all objects that differ are read.
         report = compare(old, new, arguments.jobs, progress, looking=looking)
         looking.close()
@@ -53,17 +57,12 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.json:
             lines = json_answer(found, report)
         else:
-            for warning in report.warnings:
-                print(f"kbuild-klp: {warning}", file=sys.stderr)
+            complain(report.warnings)
             here, is_terminal = text_style(True, True), sys.stdout.isatty()
             width = arguments.width or (here.width if is_terminal else _SIDE_BY_SIDE)
             style = TextStyle(max(width, 60), here.color, True, True)
             is_wide = is_terminal and here.width >= WIDE and not arguments.unified
             lines = text_answer(found, report, ListingStyle(style, arguments.side_by_side or is_wide))
         show(explaining.between(lines), arguments.pager, explaining.end)
-    finally:
-        for each in (progress, looking, explaining):
-            each.close()
-    for line in report.failed:
-        print(f"kbuild-klp: not compared: {line}", file=sys.stderr)
+    complain(f"not compared: {line}" for line in report.failed)
     return ExitStatus.FAILED if report.failed else ExitStatus.DIFFERS if found.differs else ExitStatus.SAME

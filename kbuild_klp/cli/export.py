@@ -4,34 +4,31 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from kbuild_klp.builds import archive
 from kbuild_klp.builds.built_tree import TreeBuild
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.messages import complain
+from kbuild_klp.cli.options import add_built_tree, add_jobs, add_quiet
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.errors import KlpError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("tree", metavar="TREE", help="a build tree, or the directory of an external module")
+    add_built_tree(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes for checksums that are missing")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    add_jobs(parser)
+    add_quiet(parser)
 
 
 def checksums(path: str, jobs: int | None) -> archive.Archive:
     """Return the checksums of a tree, those that it lacks made first; raises KlpError."""
     tree = TreeBuild(path)
-    progress = ProgressLine("checksums")
-    try:
+    with ProgressLine("checksums") as progress:
         tree.prepare(jobs, progress)
-    finally:
-        progress.close()
     content = tree.archive()
-    for warning in tree.warnings:
-        print(f"kbuild-klp: {warning}", file=sys.stderr)
+    complain(tree.warnings)
     return content
 
 

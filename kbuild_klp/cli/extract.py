@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.messages import complain
+from kbuild_klp.cli.options import add_json, add_without
 
 if TYPE_CHECKING:
     from kbuild_klp.extract.extraction import Extraction
@@ -31,14 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", metavar="OLD.o", help="the object of the running kernel, or its module")
     parser.add_argument("new", metavar="NEW.o", help="the same with the fix, built with the same settings")
     parser.add_argument("-o", "--output", metavar="OUT.o", required=True, help="the object to write")
-    parser.add_argument(
-        "--without",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="leave out changes of symbols that match, as the shell does (may be repeated)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_without(parser)
+    add_json(parser)
 
 
 def document(found: Extraction, output: str) -> dict[str, Any]:
@@ -68,6 +63,8 @@ def _print(found: Extraction, output: str) -> None:
     if found.is_written:
         functions = f"{found.functions} function{'s' * (found.functions != 1)}"
         print(f"{output}: {functions}, {found.relocations} relocations, checked")
+    elif not found.refused:
+        print("nothing differs that could be carried")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -78,11 +75,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document(found, arguments.output), indent=1))
     else:
-        for warning in found.warnings:
-            print(f"kbuild-klp: {warning}", file=sys.stderr)
+        complain(found.warnings)
         _print(found, arguments.output)
-    for refusal in found.refused:
-        print(f"kbuild-klp: cannot carry {refusal.symbol}: {refusal.reason}", file=sys.stderr)
+    complain(f"cannot carry {refusal.symbol}: {refusal.reason}" for refusal in found.refused)
     if found.refused:
         return ExitStatus.FAILED
     return ExitStatus.SAME if found.is_written else ExitStatus.DIFFERS

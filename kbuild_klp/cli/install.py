@@ -7,12 +7,13 @@ import argparse
 import sys
 
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.options import add_source_tree
 from kbuild_klp.kbuild.install import apply_edits, own_command, plan_install, plan_patch, source_tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)")
+    add_source_tree(parser)
     parser.add_argument(
         "--print-patch",
         action="store_true",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import io
 import os
@@ -18,6 +19,9 @@ from kbuild_klp.cli.pager import NO_PAGER_HELP
 from kbuild_klp.errors import KlpError
 
 EXIT_TROUBLE = 2
+
+# Of an error with these that names no file: what is written to files is an error of who writes it.
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 _COMMANDS = {
     "checksum": "write the checksum files of objects that have none or an old one",
@@ -70,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         print("kbuild-klp: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = "standard output: " if error.errno in _WRITING else ""
+        place = f"{error.filename}: " if error.filename else place
         print(f"kbuild-klp: {place}{error.strerror or error}", file=sys.stderr)
         _drop_output()
     except ModuleNotFoundError as error:
@@ -98,8 +103,16 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_what_is_closed() -> None:
+    """Give the standard streams that somebody closed (>&-) a file, or the next one opened would be taken for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def run() -> NoReturn:
     """Entry point of the command."""
+    _open_what_is_closed()
     # numpy brings a library that starts a thread for each processor when it is imported. We multiply no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # File and symbol names are bytes; the terminal's encoding may have no characters for them.

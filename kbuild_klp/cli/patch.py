@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbuild_klp.cli.diff import open_sides
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.messages import complain
+from kbuild_klp.cli.options import add_jobs, add_json, add_kept, add_without
 from kbuild_klp.cli.progress import ProgressLine
+from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.errors import KlpError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "livepatch-"
 _HEADER = "kbuild/livepatch_helpers.h"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _LONGEST = 55  # MODULE_NAME_LEN of include/linux/moduleparam.h, on 64 bits
 
 _ABOUT = """
@@ -38,22 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = _ABOUT
     parser.add_argument("builds", metavar="TREE", nargs="*", help="OLD, as it runs, and NEW, with the fix; both built")
-    parser.add_argument("--kept", action="store_true", help="OLD is what `make klp-base` kept of NEW")
+    add_kept(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the module to write (default: livepatch-NAME.ko)")
     parser.add_argument("--name", metavar="NAME", help="name of the patch (default: that of NEW's directory)")
-    parser.add_argument(
-        "--without",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="leave out changes of symbols that match, as the shell does (may be repeated)",
-    )
+    add_without(parser)
     parser.add_argument("--replace", action="store_true", help="take the place of all livepatches that are loaded")
     header = "print the macros with which a patch names its callbacks, include/linux/livepatch_helpers.h of 6.19"
     parser.add_argument("--print-header", action="store_true", help=header)
     parser.add_argument("--sign", action="store_true", help="sign the module with OLD's program and key (MODULE_SIG)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="processes to read objects with")
+    add_json(parser)
+    add_jobs(parser)
 
 
 def _names(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -67,9 +62,12 @@ def _names(arguments: argparse.Namespace) -> tuple[str, str]:
             raise KlpError(f"is not the file of {_PREFIX}{arguments.name}", file=output, hint="give -o or --name")
     else:
         last = Path(arguments.builds[-1]).resolve().name
-        name = _PREFIX + (arguments.name or re.sub(r"[^A-Za-z0-9_-]", "-", last))
+        own = re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")
+        name = _PREFIX + (own if arguments.name is None else arguments.name)
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
-        raise KlpError(f"{name} cannot be the name of a module", hint="letters, digits, dashes, at most 55")
+        raise KlpError(
+            f"{name} cannot be the name of a module", hint="give --name or -o: letters, digits, dashes, at most 55"
+        )
     return name, output or f"{name}.ko"
 
 
@@ -85,30 +83,21 @@ def main(arguments: argparse.Namespace) -> int:
         raise KlpError("two builds are needed", hint="give OLD and NEW, or --kept TREE")
     name, output = _names(arguments)
     old, new = open_sides(arguments.builds, arguments.kept)
-    progress, looking = ProgressLine("checksums"), ProgressLine("objects that differ")
 
     def compared(before: Build, after: Build) -> Report:
-        try:
+        with ProgressLine("checksums") as progress, ProgressLine("objects that differ") as looking:
             return compare(before, after, arguments.jobs, progress, looking=looking)
-        finally:
-            progress.close()
-            looking.close()
 
     options = Options(name, arguments.without, arguments.replace, arguments.sign)
-    stages = ProgressLine("livepatch")
-    try:
+    with ProgressLine("livepatch") as stages:
         made = make_livepatch(old, new, output, options, compared, stages.say)
-    finally:
-        stages.close()
     if arguments.json:
         print(json.dumps(told.document(made), indent=1))
     else:
-        for warning in made.warnings:
-            print(f"kbuild-klp: {warning}", file=sys.stderr)
+        complain(made.warnings)
         for line in told.text(made):
             print(line)
-    for refused in made.refused:
-        print(f"kbuild-klp: {told.refusal(refused)}", file=sys.stderr)
+    complain(map(told.refusal, made.refused))
     if made.refused:
         return ExitStatus.FAILED
     return ExitStatus.SAME if made.module else ExitStatus.DIFFERS

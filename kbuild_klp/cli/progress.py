@@ -31,6 +31,12 @@ class ProgressLine:
             print(f"\r{self._what}: {stage}\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = True
 
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Wipe the line."""
         if self._shown:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.options import add_source_tree
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kbuild.blocks import BLOCK_VERSION
 from kbuild_klp.kbuild.install import source_tree
@@ -19,7 +20,7 @@ _DATA = Path(__file__).resolve().parents[1] / "kbuild"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source or build tree (default: .)")
+    add_source_tree(parser, "kernel source or build tree")
     parser.add_argument(
         "--sidecar",
         action="store_true",

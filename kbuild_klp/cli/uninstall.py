@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 
 from kbuild_klp.cli.exit_status import ExitStatus
+from kbuild_klp.cli.options import add_source_tree
 from kbuild_klp.kbuild.install import apply_edits, plan_uninstall, source_tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("tree", metavar="TREE", nargs="?", default=".", help="kernel source tree (default: .)")
+    add_source_tree(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -54,18 +54,17 @@ class Selection:
 
     def rule_against(self, name: str, units: Sequence[str], change: Change) -> str | None:
         """Return the rule by which a change of object ``name``, linked into ``units``, is left out; None: it is not."""
-        symbols = {change.symbol, change.label, canonical_name(change.symbol).text, *change.aliases}
+        symbols = names_of(change)
         for what, patterns, values in (
             ("unit", self.units, units),
             ("object", self.objects, (name,)),
         ):
-            if patterns and not _matches(patterns, values):
+            if patterns and not matches(patterns, values):
                 return f"{self.origin}{what} {' '.join(patterns)}"
-        if self.functions and not (change.kind == KIND_FUNCTION and _matches(self.functions, symbols)):
+        if self.functions and not (change.kind == KIND_FUNCTION and matches(self.functions, symbols)):
             return f"{self.origin}function {' '.join(self.functions)}"
         for pattern in self.ignores:
-            place, colon, symbol = pattern.rpartition(":")
-            if (not colon or fnmatchcase(name, place)) and _matches((symbol,), symbols):
+            if matches(symbol_patterns((pattern,), name), symbols):
                 return f"{self.origin}ignore {pattern}"
         return None
 
@@ -73,7 +72,7 @@ class Selection:
         """Refuse patterns of objects and units that are misspelt: nothing would be all they find."""
         for what, patterns, values in (("object", self.objects, list(names)), ("link unit", self.units, list(units))):
             for pattern in patterns:
-                if not _matches((pattern,), values):
+                if not matches((pattern,), values):
                     raise KlpError(f"no {what} matches {pattern}", hint="patterns are those of the shell, as in 'fs/*'")
 
 
@@ -86,8 +85,20 @@ def _parse(text: str) -> dict[str, object]:
     return tomllib.loads(text)
 
 
-def _matches(patterns: Iterable[str], values: Iterable[str]) -> bool:
+def matches(patterns: Iterable[str], values: Iterable[str]) -> bool:
+    """Say whether any pattern is of any value."""
     return any(fnmatchcase(value, pattern) for pattern in patterns for value in values)
+
+
+def names_of(change: Change) -> set[str]:
+    """Return all names by which a pattern may mean what changed."""
+    return {change.symbol, change.label, canonical_name(change.symbol).text, *change.aliases}
+
+
+def symbol_patterns(patterns: Iterable[str], name: str) -> list[str]:
+    """Return what patterns of symbols, or of OBJECT:SYMBOL, say of the symbols of object ``name``."""
+    split = (pattern.rpartition(":") for pattern in patterns)
+    return [symbol for place, colon, symbol in split if not colon or fnmatchcase(name, place)]
 
 
 def _refuse_unknown(document: dict[str, object], file: Path) -> None:

@@ -18,7 +18,7 @@ from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.runtime_tables import runtime_tables
-from kbuild_klp.extract.wanted import index_warning, sort_changes, take
+from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, take
 from kbuild_klp.extract.why_not import Refusal
 
 
@@ -80,17 +80,20 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     report = compare(old_build, new_build)
     if report.failed:
         raise KlpError(report.failed[0])
-    changes = [change for group in report.objects for change in group.changes]
-    wanted = sort_changes(changes, without)
+    warnings = [*report.warnings, *misspelt(report.objects, without)]
+    if not report.objects:
+        return Extraction(warnings=warnings)
+    [group] = report.objects
+    wanted = sort_changes(group, without)
     told = wanted.left_out, wanted.not_needed
     old, new = old_build.view(SINGLE_OBJECT), new_build.view(SINGLE_OBJECT)
     if wanted.refused or not (wanted.begin or wanted.constants or wanted.copies) or old is None or new is None:
-        return Extraction((), wanted.refused, *told, warnings=report.warnings)
+        return Extraction((), wanted.refused, *told, warnings=warnings)
 
     needed, side, needless = taken = take(old, new, wanted)
     not_needed = [*wanted.not_needed, *needless]
     if taken.refused:
-        return Extraction((), taken.refused, wanted.left_out, not_needed, warnings=report.warnings)
+        return Extraction((), taken.refused, wanted.left_out, not_needed, warnings=warnings)
     laid = LaidOut(needed, side)
     data = laid.file()
     functions = check(needed, laid, side, ObjectFile(data, output))
@@ -99,7 +102,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     names = {item.symbol for item in carried}
     not_needed = [name for name in not_needed if name not in names]
     outside = _outside(needed)
-    warnings = [*report.warnings, *_unwritten(needed), *index_warning(changes)]
+    warnings += [*_unwritten(needed), *index_warning(group.changes)]
     return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, warnings)
 
 

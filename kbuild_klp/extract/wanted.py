@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import NOTES, Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
+from kbuild_klp.compare.selection import matches, names_of, symbol_patterns
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.callbacks import callbacks
@@ -21,6 +21,7 @@ from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import needs_nothing
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.view import ObjectView
+from kbuild_klp.report.model import ObjectChanges
 
 
 class Wanted(NamedTuple):
@@ -56,16 +57,16 @@ class Taken(NamedTuple):
         return list(self.needed.refused)
 
 
-def sort_changes(changes: Sequence[Change], without: Sequence[str]) -> Wanted:
-    """Say of each change whether it is one to begin with.
+def sort_changes(group: ObjectChanges, without: Sequence[str]) -> Wanted:
+    """Say of each change of an object whether it is one to begin with.
 
-    ``without`` are patterns, as of the shell, of symbols to be left out.
+    ``without`` are patterns, as of the shell, of symbols (or OBJECT:SYMBOL) to be left out.
     """
-    wanted = Wanted([], [], [], [], [], [], without)
-    for change in changes:
+    wanted = Wanted([], [], [], [], [], [], symbol_patterns(without, group.object))
+    for change in group.changes:
         if needs_nothing(change):
             continue
-        if any(fnmatchcase(name, pattern) for pattern in without for name in (change.symbol, change.label)):
+        if matches(wanted.without, names_of(change)):
             wanted.left_out.append(change.label or change.symbol)
         elif not change.livepatch.possible:
             text = "; ".join(it.text for it in change.livepatch.reasons if it.obstacle not in NOTES)
@@ -89,6 +90,15 @@ def index_warning(changes: Sequence[Change]) -> list[str]:
     return [f"{messages} of the livepatch will not be in the printk index (debugfs)"] if number else []
 
 
+def misspelt(groups: Iterable[ObjectChanges], without: Iterable[str]) -> Iterator[str]:
+    """Yield a warning for each pattern that is of nothing: what it was to leave out comes along."""
+    names = {group.object: [names_of(change) for change in group.changes] for group in groups}
+    for pattern in without:
+        found = (symbol_patterns([pattern], name) for name in names)
+        if not any(matches(own, it) for own, of_object in zip(found, names.values(), strict=True) for it in of_object):
+            yield f"--without {pattern} leaves out nothing: no change has such a name"
+
+
 def _is_new_global(change: Change) -> bool:
     """Say whether a function is new and no other object can be ruled out to call it."""
     return change.change is ChangeType.ADDED and not change.file
@@ -96,7 +106,7 @@ def _is_new_global(change: Change) -> bool:
 
 def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
     symbol = both.new.symbol_of(part)
-    return symbol is not None and any(fnmatchcase(symbol.name, pattern) for pattern in wanted.without)
+    return symbol is not None and matches(wanted.without, (symbol.name,))
 
 
 def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:

@@ -11,7 +11,6 @@ class Bar(enum.Enum):
     """Why something cannot be carried: the values of `code` in the JSON document, never renamed; and its sentence."""
 
     VERDICT = "verdict", "{text}"
-    NO_SYMBOL_OF_ITS_OWN = "section", "what differs is no function: {text}"
     SHORT_BRANCH = "short-branch", "the branch at {place} to {name} is too short to reach another section"
     UNKNOWN_RELOCATION = "unknown-relocation", "the relocation at {place} is of type {number}, which is not known"
     PART_OF_ANOTHER = "part-of-another", "it refers to {name}, a part of a function that is not carried"

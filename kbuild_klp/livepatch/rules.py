@@ -33,6 +33,7 @@ _TABLES = (
     (".export_symbol", "is made into exports by the linker"),
     ("*__ksymtab*", "is what the kernel exports, fixed when it is linked"),
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
+    ("__version*", "is read when the module is loaded, the CRCs of what it uses"),
     ("__param", "is read at boot, or when the module is loaded"),
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text

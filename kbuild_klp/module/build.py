@@ -24,13 +24,21 @@ _LAST_LINES = 3  # of a build that failed, in the error
 _OF_MAKE = re.compile(r"make(\[\d+\])?: |  [A-Z]+ ")
 # What make or kbuild hand down to makes below them, and what would redirect a build of its own.
 _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|ARCH|SRCARCH|srctree|objtree)$")
-# A module's BTF counts on from that of the vmlinux it was made beside, and the kernel takes no other (kernel/bpf/btf.c,
-# btf_parse_module). Where only the old objects were kept that is the new vmlinux; the glue's types are of no use anyway.
+# A module's BTF counts on from that of the vmlinux it was made beside, and the kernel takes no other (btf_parse_module in
+# kernel/bpf/btf.c). Where only the old objects were kept that is the new vmlinux. The glue's types are of no use anyway.
 _NO_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
 # Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
 _EXPECTED = re.compile(
     r"""modpost: (suppressed|(\S+: symbol )?["']\.klp\.sym\.|.*missing MODULE_DESCRIPTION)|data relocation to !ENDBR"""
 )
+
+
+def exports_of(tree: BuildTree) -> Path:
+    """Return the file with what a tree's kernel exports, without which it can build no module; raises BadTreeError."""
+    path = (tree.kernel or tree.root) / "Module.symvers"
+    if not path.is_file():
+        raise BadTreeError("has no Module.symvers", file=path.parent, hint="run `make vmlinux modules` there")
+    return path
 
 
 def build_module(
@@ -53,9 +61,7 @@ def build_module(
     # Nothing may be added to the code that was carried, nor to the glue that no one looks at.
     switches = "".join(f"{what} := n\n" for what in _INSTRUMENTED)
     (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := {' '.join(parts)}\n{switches}")
-    kernel = tree.kernel
-    if kernel is None or not (kernel / "Module.symvers").is_file():
-        raise BadTreeError("has no Module.symvers", file=kernel or tree.root, hint="run `make vmlinux modules` there")
+    kernel = exports_of(tree).parent
     command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", _NO_BTF, f"-j{processors()}"]
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
     said: list[str] = []

@@ -17,12 +17,12 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.extraction import Carried, carried_by
 from kbuild_klp.extract.laid_out import LaidOut
-from kbuild_klp.extract.wanted import index_warning, sort_changes, take
+from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, take
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS
 from kbuild_klp.livepatch.sides import ObjectSide
-from kbuild_klp.module.build import build_module
+from kbuild_klp.module.build import build_module, exports_of
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
 from kbuild_klp.module.glued import check_glue
@@ -133,7 +133,9 @@ def make_livepatch(
     Nothing is written when something that differs cannot be carried, or nothing differs. ``compared`` compares the
     builds; ``on_stage`` is told what is being done.
     """
+    _check_alike(old, new)
     tree = _tree_to_build_in(old, new)
+    exports_of(tree)
     if options.sign:
         check_that_it_can_sign(tree)
     _check_output(output, (old, new))
@@ -143,7 +145,8 @@ def make_livepatch(
         raise KlpError(report.failed[0])
     on_stage("what comes along")
     selected = _select(old, new, report, options.without)
-    told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=report.warnings)
+    heard = [*report.warnings, *misspelt(report.objects, options.without)]
+    told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=heard)
     running = Running(old, selected.parts, tree)
     resolved = [_resolve(part, running) for part in selected.parts]
     refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
@@ -182,7 +185,7 @@ def make_livepatch(
         carried=carried,
         not_needed=[name for name in selected.not_needed if name not in names],
         checks=checks,
-        warnings=[*report.warnings, *silent, *_threads(selected.parts), *index_warning(changes), *warnings],
+        warnings=[*heard, *silent, *_threads(selected.parts), *index_warning(changes), *warnings],
     )
 
 
@@ -195,6 +198,25 @@ def _threads(parts: Sequence[CarriedObject]) -> list[str]:
         for _, old in part.needed.patched
         if sides[part.object].is_thread(old)
     ]
+
+
+def _check_alike(old: Build, new: Build) -> None:
+    """Refuse builds of two versions of Linux: after minutes, hundreds of refusals would say less; raises KlpError."""
+    before, after = old.settings(), new.settings()
+    if before is None or after is None:
+        return
+    for what, one, other in (
+        ("for", before.architecture, after.architecture),
+        ("Linux", _series(before.release), _series(after.release)),
+    ):
+        if one and other and one != other:
+            hint = "a livepatch is made of two builds of one source, without and with the fix"
+            raise KlpError(f"is {what} {other}, {old.label} {what} {one}", file=new.label, hint=hint)
+
+
+def _series(release: str | None) -> str:
+    """Return of a release what changes with the source as a whole: 6.12 of 6.12.107-1-amd64."""
+    return ".".join((release or "").split(".")[:2])
 
 
 def _tree_to_build_in(old: Build, new: Build) -> BuildTree:
@@ -218,7 +240,7 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
     """Say what has to be carried of each object, for each unit that it is linked into."""
     selected = _Selected([], [], [], [])
     for group in report.objects:
-        wanted = sort_changes(group.changes, without)
+        wanted = sort_changes(group, without)
         selected.left_out.extend(wanted.left_out)
         selected.not_needed.extend(wanted.not_needed)
         selected.refused.extend(RefusedChange(group.object, group.unit, refusal) for refusal in wanted.refused)

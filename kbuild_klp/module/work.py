@@ -37,6 +37,12 @@ def working_directory() -> Iterator[Path]:
         with _opened(directory) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield directory
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Writing has no file's name in its errors: a full disk, above all.
+        message = error.strerror or str(error)
+        raise KlpError(message, file=directory, hint="name another directory in TMPDIR") from None
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         for number, handler in before.items():

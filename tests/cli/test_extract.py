@@ -74,6 +74,28 @@ def test_what_is_left_out_is_named(gcc: Compiler) -> None:
     assert "left out  limit" in done.stdout.splitlines()
 
 
+def test_what_is_left_out_may_be_named_with_its_object(gcc: Compiler) -> None:
+    sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (2, 5))
+    assert sides.run("--without", "*.o:limit").returncode == 0
+    done = sides.run("--without", "other.o:limit")
+    assert done.returncode == 2
+    assert "--without other.o:limit leaves out nothing: no change has such a name" in done.stderr
+
+
+def test_a_misspelt_pattern_is_told(gcc: Compiler) -> None:
+    sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (1, 5))
+    done = sides.run("--without", "usr")
+    assert done.returncode == 0
+    assert done.stderr == "kbuild-klp: --without usr leaves out nothing: no change has such a name\n"
+
+
+@pytest.mark.parametrize("value", [3, 5])
+def test_it_says_that_there_is_nothing_to_write(gcc: Compiler, value: int) -> None:
+    sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (1, value))
+    done = sides.run(*(["--without", "user"] if value == 5 else []))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "nothing differs that could be carried")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"no object at all", None])
 def test_broken_input_is_one_line(gcc: Compiler, content: bytes | None) -> None:
     sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (1, 5))

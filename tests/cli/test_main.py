@@ -61,6 +61,15 @@ def test_no_command_and_a_wrong_one() -> None:
         assert "usage: kbuild-klp" in result.err
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(builds: Path, closed: str) -> None:
+    """What is opened first would take their place, and what we print would go into it."""
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "kbuild_klp", "diff", "old", "new"]
+    result = subprocess.run(command, cwd=builds, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert ("changed" in result.stdout) == (">&-" not in closed.split())
+
+
 def test_version() -> None:
     result = klp("--version")
     assert result.status == 0 and re.fullmatch(r"kbuild-klp \d+\.\d+\.\d+\n", result.out)
@@ -303,7 +312,7 @@ def test_a_full_disk_behind_standard_output(builds: Path) -> None:
             cwd=builds, stdout=full, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "kbuild-klp: No space left on device\n"
+    assert done.stderr == "kbuild-klp: standard output: No space left on device\n"
 
 
 _SLOW = r"""

@@ -212,6 +212,8 @@ def test_other_goals(kernel: FakeKernel, run: Run) -> None:
     # The kernel's own Makefile sets NAME, to what Linus called it.
     assert run("klp-patch", "BASE=x").calls == [f"patch x {tree}"]
     assert run("klp-patch", "NAME=fix-foo", "KLP_FLAGS=--json").calls == [f"patch --name fix-foo --json --kept {tree}"]
+    assert run("klp-patch", "NAME=it's").calls == [f"patch --name it's --kept {tree}"]
+    assert run("klp-patch", "NAME=").calls == [f"patch --name  --kept {tree}"]
     result = run("klp-help")
     assert result.status == 0
     assert "  klp-diff [BASE=X] " in result.output

@@ -91,6 +91,7 @@ def test_data_that_became_per_cpu(kernels: Kernels, back: bool) -> None:
         ("___ksymtab_gpl+foo", "table: ___ksymtab_gpl+foo is what the kernel exports, fixed when it is linked"),
         ("__ksymtab_strings", "table: __ksymtab_strings is what the kernel exports, fixed when it is linked"),
         ("__param", "table: __param is read at boot, or when the module is loaded"),
+        ("__versions", "table: __versions is read when the module is loaded, the CRCs of what it uses"),
     ],
 )
 def test_data_that_is_read_once(kernels: Kernels, section: str, reason: str, change: str) -> None:

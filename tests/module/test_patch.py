@@ -153,7 +153,8 @@ def test_data_that_differs_is_refused_and_can_be_left_out(kernels: PatchedKernel
     source = "int limit = OLD; int user(int x) { return x + limit + OLD; }\n"
     old, now = source.replace("OLD", "1"), source.replace("OLD", "2")
     assert kernels.made(old, now).refused == {("limit", "verdict")}
-    made = kernels.patch("--without", "lim*")
+    assert kernels.patch("--without", "mm/*:lim*").refused == {("limit", "verdict")}
+    made = kernels.patch("--without", "kernel/*:lim*")
     assert made.carried == {(UNIT, "user")}
     assert made.answer["left_out"] == ["limit"]
 
@@ -224,6 +225,8 @@ def test_a_crc_that_is_not_what_vmlinux_has_is_refused(kernels: PatchedKernels, 
         (("-o", "it.o"), "ends with .ko"),
         (("-o", "a b.ko"), "cannot be the name of a module"),
         (("--name", "x" * 60), "cannot be the name"),
+        (("--name", ""), "livepatch- cannot be the name"),
+        (("--name", "it's"), "cannot be the name"),
         (("-o", "other.ko", "--name", "it"), "give -o or --name"),
     ],
 )

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kbuild_klp.errors import KlpError
+from kbuild_klp.module.work import working_directory
+
 if TYPE_CHECKING:
     from module.conftest import PatchedKernels
 
@@ -100,6 +103,19 @@ def test_a_disk_that_is_full(built: PatchedKernels, limit: int) -> None:
     assert built.patch().status == 0
 
 
+def test_a_temporary_directory_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system names no file when a write fails."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(KlpError, match=rf"^{tmp_path}/kbuild-klp-\w+: No space left on device; name another .*TMPDIR$"),
+        working_directory(),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+        full.flush()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("output", "message"), [("nowhere/livepatch-it.ko", "No such file"), ("file/livepatch-it.ko", "Not a directory")]
 )
@@ -110,6 +126,24 @@ def test_an_output_that_cannot_be_written(built: PatchedKernels, output: str, me
     made = built.patch(output=("-o", output), PATH=tools(built, make="exit 3"))
     assert (made.status, made.errors.count("\n")) == (2, 1) and message in made.errors, made.errors
     assert everything_but_tools(built) == before
+
+
+def test_what_the_trees_lack_is_said_before_they_are_compared(built: PatchedKernels) -> None:
+    for tree, release in ((built.old, "6.12.107-a"), (built.new, "6.12.108")):
+        tree.write("include/config/kernel.release", f"{release}\n")
+    assert "is Linux" not in built.patch().errors, "a point release has the fix"
+    (built.new.root / UNIT).write_bytes(b"no object: whoever reads it says so")
+    built.new.write("include/config/kernel.release", "6.13.0\n")
+    made = built.patch()
+    assert made.errors == (
+        "kbuild-klp: new: is Linux 6.13, old Linux 6.12; a livepatch is made of two builds of one source, "
+        "without and with the fix\n"
+    )
+    built.new.write("include/config/kernel.release", "6.12.107\n")
+    (built.old.root / "Module.symvers").unlink()
+    made = built.patch()
+    assert made.errors.endswith("/old: has no Module.symvers; run `make vmlinux modules` there\n")
+    assert (made.status, made.errors.count("\n"), made.module.exists()) == (2, 1, False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
