@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Compare objects that others built, pair by pair, and hold a part of the answers against the oracle.
 
-    python tests/compared.py --pair "LABEL" OLD NEW [--pair ...] [--oracle N] [--every N] [--jobs N]
+    python tests/compared.py --pair "LABEL" OLD NEW [--pair ...] [--oracle N] [--every N] [--start N] [--jobs N]
 
 OLD and NEW are directories (a package of modules, a tree) or objects; objects of one path below them are a pair, and
 the directory named after a release counts for nothing. Prints a row of a table (Markdown) for each pair of directories,
@@ -55,12 +55,17 @@ def _is_btf_id(question: Question) -> bool:
     return question.name.startswith("__BTF_ID__") and not question.ours
 
 
+def _is_descriptor(question: Question) -> bool:
+    return question.name.startswith("__UNIQUE_ID_ddebug") and (question.ours, question.theirs) == ("", "line-only")
+
+
 LINKED = (
     *CONVENTIONS,
     Convention("build id", "which build it is of, is no change", _is_build_id),
     Convention("release", "which release a module is of, is no change (vermagic, LINUX_VERSION_CODE)", _is_release),
     Convention("CRC", "the oracle reads no absolute symbols, as CRCs of exports are before 5.19", _is_absolute),
     Convention("BTF id", "resolve_btfids numbers types, otherwise in each build", _is_btf_id),
+    Convention("descriptor", "the line of a debug message is one of the function that prints it", _is_descriptor),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )
 COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")
@@ -142,6 +147,7 @@ def main() -> int:
     parser.add_argument("--pair", nargs=3, action="append", required=True, metavar=("LABEL", "OLD", "NEW"))
     parser.add_argument("--oracle", type=int, default=0, metavar="N", help="ask the oracle of each Nth pair")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take each Nth object only")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="leave out the first N objects")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes")
     arguments = parser.parse_args()
     everything: list[str] = []
@@ -149,7 +155,7 @@ def main() -> int:
     print(f"|---|{'---|' * (len(HEADINGS) + 1)}")
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for label, old, new in arguments.pair:
-            found = [*pairs_of(Path(old), Path(new))][:: arguments.every]
+            found = [*pairs_of(Path(old), Path(new))][arguments.start :: arguments.every]
             asked = [bool(arguments.oracle) and at % arguments.oracle == 0 for at in range(len(found))]
             names, pairs = [name for name, _ in found], [pair for _, pair in found]
             row, notes = row_of(label, pool.map(partial(judge), names, pairs, asked))

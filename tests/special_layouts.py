@@ -165,6 +165,13 @@ _DESCRIPTOR: _Fields = (
     Number("lineno", 4, 0x10123, line=18),
     Number("pad", 4, 0),
 )
+_BRANCH: _Fields = (
+    Ref("func", 8, ".Lname_{at}"),
+    Ref("file", 8, ".Lstring_a", (".Lstring_b",)),
+    Number("line", 4, 0x123, line=32),
+    Number("pad", 4, 0),
+)
+_COUNTS: _Fields = (Number("correct", 8, 0), Number("incorrect", 8, 0))
 _DD_KEY: _Fields = (Number("key", 8, 1), Number("key type", 8, 0))
 
 LAYOUTS = [
@@ -279,11 +286,22 @@ LAYOUTS = [
         (Number("vendor", 2), Number("device", 2), Number("class", 4), Number("shift", 4, 0), _SITE),
         16,
     ),
+    Layout(
+        "pci-fixup-wide",
+        ".pci_fixup_final",
+        (
+            *(Number("vendor", 2), Number("device", 2), Number("class", 4), Number("shift", 4, 0)),
+            *(Number("pad", 4, 0), _WIDE_SITE),
+        ),
+        8,
+    ),
     Layout("constructor", ".init_array", (_WIDE_SITE,), 8, flags="aw"),
     Layout("dyndbg56", "__dyndbg", (*_DESCRIPTOR, *_DD_KEY), 8, flags="aw", records=True),
     Layout("dyndbg40", "__dyndbg", _DESCRIPTOR, 8, flags="aw", records=True),
     Layout("verbose56", "__verbose", (*_DESCRIPTOR, *_DD_KEY), 8, flags="aw", records=True),
     Layout("verbose40", "__verbose", _DESCRIPTOR, 8, flags="aw", records=True),
+    Layout("branch", "_ftrace_branch", (*_BRANCH, *_COUNTS), 8, flags="aw", records=True),
+    Layout("branch-likely", "_ftrace_annotated_branch", (*_BRANCH, *_COUNTS, _COUNTS[0]), 8, flags="aw", records=True),
     # What no row knows
     Layout("vendor-number", "__vendor", (_SITE, Number("value", 2)), 1, unknown=True),
     Layout("vendor-number-first", "__vendor", (Number("value", 4), _SITE), 4, unknown=True),

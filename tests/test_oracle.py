@@ -134,6 +134,47 @@ def test_an_instruction_that_objdump_does_not_know(gcc: Compiler, monkeypatch: p
         assert ("function", "f") in opinion.differences(*pair)
 
 
+HANDED_OVER = """
+.text
+.type f, @function
+f: ud2
+lea {row}(%rip), %rdi
+.size f, . - f
+.type g, @function
+g: ud2
+nop
+.size g, . - g
+.section __bug_table, "aw"
+.Lfirst: .long f - ., .Lname - .Lfirst
+.word {line}, 1
+.Lsecond: .long g - ., .Lname - .Lsecond
+.word 20, {flags}
+.section .rodata.str1.1, "aMS", @progbits, 1
+.Lname: .string "a.c"
+"""
+
+
+def test_a_row_that_code_refers_to_is_no_more_than_itself(gcc: Compiler) -> None:
+    def differences(**change: object) -> opinion.Answer:
+        values: dict[str, object] = {"row": ".Lfirst", "line": 10, "flags": 1}
+        return opinion.differences(
+            gcc.assembly(HANDED_OVER.format(**values)), gcc.assembly(HANDED_OVER.format(**values | change))
+        )
+
+    assert differences() == {}
+    assert differences(row=".Lsecond") == {("function", "f"): "changed"}
+    assert differences(flags=3) == {("function", "g"): "changed"}
+    assert differences(line=11) == {("function", "f"): "line-only"}
+
+
+def test_what_aligns_the_next_string_is_no_part_of_one(gcc: Compiler) -> None:
+    source = ".data\n.globl p\np: .quad .Ls, .Lt\n.size p, 16\n.type p, @object\n"
+    source += ".section .rodata\n.Ls: .string {}\n.Lt: .byte 7\n"
+    old = gcc.assembly(source.format('"a"'))
+    assert opinion.differences(old, gcc.assembly(source.format('"a"\n.zero 2'))) == {}
+    assert opinion.differences(old, gcc.assembly(source.format('"b"'))) == {("data", "p"): "changed"}
+
+
 def test_it_shares_no_code_with_what_it_judges() -> None:
     for path in sorted(Path(opinion.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -68,11 +68,11 @@ class _Sections:
     def entry(self, name: str, sections: list[int]) -> Entry:
         """Make the entry of the sections of an object that have one name."""
         rows = [_ATTRIBUTES.pack(*self.headers[index][:3]) for index in sections]
+        # Where they are alike, how many there are is known by what is in them; else, which one is different.
+        rows = rows[:1] if len({*rows}) == 1 else rows
         aligns = [self.headers[index][3] for index in sections]
         align = str(max(aligns))
         if not self._renumbered.isdisjoint(sections):
-            # How many there are is known by the symbols; where they are not all alike, which one is different.
-            rows = rows[:1] if len({*rows}) == 1 else rows
             align = str(aligns[0]) if len({*aligns}) == 1 else ",".join(map(str, aligns))
         attributes = b"".join(rows)
         pieces = [piece for index in sections for piece in self._content.get(index, ())]

@@ -36,6 +36,8 @@ _BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
 _CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
 # LLVM, Mangler::getNameWithPrefix(): what has no name at all, such as ASAN's table of descriptors.
 _UNNAMED = re.compile(r"(__unnamed)_\d+(?=\.|$)")
+# Clang, GenerateStringLiteral(): `.str`, then `.str.1` and so on. Local symbols with KASAN, which puts redzones behind.
+_FIRST_STRING = ".str"
 # Two clones of a clone are named in the order of the passes that made them, which is not the same in all of GCC.
 _CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
@@ -85,7 +87,7 @@ def _without_numbers(text: str) -> CanonicalName:
         without = _CLONES.sub(lambda match: "." + ".".join(sorted(match[0][1:].split("."))), without)
     if "__UNIQUE_ID_" in without or "__addressable_" in without:
         without = _UNIQUE_ID.sub(r"\1", without)
-    return CanonicalName(without, without != text)
+    return CanonicalName(without, without != text or text == _FIRST_STRING)
 
 
 def maybe_numbered(names: list[str]) -> list[int]:

@@ -160,4 +160,4 @@ def section_in_words(view: ObjectView, name: str) -> str:
         kind = int(header["type"])
         text = f"{_TYPES.get(kind, f'type {kind:#x}')} {'+'.join(known) or 'no flags'}"
         words.append(f"{text}, entries of {int(header['entsize'])} bytes" if header["entsize"] else text)
-    return "; ".join(words)
+    return "; ".join(words if len({*words}) > 1 else words[:1])

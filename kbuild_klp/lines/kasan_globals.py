@@ -8,6 +8,7 @@ are registered otherwise is told only where that does not follow.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from kbuild_klp.object.view import ObjectView
 
 _SIZE = 64  # struct kasan_global: eight words
 _VARIABLE, _LENGTH, _WHOLE, _NAME, _REST = 0, 8, 16, 24, 40  # of _REST on: has_dynamic_init, location, odr_indicator
+_NUMBERED = re.compile(r"(\*\.LC|\.str|__unnamed_)\.?\d+")  # what compilers call constants that have no name
 _GRANULE = 32  # bytes to which the whole is rounded
 
 _Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int, int]]
@@ -85,7 +87,7 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
         length, whole = (int.from_bytes(data[start + at : start + at + 8], order) for at in (_LENGTH, _WHOLE))
         if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:
             return None
-        size = length
+        size, text = length, view.string(name)
         symbol, target = view.target_symbol(variable), int(view.canonical.targets.part[variable])
         if symbol >= 0:
             # Clang puts the redzone into what it does not share with other objects.
@@ -95,11 +97,12 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
             what: object = canonical_name(view.object.symbol_name(symbol)).text
         elif target >= 0 and _is_told_by_others(view, variable, target, length):
             what = (*view.meanings.target(variable)[2:], length)  # so that none of these is resized
+            text = text and _NUMBERED.sub(r"\1", text)
         else:
             return None
         fields = tuple(sorted(place - start for place in at if start <= place < start + _SIZE))
         rest = data[start + _REST : start + _SIZE]
-        variables[what, rest, view.string(name), fields, (length, whole, size)] += 1
+        variables[what, rest, text, fields, (length, whole, size)] += 1
     return _Registered(variables, count, table)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from snippets import THREE, Compiler, changed, diff_objects
 
 
@@ -35,3 +36,15 @@ def test_cold_part_in_memory_that_is_given_back_is_a_change(gcc: Compiler) -> No
     old, new = source.format(".text.unlikely"), source.format(".init.text")
     assert gcc.diff_assembly(old, new) == changed("f")
     assert gcc.diff_assembly(old, source.format(".text.unlikely.f")) == set()
+
+
+@pytest.mark.parametrize("flags", [("-fpatchable-function-entry=16,16",), ("-fpatchable-function-entry=5",)])
+def test_one_section_a_function_is_no_change_of_the_others(cc: Compiler, flags: tuple[str, ...]) -> None:
+    if cc.command != "gcc":
+        flags = (*flags, "-fsanitize=kcfi")
+    source = "int f(int a) { return a + 1; } int (*g(int a))(int) { return a ? f : 0; }\n"
+    new = f"int fresh(int a) {{ return a - 3; }}\n{source}"
+    assert cc.diff(source, source, *flags) == set()
+    assert cc.diff(source, new, *flags) == {("fresh", "function", "added")}
+    assert cc.diff(new, source, *flags) == {("fresh", "function", "removed")}
+    assert cc.diff(source, source.replace("+ 1", "+ 2"), *flags) == {("f", "function", "changed")}

@@ -233,3 +233,20 @@ def test_padding_before_a_split_off_part(gcc: Compiler) -> None:
     .type foo.cold, @function\nfoo.cold: ud2\n.size foo.cold, . - foo.cold
     """
     assert gcc.diff_assembly(text.format(padding="nop; nop"), text.format(padding="nop; int3")) == changed("foo")
+
+
+def test_pointers_to_tracepoints_are_variables(gcc: Compiler) -> None:
+    """Before 4.19 (include/linux/tracepoint.h), and where there are no PREL32 relocations."""
+    text = """
+    struct tracepoint { const char *name; };
+    #define TRACE(name) \\
+        struct tracepoint __tracepoint_##name __attribute__((section("__tracepoints"))) = {#name}; \\
+        static struct tracepoint *const __tracepoint_ptr_##name \\
+            __attribute__((section("__tracepoints_ptrs"), used)) = &__tracepoint_##name;
+    TRACE(first)
+    TRACE(second)
+    """
+    old = gcc.object(text)
+    new = gcc.object(text.replace("TRACE(first)\n", "TRACE(other)\nTRACE(first)\n"))
+    added = {(f"__tracepoint_{name}other", "data", "added") for name in ("", "ptr_")}
+    assert diff_objects(old, new) == added

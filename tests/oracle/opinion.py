@@ -90,6 +90,14 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def _without_filler(data: str) -> str:
+    """Return the bytes (hexadecimal) of a string without the zeros that align what is behind it; others as they are."""
+    if not re.fullmatch(r"(?:[0-9a-f]{2})+00", data):
+        return data
+    text = bytes.fromhex(data).rstrip(b"\0")
+    return (text + b"\0").hex() if re.fullmatch(rb"[\t\n -~]*", text) else data
+
+
 class Reader:
     """Turns one listing into things."""
 
@@ -101,6 +109,7 @@ class Reader:
         self.spans = {name: self._spans(name) for name, section in listing.sections.items() if section.is_loaded}
         self.starts = {name: [span.start for span in spans] for name, spans in self.spans.items()}
         self.rows: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+        self.row_places: dict[str, list[int]] = {}
         self.edges = self._edges()
         self._active: list[tuple[str, int]] = []
         for name, section in listing.sections.items():
@@ -203,6 +212,8 @@ class Reader:
             return f"{plain(span.symbol.name)}{place - span.start:+#x}"
         if (section, place) in self._active:
             return "<itself>"
+        if section in self.row_places:
+            return self._row_name(section, place)
         self._active.append((section, place))
         try:
             if span is not None:
@@ -210,9 +221,21 @@ class Reader:
             end = next((edge for edge in self.edges[section] if edge > place), header.size)
             if header.is_code:
                 return f"{{{'; '.join(self.code_text(section, place, end)[0])}}}"
-            return f"[{'; '.join(self.data_text(section, place, end)[0])}]"
+            first, *others = self.data_text(section, place, end)[0]
+            return f"[{'; '.join([first if others else _without_filler(first), *others])}]"
         finally:
             self._active.pop()
+
+    def _row_name(self, table: str, place: int) -> str:
+        """Return what to call a place in a table: the code that its row is about. The row itself is read with that."""
+        starts = self.row_places[table]
+        at = max(bisect_right(starts, place) - 1, 0)
+        first = next(it for it in self.listing.relocations[table] if it.place >= starts[at])
+        owner = self._place(first, 0)
+        assert owner is not None
+        span = self._cover(*owner)
+        who = f"{plain(span.symbol.name)}{owner[1] - span.start:+#x}" if span else owner[0]
+        return f"<{table} of {who}>{place - starts[at]:+#x}"
 
     # -- text -----------------------------------------------------------------------------------------------------
 
@@ -296,6 +319,8 @@ class Reader:
         if table == "__bug_table" and [relocation.place for relocation in relocations[:3]] == [0, 4, 8]:
             size += 4  # 7.x: a format before the file
         data = self.listing.contents.get(table, b"")
+        if table == "__bug_table":  # 7.x: code hands its row to the kernel: WARN_printf()
+            self.row_places[table] = [*range(0, len(data), size)]
         for start in range(0, len(data), size):
             row = bytearray(data[start : start + size])
             inside = [relocation for relocation in relocations if start <= relocation.place < start + size]
