@@ -6,9 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from linked_mutations import make
 
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.errors import KlpError
 from kbuild_klp.livepatch.linked_symbols import open_linked
-from kbuild_klp.module.live_code import LivePlace, live_places
+from kbuild_klp.module.live_code import OPCODE, LivePlace, live_places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,3 +114,22 @@ def test_of_a_module_it_stays_what_it_is(kernels: PatchedKernels) -> None:
     made = kernels.patch()
     assert made.carried == {("drivers/unit.o", "user")}
     assert not made.livepatch_symbols
+
+
+def test_another_place_is_noticed(kernels: PatchedKernels) -> None:
+    kernels.build({"kernel/unit.o": _USER.replace("OLD", "5"), **_OTHERS}, {"kernel/unit.o": _USER.replace("OLD", "6")})
+    kernels.prepare()
+    made = make(kernels.old.root, kernels.new.root)
+    made.check(made.finished)
+    file, data = ObjectFile(made.finished, "livepatch.ko"), made.finished
+    table = file.section_names.index(".klp.rela.vmlinux..init.rodata")
+    start, size = (int(file.sections[field][table]) for field in ("offset", "size"))
+    names = [file.symbol_name(number) for number in range(len(file.symbols))]
+    opcodes = names.index("klp_opcodes_runtime_ptr_limit")
+    begin = int(file.sections["offset"][file.shndx[opcodes]]) + int(file.symbols["value"][opcodes])
+    places = [start + row + field for row in range(0, size, 24) for field in (0, 8, 12, 16)]
+    places += range(begin, begin + int(file.symbols["size"][opcodes]))
+    assert len(places) == 2 * 4 + 2 * OPCODE
+    for place in places:
+        with pytest.raises(KlpError):
+            made.check(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
