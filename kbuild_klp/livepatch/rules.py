@@ -37,6 +37,10 @@ _TABLES = (
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
 _PER_CPU = ".data..percpu"
+# What a module brings of its own, and what is no section. Whatever else is new is an entry that the linker puts beside
+# those of other objects (vmlinux.lds.h), or that the loader of the module that was patched has looked for long ago.
+_BROUGHT = (".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note", ".printk_index", "__dyndbg")
+_BROUGHT += ("__bug_table", "__tracepoint", "*")
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
 
@@ -209,8 +213,10 @@ def join_names(names: tuple[str, ...]) -> str:
 
 def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     old, new = change.old, change.new
+    if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
+        yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
     if old is None or new is None:
-        return  # new data comes with the module; old data stays where it is
+        return  # new data comes with the livepatch; old data stays where it is
     before, after = old.split_components(), new.split_components()
     if old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU):
         what = f"from {old.section} to {new.section}"
