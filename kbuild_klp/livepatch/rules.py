@@ -39,8 +39,10 @@ _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .
 _PER_CPU = ".data..percpu"
 # What a module brings of its own, and what is no section. Whatever else is new is an entry that the linker puts beside
 # those of other objects (vmlinux.lds.h), or that the loader of the module that was patched has looked for long ago.
-_BROUGHT = (".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note", ".printk_index", "__dyndbg")
-_BROUGHT += ("__bug_table", "__tracepoint", "*")
+_BROUGHT = (
+    *(".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note"),
+    *(".printk_index", "__dyndbg", "__bug_table", "__tracepoint", "*"),
+)
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
 
