@@ -44,6 +44,12 @@ _PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for 
 _PER_CPU = ".data..percpu"
 # klp_try_switch_task in kernel/livepatch/transition.c: a task is patched when no old function is on its stack.
 WAITS_FOR_THREADS = "the transition waits until the threads that are in it return from it, maybe for good"
+# What a module brings of its own, and what is no section. Whatever else is new is an entry that the linker puts beside
+# those of other objects (vmlinux.lds.h), or that the loader of the module that was patched has looked for long ago.
+_BROUGHT = (
+    *(".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note"),
+    *("__dyndbg", "__bug_table", "__tracepoint", "*"),
+)
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
 
@@ -228,8 +234,10 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     if new is not None and new.section == _PRINTK_INDEX:
         yield Finding(Obstacle.PRINTK_INDEX, "printk index: it does not name the message of the livepatch")
         return
+    if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
+        yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
     if old is None or new is None:
-        return  # new data comes with the module; old data stays where it is
+        return  # new data comes with the livepatch; old data stays where it is
     before, after = old.split_components(), new.split_components()
     if old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU):
         what = f"from {old.section} to {new.section}"

@@ -25,7 +25,7 @@ _OF_MAKE = re.compile(r"make(\[\d+\])?: |  [A-Z]+ ")
 # What make or kbuild hand down to makes below them, and what would redirect a build of its own.
 _NOT_OURS = re.compile(r"MAKE|MFLAGS$|KBUILD|KLP_|sub_make_done$|(?:M|O|W|C|V|ARCH|SRCARCH|srctree|objtree)$")
 # A module's BTF counts on from that of the vmlinux beside it, and the kernel takes no other (btf_parse_module in
-# kernel/bpf/btf.c). Where only the old objects were kept, that is the new vmlinux. The glue's types are of no use anyway.
+# kernel/bpf/btf.c). Where only the old objects were kept, that is the new vmlinux. Nobody needs the types of the glue.
 _NO_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
 # Symbols that are resolved when the livepatch is loaded; objtool's opinion of what ftrace never calls.
 _EXPECTED = re.compile(

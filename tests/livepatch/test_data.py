@@ -101,6 +101,20 @@ def test_data_that_is_read_once(kernels: Kernels, section: str, reason: str, cha
     assert kernels.of(old, new)["entry"] == [reason]
 
 
+@pytest.mark.parametrize("section", ["_ftrace_events", ".apicdrivers", "___srcu_struct_ptrs"])
+def test_a_new_entry_of_a_table(kernels: Kernels, section: str) -> None:
+    """Nobody finds it in the livepatch, and nothing of the object refers to it, so that it would not even be there."""
+    source = f'int other; __attribute__((section("{section}"))) int *entry = &other;'
+    reason = f"table: {section} is put together when the kernel or the module is linked"
+    assert kernels.of("int other;", source)["entry"] == [reason]
+
+
+@pytest.mark.parametrize("section", [".data..once", ".rodata.table", ".printk_index"])
+def test_new_data_comes_with_the_livepatch(kernels: Kernels, section: str) -> None:
+    source = f'int other; __attribute__((section("{section}"))) int *entry = &other;'
+    assert kernels.of("int other;", source)["entry"] == []
+
+
 def test_tracepoints_come_with_the_livepatch(kernels: Kernels) -> None:
     source = 'int other; __attribute__((section("__tracepoints"))) long entry = 5;'
     assert kernels.of("int other;", source)["entry"] == []
