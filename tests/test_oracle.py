@@ -167,6 +167,15 @@ def test_a_row_that_code_refers_to_is_no_more_than_itself(gcc: Compiler) -> None
     assert differences(line=11) == {("function", "f"): "line-only"}
 
 
+def test_jump_labels_that_are_addresses(gcc: Compiler) -> None:
+    """Before 4.20: struct jump_entry in arch/x86/include/asm/jump_label.h."""
+    source = "{}\n.type f, @function\nf: nop\n1: ret\n.size f, . - f\n"
+    source += '.section __jump_table, "aw"\n.quad f, 1b, key\n.quad 1b, f, {}\n'
+    old = gcc.assembly(source.format(".text", "other"))
+    assert opinion.differences(old, gcc.assembly(source.format(".text", "other + 1"))) == {("function", "f"): "changed"}
+    assert opinion.differences(old, gcc.assembly(source.format(".text\nnop\nnop", "other"))) == {}
+
+
 def test_what_aligns_the_next_string_is_no_part_of_one(gcc: Compiler) -> None:
     source = ".data\n.globl p\np: .quad .Ls, .Lt\n.size p, 16\n.type p, @object\n"
     source += ".section .rodata\n.Ls: .string {}\n.Lt: .byte 7\n"

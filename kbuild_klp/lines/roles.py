@@ -22,6 +22,7 @@ _LINE, _COLUMN, _LOCATION_SIZE = 8, 12, 16
 # struct gcov_info in kernel/gcov/gcc_4_7.c: version, next, stamp, checksum (GCC 12), file name, then merge functions,
 # and last the number of functions and the table of them.
 _GCOV_STAMPS, _GCOV_FILE = (16, 20), 24
+_TRACED_FILE = 2
 # struct gcov_fn_info there: the key (gcov_info), then ident and lineno_checksum, both made of name, file and line.
 _GCOV_FUNCTION, _GCOV_IDENT = "__gcov_.", (8, 12)
 
@@ -35,6 +36,8 @@ class Role(enum.Enum):
     """struct kasan_global, an array of them: the places in the source behind it are known by their own form."""
     GCOV = "__gcov_init"
     """struct gcov_info."""
+    PM_TRACE = "generate_pm_trace"
+    """TRACE_RESUME() in arch/x86/include/asm/pm-trace.h: 2 bytes of a line, then the file."""
     OTHER = ""
 
 
@@ -42,6 +45,7 @@ _CALLED = {
     "__asan_register_globals": Role.KASAN_GLOBALS,
     "__asan_unregister_globals": Role.KASAN_GLOBALS,
     "__gcov_init": Role.GCOV,
+    "generate_pm_trace": Role.PM_TRACE,
 }
 
 
@@ -119,6 +123,11 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
         last = view.reference_place(part, rows[-1]) if rows else 0
         # How many functions there are, and which, is told of these.
         return Fields({}, (*_GCOV_STAMPS, last - 8), (_GCOV_FILE, last))
+    if role is Role.PM_TRACE:
+        rows = view.reference_range(part)
+        file = source_file(view, rows[:1]) if rows and view.reference_place(part, rows[0]) == _TRACED_FILE else None
+        # Behind the line are bytes that a relocation fills.
+        return Fields({0: file}) if file else NOTHING
     return NOTHING
 
 

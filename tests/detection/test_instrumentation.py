@@ -185,6 +185,40 @@ def test_one_of_two_lists_that_begin_alike(gcc: Compiler) -> None:
     assert _answer(old, gcc.assembly(renumbered % "two")) == changed("f")
 
 
+# arch/x86/include/asm/pm-trace.h: TRACE_RESUME()
+PM_TRACE = r"""
+void generate_pm_trace(const void *, unsigned);
+int take(const void *, unsigned);
+#define TRACE(user) do { const void *record; \
+    asm volatile("movq $1f, %0\n.section .tracedata, \"a\"\n1: .word %c1\n.quad %c2\n.previous" \
+                     : "=r"(record) : "i"(__LINE__), "i"(FILE)); \
+    generate_pm_trace(record, user); } while (0)
+#define FILE "drivers/power/main.c"
+int f(int a) { TRACE(0); return a; }
+int g(int a) { TRACE(1); return a + 2; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("a + 2", "a + 3"), changed("g")),
+        (("TRACE(1)", "TRACE(2)"), changed("g")),
+        (('"drivers/power/main.c"', '"drivers/power/other.c"'), changed("f", "g")),
+        (("generate_pm_trace(record", "take(record"), changed("f", "g")),
+        (("int f(", "int h(int a) { TRACE(7); return a; } int f("), _added("function", "h")),
+    ],
+)
+def test_lines_of_suspend_and_resume(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    assert _answer(gcc.object(PM_TRACE), gcc.object(_edited(PM_TRACE, edit))) == want
+
+
+def test_a_number_that_is_handed_to_others_is_no_line(gcc: Compiler) -> None:
+    source = PM_TRACE.replace("generate_pm_trace(record", "take(record")
+    assert _answer(gcc.object(source), gcc.object(_moved(source))) == changed("f", "g")
+
+
 # -- what compilers add -----------------------------------------------------------------------------------------------
 
 

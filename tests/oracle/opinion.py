@@ -318,6 +318,8 @@ class Reader:
             size = relocations[2].place if len(relocations) > 2 else self.listing.sections[table].size
         if table == "__bug_table" and [relocation.place for relocation in relocations[:3]] == [0, 4, 8]:
             size += 4  # 7.x: a format before the file
+        if table == "__jump_table" and [relocation.place for relocation in relocations[:3]] == [0, 8, 16]:
+            size = 24  # struct jump_entry of addresses, before 4.20
         data = self.listing.contents.get(table, b"")
         if table == "__bug_table":  # 7.x: code hands its row to the kernel: WARN_printf()
             self.row_places[table] = [*range(0, len(data), size)]
