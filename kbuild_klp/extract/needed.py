@@ -11,8 +11,8 @@ From each carried piece all references are followed, in the new object:
 
 Objects are not built with -fdata-sections: a reference to a static variable is written as a place in its section, and
 may be one past the end of what stands before, or the beginning of an array behind, counted from another element than
-the first. Such a reference is good as long as all that it may mean lies together in the running kernel, too, or is
-carried together (`_other_readings`).
+the first (readings.py). Such a reference is good as long as all that it may mean lies together in the running kernel,
+too, or is carried together.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
+from kbuild_klp.extract.readings import other_readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import is_init
@@ -33,8 +34,6 @@ from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.symbol_id import SymbolId
 
-_NEAR = 64  # bytes before an array from which it may be counted
-_SCALAR = 8  # bytes of what nobody walks through
 _PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
 
@@ -224,7 +223,7 @@ class Needed:
             high = buffer.find(0, address) + 1
             self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
             return Goal("", 0, low, address)
-        others = list(self._other_readings(reference, part, address, piece))
+        others = list(other_readings(self.both, reference, part, address, piece.part, piece.need))
         home = self._running(part, others)
         for other in {part: None, **dict.fromkeys(others)}:
             if other != home:
@@ -350,36 +349,6 @@ class Needed:
 
     # -- what else a place in a section may mean ----------------------------------------------------------------------
 
-    def _other_readings(self, reference: WrittenReference, part: int, address: int, piece: Piece) -> Iterator[int]:
-        """Yield the parts beside ``part`` that a reference may mean."""
-        symbol = reference.symbol
-        if symbol and self.view.object.symbols["info"][symbol] & 0xF != elf.STT_SECTION:
-            return
-        section = int(self.parts.section[part])
-        # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
-        if self.view.object.sections["flags"][section] & elf.SHF_MERGE:
-            return
-        # Descriptors point to whole strings and types, and what reports gets whole descriptors.
-        is_descriptor = self.canonical.section_name(piece.part) == "__dyndbg"
-        is_descriptor |= any(map(self.both.new.is_of_ubsan, (part, piece.part)))
-        if is_descriptor or self.view.jump_table(part, self.view.family(piece.need)) is not None:
-            return
-        start = int(self.parts.start[part])
-        # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
-        users = {self.main(user) for user in self.both.new.users(part)} if self.parts.chunk[part] >= 0 else set()
-        if users == {piece.need}:
-            return
-        before = part - 1
-        if address == start and before >= 0 and self._is_array(before, section):
-            ends_here = int(self.parts.end[before]) == start
-            if ends_here and piece.need in {self.main(user) for user in self.both.new.users(before)}:
-                yield before
-        behind = part + 1
-        while behind < len(self.parts.start) and int(self.parts.start[behind]) <= address + _NEAR:
-            if self._is_array(behind, section):
-                yield behind
-            behind += 1
-
     def _running(self, part: int, others: list[int]) -> int:
         """Return ``part``, or, if it would be carried, another reading that is the running kernel's."""
         if others and self._home(part) is None:
@@ -388,14 +357,6 @@ class Needed:
                     if self._home(other) is not None:
                         return other
         return part
-
-    def _is_array(self, part: int, section: int) -> bool:
-        if int(self.parts.section[part]) != section or self.parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
-            return False
-        flags = int(self.view.object.sections["flags"][section])
-        if (self.parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE) or self.both.new.is_of_ubsan(part):
-            return False  # one rate limit, one descriptor
-        return self.view.size(part) > _SCALAR
 
     def _agree(self, part: int, other: int, piece: Piece) -> None:
         """See to it that two parts which a reference may mean lie together as they do in the new object."""
