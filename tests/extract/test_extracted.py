@@ -301,10 +301,15 @@ def test_a_new_per_cpu_variable_is_refused(extracted: Extractor) -> None:
     assert refusals(found) == {("first", "per-cpu")}
 
 
-def test_a_new_variable_in_a_section_of_meaning_is_refused(extracted: Extractor) -> None:
-    before = 'static int odd __attribute__((section("__odd_table"))) = 3;'
+@pytest.mark.parametrize(
+    ("section", "refused"), [("__odd_table", ("odd", "verdict")), ("__tracepoints", ("first", "section-of-meaning"))]
+)
+def test_a_new_variable_in_a_section_of_meaning_is_refused(
+    extracted: Extractor, section: str, refused: tuple[str, str]
+) -> None:
+    before = f'static int odd __attribute__((section("{section}"))) = 3;'
     found = extracted(_counts(), _counts(before, first="x += odd++;"))
-    assert refusals(found) == {("first", "section-of-meaning")}
+    assert refusals(found) == {refused}
 
 
 _ARRAYS = """

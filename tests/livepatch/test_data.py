@@ -109,7 +109,7 @@ def test_a_new_entry_of_a_table(kernels: Kernels, section: str) -> None:
     assert kernels.of("int other;", source)["entry"] == [reason]
 
 
-@pytest.mark.parametrize("section", [".data..once", ".rodata.table", ".printk_index"])
+@pytest.mark.parametrize("section", [".data..once", ".rodata.table"])
 def test_new_data_comes_with_the_livepatch(kernels: Kernels, section: str) -> None:
     source = f'int other; __attribute__((section("{section}"))) int *entry = &other;'
     assert kernels.of("int other;", source)["entry"] == []
