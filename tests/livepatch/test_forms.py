@@ -95,7 +95,7 @@ def test_without_an_obstacle_there_is_no_legend() -> None:
 @pytest.mark.parametrize("obstacle", Obstacle)
 def test_every_obstacle_has_a_sign_and_a_line_of_the_legend(obstacle: Obstacle) -> None:
     lines = lines_of(report_of((obstacle,)))
-    # Nothing that forbids or that the patch has to contain.
+    # Nothing that forbids, or that the patch has to contain.
     silent = {Obstacle.MOVED, Obstacle.UNCHECKED, Obstacle.STATIC_CALL, Obstacle.PRINTK_INDEX}
     if obstacle in silent:
         assert lines[2:] == ["    changed   f0", "", "no change in 0 objects"]
@@ -114,7 +114,7 @@ def test_every_obstacle_has_a_sign_and_a_line_of_the_legend(obstacle: Obstacle) 
 def test_signs_are_distinct() -> None:
     lines = lines_of(report_of(*((obstacle,) for obstacle in Obstacle)))
     signs = [line[2] for line in lines[2 : 2 + len(Obstacle)] if line[2] != " "]
-    assert len(set(signs)) == len(signs) - 1  # what is carried with its users has one
+    assert len(set(signs)) == len(signs) - 1  # who brings others along: constants and functions
     legend = [
         line[2]
         for line in lines
