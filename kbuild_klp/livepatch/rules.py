@@ -34,6 +34,7 @@ _TABLES = (
     ("*__ksymtab*", "is what the kernel exports, fixed when it is linked"),
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
     ("__param", "is read at boot, or when the module is loaded"),
+    (".pci_fixup_*", "is put together when the kernel is linked"),
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
 _PER_CPU = ".data..percpu"
