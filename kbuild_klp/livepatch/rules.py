@@ -35,6 +35,7 @@ _TABLES = (
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
     ("__version*", "is read when the module is loaded, the CRCs of what it uses"),
     ("__param", "is read at boot, or when the module is loaded"),
+    (".pci_fixup_*", "is put together when the kernel is linked"),
 )
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
 # Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left

@@ -109,6 +109,17 @@ def test_a_new_entry_of_a_table(kernels: Kernels, section: str) -> None:
     assert kernels.of("int other;", source)["entry"] == [reason]
 
 
+_QUIRK = """asm(".section .pci_fixup_final, \\"a\\"; .short %d, 2; .long -1, 0; .long %s - .; .previous");"""
+
+
+def test_the_order_of_pci_quirks(kernels: Kernels) -> None:
+    """They are called in this order, and those of modules never (include/linux/pci.h, relocations from the place)."""
+    functions = "void one(void) {} void other(void) {} "
+    one, other = _QUIRK % (1, "one"), _QUIRK % (1, "other")
+    reason = "table: .pci_fixup_final is put together when the kernel is linked"
+    assert kernels.of(functions + one + other, functions + other + one)[".pci_fixup_final"] == [reason]
+
+
 @pytest.mark.parametrize("section", [".data..once", ".rodata.table"])
 def test_new_data_comes_with_the_livepatch(kernels: Kernels, section: str) -> None:
     source = f'int other; __attribute__((section("{section}"))) int *entry = &other;'
