@@ -29,8 +29,8 @@ int user(int x) { static int count; return outside(&count) + helper(x); }
 
 
 def _extract(compiler: Compiler, new: str, tmp_path: Path) -> Extraction:
-    paths = [str(compiler.object(source, *TRACED)) for source in (OLD, new)]
-    return extract(*paths, str(tmp_path / "out.o"))
+    before, after = (str(compiler.object(source, *TRACED)) for source in (OLD, new))
+    return extract(before, after, str(tmp_path / "out.o"))
 
 
 def test_one_that_moved_may_be_the_old_one(cc: Compiler, tmp_path: Path) -> None:
