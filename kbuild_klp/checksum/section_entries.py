@@ -74,6 +74,9 @@ class _Sections:
         align = str(max(aligns))
         if not self._renumbered.isdisjoint(sections):
             align = str(aligns[0]) if len({*aligns}) == 1 else ",".join(map(str, aligns))
+        elif all(self.headers[index][1] & elf.SHF_LINK_ORDER for index in sections):
+            # LLVM makes one for each function (__patchable_function_entries); what is in them is said of the functions.
+            rows = sorted({*rows})
         attributes = b"".join(rows)
         pieces = [piece for index in sections for piece in self._content.get(index, ())]
         data, _, special = inner = [b"\0".join(column) for column in zip(*pieces, strict=True)] or [b"", b"", b""]

@@ -144,6 +144,32 @@ class Correlated:
         """
         symbol = self.new.symbol_of(part)
         assert symbol is not None
+        old = self._old_variable(part, symbol)
+        if old is None:
+            self._check_not_moved(symbol)
+        return old
+
+    def _check_not_moved(self, symbol: SymbolId) -> None:
+        """Raise CannotCarryError when an old variable of another function is gone that has a new one's name.
+
+        LLVM calls a static variable FUNCTION.NAME; GCC, which leaves the function out, has the two as candidates.
+        """
+        function, _, name = canonical_name(symbol.name).text.rpartition(".")
+        if not function or name in _HARMLESS:
+            return
+        paired = {*self._old_of.values()}
+        moved = [
+            old
+            for old, entry in self.old.entries.items()
+            if entry.kind != KIND_FUNCTION
+            and old not in paired
+            and canonical_name(old.name).text.endswith(f".{name}")
+            and _may_be_of_one_file(old, symbol)
+        ]
+        if moved:
+            raise CannotCarryError(Bar.CANDIDATES, name=symbol.name, old=" or ".join(it.name for it in moved))
+
+    def _old_variable(self, part: int, symbol: SymbolId) -> SymbolId | None:
         name = canonical_name(symbol.name)
         if not name.numbered:
             return self._old_of.get(symbol)
