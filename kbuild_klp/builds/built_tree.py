@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from kbuild_klp.builds import archive
@@ -109,6 +111,25 @@ class TreeBuild(Build):
         if sources is None or sources.changed_since(os.stat(self._path(name)).st_mtime_ns, self._source_times):
             return None
         return sources
+
+    def not_built(self) -> list[str]:
+        """Return a warning where sources are newer than their objects: what is new in them is not compared."""
+        found = [source for name in self.objects() for source in self._newer_sources(name)]
+        if not found:
+            return []
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        are = "are newer than their objects" if more else "is newer than its object"
+        return [f"{self.label}: {found[0]}{more} {are}; run make there, for objects are what is compared"]
+
+    def _newer_sources(self, name: str) -> Iterator[str]:
+        """Yield the source of an object if it was changed after it was compiled; headers are not looked at."""
+        stem = name.removesuffix(".o")
+        for source in (f"{stem}.c", f"{stem}.S", f"{stem}.rs"):  # the first is what make takes
+            with suppress(OSError):
+                time = os.stat(os.path.join(self._tree.source, source)).st_mtime_ns
+                if time > os.stat(self._path(name)).st_mtime_ns:
+                    yield source
+                return
 
     def settings(self) -> Settings | None:
         """Return what the tree was built with."""

@@ -122,6 +122,10 @@ class Build(ABC):
         del name
         return None
 
+    def not_built(self) -> list[str]:
+        """Return a warning where sources are newer than their objects: what is new in them is not compared."""
+        return []
+
     def settings(self) -> Settings | None:
         """Return what this side was built with, None when that is not known."""
         return None

@@ -51,6 +51,8 @@ def compare(
 
     found = differing(old, new, names)
     changes, unchanged = found.changes, (0, 0)
+    if not changes:  # the first that one would ask
+        warnings += new.not_built()
     verdicts: Verdicts = {}
     if explain and changes:
         from kbuild_klp.compare.second_look import SecondLook

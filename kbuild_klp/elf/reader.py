@@ -80,7 +80,8 @@ def _content(name: str) -> tuple[bytes | mmap.mmap | memoryview, os.stat_result]
             else:
                 data = file.read()
     except OSError as error:
-        raise BadObjectError(error.strerror or str(error), file=name) from None
+        hint = "name an object in it; diff and patch take trees" if isinstance(error, IsADirectoryError) else None
+        raise BadObjectError(error.strerror or str(error), file=name, hint=hint) from None
     except (ValueError, OverflowError) as error:  # a name with a NUL in it, a sparse file of 2^63 bytes
         raise BadObjectError(str(error), file=name) from None
     if member:

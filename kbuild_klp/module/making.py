@@ -145,7 +145,8 @@ def make_livepatch(
         raise KlpError(report.failed[0])
     on_stage("what comes along")
     selected = _select(old, new, report, options.without)
-    heard = [*report.warnings, *misspelt(report.objects, options.without)]
+    not_built = new.not_built() if report.objects else []  # else it is among the former
+    heard = [*report.warnings, *not_built, *misspelt(report.objects, options.without)]
     told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=heard)
     running = Running(old, selected.parts, tree)
     resolved = [_resolve(part, running) for part in selected.parts]

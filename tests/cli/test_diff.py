@@ -72,6 +72,19 @@ def test_nothing(pair: Pair) -> None:
     assert result == (0, NO_CHANGE, "")
 
 
+def test_a_source_that_was_not_compiled_is_the_first_thing_to_ask_for(pair: Pair) -> None:
+    """Who forgets to run make after a patch hears that nothing differs."""
+    source = pair.old.write("init/main.c", MAIN)
+    compiled = (pair.old.root / "init/main.o").stat().st_mtime_ns
+    os.utime(source, ns=(compiled, compiled))
+    assert klp("diff", "old", "old", cwd=pair.root) == (0, NO_CHANGE, "")
+    os.utime(source, ns=(compiled, compiled + 1))
+    done = klp("diff", "old", "old", cwd=pair.root)
+    warning = "old: init/main.c is newer than its object; run make there, for objects are what is compared"
+    assert done == (0, NO_CHANGE, f"kbuild-klp: {warning}\n")
+    assert warning not in pair.diff().err, "there is an answer"
+
+
 def test_a_tree_that_was_copied_is_the_same(pair: Pair) -> None:
     shutil.copytree(pair.old.root, pair.root / "copy", symlinks=True)
     assert klp("diff", "old", "copy", cwd=pair.root) == (0, NO_CHANGE, "")

@@ -82,6 +82,16 @@ def test_what_is_left_out_may_be_named_with_its_object(gcc: Compiler) -> None:
     assert "--without other.o:limit leaves out nothing: no change has such a name" in done.stderr
 
 
+def test_a_tree_is_no_object(gcc: Compiler) -> None:
+    sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (1, 5))
+    sides.old = sides.old.parent
+    done = sides.run()
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"kbuild-klp: {sides.old}: Is a directory; name an object in it; diff and patch take trees\n",
+    )
+
+
 def test_a_misspelt_pattern_is_told(gcc: Compiler) -> None:
     sides = Sides(gcc, _SOURCE % (1, 3), _SOURCE % (1, 5))
     done = sides.run("--without", "usr")
