@@ -59,6 +59,20 @@ def _is_descriptor(question: Question) -> bool:
     return question.name.startswith("__UNIQUE_ID_ddebug") and (question.ours, question.theirs) == ("", "line-only")
 
 
+def _is_one_of_several(question: Question) -> bool:
+    if question.theirs != "changed" or question.ours not in ("added", "removed"):
+        return False
+    less, more = (_bodies(path, question) for path in question.pair)
+    if question.ours == "removed":
+        less, more = more, less
+    return bool(less) and less < more
+
+
+def _bodies(path: Path, question: Question) -> Counter[tuple[str, ...]]:
+    found = opinion.things(path)
+    return Counter(it.body for it in found if (it.kind, opinion.plain(it.name)) == (question.kind, question.name))
+
+
 LINKED = (
     *CONVENTIONS,
     Convention("build id", "which build it is of, is no change", _is_build_id),
@@ -66,6 +80,7 @@ LINKED = (
     Convention("CRC", "the oracle reads no absolute symbols, as CRCs of exports are before 5.19", _is_absolute),
     Convention("BTF id", "resolve_btfids numbers types, otherwise in each build", _is_btf_id),
     Convention("descriptor", "the line of a debug message is one of the function that prints it", _is_descriptor),
+    Convention("one of several", "the oracle has one opinion of all that share a name", _is_one_of_several),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )
 COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")
