@@ -31,6 +31,7 @@ from kbuild_klp.errors import KlpError
 
 _RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
 _OF_RELEASE = ("__UNIQUE_ID_vermagic", "_note_", "__UNIQUE_ID_note_")
+_OF_SOURCE = re.compile(r"/.*\.[chS]\b|2f.*2e(?:63|68|53)00")
 _NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
 
 
@@ -59,6 +60,41 @@ def _is_descriptor(question: Question) -> bool:
     return question.name.startswith("__UNIQUE_ID_ddebug") and (question.ours, question.theirs) == ("", "line-only")
 
 
+def _is_directory(question: Question) -> bool:
+    """Say whether all that differs is one and the same part of names of source files."""
+    if question.ours or question.theirs != "changed":
+        return False
+    lines = [[line for body in sorted(_bodies(path, question).elements()) for line in body] for path in question.pair]
+    if len(lines[0]) != len(lines[1]):
+        return False
+    differing = [(old, new) for old, new in zip(*lines, strict=True) if old != new]
+    return len({_part(*both) for both in differing}) == 1 and all(_OF_SOURCE.search(new) for _, new in differing)
+
+
+def _part(old: str, new: str) -> tuple[str, str]:
+    head = _alike(old, new)
+    tail = _alike(old[:head:-1], new[:head:-1])
+    return old[head : len(old) - tail], new[head : len(new) - tail]
+
+
+def _alike(old: str, new: str) -> int:
+    return next((at for at, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), min(len(old), len(new)))
+
+
+def _is_one_of_several(question: Question) -> bool:
+    if question.theirs != "changed" or question.ours not in ("added", "removed"):
+        return False
+    less, more = (_bodies(path, question) for path in question.pair)
+    if question.ours == "removed":
+        less, more = more, less
+    return bool(less) and less < more
+
+
+def _bodies(path: Path, question: Question) -> Counter[tuple[str, ...]]:
+    found = opinion.things(path)
+    return Counter(it.body for it in found if (it.kind, opinion.plain(it.name)) == (question.kind, question.name))
+
+
 LINKED = (
     *CONVENTIONS,
     Convention("build id", "which build it is of, is no change", _is_build_id),
@@ -66,6 +102,8 @@ LINKED = (
     Convention("CRC", "the oracle reads no absolute symbols, as CRCs of exports are before 5.19", _is_absolute),
     Convention("BTF id", "resolve_btfids numbers types, otherwise in each build", _is_btf_id),
     Convention("descriptor", "the line of a debug message is one of the function that prints it", _is_descriptor),
+    Convention("directory", "where it was built is no change", _is_directory),
+    Convention("one of several", "the oracle has one opinion of all that share a name", _is_one_of_several),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )
 COLUMNS = ("objects", "changed", "added", "removed", "line_only", "identity_only", "warnings", "failed")
