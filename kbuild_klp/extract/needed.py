@@ -408,5 +408,4 @@ class Needed:
 
     def _is_plain_table(self, part: int) -> bool:
         """Say whether a part may be a table about code: data that no function refers to."""
-        users = self.both.new.users(part)
-        return self.parts.kind[part] != PartKind.OWNED and not users
+        return self.parts.kind[part] != PartKind.OWNED and not self.both.new.users(part)
