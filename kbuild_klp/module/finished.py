@@ -35,6 +35,9 @@ _JUMP_ENTRY = 16
 _BECOMES_NOP = 2
 """Added to the address of a key for objtool (JUMP_TABLE_ENTRY, arch/x86/include/asm/jump_label.h)."""
 
+_RENAMED = {".kcfi_traps": "__kcfi_traps"}
+"""What the linker script of modules calls otherwise (scripts/module.lds.S)."""
+
 
 class Destination(NamedTuple):
     """Where a relocation leads: a place in a section, or as section -1 an addend to the symbol ``name``."""
@@ -332,9 +335,10 @@ class _Beside:
         place, goal = first
         known = self.homes[goal.section]
         wanted = Destination(goal.type, known.section, known.place + goal.place, "")
+        own = self.made.names[section]
         for number, name in enumerate(self.module.names):
             # Who reads a table knows its name; the linker script of modules shortens those of contents.
-            if not f"{self.made.names[section]}.".startswith(f"{name}."):
+            if not f"{own}.".startswith(f"{name}.") and name != _RENAMED.get(own):
                 continue
             for at, other in self.module.rows[number].items():
                 home = NewPlace(number, at - place)
