@@ -92,7 +92,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
 
     needed, side, needless = taken = take(old, new, wanted)
     not_needed = [*wanted.not_needed, *needless]
-    if taken.refused:
+    if taken.refused or not needed.pieces:  # new functions alone, and nobody calls them
         return Extraction((), taken.refused, wanted.left_out, not_needed, warnings=warnings)
     laid = LaidOut(needed, side)
     data = laid.file()

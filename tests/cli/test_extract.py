@@ -127,3 +127,12 @@ def test_a_full_disk_is_one_line(gcc: Compiler) -> None:
     sides.output = Path("/dev/full/out.o")
     done = sides.run()
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_new_function_that_nobody_calls_is_nothing_to_write(gcc: Compiler) -> None:
+    """A status of 1 says that there is no file."""
+    old = _SOURCE % (1, 3)
+    sides = Sides(gcc, old, f"{old}\nstatic __attribute__((used)) int alone(int x) {{ return x + 1; }}")
+    done = sides.run()
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "nothing differs that could be carried")
+    assert not sides.output.exists()
