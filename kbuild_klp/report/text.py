@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from posixpath import commonprefix
 
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import NOTES, Obstacle, Verdict
@@ -131,9 +132,41 @@ def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
         return
     reason = change.reasons[0]
     more = f" (+{len(change.reasons) - 1})" if len(change.reasons) > 1 else ""
-    if len(reason) + len(more) > room:
-        reason = reason[: room - len(more) - 3] + "..."
-    yield f"{painted}  {reason}{more}"
+    yield f"{painted}  {fitted(reason, room - len(more))}{more}"
+
+
+def fitted(reason: str, room: int) -> str:
+    """Return as much of a reason as there is room for (12 columns at least); of two sides, where they begin to differ.
+
+    Of the new side only words that differ, if that will do.
+    """
+    if len(reason) <= room:
+        return reason
+    head, arrow, new = reason.rpartition(" -> ")
+    place, colon, old = head.partition(": ")
+    if not (arrow and colon):
+        return _cut(reason, room)
+    before, after = old.split(" "), new.split(" ")
+    while len(after) > 1 and before and before[0] == after[0]:
+        del before[0], after[0]
+    while len(after) > 1 and before and before[-1] == after[-1]:
+        del before[-1], after[-1]
+    differs = " ".join(after).rstrip(",")
+    if len(head) + len(arrow) + len(differs) <= room:
+        return f"{head}{arrow}{differs}"
+    what, _, text = old.partition('"')
+    same = len(commonprefix((text, differs[1:]))) if differs.startswith('"') else 0
+    if same > len("..."):
+        old, differs = (f'{begin}"...{own[same:]}' for begin, own in ((what, text), ("", differs[1:])))
+    half = (room - len(place) - len(": ") - len(arrow)) // 2
+    if half <= len("..."):
+        return _cut(reason, room)
+    differs = _cut(differs, max(half, 2 * half - len(old)))
+    return f"{place}: {_cut(old, 2 * half - len(differs))}{arrow}{differs}"
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 3] + "..."
 
 
 def _summary_lines(report: Report, style: TextStyle) -> Iterator[str]:
