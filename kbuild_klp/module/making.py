@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import Build
-from kbuild_klp.changes.classification import ChangeType
+from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import remove_old, write_whole
@@ -143,32 +143,23 @@ def make_livepatch(
     report = compared(old, new)
     if report.failed:
         raise KlpError(report.failed[0])
+
     on_stage("what comes along")
     selected = _select(old, new, report, options.without)
-    not_built = new.not_built() if report.objects else []  # else it is among the former
-    heard = [*report.warnings, *not_built, *misspelt(report.objects, options.without)]
-    told = Livepatch(left_out=selected.left_out, not_needed=selected.not_needed, warnings=heard)
+    warnings = _heard(new, report, options.without)
     running = Running(old, selected.parts, tree)
     resolved = [_resolve(part, running) for part in selected.parts]
-    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
-    if selected.refused or refused or not selected.parts:
-        return replace(told, refused=[*selected.refused, *refused])
+    refused = selected.refused + [
+        RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused
+    ]
+    if refused or not selected.parts:
+        return Livepatch("", (), refused, selected.left_out, selected.not_needed, (), warnings)
 
     on_stage("extraction")
     extracted = [_extract(it, number) for number, it in enumerate(resolved)]
-    silent = [
-        f"{it.object}: tracepoint {tracepoint} of {it.unit} is silent in the new {function}"
-        for it in selected.parts
-        for function, tracepoint in silent_tracepoints(it.needed)
-    ]
-    about = f"made from {len(extracted)} changed objects"
-    arch = extracted[0].part.needed.view.architecture
-    source = glue(_by_unit(extracted), options.replace, about, arch, SILENT_KEY if silent else "")
-    objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
+    silent = _silent_tracepoints(selected.parts)
     on_stage("module build")
-    with working_directory() as directory:
-        made, warnings = build_module(tree, directory, options.name, source, objects)
-        linked = made.read_bytes()
+    linked, said = _build(tree, extracted, options, SILENT_KEY if silent else "")
     on_stage("checks")
     data = post_link(linked, output)
     checks = _check(ObjectFile(data, output), extracted, running, old, tree)
@@ -177,17 +168,43 @@ def make_livepatch(
             data = signed(tree, data, directory)
     write_whole(output, data)
 
-    changes = [change for group in report.objects for change in group.changes]
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
     names = {it.piece.symbol for it in carried}
-    return replace(
-        told,
-        module=output,
-        carried=carried,
-        not_needed=[name for name in selected.not_needed if name not in names],
-        checks=checks,
-        warnings=[*heard, *silent, *_threads(selected.parts), *index_warning(changes), *warnings],
-    )
+    not_needed = [name for name in selected.not_needed if name not in names]
+    warnings += [*silent, *_threads(selected.parts), *index_warning(_all_changes(report)), *said]
+    return Livepatch(output, carried, (), selected.left_out, not_needed, checks, warnings)
+
+
+def _heard(new: Build, report: Report, without: Sequence[str]) -> list[str]:
+    """Return what is said of the comparison, and of patterns that leave out nothing."""
+    not_built = new.not_built() if report.objects else []  # else the comparison says so
+    return [*report.warnings, *not_built, *misspelt(report.objects, without)]
+
+
+def _all_changes(report: Report) -> list[Change]:
+    return [change for group in report.objects for change in group.changes]
+
+
+def _silent_tracepoints(parts: Sequence[CarriedObject]) -> list[str]:
+    """Return what is said of tracepoints that nobody can switch on."""
+    return [
+        f"{part.object}: tracepoint {tracepoint} of {part.unit} is silent in the new {function}"
+        for part in parts
+        for function, tracepoint in silent_tracepoints(part.needed)
+    ]
+
+
+def _build(
+    tree: BuildTree, extracted: Sequence[_Extracted], options: Options, silent_key: str
+) -> tuple[bytes, list[str]]:
+    """Build the module; returns it as the kernel's build left it, and what that warned of."""
+    about = f"made from {len(extracted)} changed objects"
+    arch = extracted[0].part.needed.view.architecture
+    source = glue(_by_unit(extracted), options.replace, about, arch, silent_key)
+    objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
+    with working_directory() as directory:
+        made, warnings = build_module(tree, directory, options.name, source, objects)
+        return made.read_bytes(), warnings
 
 
 def _threads(parts: Sequence[CarriedObject]) -> list[str]:
