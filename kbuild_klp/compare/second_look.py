@@ -182,11 +182,11 @@ class SecondLook:
 
         Not those with debug information: each piece would read it again.
         """
-        views = self._pair(errand.name).old, self._pair(errand.name).new
-        if any(view is not None and _DEBUG_INFO in view.object.section_names for view in views):
-            return [errand]
-        pieces = ((at, errand.changes[at : at + _PIECE]) for at in range(0, len(errand.changes), _PIECE))
-        return [_Errand(errand.name, changes, errand.patience - at) for at, changes in pieces]
+        with _harmless([], f"{errand.name}: the reasons"):  # who explains them will say so
+            views = self._pair(errand.name).old, self._pair(errand.name).new
+            if not any(view is not None and _DEBUG_INFO in view.object.section_names for view in views):
+                return _divided(errand)
+        return [errand]
 
     def _explain_for(self, all_changes: Changes, errand: _Errand) -> _Reasons:
         warnings: list[str] = []
@@ -236,6 +236,11 @@ class SecondLook:
             chunks = [tasks[at : at + size] for at in range(0, len(tasks), size)]
             for _, results in in_processes(lambda chunk: list(map(work, chunk)), chunks, slots):
                 yield from results
+
+
+def _divided(errand: _Errand) -> list[_Errand]:
+    pieces = ((at, errand.changes[at : at + _PIECE]) for at in range(0, len(errand.changes), _PIECE))
+    return [_Errand(errand.name, changes, errand.patience - at) for at, changes in pieces]
 
 
 def _errands(changes: Changes) -> Iterator[_Errand]:

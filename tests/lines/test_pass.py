@@ -12,6 +12,7 @@ import pytest
 from fake_build import FakeBuild
 
 from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.changes.classification import Change
 from kbuild_klp.compare import second_look
 from kbuild_klp.compare.passes import compare
@@ -77,6 +78,21 @@ def test_a_fault_leaves_the_change_and_says_so(
     assert report.summary.changed == 1 and report.summary.line_only == len(OBJECTS) - 1
     assert len(report.warnings) == len(OBJECTS)
     assert all("broken" in line and "\n" not in line for line in report.warnings)
+
+
+def test_an_object_that_cannot_be_looked_at_leaves_its_changes(
+    builds: tuple[TreeBuild, TreeBuild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a fault of ours in one object hides what differs in all."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.delenv("KLP_DEBUG", raising=False)
+    monkeypatch.setattr(ObjectPair, "_views", property(fail))
+    report = compare(*builds, 1)
+    assert report.summary.changed == 1
+    assert report.warnings and all("broken" in line for line in report.warnings)
 
 
 def test_proof_is_in_the_document_of_line_only_changes_only(builds: tuple[TreeBuild, TreeBuild]) -> None:
