@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kbuild_klp.errors import KlpError
@@ -32,6 +31,11 @@ class LinkedSources:
         self._time = os.stat(path).st_mtime_ns
         self._known: dict[str, SourceFiles | None] = {}
         self._times: dict[str, int] = {}
+        self._homes: Mapping[tuple[str, str | None], list[int]] = {}
+
+    def look_for(self, names: Iterable[str]) -> None:
+        """Find the members that have symbols of these names; of others `member` says that it is not certain."""
+        self._homes = self._find_homes(names)
 
     def member(self, symbol: SymbolId) -> str | None:
         """Return the member that a symbol of the linked object is of, None where that is not certain."""
@@ -58,9 +62,8 @@ class LinkedSources:
         is_lto = sources.saved is None or any(word.startswith(_LTO) for word in sources.saved.command.split())
         return None if is_lto else sources
 
-    @cached_property
-    def _homes(self) -> dict[tuple[str, str | None], list[int]]:
-        """The members (by index) that have a symbol: by its name, and its file, "" for global ones, None for all."""
+    def _find_homes(self, names: Iterable[str]) -> dict[tuple[str, str | None], list[int]]:
+        """Return the members (by index) that have a symbol: by name, and its file, "" for global ones, None for all."""
         # Not at the top: most objects of most comparisons are not read.
         from kbuild_klp.elf.reader import ObjectFile
         from kbuild_klp.object.symbol_sources import defined_symbols
@@ -70,7 +73,7 @@ class LinkedSources:
         except (KlpError, OSError):
             return {}
         found: dict[tuple[str, str | None], list[int]] = defaultdict(list)
-        for number, name, file in defined_symbols(files):
+        for number, name, file in defined_symbols(files, names):
             for key in ((name, file), (name, None)):
                 if found[key][-1:] != [number]:
                     found[key].append(number)

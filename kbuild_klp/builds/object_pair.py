@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import os
+from collections.abc import Collection
+from contextlib import suppress
+from functools import cached_property, partial
 
+from kbuild_klp.builds.linked_sources import LinkedSources
 from kbuild_klp.builds.side import WORTH_A_PROCESS, Build
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
@@ -31,6 +35,12 @@ class ObjectPair:
         before, after = (side.object_file(self.name) if self.name in side.names else None for side in self._builds)
         return before, after
 
+    @property
+    def _are_large(self) -> bool:
+        with suppress(OSError):
+            return all(file is not None and os.stat(file).st_size >= WORTH_A_PROCESS for file in self.files)
+        return False
+
     @cached_property
     def _views(self) -> tuple[ObjectView | None, ObjectView | None]:
         old, new = self._builds
@@ -47,6 +57,23 @@ class ObjectPair:
         """The new version."""
         return self._views[1]
 
+    def linked_sources(
+        self, old_names: Collection[str], new_names: Collection[str]
+    ) -> tuple[LinkedSources, LinkedSources] | None:
+        """Return the sources of an object that was linked from several, and which of them symbols of some names are of.
+
+        None where one of the versions was not linked, or what it was linked from cannot be read.
+        """
+        old, new = self._builds
+        first, second = (
+            partial(_linked_sources, *side) for side in ((old, self.name, old_names), (new, self.name, new_names))
+        )
+        try:
+            before, after = side_by_side(first, second, self._jobs if self._are_large else 1)
+        except (KlpError, OSError):
+            return None
+        return (before, after) if before is not None and after is not None else None
+
     def sources(self) -> tuple[SourceFiles | None, SourceFiles | None]:
         """Return the source files of both sides, None where they are not those that were compiled."""
         old, new = self._builds
@@ -54,3 +81,10 @@ class ObjectPair:
             return old.sources(self.name, new), new.sources(self.name, old)
         except (KlpError, OSError):
             return None, None
+
+
+def _linked_sources(side: Build, name: str, symbols: Collection[str]) -> LinkedSources | None:
+    sources = side.linked_sources(name)
+    if sources is not None:
+        sources.look_for(symbols)
+    return sources

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from kbuild_klp.errors import BadTreeError
 
 _ASSIGNMENT = re.compile(r"^(savedcmd|cmd|source|deps)_(\S+)[ \t]*:?=[ \t]*(.*)$", re.DOTALL)
+_SOURCE = "\nsource_"
 _WILDCARD = re.compile(r"\$\(wildcard(?![^\s)])[^)]*\)?")
 
 
@@ -78,14 +79,31 @@ def read_saved_command(path: str | os.PathLike[str]) -> SavedCommand | None:
 
     Raises BadTreeError for garbage.
     """
+    text = _text_of(path)
+    return None if text is None else parse_saved_command(text, file=path)
+
+
+def read_link_command(path: str | os.PathLike[str]) -> str | None:
+    """Read from a ``.cmd`` file how objects were linked or archived; None where it has a source, or there is none.
+
+    Raises BadTreeError for garbage. Dependencies are not looked at: vmlinux.o is of a thousand objects that have
+    hundreds each.
+    """
+    text = _text_of(path)
+    if text is None or _SOURCE in text:
+        return None
+    return parse_saved_command(text, file=path).command
+
+
+def _text_of(path: str | os.PathLike[str]) -> str | None:
+    """Return what is in a ``.cmd`` file, None if there is none; raises BadTreeError."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            text = file.read()
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise BadTreeError(f"cannot be read ({error})", file=path) from error
-    return parse_saved_command(text, file=path)
 
 
 def _unescaped(command: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 
-from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
+from kbuild_klp.kernel.cmdfile import cmd_path, read_link_command
 from kbuild_klp.kernel.modules import module_objects, read_text
 from kbuild_klp.kernel.thin_archive import members
 from kbuild_klp.kernel.tree import BuildTree
@@ -29,8 +29,8 @@ def linked_from(tree: BuildTree, object_path: str) -> list[str]:
     waiting, seen = [object_path], {object_path}
     while waiting:
         name = waiting.pop()
-        saved = read_saved_command(posixpath.join(tree.root, cmd_path(name)))
-        inputs = _inputs(tree, saved.command) if saved is not None and saved.source is None else []
+        command = read_link_command(posixpath.join(tree.root, cmd_path(name)))
+        inputs = _inputs(tree, command) if command is not None else []
         if inputs:
             waiting += [one for one in reversed(inputs) if one not in seen]
             seen.update(inputs)

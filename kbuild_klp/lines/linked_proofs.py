@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kbuild_klp.builds.linked_sources import LinkedSources
+from kbuild_klp.builds.object_pair import ObjectPair
+from kbuild_klp.changes.classification import Change
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.proof import LineProver, ObjectProof
@@ -36,10 +40,9 @@ class LinkedProofs:
         return ObjectProof(self._prover, self._name, old, new) if old is not None and new is not None else None
 
 
-def linked_proofs(prover: LineProver, name: str) -> LinkedProofs | None:
-    """Return the proofs for an object of two builds, None where it was not linked from others on both sides."""
-    try:
-        old, new = prover.old.linked_sources(name), prover.new.linked_sources(name)
-    except (KlpError, OSError):
-        return None
-    return LinkedProofs(prover, name, old, new) if old is not None and new is not None else None
+def linked_proofs(prover: LineProver, pair: ObjectPair, changes: Iterable[Change]) -> LinkedProofs | None:
+    """Return the proofs for the changes of an object, None where it was not linked from others on both sides."""
+    sides = zip(*((change.old, change.new) for change in changes), strict=True)
+    old, new = ({entry.symbol.name for entry in side if entry is not None} for side in sides)
+    sources = pair.linked_sources(old, new)
+    return LinkedProofs(prover, pair.name, *sources) if sources is not None else None

@@ -127,7 +127,7 @@ class _Judge:
 
     @cached_property
     def _linked_proofs(self) -> LinkedProofs | None:
-        return linked_proofs(self._prover, self._pair.name)
+        return linked_proofs(self._prover, self._pair, self._changes)
 
     def _proof(self, old: Entry, new: Entry) -> ObjectProof | None:
         """Return the proof from the sources that a function or variable is of."""

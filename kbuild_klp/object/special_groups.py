@@ -89,6 +89,8 @@ def classify(
         places = tables.places(sections)
         sizes = objects.sections["size"][sections].astype(np.int64)
         for row in rows_of.get(name, ()):
+            if not left.any():
+                break
             entry = np.where(left, row.entry_sizes(sizes, places), 0)
             if row.source is not None:
                 fits = entry.nonzero()[0].tolist()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -97,19 +97,24 @@ class Sources:
         return [SymbolId(name, homes[home][0], homes[home][1], copies.get(symbol, 1)) for name, home, symbol in rows]
 
 
-def defined_symbols(files: Sequence[ObjectFile]) -> Iterator[tuple[int, str, str]]:
-    """Yield the symbols that some objects of one machine define: object, name, and the STT_FILE symbol before it.
+def defined_symbols(files: Sequence[ObjectFile], names: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield where objects of one machine define symbols of some names: object, name, and the STT_FILE symbol before it.
 
     Global symbols have none, nor have local ones that stand before the first of their object.
     """
     objects = Objects(files)
+    encoded = {name.encode("utf-8", "surrogateescape"): name for name in names}
+    found = objects.named(encoded)
+    symbols = np.array([symbol for symbol, _ in found], np.int64)
     info = objects.symbols["info"]
     kind = info & 0xF
-    named = (kind != elf.STT_SECTION) & (kind != elf.STT_FILE) & (objects.symbols["name"] != 0) & (objects.shndx != 0)
-    symbols, marks = named.nonzero()[0], np.append((kind == elf.STT_FILE).nonzero()[0], len(kind))
+    marks = np.append((kind == elf.STT_FILE).nonzero()[0], len(kind))
     number = objects.object_of_symbols(symbols)
     mark = marks[np.searchsorted(marks, symbols) - 1]
     is_of_file = (info[symbols] >> 4 == elf.STB_LOCAL) & (mark < symbols) & (mark >= objects.first_symbol[number])
-    names = objects.names_of(symbols.tolist())
-    rows = zip(number.tolist(), names, mark.tolist(), is_of_file.tolist(), strict=True)
-    return ((at, name, objects.symbol_name(file) if is_local else "") for at, name, file, is_local in rows)
+    kinds, shndx = kind[symbols], objects.shndx[symbols]
+    is_defined = (kinds != elf.STT_SECTION) & (kinds != elf.STT_FILE) & (shndx != 0)
+    rows = zip(found, number.tolist(), mark.tolist(), is_of_file.tolist(), is_defined.tolist(), strict=True)
+    for (_, name), at, file, is_local, defined in rows:
+        if defined:
+            yield at, encoded[name], objects.encoded_name(file).decode("utf-8", "surrogateescape") if is_local else ""

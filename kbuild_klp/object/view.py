@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,15 +64,21 @@ class ObjectView:
         return self.canonical.image.architecture
 
     @cached_property
-    def _named_parts(self) -> dict[str, list[int]]:
-        """The parts that are known by a symbol, by what ELF calls it."""
+    def _named_parts(self) -> tuple[dict[str, int], dict[str, list[int]]]:
+        """The parts that are known by a symbol, by what ELF calls it: one of each name, and those that share theirs."""
         parts, chunks = self.canonical.parts, self.canonical.chunks
         found = np.flatnonzero((parts.kind == PartKind.NAMED) | (parts.kind == PartKind.CONTENT))
-        named: dict[str, list[int]] = defaultdict(list)
-        names = self.object.names_of(chunks.heads[parts.chunk[found]].tolist())
-        for name, part in zip(names, found.tolist(), strict=True):
-            named[name].append(part)
-        return named
+        names, numbers = self.object.names_of(chunks.heads[parts.chunk[found]].tolist()), found.tolist()
+        shared: dict[str, list[int]] = {name: [] for name, count in Counter(names).items() if count > 1}
+        for name, part in zip(names, numbers, strict=True) if shared else ():
+            if name in shared:
+                shared[name].append(part)
+        return dict(zip(names, numbers, strict=True)), shared
+
+    def _parts_called(self, name: str) -> list[int]:
+        """Return the parts that are known by a symbol of a name, in order."""
+        one, shared = self._named_parts
+        return shared.get(name) or ([one[name]] if name in one else [])
 
     def parts_of(self, symbol: SymbolId | None) -> list[int]:
         """Return the parts of a function or variable, the main one first; empty when it has none (absolute symbols)."""
@@ -81,7 +87,7 @@ class ObjectView:
         return self._found[symbol]
 
     def _find_parts(self, symbol: SymbolId | None) -> list[int]:
-        candidates = [] if symbol is None else self._named_parts.get(symbol.name, [])
+        candidates = [] if symbol is None else self._parts_called(symbol.name)
         heads = self.canonical.chunks.heads[self.canonical.parts.chunk[candidates]]
         ids = self.canonical.sources.ids(heads) if candidates else []
         part = next((part for part, found in zip(candidates, ids, strict=True) if found == symbol), None)
@@ -151,7 +157,7 @@ class ObjectView:
 
     def has_symbol(self, name: str) -> bool:
         """Say whether a function or variable of that name has bytes of its own here."""
-        return name in self._named_parts
+        return name in self._named_parts[0]
 
     def size(self, part: int) -> int:
         """Return the number of bytes of a part."""
@@ -239,7 +245,7 @@ class ObjectView:
         """Return the main parts of all functions of a name."""
         parent, end = self.canonical.families.parent, self.canonical.image.code_end
         start = self.canonical.parts.start
-        return [part for part in self._named_parts.get(name, ()) if part not in parent and start[part] < end]
+        return [part for part in self._parts_called(name) if part not in parent and start[part] < end]
 
     def inner_target(self, index: int, family: Collection[int]) -> tuple[int, int] | None:
         """Return part and offset to which a reference goes that stays in the code of ``family``; None for others.

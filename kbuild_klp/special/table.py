@@ -95,6 +95,8 @@ class SpecialSection:
         """
         result = np.zeros(len(sizes), np.int64)
         for entry in self.sizes:
+            if result.all():
+                break
             rest = sizes % entry
             fits = (result == 0) & ((rest == 0) | (rest >= (self.tail or entry)))
             if self.references:
@@ -102,8 +104,10 @@ class SpecialSection:
                 is_strange = np.ones(entry, bool)
                 is_strange[[at for at in self.references if at < entry]] = False
                 is_strange = is_strange[field]
-                is_strange |= np.isin(field, list(self.named)) & ~places.is_named
-                is_strange |= np.isin(field, list(self.data)) & places.is_code
+                if self.named:
+                    is_strange |= np.isin(field, list(self.named)) & ~places.is_named
+                if self.data:
+                    is_strange |= np.isin(field, list(self.data)) & places.is_code
                 fits &= np.bincount(places.section[is_strange], minlength=len(sizes)) == 0
                 for needed in {self.owner, *self.named}:
                     fits &= np.bincount(places.section[field == needed], minlength=len(sizes)) == count

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, parse_saved_command, read_saved_command
+from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, parse_saved_command, read_link_command, read_saved_command
 
 COMPILED = """savedcmd_kernel/fork.o := gcc -DX='"a$(pound)b"' -c -o kernel/fork.o fork.c $$x
 
@@ -99,3 +99,32 @@ def test_what_kbuild_writes_is_read_back(
 def test_any_text_parses_or_is_refused(text: str) -> None:
     with suppress(BadTreeError):
         parse_saved_command(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        (
+            "savedcmd_m/m.o := ld -r -o m/m.o @m/m.mod ; ./tools/objtool m/m.o\n",
+            "ld -r -o m/m.o @m/m.mod ; ./tools/objtool m/m.o",
+        ),
+        ("savedcmd_a.o := gcc -c -o a.o a.c\n\nsource_a.o := a.c\n\ndeps_a.o := \\\n  a.h \\\n", None),
+    ],
+    ids=["linked", "compiled"],
+)
+def test_only_what_was_linked_is_asked_for_its_inputs(tmp_path: Path, text: str, command: str | None) -> None:
+    """If this fails, lines in modules and in vmlinux.o are not proved from sources, or reading why takes seconds."""
+    file = tmp_path / ".x.o.cmd"
+    file.write_text(text)
+    assert read_link_command(file) == command
+
+
+def test_an_object_without_a_saved_command_was_not_linked(tmp_path: Path) -> None:
+    assert read_link_command(tmp_path / ".x.o.cmd") is None
+
+
+def test_a_saved_command_that_is_garbage_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ".x.o.cmd"
+    file.write_text("nothing\n")
+    with pytest.raises(BadTreeError, match="holds no saved command"):
+        read_link_command(file)
