@@ -22,7 +22,10 @@ from kbuild_klp.object.view import ObjectView
 UNKNOWN = -1
 """In place of an instruction that sets an argument: something else did."""
 
-_LEAVES = (Flow.JUMP, Flow.END)
+# Looking up a member of an enum costs as much as the rest of the line.
+_NEXT, _CALL, _BRANCH, _JUMP, _END = Flow
+_LEAVES = (_JUMP, _END)
+_ENDS_WAY = (*_LEAVES, _CALL)
 _LEAVING = re.compile(b"[%c%c]" % _LEAVES)
 
 
@@ -83,7 +86,7 @@ class FunctionCalls:
     def is_call(self, at: int) -> bool:
         """Say whether an instruction is a call, or a jump to another function."""
         flow = self._flows[at]
-        return flow == Flow.CALL or (flow in (Flow.BRANCH, Flow.JUMP) and at in self._leave and at not in self._stay)
+        return flow == _CALL or (flow in (_BRANCH, _JUMP) and at in self._leave and at not in self._stay)
 
     # -- from where an argument comes, and where it goes ----------------------------------------------------------
 
@@ -104,10 +107,10 @@ class FunctionCalls:
             waiting += ((origin, arguments) for origin in self._origins.get(at, ()) if self._is_reached(origin))
             before = at - 1
             is_next = at > 0 and self._flows[before] not in _LEAVES and self._is_reached(before)
-            if at in self._heads or not self._is_reached(at) or (is_next and self._flows[before] == Flow.CALL):
+            if at in self._heads or not self._is_reached(at) or (is_next and self._flows[before] == _CALL):
                 for argument in arguments - {self._in_memory}:
                     found[argument].add(UNKNOWN)
-            if is_next and self._flows[before] != Flow.CALL:
+            if is_next and self._flows[before] != _CALL:
                 effect = self.effect(before)
                 for argument in effect.writes & arguments:
                     found[argument].add(before if effect.sets == argument else UNKNOWN)
@@ -125,13 +128,13 @@ class FunctionCalls:
                 yield at
                 seen.add(at)
                 waiting += self._goals.get(at, ())
-                if self._flows[at] in (*_LEAVES, Flow.CALL) or argument in self.effect(at).writes:
+                if self._flows[at] in _ENDS_WAY or argument in self.effect(at).writes:
                     break
                 at += 1
 
     def uses(self, at: int, argument: int) -> bool:
         """Say whether an instruction does anything with an argument; one that jumps to who knows where does."""
-        is_lost = self._flows[at] in (Flow.BRANCH, Flow.JUMP) and not self._goals.get(at) and not self.is_call(at)
+        is_lost = self._flows[at] in (_BRANCH, _JUMP) and not self._goals.get(at) and not self.is_call(at)
         return is_lost or argument in self.effect(at).reads
 
     # -- the ways of control --------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class FunctionCalls:
         """The instructions to which control comes from who knows where."""
         branched, other = set[int](), set[int]()
         for at, goals in self._goals.items():
-            (other if self._flows[at] == Flow.NEXT else branched).update(goals)
+            (other if self._flows[at] == _NEXT else branched).update(goals)
         return (({end + 1 for end in self._ends[:-1]} | other) - branched) | {0}
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.line_fields import line_fields
 from kbuild_klp.lines.roles import Role, fields_of, role_of
@@ -32,9 +33,17 @@ class LineMove(NamedTuple):
     new: int
 
 
+# What was read of a view, for as long as it is there: of most functions that differ it is asked three times.
+_known: WeakKeyDictionary[ObjectView, dict[int, list[LineRecord]]] = WeakKeyDictionary()
+
+
 def line_records(view: ObjectView, parts: Sequence[int]) -> list[LineRecord]:
     """Return the line records of the parts of a function or variable, in order."""
-    return [record for part in parts for record in _part_records(view, part)]
+    known = _known.setdefault(view, {})
+    for part in parts:
+        if part not in known:
+            known[part] = list(_part_records(view, part))
+    return [record for part in parts for record in known[part]]
 
 
 def line_moves(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[LineMove]:

@@ -25,6 +25,7 @@ Spot = tuple[int, int]
 
 Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
 
+_GOES_TO_TARGET = (Flow.CALL, Flow.BRANCH, Flow.JUMP)
 _INNER = 2  # elements of the meaning of a reference that stays in the function: where it goes is compared later
 _GUARD = bytes(16)  # what the decoder may look at behind the end
 _DEFAULT_SIZE = 4  # bytes of a field of which nothing is known
@@ -143,7 +144,7 @@ def goes_to_target(view: ObjectView, part: int, place: int) -> bool:
     """Say whether the instruction at a place of a part, counted from its start, calls or jumps."""
     code = part_code(view, part)
     at = bisect_right(code.starts, place) - 1
-    return at >= 0 and code.flows[at] in (Flow.CALL, Flow.BRANCH, Flow.JUMP)
+    return at >= 0 and code.flows[at] in _GOES_TO_TARGET
 
 
 def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:

@@ -19,7 +19,7 @@ from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.canonical import canonicalize
 from kbuild_klp.object.kinds import Kinds
 from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.object.reach import used_content
 from kbuild_klp.object.runs import run_bounds
 from kbuild_klp.object.symbol_id import SymbolId
@@ -55,6 +55,7 @@ class ObjectView:
         self._first: list[int] = self.canonical.first_reference.tolist()
         self._found: dict[SymbolId | None, list[int]] = {}
         self._contents: dict[int, NDArray[np.uint8]] = {}
+        self._strings: dict[int, str | None] = {}
         self.code: dict[int, PartCode] = {}
         """The parts that were taken apart into instructions."""
 
@@ -67,7 +68,7 @@ class ObjectView:
     def _named_parts(self) -> tuple[dict[str, int], dict[str, list[int]]]:
         """The parts that are known by a symbol, by what ELF calls it: one of each name, and those that share theirs."""
         parts, chunks = self.canonical.parts, self.canonical.chunks
-        found = np.flatnonzero((parts.kind == PartKind.NAMED) | (parts.kind == PartKind.CONTENT))
+        found = np.flatnonzero((parts.kind == NAMED) | (parts.kind == CONTENT))
         names, numbers = self.object.names_of(chunks.heads[parts.chunk[found]].tolist()), found.tolist()
         shared: dict[str, list[int]] = {name: [] for name, count in Counter(names).items() if count > 1}
         for name, part in zip(names, numbers, strict=True) if shared else ():
@@ -281,10 +282,15 @@ class ObjectView:
 
     def string(self, index: int) -> str | None:
         """Return the text to which a reference points, None when it points to something else."""
+        if index not in self._strings:
+            self._strings[index] = self._read_string(index)
+        return self._strings[index]
+
+    def _read_string(self, index: int) -> str | None:
         targets = self.canonical.targets
         part = int(targets.part[index])
         by_content = targets.symbol[index] < 0 and targets.section[index] < 0 and part >= 0
-        if not by_content or not (self.canonical.parts.kind[part] == PartKind.STRINGS or self._is_text(part)):
+        if not by_content or not (self.canonical.parts.kind[part] == STRINGS or self._is_text(part)):
             return None
         address = int(self.canonical.references.target[index])
         buffer = self.canonical.image.buffer
@@ -296,7 +302,7 @@ class ObjectView:
         scripts/module.lds.S of 7.x links .rodata.str* into .rodata, and the flag that these are strings is lost.
         """
         parts = self.canonical.parts
-        if parts.kind[part] != PartKind.PIECE or self.reference_range(part) or part in self.owned_entries:
+        if parts.kind[part] != PIECE or self.reference_range(part) or part in self.owned_entries:
             return False
         flags = int(self.object.sections["flags"][int(parts.section[part])])
         is_constant = flags & elf.SHF_MERGE and not flags & elf.SHF_STRINGS
@@ -320,7 +326,7 @@ class ObjectView:
         """Return the parts of the sections called ``name`` that no symbol covers and nobody refers to."""
         sections, used = self.sections_called(name), used_content(self.meanings)
         parts = self.canonical.parts
-        found = (np.isin(parts.section, sections) & (parts.kind == PartKind.PIECE)).nonzero()[0].tolist()
+        found = (np.isin(parts.section, sections) & (parts.kind == PIECE)).nonzero()[0].tolist()
         return [part for part in found if part not in used]
 
     def symbol_order(self, name: str) -> list[tuple[str, int]]:

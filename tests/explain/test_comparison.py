@@ -13,6 +13,7 @@ from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.reasons import ReasonKind
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison
+from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
 _COLD = """
@@ -54,8 +55,7 @@ f:  {0}
 
 
 def _parts(view: ObjectView, name: str) -> list[int]:
-    (part,) = view._named_parts[name]
-    return [part, *view.canonical.families.children.get(part, ())]
+    return view.parts_of(SymbolId(name))
 
 
 def _compare(old: Path, new: Path, name: str = "f") -> Comparison:
