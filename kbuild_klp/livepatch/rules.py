@@ -37,6 +37,9 @@ _TABLES = (
     ("__param", "is read at boot, or when the module is loaded"),
     (".pci_fixup_*", "is put together when the kernel is linked"),
 )
+# What is run through when the kernel starts or a module is loaded (KERNEL_CTORS in vmlinux.lds.h, do_mod_ctors in
+# kernel/module/main.c).
+_CONSTRUCTORS = (".init_array*", ".ctors*", ".fini_array*")
 _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .noinstr.text; not .data.text
 # Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
 # is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
@@ -81,6 +84,17 @@ class Readers(NamedTuple):
     others: tuple[str, ...]
 
 
+class ToldFunction(NamedTuple):
+    """A table that somebody walks through, with an entry about a function.
+
+    ``is_known`` says that a row of special.toml is about it, ``is_same`` that both builds say the same there.
+    """
+
+    section: str
+    is_known: bool
+    is_same: bool
+
+
 class Facts(NamedTuple):
     """What is known of one change beyond what the checksums say; None where it could not be found out.
 
@@ -90,7 +104,7 @@ class Facts(NamedTuple):
     CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
     ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
     one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
-    function is what some thread runs.
+    function is what some thread runs. ``tables`` are those that somebody walks through and that say something of it.
     """
 
     livepatch: bool = True
@@ -105,6 +119,7 @@ class Facts(NamedTuple):
     moved: str = ""
     readers: Readers | None = None
     is_thread: bool = False
+    tables: tuple[ToldFunction, ...] | None = ()
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -180,6 +195,7 @@ def _function_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         if facts.keys is None:
             yield Finding(Obstacle.UNKNOWN, f"not known: whether it uses a static key of a module: {facts.no_new}")
         yield from facts.keys or ()
+        yield from _table_reasons(facts)
         yield from (Finding(Obstacle.CRC, f"CRC: {text}") for text in facts.crcs)
 
 
@@ -211,6 +227,22 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
     elif position.count > 1:
         which = str(position.number) if position.number else "unknown"
         yield Finding(Obstacle.SYMPOS, f"sympos {which} of {position.count} in {position.unit}")
+
+
+def _table_reasons(facts: Facts) -> Iterator[Finding]:
+    """Yield the tables about a function that are read when its old version was new, or by nobody knows whom."""
+    if facts.tables is None:
+        yield Finding(Obstacle.UNKNOWN, f"not known: whether a table names it that only boot reads: {facts.no_new}")
+    for table in facts.tables or ():
+        if any(fnmatchcase(table.section, pattern) for pattern in _CONSTRUCTORS):
+            text = f"table: {table.section} names it, which is called at boot, or with its module"
+            yield Finding(Obstacle.TABLE, text)
+        elif not table.is_known:
+            yield Finding(Obstacle.TABLE, f"table: {table.section} names it, and no row of special.toml is about that")
+        elif not table.is_same:
+            reason = _section_reason(table.section)
+            meaning = reason.text if reason else f"table: {table.section} is put together when the kernel is linked"
+            yield Finding(Obstacle.TABLE, f"{meaning}; what it says of the function differs")
 
 
 def _removed_reasons(facts: Facts) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.livepatch.rules import Readers
+from kbuild_klp.livepatch.rules import Readers, ToldFunction
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -23,6 +23,7 @@ class SeenFunction:
     keys: tuple[Key, ...] | None = None
     crcs: tuple[str, ...] = ()
     is_thread: bool = False
+    tables: tuple[ToldFunction, ...] | None = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.runs import sorted_unique
+from kbuild_klp.object.special_entries import special_entries
+from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -58,6 +60,13 @@ class FunctionSymbol(NamedTuple):
     is_local: bool
     is_weak: bool
     file: str
+
+
+class TableEntries(NamedTuple):
+    """What a table says of a function: equal where it is the same; ``is_known``: a row of special.toml is about it."""
+
+    is_known: bool
+    entries: tuple[tuple[object, ...], ...]
 
 
 class ObjectSide:
@@ -102,6 +111,22 @@ class ObjectSide:
         if not self._file_of(parts[0]):
             return "no fentry (assembly)"
         return "no fentry (notrace)" if self._traced else "no fentry (its object is compiled without)"
+
+    def told(self, entry: Entry) -> dict[str, TableEntries]:
+        """Return what the tables that somebody walks through say of a function, by section."""
+        names = {group.name for group in self._walked}
+        parts = self.view.parts_of(entry.part_symbol)
+        if not names or not any(part in self.view.owned_entries for part in parts):
+            return {}
+        unknown = {group.name for group in self._walked if group.cuts is not None}
+        return {
+            name: TableEntries(
+                name not in unknown,
+                tuple((it.place, it.owner, *((own.name, own.meaning) for own in it.fields)) for it in entries),
+            )
+            for name, entries in special_entries(self.view, parts).items()
+            if name in names
+        }
 
     def symbol(self, entry: Entry) -> FunctionSymbol | None:
         """Return the symbol of a function, None when its code is not there."""
@@ -303,8 +328,11 @@ class ObjectSide:
     @cached_property
     def _walked_tables(self) -> frozenset[int]:
         """The special sections that somebody walks through, for the functions in them: constructors, unknown tables."""
-        groups = self._canonical.image.owned
-        return frozenset(section for group in groups if group.row.ordered for section in group.sections.tolist())
+        return frozenset(section for group in self._walked for section in group.sections.tolist())
+
+    @property
+    def _walked(self) -> list[SpecialGroup]:
+        return [group for group in self._canonical.image.owned if group.row.ordered]
 
     def _entry_of(self, part: int) -> SymbolId:
         """Return the symbol of the entry of a part; of one without a name, that of its section."""

@@ -18,12 +18,12 @@ from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
-from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
+from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry, short_hash
 from kbuild_klp.kernel.symvers import Exports, changed_crcs
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.readers import readers
 from kbuild_klp.livepatch.removed import still_used
-from kbuild_klp.livepatch.rules import Facts, Position, join_names, judge, needs_nothing
+from kbuild_klp.livepatch.rules import Facts, Position, ToldFunction, join_names, judge, needs_nothing
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
@@ -133,6 +133,7 @@ class Survey:
             keys=keys,
             crcs=self._crcs_of(new, refers) if new is not None else (),
             is_thread=bool(is_seen and before and old and before.is_thread(old.symbol)),
+            tables=_tables(change, before, after),
         )
 
     def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
@@ -204,6 +205,7 @@ class Survey:
             moved,
             found.readers.get(at),
             seen.is_thread,
+            seen.tables,
         )
 
     @cached_property
@@ -291,6 +293,25 @@ class Survey:
         """Return the names of all old functions of a unit."""
         mine = [found for found in self._objects.values() if unit in found.units]
         return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
+
+
+def _tables(change: Change, before: ObjectSide | None, after: ObjectSide | None) -> tuple[ToldFunction, ...] | None:
+    """Return what tables that somebody walks through say of a function; None where it may differ and cannot be seen."""
+    old, new = change.old, change.new
+    if new is None:
+        return ()
+    if after is None or (old is not None and before is None):
+        was = old.split_components().special if old is not None else short_hash(b"")
+        return () if was == new.split_components().special else None
+    told, told_before = after.told(new), before.told(old) if before is not None and old is not None else {}
+    return tuple(
+        ToldFunction(
+            name,
+            is_known=all(own[name].is_known for own in (told, told_before) if name in own),
+            is_same=told.get(name) == told_before.get(name),
+        )
+        for name in sorted({*told, *told_before})
+    )
 
 
 def _time(view: ObjectView | None) -> int:
