@@ -151,7 +151,7 @@ class _Beside:
             owner = self.laid.spots[of_part[entry.owner].low].section
             section = next(it for it in self.laid.sections if it.name == name and it.link in (None, owner))
             spot = Spot(section, ends[section])
-            ends[section] += entry.high - entry.low
+            ends[section] += entry.size
             original = bytes(needed.view.object.content(number)[entry.low - base : entry.high - base])
             if self._content(section, spot.offset, len(original), number) != original:
                 raise self.fail(f"an entry of {name} differs", entry.owner)

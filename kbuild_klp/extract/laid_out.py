@@ -291,6 +291,7 @@ class LaidOut:
         link = self.spots[piece.low].section if is_linked else None
         section = self._shared_section(view.object.section_names[number], number, link)
         base = int(view.canonical.image.base[number])
+        section.data += bytes(-len(section.data) % entry.size)
         self.spots[entry.low] = Spot(section, len(section.data))
         section.data += bytes(view.object.content(number)[entry.low - base : entry.high - base])
 

@@ -66,12 +66,16 @@ class Goal(NamedTuple):
 
 
 class TakenEntry(NamedTuple):
-    """An entry of a special section: its table, where it lies (linear), and the part that it is about."""
+    """An entry of a special section: its table, where it lies (linear), and the part that it is about.
+
+    It takes ``size`` bytes, of which the last one of a section may lack its padding.
+    """
 
     group: int
     low: int
     high: int
     owner: int
+    size: int
 
 
 class Needed:
@@ -177,10 +181,10 @@ class Needed:
             first, end = owned.reference_at[entry : entry + 2].tolist()
             row, group = int(owned.references[first]), int(owned.group[entry])
             low = int(references.place[row] - owned.field[first])
-            taken = TakenEntry(group, low, low + owned.groups[group].entry_size, part)
             section = int(self.parts.section[self.parts.at(references.place[row : row + 1])[0]])
-            if owned.groups[group].cuts is None and taken.high <= self.canonical.image.end[section]:
-                yield taken
+            size = owned.groups[group].entry_size
+            if owned.groups[group].cuts is None:
+                yield TakenEntry(group, low, min(low + size, int(self.canonical.image.end[section])), part, size)
                 continue
             owner = int(owned.references[first + owned.is_owner[first:end].tolist().index(True)])
             place = f"+{int(references.target[owner] - self.parts.start[part]):#x}"

@@ -144,6 +144,42 @@ def test_a_table_that_nobody_knows_is_refused(gcc: Compiler) -> None:
     assert not made_of(gcc.assembly(text), "other").needed.refused
 
 
+_SITES = """
+    .text
+    .type first, @function
+first:
+    call *pointer
+    call *pointer
+    ret
+    .size first, . - first
+    .type last, @function
+last:
+    call *pointer
+    ret
+    .size last, . - last
+    .section .parainstructions, "a"
+    .macro site place type
+    .balign 8
+    .quad \\place
+    .byte \\type, 7
+    .endm
+    site first 1
+    site first+7 2
+    site last 3
+"""
+
+
+@pytest.mark.parametrize(("names", "types"), [(("first",), [1, 2]), (("last",), [3]), (("first", "last"), [1, 2, 3])])
+def test_the_last_entry_may_lack_its_padding(gcc: Compiler, names: tuple[str, ...], types: list[int]) -> None:
+    """Nothing aligns what follows a paravirt_patch_site in 5.10: only the next one is."""
+    made = made_of(gcc.assembly(_SITES), *names)
+    assert not made.needed.refused
+    assert made.check() == len(names)
+    file = ObjectFile(made.data, "out.o")
+    content = file.section_bytes(file.section_names.index(".parainstructions"))
+    assert [content[at] for at in range(8, len(content), 16)] == types
+
+
 def test_the_link_order_of_a_table_is_that_of_the_function(cc: Compiler, tmp_path: Path) -> None:
     text = "int first(int x) { return x + 3; } int second(int x) { return x - 3; }"
     made = made_of(cc.object(text, "-fpatchable-function-entry=16,16"), "first", "second")
