@@ -26,7 +26,7 @@ import numpy as np
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
-from kbuild_klp.extract.readings import other_readings
+from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import is_init
@@ -110,6 +110,7 @@ class Needed:
         """The undefined symbols: which of the old object each is (None: of another object)."""
         self.refused: dict[Refusal, None] = {}
         self._waiting: list[int] = []
+        self._readings = Readings(both)
         roots = list(changed)
         for part, why in roots:  # all of them before the first reference is followed: calls go to the new ones
             self._take_function(part, why)
@@ -217,8 +218,12 @@ class Needed:
             return self._outside(row, symbol)
         if row in self._unused:
             return Goal("", 0)
+        section = int(references.section[row])
         if part < 0 or targets.section[row] >= 0:
-            return self._own_entry(address, piece) or self._empty(row)
+            array = self._readings.end_of(reference, section, address, piece.need)
+            if array is None:
+                return self._own_entry(address, piece) or self._empty(row)
+            part = array
         if self.view.is_code(part):
             return self._code(reference, piece, in_entry)
         if self.parts.kind[part] == PartKind.STRINGS:
@@ -227,7 +232,9 @@ class Needed:
             high = buffer.find(0, address) + 1
             self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
             return Goal("", 0, low, address)
-        others = list(other_readings(self.both, reference, part, address, piece.part, piece.need))
+        if self.parts.kind[part] == PartKind.PIECE:
+            part = self._readings.end_of(reference, section, address, piece.need) or part
+        others = list(self._readings.other(reference, part, address, piece.part, piece.need))
         home = self._running(part, others)
         for other in {part: None, **dict.fromkeys(others)}:
             if other != home:

@@ -2,13 +2,16 @@
 """What else a place in a section may mean than what lies there.
 
 Objects are not built with -fdata-sections: a reference to a static variable is written as a place in its section, and
-may be one past the end of what stands before, or the beginning of an array behind, counted from another element than
-the first.
+may be where a walk through an array ends that stands before, or the beginning of an array behind, counted from another
+element than the first. A walk that looks at one member only goes from that of the first element to where that of one
+more would be (GCC's ivopts): as far behind the end of the array as it began behind its start.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from math import gcd
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.correlated import Correlated
@@ -19,53 +22,120 @@ _NEAR = 64  # bytes before an array from which it may be counted
 _SCALAR = 8  # bytes of what nobody walks through
 
 
-def other_readings(
-    both: Correlated, reference: WrittenReference, part: int, address: int, place: int, function: int
-) -> Iterator[int]:
-    """Yield the parts beside ``part`` that a reference to ``address`` in it may mean.
+class Readings:
+    """What references of the new object may mean."""
 
-    The reference stands in part ``place``, which is carried because a function (its main part) needs it.
-    """
-    view = both.new.view
-    canonical, parts, sections = view.canonical, view.canonical.parts, view.object.sections
-    symbol = reference.symbol
-    if symbol and view.object.symbols["info"][symbol] & 0xF != elf.STT_SECTION:
-        return
-    section = int(parts.section[part])
-    # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
-    if sections["flags"][section] & elf.SHF_MERGE:
-        return
-    # Descriptors point to whole strings and types, and what reports gets whole descriptors.
-    is_descriptor = canonical.section_name(place) == "__dyndbg" or any(map(both.new.is_of_ubsan, (part, place)))
-    if is_descriptor or view.jump_table(part, view.family(function)) is not None:
-        return
-    start = int(parts.start[part])
-    # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
-    if parts.chunk[part] >= 0 and _functions(both, part) == {function}:
-        return
-    before = part - 1
-    ends_here = address == start and before >= 0 and int(parts.end[before]) == start
-    if ends_here and _is_array(both, before, section) and function in _functions(both, before):
-        yield before
-    behind = part + 1
-    while behind < len(parts.start) and int(parts.start[behind]) <= address + _NEAR:
-        if _is_array(both, behind, section):
-            yield behind
-        behind += 1
+    def __init__(self, both: Correlated) -> None:
+        self._both = both
+        self._view = both.new.view
+        self._parts = self._view.canonical.parts
+        self._known: dict[int, dict[int, list[int]]] = {}
 
+    def other(self, reference: WrittenReference, part: int, address: int, place: int, function: int) -> Iterator[int]:
+        """Yield the parts beside ``part`` that a reference to ``address`` in it, or behind it, may mean.
 
-def _functions(both: Correlated, part: int) -> set[int]:
-    """Return the main parts of the functions that refer to a part."""
-    parent = both.new.view.canonical.families.parent
-    return {parent.get(user, user) for user in both.new.users(part)}
+        The reference stands in part ``place``, which is carried because a function (its main part) needs it.
+        """
+        if not self._is_place(reference):
+            return
+        view, parts = self._view, self._parts
+        section = int(parts.section[part])
+        # The linker itself reads these one by one (SHF_MERGE, gABI chapter 4).
+        if view.object.sections["flags"][section] & elf.SHF_MERGE:
+            return
+        # Descriptors point to whole strings and types, and what reports gets whole descriptors.
+        is_of_ubsan = any(map(self._both.new.is_of_ubsan, (part, place)))
+        if is_of_ubsan or view.canonical.section_name(place) == "__dyndbg":
+            return
+        if view.jump_table(part, view.family(function)) is not None:
+            return
+        # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
+        if parts.chunk[part] >= 0 and self._functions(part) == {function}:
+            return
+        yield from (array for array in self._walked(section, address, function) if array != part)
+        behind = part + 1
+        while behind < len(parts.start) and int(parts.start[behind]) <= address + _NEAR:
+            if self._is_array(behind, section) and not self._is_padding(behind):
+                yield behind
+            behind += 1
 
+    def end_of(self, reference: WrittenReference, section: int, address: int, function: int) -> int | None:
+        """Return the array of which a place is the end that holds nothing: padding, or behind all of its section."""
+        part = int(self._parts.at(self._parts.start.dtype.type(address)))
+        is_inside = int(self._parts.section[part]) == section and address < int(self._parts.end[part])
+        if not self._is_place(reference) or (is_inside and not self._is_padding(part)):
+            return None
+        arrays = list(self._walked(section, address, function))
+        return max(arrays, default=None)  # the nearest
 
-def _is_array(both: Correlated, part: int, section: int) -> bool:
-    """Say whether a part lies in a section, and may be what is walked through."""
-    parts = both.new.view.canonical.parts
-    if int(parts.section[part]) != section or parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
-        return False
-    flags = int(both.new.view.object.sections["flags"][section])
-    if (parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE) or both.new.is_of_ubsan(part):
-        return False  # one rate limit, one descriptor
-    return both.new.view.size(part) > _SCALAR
+    def _is_place(self, reference: WrittenReference) -> bool:
+        """Say whether a reference is written as a place in a section."""
+        info = self._view.object.symbols["info"]
+        return not reference.symbol or info[reference.symbol] & 0xF == elf.STT_SECTION
+
+    def _walked(self, section: int, address: int, function: int) -> Iterator[int]:
+        """Yield the arrays of which a walk of a function may end at an address.
+
+        It begins at a member of some element; elements are of a size that divides the array's.
+        """
+        for array, places in self._places_of(function).items():
+            size = self._view.size(array)
+            behind = address - int(self._parts.end[array])
+            if not 0 <= behind < size or not self._is_array(array, section):
+                continue
+            if any(place >= behind and gcd(size, place - behind) > behind for place in places):
+                yield array
+
+    def _places_of(self, function: int) -> dict[int, list[int]]:
+        """Return where in which data the code of a function refers to."""
+        if function not in self._known:
+            found = self._known[function] = defaultdict(list)
+            canonical = self._view.canonical
+            for member in self._view.family(function):
+                for row in self._view.reference_range(member):
+                    part = int(canonical.targets.part[row])
+                    if part >= 0 and not self._view.is_code(part):
+                        found[part].append(int(canonical.references.target[row] - self._parts.start[part]))
+        return self._known[function]
+
+    def _functions(self, part: int) -> set[int]:
+        """Return the main parts of the functions that refer to a part."""
+        parent = self._view.canonical.families.parent
+        return {parent.get(user, user) for user in self._both.new.users(part)}
+
+    def _is_array(self, part: int, section: int) -> bool:
+        """Say whether a part lies in a section, and may be what is walked through."""
+        parts = self._parts
+        if int(parts.section[part]) != section or parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
+            return False
+        flags = int(self._view.object.sections["flags"][section])
+        if (parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
+            return False  # one rate limit, one descriptor
+        return self._view.size(part) > _SCALAR
+
+    def _is_padding(self, part: int) -> bool:
+        """Say whether a part is nothing but what aligns the symbol behind it.
+
+        Something refers into it, or it would not be a part (data_filler in object/parts.py). But compilers write no
+        zeros without a name into an object: code fills memory with zeros by itself.
+        """
+        parts, image = self._parts, self._view.canonical.image
+        first = last = part
+        while first and self._is_piece_of(first - 1, part):
+            first -= 1
+        while last + 1 < len(parts.start) and self._is_piece_of(last + 1, part):
+            last += 1
+        behind = last + 1
+        if not self._is_piece_of(part, part) or behind == len(parts.start) or parts.chunk[behind] < 0:
+            return False
+        section, low, high = int(parts.section[part]), int(parts.start[first]), int(parts.end[last])
+        offset = high - int(image.base[section])
+        align = min(max(int(self._view.object.sections["align"][section]), 1), offset & -offset)
+        if int(parts.section[behind]) != section or int(parts.start[behind]) != high or high - low >= align:
+            return False
+        return not any(any(self._view.reference_range(it)) or any(self._view.data(it)) for it in range(first, behind))
+
+    def _is_piece_of(self, part: int, other: int) -> bool:
+        """Say whether a part has no name, and lies in the section of another one."""
+        is_bare = self._parts.kind[part] == PartKind.PIECE
+        return bool(is_bare and self._parts.section[part] == self._parts.section[other])

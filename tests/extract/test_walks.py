@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where a walk through an array ends may be where something else begins, or nothing at all.
+
+GCC's ivopts makes a loop over `array[i].member` one from the member of the first element to that of the one behind the
+last, a place that is as far behind the array as the member stands in an element.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from snippets import Compiler
+
+from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.extract.extraction import Extraction, extract
+from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.view import ObjectView
+
+_ELEMENT, _MEMBER = 40, 12
+_FUNCTION = """
+    .globl {name}
+    .type {name}, @function
+{name}:
+    call __fentry__
+    {body}
+    ret
+    .size {name}, . - {name}
+    .pushsection __mcount_loc, "a"
+    .quad {name}
+    .popsection
+"""
+_VARIABLE = """
+    .section {section}
+    .balign {align}
+    .type {name}, @object
+    .size {name}, {size}
+{name}: .fill {size}, 1, {fill}
+"""
+_END = f"array+size+{_MEMBER}"
+
+
+def function(name: str, body: str) -> str:
+    return _FUNCTION.format(name=name, body=body)
+
+
+def variable(name: str, size: int, align: int = 32, section: str = ".data", fill: int = 5) -> str:
+    return _VARIABLE.format(name=name, size=size, align=align, section=section, fill=fill)
+
+
+def array(count: int, section: str = ".data") -> str:
+    return f".set size, {count * _ELEMENT}\n" + variable("array", count * _ELEMENT, section=section)
+
+
+def walk(number: int, end: str = _END, begin: str = f"array+{_MEMBER}") -> str:
+    return function("walk", f"movl ${number}, %eax\nmovq ${begin}, %rbx\ncmpq ${end}, %rbx")
+
+
+def users(*names: str) -> str:
+    """Functions that refer to variables, each to one."""
+    return "".join(function(f"user_of_{name}", f"movq ${name}, %rdi") for name in names)
+
+
+class Walks:
+    """Two versions of data before and behind the code of a walk, and what is extracted."""
+
+    def __init__(self, compiler: Compiler, directory: Path) -> None:
+        self.compiler = compiler
+        self.output = directory / "out.o"
+
+    def __call__(self, old: str, new: str, *names: str, end: str = _END, begin: str = f"array+{_MEMBER}") -> Extraction:
+        """``names`` are the variables of the new version; who refers to those of the old one, too, is in both."""
+        sources = (
+            f'.file "unit.c"\n.text\n{walk(number, end, begin)}{users(*(it for it in names if f"{it}:" in data))}{data}'
+            for number, data in ((1, old), (2, new))
+        )
+        before, after = (str(self.compiler.assembly(source)) for source in sources)
+        return extract(before, after, str(self.output))
+
+    @property
+    def goals(self) -> list[str]:
+        """What the walk refers to."""
+        view = ObjectView(ObjectFile.open(str(self.output)))
+        [part] = view.functions_called("walk")
+        return [describe(view, row) for row in view.reference_range(part)][1:]
+
+
+@pytest.fixture
+def walks(gcc: Compiler, tmp_path: Path) -> Walks:
+    return Walks(gcc, tmp_path)
+
+
+def refusals(found: Extraction) -> set[tuple[str, str]]:
+    return {(refusal.symbol, refusal.bar.word) for refusal in found.refused}
+
+
+WALK = ["array+0xc", "array+0x50c"]  # 32 elements
+
+
+def test_what_lies_behind_it_in_both_is_no_matter(walks: Walks) -> None:
+    data = array(32) + variable("behind", 640)
+    found = walks(data, data, "array", "behind")
+    assert not found.refused and walks.goals == ["array+0xc", "behind+0xc"]
+
+
+def test_what_is_new_there_is_not_where_the_walk_ends(walks: Walks) -> None:
+    """The new variable would be carried, and lie anywhere."""
+    new = array(32) + variable("fresh", 640) + variable("behind", 640)
+    new += function("added", "movq $fresh, %rdi\ncall user_of_fresh")
+    assert refusals(walks(array(32) + variable("behind", 640), new, "array", "fresh", "behind")) >= {
+        ("walk", "readings")
+    }
+
+
+@pytest.mark.parametrize("begin", ["array", f"array+{_MEMBER - 8}", "array+33", f"array+{_ELEMENT + 5}"])
+def test_who_begins_at_another_member_does_not_walk_there(walks: Walks, begin: str) -> None:
+    new = array(32) + variable("fresh", 640) + variable("behind", 640)
+    found = walks(array(32) + variable("behind", 640), new, "array", "fresh", "behind", begin=begin)
+    assert ("walk", "readings") not in refusals(found)
+
+
+@pytest.mark.parametrize("begin", [f"array+{_MEMBER + _ELEMENT}", f"array+{_MEMBER + 3 * _ELEMENT}"])
+def test_who_begins_with_another_element_does(walks: Walks, begin: str) -> None:
+    new = array(32) + variable("fresh", 640) + variable("behind", 640)
+    found = walks(array(32) + variable("behind", 640), new, "array", "fresh", "behind", begin=begin)
+    assert ("walk", "readings") in refusals(found)
+
+
+@pytest.mark.parametrize("section", [".data", '.rodata, "a"', '.bss, "aw", @nobits'])
+def test_padding_behind_it_holds_nothing(walks: Walks, section: str) -> None:
+    fill = 0 if "bss" in section else 5
+    data = array(33, section).replace(", 1, 5", f", 1, {fill}")
+    old = data + variable("low", 12, 4, section, fill) + variable("behind", 640, 32, section, fill)
+    old += variable("more", 640, 64, section, fill)
+    new = data + variable("more", 640, 64, section, fill) + variable("behind", 640, 32, section, fill)
+    found = walks(old, new, "array", "more", "behind")
+    assert refusals(found) == {("walk", "readings")}, "it may be 44 bytes before the next one"
+    apart = data + variable("more", 640, 256, section, fill)
+    for before in (old, apart):
+        found = walks(before, apart, "array", "more")
+        assert not found.refused and walks.goals == ["array+0xc", "array+0x534"]
+
+
+def test_nothing_behind_it_at_all(walks: Walks) -> None:
+    for old in (array(33), array(33) + variable("gone", 640)):
+        found = walks(old, array(33), "array")
+        assert not found.refused and walks.goals == ["array+0xc", "array+0x534"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "fill"), [(f"array+{_MEMBER - 8}", 0), (f"array+{_MEMBER}", 7)], ids=["another member", "no zeros"]
+)
+def test_data_without_a_name_is_no_padding(walks: Walks, begin: str, fill: int) -> None:
+    data = array(33) + f".fill 24, 1, {fill}\n" + variable("behind", 640, 256)
+    assert refusals(walks(data, data, "array", "behind", begin=begin)) & {
+        ("walk", "nameless-state"),
+        ("walk", "readings"),
+    }
