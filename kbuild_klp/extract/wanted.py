@@ -112,17 +112,22 @@ def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
 def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:
     """Return the functions that are to be carried as new ones, by part: those that ftrace cannot take over.
 
-    Of the callers of one of them, some may be such functions as well.
+    Of the callers of one of them, some may be such functions as well, and so may readers of a constant that differs.
     """
     view, side = both.new.view, ObjectSide(both.old.view)
+
+    def users(part: int) -> list[int]:
+        olds = {user: both.old_function(user) for user in both.new.users(part) - both.copies}
+        return [user for user, old in olds.items() if old is not None and side.is_own_notrace(old)]
+
     waiting = [view.parts_of(change.new.part_symbol)[0] for change in wanted.copies if change.new is not None]
+    for change in wanted.constants:
+        assert change.new is not None
+        waiting += users(view.parts_of(change.new.part_symbol)[0])
     while waiting:
         part = waiting.pop()
         both.copies.add(part)
-        for user in both.new.users(part) - both.copies:
-            old = both.old_function(user)
-            if old is not None and side.is_own_notrace(old):
-                waiting.append(user)
+        waiting += users(part)
     return {part: view.part_name(part) for part in sorted(both.copies)}
 
 

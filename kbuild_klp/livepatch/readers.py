@@ -7,7 +7,7 @@ include/linux/compiler_types.h), are carried as new ones, if all that refers to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kbuild_klp.changes.classification import Change
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
@@ -47,11 +47,23 @@ def _of_constants(
     for at, (old, new) in constants.items():
         users = {**dict.fromkeys(olds[old.symbol], before), **dict.fromkeys(news[new.symbol], after)}
         others = {user: side for user, side in users.items() if user not in (old.symbol, new.symbol, *changed)}
-        why = {user: side.why_it_stays(user) for user, side in others.items()}
-        stays = [f"{user.name} ({reason})" for user, reason in why.items() if reason]
-        along = [user.name for user, reason in why.items() if not reason]
-        found[at] = Readers(tuple(sorted(along)), tuple(sorted(stays)))
+        found[at] = _sorted(it for user, side in others.items() for it in _to_replace(side, user, changed))
     return found
+
+
+def _to_replace(side: ObjectSide, user: SymbolId, changed: set[SymbolId]) -> Iterator[tuple[SymbolId, str]]:
+    """Yield who has to come along so that a reader reads the new constant, and what keeps the old one in use."""
+    if side.is_own_notrace(user):
+        yield from _callers(side, user, changed)
+    else:
+        yield user, side.why_it_stays(user)
+
+
+def _sorted(found: Iterable[tuple[SymbolId, str]]) -> Readers:
+    along, stays = set[str](), set[str]()
+    for user, why in found:
+        (stays if why else along).add(f"{user.name} ({why})" if why else user.name)
+    return Readers(tuple(sorted(along)), tuple(sorted(stays)))
 
 
 def _of_functions(
@@ -64,11 +76,8 @@ def _of_functions(
             continue
         if not before.is_own_notrace(change.old.symbol):
             continue
-        along, stays = set[str](), set[str]()
-        for side, symbol in ((before, change.old.symbol), (after, change.new.symbol)):
-            for user, why in _callers(side, symbol, changed):
-                (stays if why else along).add(f"{user.name} ({why})" if why else user.name)
-        found[at] = Readers(tuple(sorted(along)), tuple(sorted(stays)))
+        sides = (before, change.old.symbol), (after, change.new.symbol)
+        found[at] = _sorted(it for side, symbol in sides for it in _callers(side, symbol, changed))
     return found
 
 

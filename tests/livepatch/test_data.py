@@ -212,12 +212,33 @@ def test_a_table_of_which_all_readers_changed_as_well(kernels: Kernels) -> None:
     [
         ("const int *kept = &table[1];", "kept (data)"),
         ("__attribute__((no_instrument_function)) int apart(int x) { return table[x]; }", "apart (not traceable)"),
+        (
+            "static __attribute__((no_instrument_function, noinline)) int inner(int x) { return table[x]; }"
+            "int (*pointer)(int) = inner;",
+            "pointer (data)",
+        ),
+        (
+            "static __attribute__((no_instrument_function, noinline)) int inner(int x) { return table[x]; }"
+            "__attribute__((no_instrument_function)) int apart(int x) { return inner(x) + 1; }",
+            "apart (not traceable)",
+        ),
         ('__attribute__((section(".init.text"))) int early(int x) { return table[x]; }', "early (init or exit code)"),
     ],
 )
 def test_a_table_that_somebody_else_reads_who_stays(kernels: Kernels, more: str, who: str) -> None:
     """To him it would be the old one still."""
     assert kernels.of(TABLE % 4 + more, TABLE % 5 + more) == {"table": [f"data: content; it is used by {who}"]}
+
+
+def test_a_table_that_a_function_reads_which_ftrace_cannot_take_over(kernels: Kernels) -> None:
+    """`inline` is also notrace in the kernel: all that call it come along."""
+    more = """
+    static __attribute__((no_instrument_function, noinline)) int inner(int x) { return table[x]; }
+    static __attribute__((no_instrument_function, noinline)) int middle(int x) { return inner(x) * 3; }
+    int outer(int x) { return middle(x) + 1; }
+    """
+    verdicts = kernels.of(TABLE % 4 + more, TABLE % 5 + more)
+    assert verdicts == {"table": [f"({KEEPS}; carried with it: first, outer, second)"]}
 
 
 def test_a_table_that_other_objects_may_read(kernels: Kernels) -> None:

@@ -44,3 +44,28 @@ def test_what_nobody_calls_is_not_needed(kernels: PatchedKernels) -> None:
     made = kernels.made(old.replace("OLD", "5"), old.replace("OLD", "6"))
     assert made.carried == {("kernel/unit.o", "other")}
     assert "inner" in made.answer["not_needed"]
+
+
+_TABLE = """
+#define NOTRACE __attribute__((no_instrument_function, noinline))
+static const int table[6] = {1, 2, 3, OLD};
+static NOTRACE int inner(int x) { return table[x]; }
+static NOTRACE int middle(int x) { asm volatile(""); return inner(x) + 1; }
+int outer(int x) { return middle(x) + 1; }
+int reader(int x) { return table[x] + 3; }
+int stays(int x) { return x; }
+"""
+
+
+def test_so_is_one_that_reads_a_constant_which_differs(kernels: PatchedKernels) -> None:
+    made = kernels.made(_TABLE.replace("OLD", "5"), _TABLE.replace("OLD", "6"))
+    assert made.carried == {("kernel/unit.o", name) for name in ("inner", "middle", "outer", "reader")}
+    assert {goal.partition("+")[0] for goal in made.relocations[".rela.init.klp_funcs"]} == {"outer", "reader"}
+    assert not any("table" in name or "inner" in name for name in made.livepatch_symbols)
+
+
+def test_and_is_not_needed_where_no_function_calls_it(kernels: PatchedKernels) -> None:
+    source = _TABLE.replace("return inner(x) + 1", "return x").replace("NOTRACE int inner", "NOTRACE USED int inner")
+    source = "#define USED __attribute__((used))\n" + source
+    made = kernels.made(source.replace("OLD", "5"), source.replace("OLD", "6"))
+    assert made.carried == {("kernel/unit.o", "reader")}
