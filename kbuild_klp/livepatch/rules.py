@@ -26,6 +26,7 @@ from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, En
 # Code and data that is freed after boot, or run when all is over (include/linux/init.h, include/asm-generic/
 # vmlinux.lds.h). With memory hotplug .meminit stays (up to 6.9); a function of it is better looked at than patched.
 _INIT = re.compile(r"\.(?:mem|cpu|dev)?(?:init|exit)\.|\..*\.(?:init|exit)$")
+_VERSIONS = "__version*"  # struct modversion_info, include/linux/module.h
 # Tables that are read once, when the kernel is linked or started or the module loaded: an entry more or less has no
 # effect on what runs, and one in a livepatch module would be about the livepatch module.
 _TABLES = (
@@ -33,7 +34,7 @@ _TABLES = (
     (".export_symbol", "is made into exports by the linker"),
     ("*__ksymtab*", "is what the kernel exports, fixed when it is linked"),
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
-    ("__version*", "is read when the module is loaded, the CRCs of what it uses"),
+    (_VERSIONS, "is read when the module is loaded, the CRCs of what it uses"),
     ("__param", "is read at boot, or when the module is loaded"),
     (".pci_fixup_*", "is put together when the kernel is linked"),
 )
@@ -105,6 +106,7 @@ class Facts(NamedTuple):
     ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
     one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
     function is what some thread runs. ``tables`` are those that somebody walks through and that say something of it.
+    ``imports`` are the symbols that both versions of a linked module use with another CRC, in words.
     """
 
     livepatch: bool = True
@@ -120,6 +122,7 @@ class Facts(NamedTuple):
     readers: Readers | None = None
     is_thread: bool = False
     tables: tuple[ToldFunction, ...] | None = ()
+    imports: tuple[str, ...] | None = None
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -129,6 +132,8 @@ def judge(change: Change, facts: Facts) -> Verdict:
     if not facts.livepatch:
         reason = "no livepatch: the old kernel was built without CONFIG_LIVEPATCH"
         return Verdict((Finding(Obstacle.NO_LIVEPATCH, reason),))
+    if facts.imports is not None and says_of_imports(change):
+        return Verdict(tuple(Finding(Obstacle.CRC, f"CRC: {text}") for text in facts.imports))
     first = _place_reason(change, facts)
     return Verdict((first,) if first else tuple(_RULES.get(change.kind, _data_reasons)(change, facts)))
 
@@ -145,6 +150,13 @@ def needs_nothing(change: Change) -> bool:
     # An absolute symbol has no bytes: all that there is to it is among its attributes.
     same = old.size == new.size and old.split_components()[1:] == new.split_components()[1:]
     return same and old.checksum != new.checksum and not new.section.startswith("*")
+
+
+def says_of_imports(change: Change) -> bool:
+    """Say whether a change is one of the CRCs that a linked module has of what it uses."""
+    entries = (entry for entry in (change.old, change.new) if entry is not None)
+    sections = [entry.name if change.kind == KIND_SECTION else entry.section for entry in entries]
+    return change.kind != KIND_FUNCTION and all(fnmatchcase(section, _VERSIONS) for section in sections)
 
 
 def _changes_lifetime(old: Entry, new: Entry) -> bool:

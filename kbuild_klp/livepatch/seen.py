@@ -33,7 +33,8 @@ class SeenObject:
     ``name`` is its place in the tree; ``functions`` is by the index of the change. ``users`` says who in the old object
     refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
     new object mentions any more; ``readers`` who refers to read-only data that changed, by the index of the change.
-    ``time`` is that of the old object (ns, 0: there is none).
+    ``time`` is that of the old object (ns, 0: there is none). ``imports`` are the symbols that a linked module uses
+    with another CRC (None: that is not known, or none of what differs depends on it).
     """
 
     name: str
@@ -46,6 +47,7 @@ class SeenObject:
     users: Mapping[SymbolId, set[SymbolId]] | None = None
     gone: Mapping[str, set[SymbolId]] = field(default_factory=dict)
     readers: Mapping[int, Readers] = field(default_factory=dict)
+    imports: tuple[str, ...] | None = None
 
     @cached_property
     def added(self) -> frozenset[SymbolId]:

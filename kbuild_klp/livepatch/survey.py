@@ -20,10 +20,11 @@ from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry, short_hash
 from kbuild_klp.kernel.symvers import Exports, changed_crcs
+from kbuild_klp.livepatch.import_crcs import changed_imports
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.readers import readers
 from kbuild_klp.livepatch.removed import still_used
-from kbuild_klp.livepatch.rules import Facts, Position, ToldFunction, join_names, judge, needs_nothing
+from kbuild_klp.livepatch.rules import Facts, Position, ToldFunction, join_names, judge, needs_nothing, says_of_imports
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
@@ -110,6 +111,7 @@ class Survey:
             users=users,
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after) if before is not None and after is not None else {},
+            imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
         )
 
     def _function(
@@ -187,7 +189,7 @@ class Survey:
         is_vdso = place.startswith("vdso") and place.endswith(_VDSO_IMAGE)
         seen = found.functions.get(at)
         if seen is None:
-            return Facts(self._livepatch, is_vdso, readers=found.readers.get(at))
+            return Facts(self._livepatch, is_vdso, readers=found.readers.get(at), imports=found.imports)
         change = found.changes[at]
         moved = ""
         if change.change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
