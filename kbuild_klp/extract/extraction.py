@@ -18,6 +18,7 @@ from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.runtime_tables import runtime_tables
+from kbuild_klp.extract.same_object import of_other_sources
 from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, take
 from kbuild_klp.extract.why_not import Refusal
 
@@ -87,6 +88,8 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     wanted = sort_changes(group, without)
     told = wanted.left_out, wanted.not_needed
     old, new = old_build.view(SINGLE_OBJECT), new_build.view(SINGLE_OBJECT)
+    if old is not None and new is not None:
+        warnings += of_other_sources(old, new)
     if wanted.refused or not (wanted.begin or wanted.constants or wanted.copies) or old is None or new is None:
         return Extraction((), wanted.refused, *told, warnings=warnings)
 
