@@ -18,7 +18,7 @@ from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.relocated import RelocatedObject
 from kbuild_klp.extract.side_tables import SideEntry, side_entries
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
-from kbuild_klp.livepatch.rules import needs_nothing
+from kbuild_klp.livepatch.rules import is_init, needs_nothing
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.report.model import ObjectChanges
@@ -162,7 +162,9 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
     for part, name in copies.items():
         known = {main for main, _ in begin}
         for user in sorted(both.new.users(part) - known - copies.keys()):
-            if new.is_code(user) and both.old_function(user) is not None and not _is_left_out(both, user, wanted):
+            if not new.is_code(user) or is_init(new.canonical.section_name(user)):  # which made its calls
+                continue
+            if both.old_function(user) is not None and not _is_left_out(both, user, wanted):
                 begin.append((user, f"changed, calls {name}"))
     needed = Needed(both, relocated, begin, called, constants)
     not_needed += (name for part, name in copies.items() if part not in needed.functions)

@@ -15,15 +15,20 @@ from kbuild_klp.livepatch.rules import Readers, needs_nothing
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
 
+_TAKES_ADDRESS = "takes its address"
 
-def readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> dict[int, Readers]:
+
+def readers(
+    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, *, is_vmlinux: bool = False
+) -> dict[int, Readers]:
     """Return, by the index of the change, who refers to what differs and cannot be replaced by itself.
 
-    Who has to be replaced anyway has a verdict of its own.
+    Who has to be replaced anyway has a verdict of its own. ``is_vmlinux``: the object is linked into nothing else.
     """
     functions = (change for change in changes if change.kind == KIND_FUNCTION and not needs_nothing(change))
     changed = {entry.symbol for change in functions for entry in (change.old, change.new) if entry is not None}
-    return {**_of_constants(changes, before, after, changed), **_of_functions(changes, before, after, changed)}
+    constants = _of_constants(changes, before, after, changed)
+    return {**constants, **_of_functions(changes, before, after, changed, is_vmlinux)}
 
 
 def _of_constants(
@@ -67,7 +72,7 @@ def _sorted(found: Iterable[tuple[SymbolId, str]]) -> Readers:
 
 
 def _of_functions(
-    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId]
+    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId], is_vmlinux: bool
 ) -> dict[int, Readers]:
     """Return who calls each function that differs and that only this object can call; the rest has to stay."""
     found = {}
@@ -77,18 +82,26 @@ def _of_functions(
         if not before.is_own_notrace(change.old.symbol):
             continue
         sides = (before, change.old.symbol), (after, change.new.symbol)
-        found[at] = _sorted(it for side, symbol in sides for it in _callers(side, symbol, changed))
+        callers = [(side, it) for side, symbol in sides for it in _callers(side, symbol, changed)]
+        running = [it for side, it in callers if not (is_vmlinux and it[1] != _TAKES_ADDRESS and side.is_start(it[0]))]
+        is_called = bool(running) or any(not changed.isdisjoint(side.callers_of(symbol)) for side, symbol in sides)
+        # What nobody but init code called is as much over as that.
+        found[at] = _sorted(running if is_called else (it for _, it in callers))
     return found
 
 
 def _callers(side: ObjectSide, function: SymbolId, changed: set[SymbolId]) -> Iterator[tuple[SymbolId, str]]:
-    """Yield the unchanged functions that have to come along with one, and what keeps the old one in use, and why."""
+    """Yield the unchanged functions that have to come along with one, and what keeps the old one in use, and why.
+
+    Init code is among the latter. That of vmlinux has made its calls; that of a module may be still to come, and then
+    calls the old one.
+    """
     waiting, seen = [function], {function}
     while waiting:
         current = waiting.pop()
         for user, does_only_call in side.callers_of(current).items():
             if not does_only_call:
-                yield user, "data" if side.why_it_stays(user) == "data" else "takes its address"
+                yield user, "data" if side.why_it_stays(user) == "data" else _TAKES_ADDRESS
             elif user not in changed and user not in seen:
                 seen.add(user)
                 if side.is_own_notrace(user):

@@ -34,6 +34,7 @@ _START_THREADS = frozenset(
     {"kthread_create_on_node", "kthread_create_on_cpu", "kernel_thread", "user_mode_thread", "create_io_thread"}
 )
 _READ_ONLY = ".rodata"
+_START = (".init.text", ".exit.text")  # .meminit.text may stay
 _NOINSTR = (".noinstr.text", ".entry.text")
 
 
@@ -249,6 +250,11 @@ class ObjectSide:
         if is_init(self._canonical.section_name(parts[0])):
             return "init or exit code"
         return "" if parts[0] in self._traced else "not traceable"
+
+    def is_start(self, function: SymbolId) -> bool:
+        """Say whether a function is code of which nothing is left when vmlinux has started (free_initmem())."""
+        parts = self.view.parts_of(function)
+        return bool(parts) and self._canonical.section_name(parts[0]).startswith(_START)
 
     def is_own_notrace(self, function: SymbolId) -> bool:
         """Say whether a function is known to this object only, and such that ftrace merely has no place in it."""

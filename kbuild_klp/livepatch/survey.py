@@ -110,7 +110,7 @@ class Survey:
             functions=functions,
             users=users,
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
-            readers=readers(changes, before, after) if before is not None and after is not None else {},
+            readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
         )
 

@@ -51,16 +51,40 @@ def test_who_calls_it_and_is_changed_has_a_verdict_of_its_own(kernels: Kernels) 
         (("static NOTRACE int middle", "NOTRACE int middle"), "; it is used by middle (not traceable)"),
         (("return x;", "return inner != (void *)(long)x;"), "; it is used by stays (takes its address)"),
         (("int stays", "int (*pointer)(int) = inner; int stays"), "; it is used by pointer (data)"),
-        (
-            ("int other", '__attribute__((section(".init.text"))) int other'),
-            "; it is used by other (init or exit code)",
-        ),
         (("int other", "NOTRACE int other"), "; it is used by other (not traceable)"),
         (("x * OLD;", "(long)inner + x * OLD;"), "; it is used by inner (takes its address)"),
     ],
 )
 def test_what_keeps_the_old_one(kernels: Kernels, change: tuple[str, str], why: str) -> None:
     assert of(kernels, _C, change)["inner"] == [NOT_TRACEABLE + why]
+
+
+EARLY = ("int other", '__attribute__((section(".init.text"))) int other')
+USED_EARLY = "; it is used by other (init or exit code)"
+
+
+def test_init_code_of_vmlinux_has_made_its_calls(kernels: Kernels) -> None:
+    assert of(kernels, _C, EARLY) == {"inner": [f"({BY_CALLERS}; carried with it: outer)"]}
+
+
+@pytest.mark.parametrize("section", [".init.text", ".exit.text"])
+def test_that_of_a_module_may_be_still_to_come(kernels: Kernels, section: str) -> None:
+    source = _C.replace(EARLY[0], EARLY[1].replace(".init.text", section))
+    found = kernels.of(source.replace("OLD", "5"), source.replace("OLD", "6"), name="drivers/unit.o")
+    assert found == {"inner": [NOT_TRACEABLE + USED_EARLY]}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("inner(x) + 1", "x + 1"), USED_EARLY),
+        (("inner(x) + 3", "(long)inner + x"), "; it is used by other (takes its address)"),
+        ((".init.text", ".meminit.text"), USED_EARLY),
+    ],
+    ids=["nobody else calls it", "an address may be kept", "it may stay"],
+)
+def test_init_code_of_vmlinux_matters(kernels: Kernels, change: tuple[str, str], why: str) -> None:
+    assert of(kernels, _C, EARLY, change)["inner"] == [NOT_TRACEABLE + why]
 
 
 def test_an_address_that_only_the_old_or_the_new_object_takes(kernels: Kernels) -> None:

@@ -69,3 +69,9 @@ def test_and_is_not_needed_where_no_function_calls_it(kernels: PatchedKernels) -
     source = "#define USED __attribute__((used))\n" + source
     made = kernels.made(source.replace("OLD", "5"), source.replace("OLD", "6"))
     assert made.carried == {("kernel/unit.o", "reader")}
+
+
+def test_init_code_that_called_it_does_not_come_along(kernels: PatchedKernels) -> None:
+    early = """__attribute__((section(".init.text"))) int early(int x) { return inner(x) + middle(x); }"""
+    made = kernels.made((_C + early).replace("OLD", "5"), (_C + early).replace("OLD", "6"))
+    assert made.carried == {("kernel/unit.o", name) for name in ("inner", "middle", "outer", "other")}
