@@ -151,7 +151,9 @@ def _boot(image: Path, initramfs: Path, console: Path, timeout: float) -> None:
     command = [
         # One thread for both processors: with two, one may still run an int3 that the other has replaced long since
         # (arch/x86/kernel/alternative.c, text_poke_bp_batch), which QEMU keeps translated.
-        *(QEMU, "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "512"),
+        *(QEMU, "-accel", "tcg,thread=single", "-cpu", "max", "-m", "512"),
+        # Without ACPI a kernel looks in the BIOS's MP table, which has one processor of each socket.
+        *("-smp", "2,sockets=2"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", f"file:{console}"),
         *("-kernel", str(image), "-initrd", str(initramfs)),
