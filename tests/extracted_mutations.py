@@ -66,7 +66,7 @@ def make(both: Correlated, relocated: RelocatedObject, mains: Iterable[int]) -> 
     needed = Needed(both, relocated, [(part, "changed") for part in mains])
     if needed.refused:
         return Made(needed, None, [], b"")
-    side = list(side_entries(needed.view, needed.pieces.values()))
+    side = list(side_entries(needed))
     laid = LaidOut(needed, side)
     return Made(needed, laid, side, laid.file())
 

@@ -73,6 +73,17 @@ class PcField(NamedTuple):
     data: int = 0
 
 
+class FarJump(NamedTuple):
+    """A jump to any function: its bytes, and where in them the field lies that a relocation of ``type`` fills.
+
+    The field is the last of it, and the processor counts from its end.
+    """
+
+    code: bytes
+    place: int
+    type: int
+
+
 class PcRelativeFields(NamedTuple):
     """PC-relative fields of instructions: one row each, sorted by ``offset``.
 
@@ -191,6 +202,8 @@ class Architecture:
     """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
+    far_jump: FarJump | None = None
+    """What a branch can go to that is too short to leave its section, None where branches are not that short."""
     pointer: int = 0
     """The relocation type of an address of 8 bytes, 0 where it is not needed yet."""
     runtime_constants: Mapping[str, int] = field(default_factory=dict)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kbuild_klp.arch.registry import Architecture, Field, Instruction, Operand, Operation, PcField, RelocationType
+from kbuild_klp.arch.registry import (
+    Architecture,
+    FarJump,
+    Field,
+    Instruction,
+    Operand,
+    Operation,
+    PcField,
+    RelocationType,
+)
 from kbuild_klp.arch.x86_calls import ARGUMENTS, effect, flows
 from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 from kbuild_klp.elf import constants as elf
@@ -165,6 +174,7 @@ ARCHITECTURE = Architecture(
     trace_fields=(1, 5),  # first in the function, or behind endbr64
     call_opcodes=b"\xe8",
     filler=b"\x90",
+    far_jump=FarJump(b"\xe9" + bytes(_FAR_WIDTH), 1, _FAR[0]),
     pointer=1,  # R_X86_64_64
     runtime_constants={"ptr": 8, "shift": 1, "mask": 4},  # asm/runtime-const.h, 6.11 to 7.3
     write_code="text_poke_copy",

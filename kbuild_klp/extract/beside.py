@@ -99,12 +99,22 @@ class _Beside:
         references = needed.references_of(piece)
         for reference in references:
             if reference.is_resolved:
-                at = reference.place - piece.low
-                original[at : at + reference.size] = bytes(reference.size)
+                at, landing = reference.place - piece.low, needed.landings.get(reference.row)
+                distance = landing.address - piece.low - at - reference.bias if landing else 0
+                original[at : at + reference.size] = distance.to_bytes(
+                    reference.size, needed.view.architecture.byteorder
+                )
         if self._content(spot.section, spot.offset, piece.high - piece.low, section) != bytes(original):
             raise self.fail("its bytes differ", part)
         for reference in references:
-            self._reference(spot, reference.place - piece.low, reference, part)
+            landing = needed.landings.get(reference.row)
+            if landing is None:
+                self._reference(spot, reference.place - piece.low, reference, part)
+                continue
+            offset = spot.offset + landing.address - piece.low
+            if self._content(spot.section, offset, len(landing.code), section) != landing.code:
+                raise self.fail("the jump behind it differs", part)
+            self._reference(spot, landing.jump.place - piece.low, landing.jump, part)
         header = needed.view.object.sections[section]
         start = int(needed.parts.start[part]) if needed.view.is_code(part) else piece.low
         offset = start - base
@@ -330,6 +340,8 @@ def _means_the_same(needed: Needed, laid: LaidOut, part: int, view: ObjectView, 
             new.meaning_rows(row, row + 1),
             view.meaning_rows(its_copy_row, its_copy_row + 1),
         )
+        if row in needed.landings and place == other_place:
+            continue  # it goes to a jump, which was looked at
         if key[0] != other_key[0] or (row in in_code and place != other_place):
             return False
         is_other_name = row in owners or its_copy_row in view.meanings.ordinals or _is_renamed(needed, laid, row)

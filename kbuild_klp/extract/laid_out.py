@@ -139,12 +139,14 @@ class LaidOut:
         return bytes(self._view.object.content(section)[low - base : high - base])
 
     def _place_code(self) -> None:
-        code = [piece for piece in self._needed.pieces.values() if self._view.is_code(piece.part)]
+        needed = self._needed
+        code = [piece for piece in needed.pieces.values() if self._view.is_code(piece.part)]
         named = [piece for piece in code if self._parts.kind[piece.part] == PartKind.NAMED]
         for chain in _chains(sorted(named)):
             section = self._code_section(chain)
             for piece in chain:
                 self._append(section, piece, len(section.data))
+            section.data += b"".join(it.code for it in needed.landings_of(chain[-1]))
         for piece in sorted(set(code) - set(named)):
             number = int(self._parts.section[piece.part])
             shared = self._shared_section(self._view.object.section_names[number], number)
@@ -244,8 +246,14 @@ class LaidOut:
         spot = self.spots[piece.low]
         for reference in self._needed.references_of(piece):
             place = spot.offset + reference.place - piece.low
+            landing = self._needed.landings.get(reference.row)
+            distance = landing.distance if landing else 0
             if reference.is_resolved:
-                spot.section.data[place : place + reference.size] = bytes(reference.size)
+                spot.section.data[place : place + reference.size] = distance.to_bytes(
+                    reference.size, self._view.architecture.byteorder
+                )
+            if landing:
+                reference, place = landing.jump, spot.offset + landing.jump.place - piece.low
             self._relocate(spot.section, place, reference)
 
     def _relocate(self, section: OutputSection, place: int, reference: WrittenReference) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
+from kbuild_klp.extract.landings import Landing, landing
 from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
@@ -105,6 +106,8 @@ class Needed:
         self.entries: list[TakenEntry] = []
         self.dropped: set[int] = set()
         """Where entries lie that were taken out of ``entries`` again, on purpose."""
+        self.landings: dict[int, Landing] = {}
+        """The jumps at which short branches land, by the row of the reference."""
         self.joined: list[tuple[int, int]] = []
         self.outside: dict[str, tuple[SymbolId | None, int]] = {}
         """The undefined symbols: which of the old object each is (None: of another object)."""
@@ -172,6 +175,10 @@ class Needed:
             return self.relocated.of_part(piece.part)
         return self.relocated.between(piece.low, piece.high)
 
+    def landings_of(self, piece: Piece) -> list[Landing]:
+        """Return the jumps that stand behind a piece, in order."""
+        return sorted(it for it in self.landings.values() if it.piece == piece.low)
+
     def _entries_of(self, part: int, need: int) -> Iterator[TakenEntry]:
         """Yield the entries of special sections that are about a part; those of a layout that is guessed are refused.
 
@@ -206,9 +213,19 @@ class Needed:
     def _check_type(self, reference: WrittenReference, piece: Piece) -> None:
         place = f"+{reference.place - int(self.parts.start[piece.part]):#x}"
         if not reference.type:
-            raise CannotCarryError(Bar.SHORT_BRANCH, place=place, name=describe(self.view, reference.row))
-        if reference.type not in self.relocated.known:
+            self._land(reference, piece, place)
+        elif reference.type not in self.relocated.known:
             raise CannotCarryError(Bar.UNKNOWN_RELOCATION, place=place, number=str(reference.type))
+
+    def _land(self, branch: WrittenReference, piece: Piece, place: str) -> None:
+        """Put a jump behind a function at which a short branch lands."""
+        address = max([piece.high, *(it.end for it in self.landings_of(piece))])
+        behind, jump = self.pieces.get(piece.high), self.view.architecture.far_jump
+        is_last = self.parts.kind[piece.part] == PartKind.NAMED and (behind is None or behind.need != piece.need)
+        found = landing(jump, branch, piece.low, address) if jump and is_last else None
+        if found is None:
+            raise CannotCarryError(Bar.SHORT_BRANCH, place=place, name=describe(self.view, branch.row))
+        self.landings[branch.row] = found
 
     def _goal(self, reference: WrittenReference, piece: Piece, in_entry: bool) -> Goal:
         row, symbol = reference.row, reference.symbol

@@ -7,14 +7,14 @@ ORC unwind tables are there when objtool has seen the object; `.discard.*` are n
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract import callbacks
-from kbuild_klp.extract.needed import Piece
+from kbuild_klp.extract.needed import Needed, Piece
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.object.references import symbol_addresses
 from kbuild_klp.object.view import ObjectView
@@ -50,9 +50,10 @@ class _Rows(NamedTuple):
     address: list[int]
 
 
-def side_entries(view: ObjectView, pieces: Iterable[Piece]) -> Iterator[SideEntry]:
-    """Yield the entries about some pieces of code; raises CannotCarryError for a table that cannot be cut."""
-    code = sorted((piece for piece in pieces if view.is_code(piece.part)), key=lambda piece: piece.low)
+def side_entries(needed: Needed) -> Iterator[SideEntry]:
+    """Yield the entries about the code that is carried; raises CannotCarryError for a table that cannot be cut."""
+    view = needed.view
+    code = sorted((piece for piece in needed.pieces.values() if view.is_code(piece.part)), key=lambda piece: piece.low)
     names = view.object.section_names
     for section, name in enumerate(names):
         has_content = (
@@ -61,7 +62,7 @@ def side_entries(view: ObjectView, pieces: Iterable[Piece]) -> Iterator[SideEntr
         if name.startswith(_DISCARD) and name not in _UNTOLD and has_content:
             yield from _notes(view, section, code)
     if _ORC_PLACE in names and _ORC in names:
-        yield from _unwind(view, names.index(_ORC), names.index(_ORC_PLACE), code)
+        yield from _unwind(needed, names.index(_ORC), names.index(_ORC_PLACE), code)
 
 
 def header_section(view: ObjectView) -> int | None:
@@ -95,11 +96,13 @@ def _notes(view: ObjectView, section: int, code: list[Piece]) -> Iterator[SideEn
         yield SideEntry(section, code[which], data[place : place + size], (reference,))
 
 
-def _unwind(view: ObjectView, orc: int, places: int, code: list[Piece]) -> Iterator[SideEntry]:
+def _unwind(needed: Needed, orc: int, places: int, code: list[Piece]) -> Iterator[SideEntry]:
     """Yield the ORC entries of each piece: what holds where it begins, what changes in it, and an end.
 
     objtool writes an entry where the state changes, and one of zeros at the end of a section (tools/objtool/orc_gen.c).
+    At a jump behind the piece holds what holds at the branch to it.
     """
+    view = needed.view
     rows = _rows(view, places)
     content = bytes(view.object.content(orc))
     size = len(content) // max(len(rows.place), 1)
@@ -111,12 +114,18 @@ def _unwind(view: ObjectView, orc: int, places: int, code: list[Piece]) -> Itera
         first, end = bisect_right(addresses, piece.low) - 1, bisect_left(addresses, piece.high)
         if first < 0 or addresses[first] < start:
             first += 1  # nothing is said of where it begins
-        for at in range(first, end):
-            address, kind, row = by_address[at]
+        if first >= end:
+            continue
+        where = [(at, max(addresses[at], piece.low)) for at in range(first, end)]
+        landings = needed.landings_of(piece)
+        where += [(max(bisect_right(addresses, it.branch.place) - 1, first), it.address) for it in landings]
+        kind = by_address[first][1]
+        for at, address in where:
+            row = by_address[at][2]
             entry = content[row * size : (row + 1) * size]
-            yield from _orc_entry(orc, places, piece, entry, SideReference(0, kind, max(address, piece.low)))
-        if end > first:
-            yield from _orc_entry(orc, places, piece, bytes(size), SideReference(0, by_address[first][1], piece.high))
+            yield from _orc_entry(orc, places, piece, entry, SideReference(0, kind, address))
+        behind = landings[-1].end if landings else piece.high
+        yield from _orc_entry(orc, places, piece, bytes(size), SideReference(0, kind, behind))
 
 
 def _orc_entry(orc: int, places: int, piece: Piece, entry: bytes, reference: SideReference) -> Iterator[SideEntry]:

@@ -169,7 +169,7 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
     needed = Needed(both, relocated, begin, called, constants)
     not_needed += (name for part, name in copies.items() if part not in needed.functions)
     try:
-        side = list(side_entries(new, needed.pieces.values()))
+        side = list(side_entries(needed))
     except CannotCarryError as error:
         needed.refuse(begin[0][0], error)
         side = []

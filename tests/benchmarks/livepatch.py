@@ -80,7 +80,7 @@ def many(tree: str) -> dict[str, int]:
             needed = Needed(Correlated(old, new), RelocatedObject(new), chosen)
             if needed.refused:
                 continue
-            side = list(side_entries(new, needed.pieces.values()))
+            side = list(side_entries(needed))
             spelled = {outside: f".klp.sym.vmlinux.{outside},0" for outside in needed.outside}
             laid = LaidOut(needed, side, spelled, f"table_{len(made)}")
             data = laid.file()

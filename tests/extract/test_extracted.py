@@ -176,17 +176,6 @@ def test_padding_before_a_function_comes_along(extracted: Extractor) -> None:
     assert "user - 10" in run("readelf", "-rW", extracted.output)
 
 
-def test_a_short_branch_to_another_function_is_refused(extracted: Extractor) -> None:
-    source = """
-    asm(".text\\n.type near, @function\\nnear: mov %edi, %eax\\n ret\\n.size near, . - near\\n"
-        ".globl user\\n.type user, @function\\nuser: call __fentry__\\n add $NUMBER, %edi\\n jmp near\\n"
-        ".size user, . - user\\n.pushsection __mcount_loc, \\"a\\"\\n.quad user\\n.popsection\\n");
-    """
-    found = extracted(source.replace("NUMBER", "1"), source.replace("NUMBER", "2"))
-    assert refusals(found) == {("user", "short-branch")}
-    assert "near is too short" in found.refused[0].reason
-
-
 def test_a_jump_into_a_function_is_not_one_to_its_symbol(extracted: Extractor) -> None:
     """objtool would take it for a sibling call."""
     source = """
