@@ -101,19 +101,33 @@ def judge_refused(case: VmCase, document: Mapping[str, Any]) -> Result:
     return failed([*wrong, "refused:", *(f"    {' '.join(row)}" for row in sorted(found))]) if wrong else passed()
 
 
+def absent(bench: Bench, case: VmCase) -> list[str]:
+    """Return what a case patches that this kernel does not have."""
+    goals = case.goals() if case.patch.exists() else []
+    return [goal for goal in goals if not (bench.old / goal).exists()]
+
+
 class Session:
     """Everything of one run: makes the livepatches, boots, reports."""
 
     def __init__(self, bench: Bench, batches: Sequence[Batch], directory: Path) -> None:
         self.bench = bench
-        self.batches = batches
+        self.absent = {
+            case.name: objects for batch in batches for case in batch.cases if (objects := absent(bench, case))
+        }
+        built = [Batch(it.name, [case for case in it.cases if case.name not in self.absent]) for it in batches]
+        self.batches = [batch for batch in built if batch.cases]
         self.directory = directory
         self.wrong: dict[str, list[str]] = {}
         modules = directory / "modules"
         modules.mkdir()
         self.files = {path.name: signed(bench, path, modules / path.name) for path in bench.old.rglob("*.ko")}
         self.files["probe"] = make_probe(bench, directory)
-        self.report = Report(sum(len(batch.cases) + 1 for batch in batches))
+        self.report = Report(len(self.batches) + sum(len(batch.cases) for batch in batches))
+        for batch in batches:
+            for case in (case for case in batch.cases if case.name in self.absent):
+                reason = f"{' '.join(self.absent[case.name])} is not built in this configuration"
+                self.report.add(f"{batch.name}/{case.name}: {case.title}", skipped(reason))
 
     def run(self) -> int:
         """Run all; returns kselftest's exit code."""
