@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ _COMPLAINT = re.compile(
 )
 
 
+def _functions(path: Path) -> set[str]:
+    """Return the names in an object."""
+    done = subprocess.run(["nm", "--format=just-symbols", path], capture_output=True, text=True, check=True)
+    return {*done.stdout.splitlines()}
+
+
 @dataclass(frozen=True)
 class VmCase(CaseDirectory):
     """One directory in vm_cases/."""
@@ -33,11 +40,11 @@ class VmCase(CaseDirectory):
         """Which livepatch it is a part of."""
         return self.text("batch").strip() or "first"
 
-    @property
-    def carried(self) -> set[tuple[str, str]]:
-        """Object and name of each function that is carried for it."""
-        rows = (line.split() for line in self.text("carried").splitlines())
-        return {(words[0], words[1]) for words in rows}
+    def carried(self, tree: Path) -> set[tuple[str, str]]:
+        """Object and name of each function that is carried for it, in the kernel that was built in a tree."""
+        rows = [line.split() for line in self.text("carried").splitlines()]
+        known = {name: _functions(tree / name) for name, _, *rest in rows if rest == ["?"]}
+        return {(words[0], words[1]) for words in rows if len(words) == 2 or words[1] in known[words[0]]}
 
     @property
     def refused(self) -> set[tuple[str, str]]:
