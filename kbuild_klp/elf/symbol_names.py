@@ -36,8 +36,9 @@ _BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
 _CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
 # LLVM, Mangler::getNameWithPrefix(): what has no name at all, such as ASAN's table of descriptors.
 _UNNAMED = re.compile(r"(__unnamed)_\d+(?=\.|$)")
-# Clang, GenerateStringLiteral(): `.str`, then `.str.1` and so on. Local symbols with KASAN, which puts redzones behind.
-_FIRST_STRING = ".str"
+# What Clang numbers from the second on: strings (GenerateStringLiteral(); local symbols with KASAN, which puts redzones
+# behind), and the counters of a function (GCOVProfiler).
+_FIRST = {".str", "__llvm_gcov_ctr"}
 # Two clones of a clone are named in the order of the passes that made them, which is not the same in all of GCC.
 _CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
@@ -52,7 +53,10 @@ _PLACE = re.compile(r"(\.[^+]*\+)0x[0-9a-f]+")
 BTF_ID = "__BTF_ID__"
 """What the names of BTF ids begin with. They are known by it: the ids are filled in later."""
 
-NUMBERED_PREFIXES = ("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", "__unnamed_", BTF_ID, "_sub_", "_GLOBAL_")
+NUMBERED_PREFIXES = (
+    *("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", "__unnamed_", BTF_ID, "_sub_", "_GLOBAL_"),
+    "__llvm_gcov_ctr",
+)
 """What else may be numbered than a name with a dot in it begins with one of these."""
 _NUMBERED = ((BTF_ID, _BTF_ID), (("_sub_", "_GLOBAL_"), _CONSTRUCTOR), ("__unnamed_", _UNNAMED))
 
@@ -87,7 +91,7 @@ def _without_numbers(text: str) -> CanonicalName:
         without = _CLONES.sub(lambda match: "." + ".".join(sorted(match[0][1:].split("."))), without)
     if "__UNIQUE_ID_" in without or "__addressable_" in without:
         without = _UNIQUE_ID.sub(r"\1", without)
-    return CanonicalName(without, without != text or text == _FIRST_STRING)
+    return CanonicalName(without, without != text or text in _FIRST)
 
 
 def maybe_numbered(names: list[str]) -> list[int]:

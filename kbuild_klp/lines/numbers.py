@@ -20,7 +20,17 @@ import numpy as np
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.proof import NumberPair
-from kbuild_klp.lines.roles import NOTHING, Fields, Role, fields_of, fields_of_variable, locations, role_of, stack_lines
+from kbuild_klp.lines.roles import (
+    NOTHING,
+    Fields,
+    Role,
+    fields_of,
+    fields_of_function,
+    fields_of_variable,
+    locations,
+    role_of,
+    stack_lines,
+)
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -140,10 +150,10 @@ class _Comparison:
                 before = after
             if len(before) != len(after) or len(old_rows) != len(new_rows):
                 raise DifferentError
-            known = NOTHING if is_function else fields_of_variable(self.old, old_part)
+            known = (fields_of_function if is_function else fields_of_variable)(self.old, old_part)
             found = list(self._references(old_rows, new_rows, known=known))
             if is_function:
-                yield from self._immediates(old_part, new_part, before, after)
+                yield from self._immediates(old_part, new_part, before, after, known)
             else:
                 yield from self._fields(before, after, "", known)
             yield from found
@@ -274,8 +284,8 @@ class _Comparison:
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
-    def _immediates(self, old_part: int, new_part: int, before: bytes, after: bytes) -> Iterator[Number]:
-        """Yield the immediate operands that have another value."""
+    def _immediates(self, old_part: int, new_part: int, before: bytes, after: bytes, known: Fields) -> Iterator[Number]:
+        """Yield the immediate operands that have another value; ``known.stamps`` are instructions that load one."""
         differing = _differing(before, after)
         if not differing:
             return
@@ -299,6 +309,9 @@ class _Comparison:
             is_filled_in = any(mask & arch.bits_at(at, size) for at in range(size) if start + at in places)
             if not mask or arch.immediate(before[start:end]) != mask or was & ~mask != is_ & ~mask or is_filled_in:
                 raise DifferentError
+            if start in known.stamps:
+                self.identity_differs = True
+                continue
             values = immediate_values(was & mask, is_ & mask, mask)
             yield Number(values, f"at +{start:#x}", ((old_part, start), (new_part, start)))
 

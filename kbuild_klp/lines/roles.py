@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kbuild_klp.lines.gcov_writeout import argument_stamps, is_writeout, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.view import ObjectView
@@ -128,7 +129,13 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
         file = source_file(view, rows[:1]) if rows and view.reference_place(part, rows[0]) == _TRACED_FILE else None
         # Behind the line are bytes that a relocation fills.
         return Fields({0: file}) if file else NOTHING
-    return NOTHING
+    stamps = argument_stamps(view, part)
+    return Fields({}, stamps) if stamps else NOTHING
+
+
+def fields_of_function(view: ObjectView, part: int) -> Fields:
+    """Return what is known of the operands of a function: ``stamps`` are the places of instructions that load one."""
+    return Fields({}, *writeout_stamps(view, part)) if is_writeout(view, part) else NOTHING
 
 
 def fields_of_variable(view: ObjectView, part: int) -> Fields:

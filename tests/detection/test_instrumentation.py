@@ -6,7 +6,6 @@ Each table has an edit a row, and the whole answer: what is of lines only counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -390,7 +389,7 @@ table: .zero 64
     assert _answer(gcc.assembly(source), gcc.assembly(source.replace(*edit, 1))) == changed("_sub_I_65535")
 
 
-GCOV = """
+WATCHED = """
 int use(int);
 int f(int a)
 {
@@ -403,24 +402,6 @@ int h(int a) { return g(a) - 1; }
 """
 
 
-@pytest.mark.parametrize(
-    ("edit", "want"),
-    [
-        (("", ""), NOTHING),
-        (("+ 100", "+ 101"), changed("f")),
-        (("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__gcov_.h", "__gcov0.h")),
-        (
-            ("int h(", "int k(int a) { return a; }\nint h("),
-            _added("function", "k") | _added("data", "__gcov_.k", "__gcov0.k"),
-        ),
-    ],
-)
-def test_gcov(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
-    flags: Sequence[str] = ("-fprofile-arcs", "-ftest-coverage", "-fno-tree-loop-im")
-    # Each in a directory of its own.
-    assert _answer(gcc.object(GCOV, *flags), gcc.object(_edited(GCOV, edit), *flags)) == want
-
-
 @pytest.mark.parametrize("flags", [("-fsanitize=thread",), ("-fsanitize=kernel-memory",)])
 @pytest.mark.parametrize(
     ("edit", "want"),
@@ -430,7 +411,7 @@ def test_kcsan_and_kmsan(cc: Compiler, flags: tuple[str, ...], edit: tuple[str, 
     if cc.command == "gcc" and "memory" in flags[0]:
         pytest.skip("GCC has no KMSAN")
     flags = ("-fsanitize=kernel-memory",) if "memory" in flags[0] else flags
-    source = GCOV.replace(
+    source = WATCHED.replace(
         "int f(int a)\n{", "int state;\nint f(int a)\n{ char buf[8]; use((long)buf); state += buf[a];"
     )
     assert _answer(cc.object(source, *flags), cc.object(_edited(source, edit), *flags)) == want

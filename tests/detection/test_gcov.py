@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What gcov adds to an object: stamps and places of the build in it say nothing, all else does.
+
+Each table has an edit a row, and the whole answer.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from snippets import Changes, Compiler, changed, changes_of, data_changed
+
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
+
+NOTHING: Changes = set()
+FLAGS = ("-fprofile-arcs", "-ftest-coverage", "-fno-tree-loop-im")
+CLANG_FLAGS = FLAGS[:2]
+WRITTEN = changed("__llvm_gcov_writeout", "__llvm_gcov_reset")
+
+
+def _added(kind: str, *symbols: str) -> Changes:
+    return {(symbol, kind, "added") for symbol in symbols}
+
+
+def _answer(old: Path, new: Path) -> Changes:
+    report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), 1)
+    assert not report.warnings
+    return {change for change in changes_of(report) if change[2] != "line-only"}
+
+
+def _edited(text: str, edit: tuple[str, str]) -> str:
+    """Return an edited text, further down."""
+    assert edit[0] in text
+    return "\n\n" + text.replace(*edit)
+
+
+@pytest.fixture(params=["clang-14", "clang-16", "clang-19"])
+def clang(request: pytest.FixtureRequest, tmp_path: Path) -> Compiler:
+    if request.param != "clang-19" and not shutil.which(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return Compiler(request.param, tmp_path)
+
+
+SOURCE = """
+int use(int);
+int f(int a)
+{
+	if (a > 3)
+		return use(a);
+	return a + 100;
+}
+static __attribute__((noinline)) int g(int a) { return use(a) * 3; }
+int h(int a) { return g(a) - 1; }
+"""
+MANY = "int use(int);\n" + "".join(
+    f"int f{number}(int a) {{ if (a > {number}) return use(a); return a + 1{number:02}; }}\n" for number in range(40)
+)
+"""So many functions that Clang hands them over in a loop."""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), NOTHING),
+        (("+ 100", "+ 101"), changed("f")),
+        (("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__gcov_.h", "__gcov0.h")),
+        (
+            ("int h(", "int k(int a) { return a; }\nint h("),
+            _added("function", "k") | _added("data", "__gcov_.k", "__gcov0.k"),
+        ),
+    ],
+)
+def test_gcc(tmp_path: Path, edit: tuple[str, str], want: Changes) -> None:
+    gcc = Compiler("gcc", tmp_path)
+    # Each in a directory of its own.
+    assert _answer(gcc.object(SOURCE, *FLAGS), gcc.object(_edited(SOURCE, edit), *FLAGS)) == want
+
+
+CAME = _added("function", "k") | _added("data", "__llvm_gcov_ctr") | WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("source", "edit", "want"),
+    [
+        (SOURCE, ("", ""), NOTHING),
+        (SOURCE, ("+ 100", "+ 101"), changed("f")),
+        (SOURCE, ("g(a) - 1", "g(a) - use(a)"), changed("h")),
+        (SOURCE, ("int f(", "int k = 1; int f("), _added("data", "k")),
+        (SOURCE, ("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__llvm_gcov_ctr") | WRITTEN),
+        (SOURCE, ("int h(", "int k(int a) { return a; }\nint h("), CAME),
+        (SOURCE, ("int f(", "int k(int a) { return a; }\nint f("), CAME),
+        (MANY, ("", ""), NOTHING),
+        (MANY, ("+ 107", "+ 177"), changed("f7")),
+        (MANY, ("int f0(", "int k = 1; int f0("), _added("data", "k")),
+        (MANY, ("a > 9)", "a > 9 && a < 99)"), changed("f9") | data_changed("__llvm_gcov_ctr") | WRITTEN),
+        (MANY, ("int f0(", "int k(int a) { if (a) use(a); return a; }\nint f0("), CAME),
+    ],
+)
+def test_clang(clang: Compiler, source: str, edit: tuple[str, str], want: Changes) -> None:
+    old, new = clang.object(source, *CLANG_FLAGS), clang.object(_edited(source, edit), *CLANG_FLAGS)
+    assert _answer(old, new) == want
+    other_way = {"added": "removed"}
+    assert _answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
+
+
+WRITEOUT = """
+.text
+.type __llvm_gcov_writeout, @function
+__llvm_gcov_writeout:
+	pushq %rax
+	movq $.Lname, %rdi
+	movl $0x3430382a, %esi
+	movl $0x11111111, %edx
+	call llvm_gcda_start_file
+	movl $7, %edi
+	movl $0x22222222, %esi
+	movl $0x33333333, %edx
+	call llvm_gcda_emit_function
+	movl $2, %edi
+	movq $__llvm_gcov_ctr, %rsi
+	call llvm_gcda_emit_arcs
+	movl $4, %ebx
+1:	movl __llvm_internal_gcov_emit_function_args.0-4(%rbx), %edi
+	movl __llvm_internal_gcov_emit_function_args.0(%rbx), %esi
+	movl __llvm_internal_gcov_emit_function_args.0+4(%rbx), %edx
+	call llvm_gcda_emit_function
+	addq $12, %rbx
+	cmpq $28, %rbx
+	jne 1b
+	call llvm_gcda_summary_info
+	popq %rax
+	jmp llvm_gcda_end_file
+.size __llvm_gcov_writeout, . - __llvm_gcov_writeout
+.bss
+.type __llvm_gcov_ctr, @object
+__llvm_gcov_ctr: .zero 16
+.size __llvm_gcov_ctr, 16
+.type __llvm_gcov_ctr.1, @object
+__llvm_gcov_ctr.1: .zero 16
+.size __llvm_gcov_ctr.1, 16
+.section .rodata, "a"
+.type __llvm_internal_gcov_emit_function_args.0, @object
+__llvm_internal_gcov_emit_function_args.0:
+	.long 70, 71, 72
+	.long 80, 81, 82
+.size __llvm_internal_gcov_emit_function_args.0, 24
+.section .rodata.str1.1, "aMS", @progbits, 1
+.Lname: .asciz "/build/one/unit.gcda"
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "is_same"),
+    [
+        (("/build/one/unit.gcda", "/build/two/unit.gcda"), True),
+        (("/build/one/unit.gcda", "/unit.gcda"), True),
+        (("0x11111111", "0x11111112"), True),
+        (("0x22222222", "1"), True),
+        (("0x33333333", "0xffffffff"), True),
+        ((".long 70, 71, 72", ".long 70, 171, 0"), True),
+        (("81, 82", "0xffffffff, 5"), True),
+        (("0x3430382a", "0x3430392a"), False),
+        (("$7, %edi", "$8, %edi"), False),
+        (("$2, %edi", "$3, %edi"), False),
+        (("$__llvm_gcov_ctr,", "$__llvm_gcov_ctr+8,"), False),
+        (("$4, %ebx", "$5, %ebx"), False),
+        (("$28, %rbx", "$16, %rbx"), False),
+        ((".long 70,", ".long 73,"), False),
+        ((".long 80,", ".long 83,"), False),
+    ],
+)
+def test_what_clang_hands_over(tmp_path: Path, edit: tuple[str, str], is_same: bool) -> None:
+    gcc = Compiler("gcc", tmp_path)
+    assert edit[0] in WRITEOUT
+    old, new = gcc.assembly(WRITEOUT), gcc.assembly(WRITEOUT.replace(*edit))
+    assert _answer(old, new) == (NOTHING if is_same else changed("__llvm_gcov_writeout"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        # Of another function, to another one, for something else as well, or perhaps something else.
+        WRITEOUT.replace("__llvm_gcov_writeout", "writeout"),
+        WRITEOUT.replace("call llvm_gcda_emit_function", "call emit", 1),
+        WRITEOUT.replace(
+            "%edx\n\tcall llvm_gcda_emit_function", "%edx\n\taddl %edx, count\n\tcall llvm_gcda_emit_function", 1
+        ),
+        WRITEOUT.replace("movl $0x33333333", "testl %ecx, %ecx\n\tje 2f\n\tmovl $0x33333333").replace(
+            "\tcall llvm_gcda_emit_function", "2:\tcall llvm_gcda_emit_function", 1
+        ),
+    ],
+    ids=["of another", "to another", "used otherwise", "not always"],
+)
+def test_numbers_that_are_no_stamps(tmp_path: Path, other: str) -> None:
+    gcc = Compiler("gcc", tmp_path)
+    name = "writeout" if "__llvm_gcov_writeout" not in other else "__llvm_gcov_writeout"
+    new = other.replace("0x33333333", "0x33333334")
+    assert other not in (WRITEOUT, new)
+    assert _answer(gcc.assembly(other), gcc.assembly(new)) == changed(name)
+
+
+def test_a_string_that_names_no_file_of_gcov(tmp_path: Path) -> None:
+    gcc = Compiler("gcc", tmp_path)
+    source = WRITEOUT.replace("unit.gcda", "unit.c")
+    assert _answer(gcc.assembly(source), gcc.assembly(source.replace("unit.c", "other.h"))) == changed(
+        "__llvm_gcov_writeout"
+    )
