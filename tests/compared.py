@@ -31,7 +31,8 @@ from kbuild_klp.errors import KlpError
 
 _RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
 _OF_RELEASE = ("__UNIQUE_ID_vermagic", "_note_", "__UNIQUE_ID_note_")
-_OF_SOURCE = re.compile(r"/.*\.[chS]\b|2f.*2e(?:63|68|53)00")
+# What is left of the path of a source file behind the name of a directory: as text, or as bytes.
+_OF_SOURCE = re.compile(r"[^']*/[^']*\.[chS]'|[0-9a-f]?(?:[0-9a-f]{2})*?2f(?:[0-9a-f]{2})*?2e(?:63|68|53)00")
 _NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
 
 
@@ -67,14 +68,15 @@ def _is_directory(question: Question) -> bool:
     lines = [[line for body in sorted(_bodies(path, question).elements()) for line in body] for path in question.pair]
     if len(lines[0]) != len(lines[1]):
         return False
-    differing = [(old, new) for old, new in zip(*lines, strict=True) if old != new]
-    return len({_part(*both) for both in differing}) == 1 and all(_OF_SOURCE.search(new) for _, new in differing)
+    parts = [_part(old, new) for old, new in zip(*lines, strict=True) if old != new]
+    return len({part[:2] for part in parts}) == 1 and all(_OF_SOURCE.match(rest) for *_, rest in parts)
 
 
-def _part(old: str, new: str) -> tuple[str, str]:
+def _part(old: str, new: str) -> tuple[str, str, str]:
+    """Return what differs between two lines, and what is behind it in both."""
     head = _alike(old, new)
     tail = _alike(old[:head:-1], new[:head:-1])
-    return old[head : len(old) - tail], new[head : len(new) - tail]
+    return old[head : len(old) - tail], new[head : len(new) - tail], new[len(new) - tail :]
 
 
 def _alike(old: str, new: str) -> int:
