@@ -67,7 +67,7 @@ ELSEWHERE = ("/build/linux-Xw3Cd/", "/build/linux-pQ9aZ/")
 
 def test_another_directory_is_explained(gcc: Compiler) -> None:
     source = WARNS % 1
-    for new in (ELSEWHERE[1], "/home/somebody/kernel/"):
+    for new in (ELSEWHERE[1], "/srv/somebody/kernel/"):
         pair = Pair(gcc.object(source), gcc.object(source.replace(ELSEWHERE[0], new)))
         assert _explained(pair) == {"directory": 2}
 
