@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -51,6 +52,7 @@ security/commoncap virt/kvm/kvm_main
 """
 
 Key = tuple[str, str]
+_NOP = re.compile(r"(?:(?:data16|cs) )*nop|xchg +%ax,%ax$")
 
 
 class Pair(NamedTuple):
@@ -163,11 +165,17 @@ def _code(name: str, path: Path) -> list[Instruction]:
     return [line for section, inside in places for line in listing.code[section] if line.place in inside]
 
 
+def _without_nops(lines: list[Instruction]) -> list[Instruction]:
+    return [line for line in lines if not _NOP.match(line.text)]
+
+
 def _is_encoding(question: Question) -> bool:
     if (question.kind, question.ours, question.theirs) != ("function", "", "changed"):
         return False
-    old, new = (_code(question.name, path) for path in question.pair)
-    if len(old) != len(new) or [len(line.raw) for line in old] == [len(line.raw) for line in new]:
+    lines = [_code(question.name, path) for path in question.pair]
+    old, new = map(_without_nops, lines)
+    lengths = ([len(line.raw) for line in side] for side in lines)
+    if len(old) != len(new) or next(lengths) == next(lengths):
         return False
     pairs = [(x, y) for x, y in zip(old, new, strict=True) if not x.text.startswith(("j", "call"))]
     names = ([line.text.partition(" ")[0] for line in side] for side in (old, new))
@@ -180,7 +188,7 @@ CONVENTIONS = (
         "label", "code under no name is given to the label behind it, not to the section", _is_code_before_label
     ),
     Convention("alignment", "the alignment of a section belongs to no symbol; the oracle leaves it out", _is_alignment),
-    Convention("encoding", "a branch in its long form instead of its short one is the same", _is_encoding),
+    Convention("encoding", "a branch in its long form is the same as in its short one, and NOPs align", _is_encoding),
     Convention("line", "the oracle knows no lines in code, and leaves out those of records", _is_line),
 )
 

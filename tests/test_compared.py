@@ -151,6 +151,38 @@ def test_padding_is_not_explained_by_another_change(gcc: Compiler) -> None:
     assert not _applies("padding", pair, "function", "f", "", "changed")
 
 
+# -- the same in another form -----------------------------------------------------------------------------------------
+
+ALIGNED = """
+.text
+.globl before
+.type before, @function
+before: .skip %d, 0x40
+	ret
+.size before, . - before
+.p2align 4
+.globl f
+.type f, @function
+f: jmp 2f
+.p2align 6
+1: incl %%eax
+2: loop 1b
+	%s
+	ret
+.size f, . - f
+"""
+
+
+def test_what_aligns_a_loop_is_explained(gcc: Compiler) -> None:
+    old = gcc.assembly(ALIGNED % (1, "ret"))
+    assert _explained(Pair(old, gcc.assembly(ALIGNED % (17, "ret")))) == {"encoding": 1}
+    for code in ("decl %ebx", "ret; nop; incl %ecx", "push %rax"):
+        new = gcc.assembly(ALIGNED % (17, code))
+        assert not _applies("encoding", Pair(old, new), "function", "f", "", "changed")
+    more = gcc.assembly(ALIGNED.replace("incl %%eax", "incl %%ecx") % (17, "ret"))
+    assert not _applies("encoding", Pair(old, more), "function", "f", "", "changed")
+
+
 # -- what else differs from release to release ------------------------------------------------------------------------
 
 

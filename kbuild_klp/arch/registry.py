@@ -155,6 +155,10 @@ class Effect(NamedTuple):
     stores: bool = False
 
 
+def _is_never(_: bytes) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Architecture:
     """All machine knowledge that the canonical form needs."""
@@ -200,6 +204,8 @@ class Architecture:
     """Where in a function the field of that call may lie."""
     call_opcodes: bytes = b""
     """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
+    is_alignment: Callable[[bytes], bool] = _is_never
+    """True when an instruction is one that assemblers put before a place in a function that is to be aligned."""
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
     far_jump: FarJump | None = None

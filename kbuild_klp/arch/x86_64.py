@@ -51,10 +51,9 @@ RELOCATION_TYPES = {
 # int3 (between functions, after ret for straight-line speculation) and the NOPs of gas and LLVM: any number of
 # 0x66 and 0x2e prefixes, then 0x90 or the long NOP 0f 1f /0 in each addressing form. One run of it at a time: a
 # pattern for all of them would try each way to cut a run in pieces, before it gives up at what is behind.
-_FILLER = re.compile(
-    rb"\xcc+|\x90+|[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))",
-    re.DOTALL,
-)
+_NOP = rb"[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44\x00.|\x80....|\x84\x00....))"
+_FILLER = re.compile(rb"\xcc+|\x90+|" + _NOP, re.DOTALL)
+_ALIGNMENT = re.compile(_NOP, re.DOTALL)
 _filler_cache: dict[bytes, bool] = {}
 
 
@@ -69,6 +68,11 @@ def is_filler(data: bytes) -> bool:
         if len(data) <= 64:
             _filler_cache[data] = known
     return known
+
+
+def is_alignment(instruction: bytes) -> bool:
+    """Return True when an instruction is a NOP, and no int3: gas fills with these in code."""
+    return _ALIGNMENT.fullmatch(instruction) is not None
 
 
 def displacements(code: NDArray[np.uint8], offset: NDArray[Any], form: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -173,6 +177,7 @@ ARCHITECTURE = Architecture(
     trace_call="__fentry__",
     trace_fields=(1, 5),  # first in the function, or behind endbr64
     call_opcodes=b"\xe8",
+    is_alignment=is_alignment,
     filler=b"\x90",
     far_jump=FarJump(b"\xe9" + bytes(_FAR_WIDTH), 1, _FAR[0]),
     pointer=1,  # R_X86_64_64

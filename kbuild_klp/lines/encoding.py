@@ -2,10 +2,11 @@
 """Two versions of a function of which the instructions are the same, and have other lengths.
 
 Line 128 does not fit where line 127 did: `push $127` has two bytes and `push $128` five, all that follows moves, and a
-short branch across it may become a long one. So may a tail call, when the function between grew. The two are compared
-instruction by instruction: the same operations with the same registers and displacements, the same references,
-branches to the same instructions, and entries of special sections about the same instructions. What is left are the
-values of immediate operands.
+short branch across it may become a long one. So may a tail call, when the function between grew. And the loops of a
+function are aligned where the function is not, so that it has other NOPs in another place (padding.py). The two are
+compared instruction by instruction: the same operations with the same registers and displacements, the same
+references, branches to the same instructions, and entries of special sections about the same instructions. What is
+left are the values of immediate operands.
 
 This costs more than a look at the bytes. It is tried where the sources say that nothing but lines can differ, and
 where all references are the same but for their places.
@@ -19,24 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.lines.numbers import DifferentError, Number
+from kbuild_klp.lines.padding import Unpadded, lies_otherwise, without_padding
 from kbuild_klp.lines.proof import NumberPair
-from kbuild_klp.object.function import Line, function_lines, part_code
+from kbuild_klp.object.function import Line, part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _MOST_GROWTH = 64  # bytes: more than a few immediates and branches
+_MOST_PADDING, _STEP = 512, 16  # before several loops; functions are aligned to no less
 
 
 def can_be_reencoded(old_size: int, new_size: int) -> bool:
     """Say whether functions of these sizes can be the same but for the lengths of some instructions."""
-    return old_size != new_size and abs(old_size - new_size) <= _MOST_GROWTH
+    growth = abs(old_size - new_size)
+    return 0 < growth <= _MOST_GROWTH or (0 < growth <= _MOST_PADDING and growth % _STEP == 0)
 
 
-def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
-    """Say whether two versions of a function can differ in the lengths of branches alone.
+def has_other_form(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    """Say whether two versions of a function can differ in the lengths of branches, or in what aligns loops, alone.
 
-    They refer to the same things in the same order, themselves apart, and some branch out of one has another form.
+    They refer to the same things in the same order, themselves apart, and some branch out of one has another form, or
+    they lie otherwise.
     """
     if len(old_parts) != len(new_parts):
         return False
@@ -49,16 +54,29 @@ def has_other_branches(old: ObjectView, new: ObjectView, old_parts: Sequence[int
         if not np.array_equal(before[:, 1:], after[:, 1:]):
             return False
         is_other |= _forms(old, old_part, before) != _forms(new, new_part, after)
+        is_other |= lies_otherwise(old, new, old_part, new_part)
     return is_other
 
 
 def _outward(view: ObjectView, part: int, family: Sequence[int]) -> NDArray[np.uint64]:
-    """Return the references of a part but for those to the function itself: place, kind and what they mean."""
+    """Return the references of a part but for those to the function itself: place, kind and what they mean.
+
+    What its jump tables mean is where in the function they go, and left out, too.
+    """
     own = view.reference_range(part)
     rows, targets = view.meanings.rows[own.start : own.stop], view.canonical.targets.part[own.start : own.stop]
+    tables = [row - own.start for row in view.known_by_content(part) if _is_jump_table(view, row, family)]
+    if tables:
+        rows = rows.copy()
+        rows[tables, 1:] = 0
     rows = rows[~np.isin(targets, list(family))]
     place, kind = rows[:, :1] & np.uint64((1 << KIND_SHIFT) - 1), rows[:, :1] >> np.uint64(KIND_SHIFT)
     return np.concatenate([place, kind, rows[:, 1:]], axis=1)
+
+
+def _is_jump_table(view: ObjectView, row: int, family: Sequence[int]) -> bool:
+    part = view.content_part(row)
+    return part is not None and view.jump_table(part, family) is not None
 
 
 def _forms(view: ObjectView, part: int, outward: NDArray[np.uint64]) -> list[int | None]:
@@ -71,14 +89,11 @@ def reencoded_numbers(
     old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
 ) -> list[Number] | None:
     """Return the immediates that differ between two versions of a function, None when anything else does."""
-    before, after = function_lines(old, old_parts), function_lines(new, new_parts)
-    counts = [
-        [len(part_code(view, part).starts) for part in parts] for view, parts in ((old, old_parts), (new, new_parts))
-    ]
-    if counts[0] != counts[1]:
-        return None
     try:
-        found = [number for x, y in zip(before, after, strict=True) for number in _numbers(x, y)]
+        before, after = without_padding(old, new, old_parts, new_parts)
+        found = [number for x, y in zip(before.lines, after.lines, strict=True) for number in _numbers(x, y)]
+        if any(before.goals(x) != after.goals(y) for x, y in zip(before.lines, after.lines, strict=True)):
+            return None
         _compare_special((old, old_parts, before), (new, new_parts, after))
     except DifferentError:
         return None
@@ -86,9 +101,9 @@ def reencoded_numbers(
 
 
 def _numbers(x: Line, y: Line) -> Iterator[Number]:
-    """Yield the immediates in which two instructions differ; raises DifferentError when anything else does."""
-    if (x.targets, x.tables) != (y.targets, y.tables):
-        raise DifferentError
+    """Yield the immediates in which two instructions differ; raises DifferentError when more does than these, or where
+    they go.
+    """
     if x.token == y.token:
         return
     meanings = [line.token[1] for line in (x, y)]
@@ -104,7 +119,7 @@ def _numbers(x: Line, y: Line) -> Iterator[Number]:
             yield Number(NumberPair(((old, new),)), f"at +{y.offset:#x}", place)
 
 
-_Side = tuple[ObjectView, Sequence[int], list[Line]]
+_Side = tuple[ObjectView, Sequence[int], Unpadded]
 
 
 def _compare_special(old: _Side, new: _Side) -> None:
@@ -116,9 +131,8 @@ def _compare_special(old: _Side, new: _Side) -> None:
 
 def _special(side: _Side, part: int) -> Iterator[tuple[object, ...]]:
     """Yield what the special entries of a part mean, with instructions instead of places in the function."""
-    view, parts, lines = side
-    number = {(line.part, line.offset): at for at, line in enumerate(lines)}
-    number |= {(own, view.size(own)): -1 - at for at, own in enumerate(parts)}
+    view, parts, unpadded = side
+    number = unpadded.numbers | {(own, view.size(own)): -1 - at for at, own in enumerate(parts)}
     for table in special_tables(view, part):
         meanings: list[tuple[object, ...]] = []
         for reference, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):

@@ -22,7 +22,7 @@ from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.directories import find_directories
-from kbuild_klp.lines.encoding import can_be_reencoded, has_other_branches, reencoded_numbers
+from kbuild_klp.lines.encoding import can_be_reencoded, has_other_form, reencoded_numbers
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.kasan_globals import is_constructor, registers_the_same
@@ -251,7 +251,7 @@ class _Judge:
         Numbers that differ are believed only where nothing but lines can.
         """
         before, after = self._views
-        if has_other_branches(before, after, old_parts, new_parts) or self._only_lines_differ(old, new):
+        if has_other_form(before, after, old_parts, new_parts) or self._only_lines_differ(old, new):
             numbers = reencoded_numbers(before, after, old_parts, new_parts)
             return numbers if not numbers or self._only_lines_differ(old, new) else None
         return None

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""NOPs inside a function that align what is behind them, and follow from where the function lies.
+
+GCC aligns small loops to 32 and 64 bytes (from 14 on, with -falign-loops=1 as well), and functions to 16. When what is
+before a function grows by 16, each such loop has other NOPs before it. Those are left out of a comparison, where in
+both versions
+
+- there are fewer of them, in bytes, than a power of two to which the next instruction is aligned in its section, and
+  to which the section is;
+- nothing but what may as well be meant to go to that instruction goes to them: a branch to the first is one to it.
+
+Which NOPs they are is the assembler's choice. Where both versions have the same, they are instructions like others:
+they may be the place of a static branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kbuild_klp.lines.numbers import DifferentError
+from kbuild_klp.object.function import Line, Spot, function_lines
+from kbuild_klp.object.view import ObjectView
+
+
+class Unpadded(NamedTuple):
+    """The instructions of a function without its padding.
+
+    ``numbers`` are their places in ``lines``, by part and offset. ``kept`` are these by their numbers with padding:
+    None for what is left out, but for the first of a run, which has that of what it aligns.
+    """
+
+    lines: list[Line]
+    numbers: dict[Spot, int]
+    kept: list[int | None]
+
+    def goals(self, line: Line) -> tuple[tuple[int, ...], ...]:
+        """Return to which instructions one goes, and each jump table that it uses; raises DifferentError."""
+        return tuple(tuple(map(self._goal, goals)) for goals in (line.targets, *line.tables))
+
+    def _goal(self, number: int) -> int:
+        found = self.kept[number]
+        if found is None:
+            raise DifferentError
+        return found
+
+
+def lies_otherwise(old: ObjectView, new: ObjectView, old_part: int, new_part: int) -> bool:
+    """Say whether two versions of a part lie in their sections so that something in them may be aligned otherwise."""
+    (_, before), (_, after) = old.place(old_part), new.place(new_part)
+    return (before - after) % min(_alignment(old, old_part), _alignment(new, new_part)) != 0
+
+
+def _alignment(view: ObjectView, part: int) -> int:
+    return max(int(view.object.sections["align"][view.place(part)[0]]), 1)
+
+
+def without_padding(
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
+) -> tuple[Unpadded, Unpadded]:
+    """Return the instructions of two versions of a function, as many of each; raises DifferentError."""
+    sides = _Side(old, old_parts), _Side(new, new_parts)
+    before, after = sides
+    while not (before.is_done and after.is_done):
+        if before.is_done or after.is_done:
+            raise DifferentError
+        nops = [side.is_nop() for side in sides]
+        if nops[0] == nops[1] and (not nops[0] or before.line.token == after.line.token):
+            if before.part != after.part:
+                raise DifferentError
+            for side in sides:
+                side.keep()
+            continue
+        lengths = [side.drop_nops() for side in sides]
+        alignment = 1 << max(lengths).bit_length()
+        if not all(side.is_aligned(alignment) for side in sides):
+            raise DifferentError
+    return before.found, after.found
+
+
+class _Side:
+    """One version, read from its first instruction to its last."""
+
+    def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
+        self._view, self._parts = view, parts
+        self._lines = function_lines(view, parts)
+        self._at = 0
+        self.found = Unpadded([], {}, [])
+        self._is_alignment = view.architecture.is_alignment
+
+    @property
+    def is_done(self) -> bool:
+        return self._at == len(self._lines)
+
+    @property
+    def line(self) -> Line:
+        """The next instruction."""
+        return self._lines[self._at]
+
+    @property
+    def part(self) -> int:
+        """The how manieth part of the function that is of."""
+        return self._parts.index(self.line.part)
+
+    def is_nop(self) -> bool:
+        """Say whether the next instruction does nothing."""
+        return not self.line.references and self._is_alignment(self.line.token[0])
+
+    def keep(self) -> None:
+        """Take the next instruction, which is one of the function."""
+        number = len(self.found.lines)
+        self.found.lines.append(self.line)
+        self.found.numbers[self.line.part, self.line.offset] = number
+        self.found.kept.append(number)
+        self._at += 1
+
+    def drop_nops(self) -> int:
+        """Leave out what does nothing up to the next instruction that does; returns how many bytes these have."""
+        first = self._at
+        while not self.is_done and self.is_nop() and self.line.part == self._lines[first].part:
+            self._at += 1
+        run = self._lines[first : self._at]
+        if run:
+            self.found.numbers[run[0].part, run[0].offset] = len(self.found.lines)
+            self.found.kept.extend([len(self.found.lines), *(None for _ in run[1:])])
+            if self.is_done or self.line.part != run[0].part:
+                raise DifferentError
+        return sum(line.size for line in run)
+
+    def is_aligned(self, alignment: int) -> bool:
+        """Say whether the next instruction is aligned."""
+        if self.is_done:
+            return False
+        _, start = self._view.place(self.line.part)
+        return _alignment(self._view, self.line.part) % alignment == 0 and (start + self.line.offset) % alignment == 0
