@@ -25,6 +25,17 @@ _GRANULE = 32  # bytes to which the whole is rounded
 _Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int, int]]
 
 
+class _Nameless(NamedTuple):
+    """A variable that is known by its content; ``is_told`` says whether it is in the checksum of somebody else as well.
+
+    The length is here so that none of these is resized.
+    """
+
+    content: tuple[int, ...]
+    length: int
+    is_told: bool
+
+
 class _Registered(NamedTuple):
     """What a constructor registers: ``variables`` with what their descriptors say, in the end of their sizes.
 
@@ -51,6 +62,8 @@ def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int
     if not _is_same_code(old, new, old_parts[0], new_parts[0], before, after):
         return False
     gone, come = before.variables - after.variables, after.variables - before.variables
+    if any(isinstance(key[0], _Nameless) and not key[0].is_told for key in (*gone, *come)):
+        return False
     # A variable of another size has another descriptor.
     resized = {key[:-1] for key in gone if any(key[:-1] == other[:-1] and _is_less(key, other) for other in come)}
     resized |= {key[:-1] for key in come if any(key[:-1] == other[:-1] and _is_less(key, other) for other in gone)}
@@ -95,9 +108,10 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
             if size not in (length, whole):
                 return None
             what: object = canonical_name(view.object.symbol_name(symbol)).text
-        elif target >= 0 and _is_told_by_others(view, variable, target, length):
-            what = (*view.meanings.target(variable)[2:], length)  # so that none of these is resized
-            text = text and _NUMBERED.sub(r"\1", text)
+            text = text and canonical_name(text).text
+        elif target >= 0 and (nameless := _nameless(view, variable, target, length)) is not None:
+            what = nameless
+            text = text and _NUMBERED.sub(r"\1", canonical_name(text).text)
         else:
             return None
         fields = tuple(sorted(place - start for place in at if start <= place < start + _SIZE))
@@ -106,13 +120,20 @@ def _registered(view: ObjectView, part: int) -> _Registered | None:
     return _Registered(variables, count, table)
 
 
-def _is_told_by_others(view: ObjectView, reference: int, target: int, length: int) -> bool:
+def _is_told_by_others(view: ObjectView, reference: int) -> bool:
     """Say whether what a reference goes to, known by its content, is in the checksum of somebody else as well."""
     references = view.canonical.references
     users = (references.target == references.target[reference]).nonzero()[0].tolist()
+    return any(user != reference for user in users)
+
+
+def _nameless(view: ObjectView, reference: int, target: int, length: int) -> _Nameless | None:
+    """Return a variable that is known by its content, None where that is not all of it."""
     text = view.string(reference)
     size = view.size(target) if text is None else len(text.encode("utf-8", "surrogateescape")) + 1
-    return length <= size and any(user != reference for user in users)
+    if length > size:
+        return None
+    return _Nameless(view.meanings.target(reference)[2:], length, _is_told_by_others(view, reference))
 
 
 def _is_same_code(

@@ -138,6 +138,29 @@ def data_filler(image: Image, chunks: Chunks, gaps: Gaps, targets: Numbers) -> N
     return result
 
 
+def _aligned_heads(image: Image, gaps: Gaps, cut: Numbers, origin: Numbers, targets: Numbers) -> Numbers:
+    """Return the gaps in data of which the first nameless thing is aligned, with zeros to which nobody refers.
+
+    ``cut`` are the places (sorted) at which gaps are cut, ``origin`` the gap that each is in. There are fewer bytes of
+    zeros than the power of two to which that thing is aligned.
+    """
+    gap, first = np.unique(origin, return_index=True)
+    start, end, section = gaps.start[gap], cut[first], gaps.section[gap]
+    headers = image.objects.sections
+    alignment = np.int64(1) << np.ceil(np.log2(end - start + 1)).astype(np.int64)
+    base = image.base[section]
+    quiet = (start >= image.code_end) & (start != base) & ((end - base) % alignment == 0)
+    quiet &= alignment <= headers["align"][section].astype(np.int64)
+    quiet &= (headers["flags"][section] & elf.SHF_MERGE) == 0
+    quiet &= np.searchsorted(targets, start) == np.searchsorted(targets, start, "right")
+    quiet &= np.searchsorted(image.places, start) == np.searchsorted(image.places, end)
+    maybe = quiet.nonzero()[0]
+    rows = zip(start[maybe].tolist(), end[maybe].tolist(), (headers["type"][section[maybe]]).tolist(), strict=True)
+    is_zero = [kind == elf.SHT_NOBITS or not any(image.buffer[low:high]) for low, high, kind in rows]
+    found: Numbers = gap[maybe[np.array(is_zero, bool)]]
+    return found
+
+
 def _whole_constants(image: Image, gaps: Gaps, cut: Numbers) -> Numbers:
     """Return where to cut so that a constant (.rodata.cst*) stays whole: a place inside it is an offset in it."""
     headers = image.objects.sections
@@ -170,11 +193,13 @@ def build_parts(
         is_inside = (kind[gap] == PIECE) & (gaps.start[gap] < targets) & (targets < gaps.end[gap])
         cut = _whole_constants(image, gaps, targets[is_inside])
     origin = np.searchsorted(gaps.start, cut, "right") - 1
+    own_kind = kind.copy()
+    own_kind[_aligned_heads(image, gaps, cut, origin, targets)] = FILLER
 
     owned = image.is_owned.nonzero()[0]
     start = np.concatenate([chunks.start, gaps.start, cut, image.base[owned]])
     section = np.concatenate([chunks.section, gaps.section, gaps.section[origin], owned])
-    part_kind = np.concatenate([kinds, kind, kind[origin], np.full(len(owned), OWNED, np.int8)])
+    part_kind = np.concatenate([kinds, own_kind, kind[origin], np.full(len(owned), OWNED, np.int8)])
     chunk = np.full(len(start), -1, np.int64)
     chunk[: len(chunks.start)] = np.arange(len(chunks.start))
     own_end = np.concatenate([chunks.end, gaps.end, gaps.end[origin], image.end[owned]])

@@ -320,6 +320,74 @@ def test_kasan_descriptors_of_variables(cc: Compiler, edit: tuple[str, str], wan
     assert _answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
 
 
+SWITCH = """
+int use(const void *);
+/* more */
+const char *f(int a)
+{
+	switch (a) { case 0: return "a"; case 1: return "b"; case 2: return "c"; case 3: return "d"; case 4: return "e"; }
+	return 0;
+}
+"""
+
+
+def test_kasan_descriptors_of_tables_that_the_compiler_made(gcc: Compiler) -> None:
+    kasan = _with(gcc, *KASAN["gcc"])
+    more = "static int fresh = 1; int g(int a) { static int inner = 1; return use(&fresh) + inner++; }"
+    old, new = (kasan.object(source) for source in (SWITCH, _edited(SWITCH, ("/* more */", more))))
+    assert _answer(old, new) == _added("function", "g") | _added("data", "fresh", "inner")
+    assert _answer(old, kasan.object(SWITCH.replace('"c"', '"d"'))) == changed("f")
+
+
+ONLY_REGISTERED = """
+.text
+_sub_I_65535_1: movl $1, %esi
+	movl $1f, %edi
+	jmp __asan_register_globals
+.size _sub_I_65535_1, . - _sub_I_65535_1
+.type _sub_I_65535_1, @function
+.data
+1: .quad table.5, 4, 64, 2f, 3f, 0, 0, 0
+# behind
+.section .rodata, "a"
+.balign 32
+.type table.5, @object
+table.5: .long 7
+.size table.5, 4
+.zero 60
+.section .rodata.str1.1, "aMS", @progbits, 1
+2: .asciz "table"
+3: .asciz "a.c"
+"""
+FRESH = """
+.quad fresh, 4, 64, 4f, 3f, 0, 0, 0
+.balign 32
+.globl fresh
+.type fresh, @object
+fresh: .long 1
+.size fresh, 4
+.zero 60
+.section .rodata.str1.1, "aMS", @progbits, 1
+4: .asciz "fresh"
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "more", "want"),
+    [
+        ("7", "", NOTHING),
+        ("7", FRESH, _added("data", "fresh")),
+        ("8", "", changed("_sub_I_65535")),
+        ("8", FRESH, changed("_sub_I_65535") | _added("data", "fresh")),
+    ],
+)
+def test_kasan_descriptor_of_what_nobody_uses(gcc: Compiler, value: str, more: str, want: Changes) -> None:
+    """That is all that is told of it, as of KVM's kvm_emulate_prefix."""
+    new = ONLY_REGISTERED.replace(".long 7", f".long {value}").replace("# behind", more)
+    new = new.replace("$1, %esi", "$2, %esi") if more else new
+    assert _answer(gcc.assembly(ONLY_REGISTERED), gcc.assembly(new)) == want
+
+
 REDZONE = """
 .text
 _sub_I_65535_1: movl $1, %esi

@@ -48,3 +48,57 @@ def test_one_section_a_function_is_no_change_of_the_others(cc: Compiler, flags: 
     assert cc.diff(source, new, *flags) == {("fresh", "function", "added")}
     assert cc.diff(new, source, *flags) == {("fresh", "function", "removed")}
     assert cc.diff(source, source.replace("+ 1", "+ 2"), *flags) == {("f", "function", "changed")}
+
+
+RECORDS = """
+    .section {section}
+    .balign 64
+    .globl first
+    .type first, @object
+    first: .long 1, 2, 3
+    .size first, . - first
+    {more}
+    .balign {align}
+    .Lrecord: .quad 5, 6, 7
+    .globl last
+    .type last, @object
+    last: .long 9
+    .size last, . - last
+    .quad 88 # of nobody
+    .text
+    .globl f
+    .type f, @function
+    f: mov $.Lrecord, %rdi
+    {code}
+    ret
+    .size f, . - f
+"""
+ADDED = "fresh: .long 4; .type fresh, @object; .size fresh, 4"
+
+
+@pytest.mark.parametrize("section", [".data", ".rodata"])
+@pytest.mark.parametrize(
+    ("align", "more", "code", "want"),
+    [
+        (32, ADDED, "", {("fresh", "data", "added")}),
+        (64, ADDED, "", {("fresh", "data", "added")}),
+        # Bytes that are no zeros, are more than align it, align nothing, or are of interest to somebody.
+        (32, f"{ADDED}; .byte 0, 1", "", {("fresh", "data", "added"), ("SECTION", "section", "changed")}),
+        (32, f"{ADDED}; .zero 60", "", {("fresh", "data", "added"), ("SECTION", "section", "changed")}),
+        (1, f"{ADDED}; .zero 9", "", {("fresh", "data", "added"), ("SECTION", "section", "changed")}),
+        (
+            32,
+            f"{ADDED}; .zero 4; .Lin:",
+            "mov $.Lin, %rsi",
+            {("fresh", "data", "added"), ("f", "function", "changed"), ("SECTION", "section", "changed")},
+        ),
+        (32, f"{ADDED}; .balign 8; .quad f", "", {("fresh", "data", "added"), ("SECTION", "section", "changed")}),
+    ],
+)
+def test_zeros_before_what_has_no_name(
+    gcc: Compiler, section: str, align: int, more: str, code: str, want: set[tuple[str, str, str]]
+) -> None:
+    old = RECORDS.format(section=section, align=align, more="", code="")
+    new = RECORDS.format(section=section, align=align, more=more, code=code)
+    found = {(symbol.replace(section, "SECTION"), kind, change) for symbol, kind, change in gcc.diff_assembly(old, new)}
+    assert found == want
