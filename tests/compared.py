@@ -65,7 +65,10 @@ def _is_directory(question: Question) -> bool:
     """Say whether all that differs is one and the same part of names of source files."""
     if question.ours or question.theirs != "changed":
         return False
-    lines = [[line for body in sorted(_bodies(path, question).elements()) for line in body] for path in question.pair]
+    lines = [
+        [piece for body in sorted(_bodies(path, question).elements()) for line in body for piece in line.split("; ")]
+        for path in question.pair
+    ]
     if len(lines[0]) != len(lines[1]):
         return False
     parts = [_part(old, new) for old, new in zip(*lines, strict=True) if old != new]

@@ -88,6 +88,24 @@ def test_what_is_more_than_another_directory(gcc: Compiler, new: str) -> None:
     assert not _applies("directory", pair, "function", "f", "", "changed")
 
 
+def test_a_directory_in_several_strings_of_one_record_is_one(gcc: Compiler) -> None:
+    """As in the records of UBSAN, of which there are several in one line of the oracle's."""
+    source = """
+    int take(const void *);
+    int f(void)
+    {
+        static const struct { const char *file; int line; const char *of; } record[] = {
+            { "/build/linux-Xw3Cd/net/one.c", 5, "int" }, { "/build/linux-Xw3Cd/net/two.h", 6, "long" },
+        };
+        return take(record);
+    }
+    """
+    pair = Pair(gcc.object(source), gcc.object(source.replace(*ELSEWHERE)))
+    assert _explained(pair) == {"directory": 1}
+    other = gcc.object(source.replace(*ELSEWHERE).replace('"long"', '"char"'))
+    assert not _applies("directory", Pair(pair.old, other), "function", "f", "", "changed")
+
+
 def test_two_directories_are_none(gcc: Compiler) -> None:
     two = 'int warn(const char *); int f(void) { return warn("/one/a.c") + warn("/two/b.c"); }'
     pair = Pair(gcc.object(two), gcc.object(two.replace("/one/", "/1/").replace("/two/", "/2/")))
