@@ -144,6 +144,8 @@ def _aligned_heads(image: Image, gaps: Gaps, cut: Numbers, origin: Numbers, targ
     ``cut`` are the places (sorted) at which gaps are cut, ``origin`` the gap that each is in. There are fewer bytes of
     zeros than the power of two to which that thing is aligned.
     """
+    if not len(cut):
+        return cut
     gap, first = np.unique(origin, return_index=True)
     start, end, section = gaps.start[gap], cut[first], gaps.section[gap]
     headers = image.objects.sections
