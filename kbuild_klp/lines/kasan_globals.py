@@ -54,7 +54,10 @@ def is_constructor(name: str) -> bool:
 
 def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
     """Say whether two versions of a constructor differ in nothing but in what follows from the variables."""
-    if len(old_parts) != 1 or len(new_parts) != 1:
+    if len(old_parts) != len(new_parts) or not old_parts:
+        return False
+    # What is before it, in a kernel with kCFI.
+    if any(_all_of(old, x) != _all_of(new, y) for x, y in zip(old_parts[1:], new_parts[1:], strict=True)):
         return False
     before, after = _registered(old, old_parts[0]), _registered(new, new_parts[0])
     if before is None or after is None:
@@ -70,6 +73,10 @@ def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int
     left = [{key[0] for key in side if key[:-1] not in resized} for side in (gone, come)]
     names = [_names(view) | {key[0] for key in side.variables} for view, side in ((old, before), (new, after))]
     return left[0].isdisjoint(names[1]) and left[1].isdisjoint(names[0])
+
+
+def _all_of(view: ObjectView, part: int) -> tuple[bytes, list[tuple[object, ...]]]:
+    return view.data(part), [(it.place, *it.key) for it in view.references(part)]
 
 
 def _is_less(key: _Descriptor, other: _Descriptor) -> bool:
