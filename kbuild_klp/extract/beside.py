@@ -22,7 +22,8 @@ from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import OutputSection
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.extract.laid_out import LaidOut, Spot
-from kbuild_klp.extract.needed import Goal, Needed, Piece
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.pieces import Goal, Piece
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.side_tables import SideEntry, header_section
 from kbuild_klp.object.special_entries import special_tables

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.writer import OutputRelocation, OutputSection, OutputSymbol, write_object
-from kbuild_klp.extract.needed import Goal, Needed, Piece, TakenEntry
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.pieces import Goal, Piece, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.side_tables import SideEntry, header_section
 from kbuild_klp.object.parts import PartKind

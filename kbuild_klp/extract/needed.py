@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
 from kbuild_klp.extract.landings import Landing, landing
+from kbuild_klp.extract.pieces import Goal, Piece, TakenEntry
 from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
@@ -37,46 +37,6 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 _PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
-
-
-class Piece(NamedTuple):
-    """Bytes that are carried: linear addresses ``low`` to ``high``, those of the part ``part`` among them.
-
-    ``need`` is the function for which they are, ``why`` is for people.
-    """
-
-    low: int
-    high: int
-    part: int
-    need: int
-    why: str
-
-
-class Goal(NamedTuple):
-    """What a reference becomes: ``offset`` bytes from the symbol ``name``, or the place ``address`` of a piece.
-
-    ``name`` is empty for what is carried, in the piece that begins at ``piece``. ``like`` is the symbol of the new
-    object of which binding and visibility are taken, -1 where there is none.
-    """
-
-    name: str
-    offset: int
-    piece: int = -1
-    address: int = -1
-    like: int = -1
-
-
-class TakenEntry(NamedTuple):
-    """An entry of a special section: its table, where it lies (linear), and the part that it is about.
-
-    It takes ``size`` bytes, of which the last one of a section may lack its padding.
-    """
-
-    group: int
-    low: int
-    high: int
-    owner: int
-    size: int
 
 
 class Needed:

@@ -14,7 +14,8 @@ import numpy as np
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract import callbacks
-from kbuild_klp.extract.needed import Needed, Piece
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.pieces import Piece
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.object.references import symbol_addresses
 from kbuild_klp.object.view import ObjectView

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from kbuild_klp.extract.needed import Goal, Needed, TakenEntry
+from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.pieces import Goal, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
