@@ -34,7 +34,8 @@ class SeenObject:
     refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
     new object mentions any more; ``readers`` who refers to read-only data that changed, by the index of the change.
     ``time`` is that of the old object (ns, 0: there is none). ``imports`` are the symbols that a linked module uses
-    with another CRC (None: that is not known, or none of what differs depends on it).
+    with another CRC (None: that is not known, or none of what differs depends on it). ``threads`` are functions of
+    other objects with which the old one starts threads.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SeenObject:
     gone: Mapping[str, set[SymbolId]] = field(default_factory=dict)
     readers: Mapping[int, Readers] = field(default_factory=dict)
     imports: tuple[str, ...] | None = None
+    threads: frozenset[str] = frozenset()
 
     @cached_property
     def added(self) -> frozenset[SymbolId]:

@@ -112,6 +112,7 @@ class Survey:
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
+            threads=before.threads if before else frozenset(),
         )
 
     def _function(
@@ -206,9 +207,18 @@ class Survey:
             None if found.users is None else users,
             moved,
             found.readers.get(at),
-            seen.is_thread,
+            seen.is_thread or bool(seen.old and not seen.old.is_local and seen.old.name in self._threads[unit]),
             seen.tables,
         )
+
+    @cached_property
+    def _threads(self) -> dict[str, set[str]]:
+        """What objects that differ start threads with, of other objects, by unit."""
+        threads: dict[str, set[str]] = defaultdict(set)
+        for found in self._objects.values():
+            for unit in found.units:
+                threads[unit] |= found.threads
+        return threads
 
     @cached_property
     def _added(self) -> dict[str, set[str]]:

@@ -210,11 +210,13 @@ def _build(
 def _threads(parts: Sequence[CarriedObject]) -> list[str]:
     """Return what is said of functions that threads may never return from."""
     sides = {part.object: ObjectSide(part.needed.both.old.view) for part in parts}
+    started = set[tuple[str, str]]((part.unit, name) for part in parts for name in sides[part.object].threads)
     return [
         f"{part.object}: {old.name} is what a thread runs: {WAITS_FOR_THREADS}"
         for part in parts
         for _, old in part.needed.patched
         if sides[part.object].is_thread(old)
+        or (old.name in part.needed.both.old.globals and (part.unit, old.name) in started)
     ]
 
 

@@ -318,3 +318,39 @@ def test_a_function_that_threads_run(kernels: Kernels, edit: tuple[str, str], is
     note = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
     found = kernels.of(source.replace("OLD", "1"), source.replace("OLD", "2"))
     assert found == {"runs": [note] if is_thread else []}
+
+
+_STARTS = """
+struct task { int number; };
+struct task *kthread_create_on_node(int (*)(void *), void *, int, const char *), *other(int (*)(void *), void *);
+int runs(void *), calls(void *), limit(void);
+struct task *begin(void *data) { calls(data); return kthread_create_on_node(runs, data, limit() + OLD, "it"); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "home", "is_thread"),
+    [
+        (("OLD", "OLD"), "kernel/begin.o", True),
+        (("OLD", "OLD"), "drivers/begin.o", False),  # another unit's function of that name
+        (("(runs, data,", "(0, runs,"), "kernel/begin.o", True),  # the thread may run what it is given
+        (
+            ('kthread_create_on_node(runs, data, limit() + OLD, "it")', "other(runs, data) + OLD"),
+            "kernel/begin.o",
+            False,
+        ),
+    ],
+)
+def test_a_thread_that_another_object_starts(
+    kernels: Kernels, edit: tuple[str, str], home: str, is_thread: bool
+) -> None:
+    """Of objects that do not differ nobody knows: they are not read."""
+    assert edit[0] in _STARTS
+    starts = _STARTS.replace(*edit)
+    function = (
+        "int done(int); int runs(void *data) { return done(OLD); } int calls(void *data) { return done(OLD + 5); }"
+    )
+    old, new = ({home: starts.replace("OLD", by), "kernel/unit.o": function.replace("OLD", by)} for by in "12")
+    kernels.build(old, new)
+    note = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
+    assert kernels.verdicts() == {"begin": [], "runs": [note] if is_thread else [], "calls": []}

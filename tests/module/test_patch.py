@@ -405,3 +405,16 @@ def test_a_function_that_threads_run_is_told(kernels: PatchedKernels) -> None:
     made = kernels.made(source, new(source))
     assert made.carried == {(UNIT, "runs")}
     assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
+
+
+def test_so_is_one_with_which_another_carried_object_starts_them(kernels: PatchedKernels) -> None:
+    start = "int kthread_create_on_node(int (*)(void *), void *, int, const char *)"
+    begin = f'{start}, runs(void *); int begin(void *data) {{ return kthread_create_on_node(runs, data, OLD, "it"); }}'
+    runs = 'int printk(const char *, ...); int runs(void *data) { return printk("OLD"); }'
+    other = "int kthread_create_on_node(int (*f)(void *), void *d, int n, const char *t) { return 0; }"
+    by = [{"kernel/begin.o": begin.replace("OLD", it), UNIT: runs.replace("OLD", it)} for it in "12"]
+    kernels.build({**by[0], "kernel/kthread.o": other}, by[1])
+    kernels.prepare()
+    made = kernels.patch()
+    assert made.carried == {(UNIT, "runs"), ("kernel/begin.o", "begin")}
+    assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
