@@ -9,7 +9,7 @@ name is only taken for what a function says that refers to it in both builds.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from itertools import chain
 
@@ -27,6 +27,9 @@ from kbuild_klp.lines.roles import is_of_ubsan
 from kbuild_klp.object.parts import PartKind
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
+
+DEBUG = "__dyndbg"
+"""Where struct _ddebug of each pr_debug() stands (include/linux/dynamic_debug.h): whether it is switched on."""
 
 # State that means nothing to anybody else: whether a message has been printed (include/linux/once_lite.h,
 # include/linux/printk.h). Without its counterpart, it is printed once more.
@@ -76,6 +79,20 @@ class CorrelatedSide:
         owners = {int(owner) for owner in self.view.meanings.owner[rows].tolist()}
         return {canonical.families.parent.get(owner, owner) for owner in owners} - {part}
 
+    @cached_property
+    def sites(self) -> dict[bytes, list[int]]:
+        """The pr_debug() sites, by what is said of them (file, function, format) but for lines, which sort them."""
+        parts, found = self.view.canonical.parts, defaultdict[bytes, list[int]](list)
+        sections = [at for at, name in enumerate(self.view.object.section_names) if name == DEBUG]
+        if sections:
+            is_site = (parts.kind == PartKind.CONTENT) & np.isin(parts.section, sections)
+            for part in sorted(is_site.nonzero()[0].tolist(), key=self._line):
+                found[self.view.meanings.content.digest(part)].append(part)
+        return found
+
+    def _line(self, part: int) -> int:
+        return int.from_bytes(self.view.canonical.lines_of_record(part), "little")
+
     def is_nameless_state(self, part: int) -> bool:
         """Say whether a part is writable data without a name."""
         parts, sections = self.view.canonical.parts, self.view.object.sections
@@ -99,6 +116,10 @@ class Correlated:
         found = correlate(Contested([*self.old.entries.values()], [*self.new.entries.values()]))
         self._old_of = {pair.new.symbol: pair.old.symbol for pair in found.pairs if pair.old and pair.new}
         said = {*self._unchanged_users(found.pairs)}
+        self.keeps_sites = False
+        """Whether pr_debug() sites are the running kernel's (`old_site`)."""
+        self.lost_sites: set[SymbolId] = set()
+        """Those of the old object that cannot be named in the running kernel."""
         self.copies: set[int] = set()
         """Functions of the new object that take the place of no old one, because ftrace cannot lead there."""
         # Where two of them say different things, who is right is not for us to say.
@@ -204,6 +225,29 @@ class Correlated:
             self._said[it] == old if it in self._said else self._share_a_user(old, self.new.view.parts_of(it)[0])
             for it in others
         )
+
+    def old_site(self, part: int) -> SymbolId | None:
+        """Return the pr_debug() site of the running kernel that one of the new object is, None for a new one.
+
+        Several of one text are told apart by their order, if they are as many as they were.
+        """
+        old = self._old_sites.get(part) if self.keeps_sites else None
+        return None if old in self.lost_sites else old
+
+    @property
+    def old_sites(self) -> Collection[SymbolId | None]:
+        """The pr_debug() sites of the old object that the new one has, too."""
+        return self._old_sites.values()
+
+    @cached_property
+    def _old_sites(self) -> dict[int, SymbolId | None]:
+        before = self.old.sites
+        return {
+            part: self.old.symbol_of(old)
+            for text, parts in self.new.sites.items()
+            if len(before.get(text, ())) == len(parts)
+            for part, old in zip(parts, before[text], strict=True)
+        }
 
     def old_place(self, symbol: SymbolId) -> tuple[int, int] | None:
         """Return section and offset of an old variable, None for one without bytes."""

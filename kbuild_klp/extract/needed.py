@@ -129,6 +129,25 @@ class Needed:
             for reference in self.relocated.between(entry.low, entry.high):
                 self._settle(reference, piece, in_entry=True)
 
+    def bring_site(self, name: str) -> bool:
+        """Carry a pr_debug() site that cannot be had of the running kernel; False if ``name`` is none."""
+        symbol, _ = self.outside[name]
+        if symbol is None or symbol not in self.both.old_sites:
+            return False
+        self.both.lost_sites.add(symbol)
+        del self.outside[name]
+        of_part = {piece.part: piece for piece in self.pieces.values()}
+        users = [(piece, self.references_of(piece), False) for piece in of_part.values()]
+        for entry in self.entries:
+            users.append((of_part[entry.owner], self.relocated.between(entry.low, entry.high), True))
+        for piece, references, in_entry in users:
+            for reference in references:
+                if reference.row in self.goals and self.goals[reference.row].name == name:
+                    self._settle(reference, piece, in_entry=in_entry)
+        while self._waiting:
+            self._follow(self._waiting.pop())
+        return True
+
     def references_of(self, piece: Piece) -> list[WrittenReference]:
         """Return the references that stand in a piece."""
         if self.view.is_code(piece.part):
@@ -333,7 +352,7 @@ class Needed:
                 raise CannotCarryError(Bar.ATTRIBUTES, name=self.name(part), section=section)
         elif self.both.new.is_nameless_state(part) and not self.both.new.is_of_ubsan(part):
             raise CannotCarryError(Bar.NAMELESS_STATE, name=self.name(part))
-        return None
+        return self.both.old_site(part)
 
     # -- what else a place in a section may mean ----------------------------------------------------------------------
 

@@ -131,9 +131,14 @@ def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:
     return {part: view.part_name(part) for part in sorted(both.copies)}
 
 
-def take(old: ObjectView, new: ObjectView, wanted: Wanted) -> Taken:
-    """Take some changes and all that they need; raises KlpError for an architecture that cannot be extracted yet."""
+def take(old: ObjectView, new: ObjectView, wanted: Wanted, *, is_vmlinux: bool = False) -> Taken:
+    """Take some changes and all that they need; raises KlpError for an architecture that cannot be extracted yet.
+
+    In ``is_vmlinux`` a pr_debug() site that exists is the running kernel's. Elsewhere it is one of the livepatch: the
+    loader goes through the table of jump labels before a module may be there.
+    """
     both, relocated = Correlated(old, new), RelocatedObject(new)
+    both.keeps_sites = is_vmlinux
     if not relocated.is_supported:
         raise KlpError(f"functions of {new.architecture.name} cannot be extracted yet", file=new.file.path)
     called = list(callbacks(new))

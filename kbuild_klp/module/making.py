@@ -271,7 +271,7 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
         if before is None or after is None:
             side = old if before is None else new
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
-        taken = take(before, after, wanted)
+        taken = take(before, after, wanted, is_vmlinux=group.unit == VMLINUX)
         selected.not_needed.extend(taken.not_needed)
         if taken.needed.functions or taken.refused:
             selected.parts.append(CarriedObject(group.object, group.unit, taken))

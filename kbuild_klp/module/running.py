@@ -165,10 +165,12 @@ class Running:
     def spelled(self, part: CarriedObject) -> dict[str, str]:
         """Return how the undefined symbols of a part are to be written, where otherwise; refuses what cannot be had."""
         found = {}
-        for name, (symbol, like) in part.needed.outside.items():
+        for name, (symbol, like) in list(part.needed.outside.items()):
             try:
                 found[name] = self._spelled(part, name, symbol, like)
             except CannotCarryError as error:
+                if part.needed.bring_site(name):
+                    continue  # it refers to nothing but strings
                 for main in _users(part.needed, name):
                     part.needed.refuse(main, error)
         return found
