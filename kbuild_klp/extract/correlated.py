@@ -80,14 +80,15 @@ class CorrelatedSide:
         return {canonical.families.parent.get(owner, owner) for owner in owners} - {part}
 
     @cached_property
-    def sites(self) -> dict[bytes, list[int]]:
-        """The pr_debug() sites, by what is said of them (file, function, format) but for lines, which sort them."""
-        parts, found = self.view.canonical.parts, defaultdict[bytes, list[int]](list)
+    def sites(self) -> dict[tuple[str, bytes], list[int]]:
+        """The pr_debug() sites by source, and what they say (file, function, format) but for lines, which sort them."""
+        parts, found = self.view.canonical.parts, defaultdict[tuple[str, bytes], list[int]](list)
         sections = [at for at, name in enumerate(self.view.object.section_names) if name == DEBUG]
         if sections:
             is_site = (parts.kind == PartKind.CONTENT) & np.isin(parts.section, sections)
             for part in sorted(is_site.nonzero()[0].tolist(), key=self._line):
-                found[self.view.meanings.content.digest(part)].append(part)
+                symbol = self.symbol_of(part)
+                found[symbol.file if symbol else "", self.view.meanings.content.digest(part)].append(part)
         return found
 
     def _line(self, part: int) -> int:
