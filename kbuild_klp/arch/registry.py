@@ -206,6 +206,11 @@ class Architecture:
     """The bytes one of which stands right before the field of a call (none: calls are not told from jumps)."""
     is_alignment: Callable[[bytes], bool] = _is_never
     """True when an instruction is one that assemblers put before a place in a function that is to be aligned."""
+    makes_address: Callable[[bytes], bool] | None = None
+    """Say of the two bytes before a PC-relative field that is no branch's: the instruction makes an address of it.
+
+    False: it reads or writes there. None: that cannot be told.
+    """
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
     far_jump: FarJump | None = None

@@ -153,6 +153,12 @@ def operation(instruction: bytes) -> Operation:
 _FAR_WIDTH = 4
 _FAR = (4, 2)  # R_X86_64_PLT32 as assemblers write it since binutils 2.31, R_X86_64_PC32
 
+
+def _is_lea(before: bytes) -> bool:
+    """Say so of the opcode and the ModRM byte: LEA; what is RIP-relative has no SIB byte (SDM, volume 2, 2.2.1.6)."""
+    return before[:1] == b"\x8d"
+
+
 ARCHITECTURE = Architecture(
     name="x86_64",
     machine=elf.EM_X86_64,
@@ -178,6 +184,7 @@ ARCHITECTURE = Architecture(
     trace_fields=(1, 5),  # first in the function, or behind endbr64
     call_opcodes=b"\xe8",
     is_alignment=is_alignment,
+    makes_address=_is_lea,
     filler=b"\x90",
     far_jump=FarJump(b"\xe9" + bytes(_FAR_WIDTH), 1, _FAR[0]),
     pointer=1,  # R_X86_64_64

@@ -36,7 +36,7 @@ class Readings:
 
         The reference stands in part ``place``, which is carried because a function (its main part) needs it.
         """
-        if not self._is_place(reference):
+        if not self._is_place(reference) or self._is_access(reference, place):
             return
         view, parts = self._view, self._parts
         section = int(parts.section[part])
@@ -72,6 +72,15 @@ class Readings:
         """Say whether a reference is written as a place in a section."""
         info = self._view.object.symbols["info"]
         return not reference.symbol or info[reference.symbol] & 0xF == elf.STT_SECTION
+
+    def _is_access(self, reference: WrittenReference, place: int) -> bool:
+        """Say whether code reads or writes right there: then that is inside of what is meant."""
+        arch = self._view.architecture
+        kind = arch.relocation_types.get(reference.type)
+        if arch.makes_address is None or kind is None or not kind.pc_relative or reference.is_branch:
+            return False
+        before = self._view.canonical.image.buffer[reference.place - 2 : reference.place]
+        return self._view.is_code(place) and not arch.makes_address(bytes(before))
 
     def _walked(self, section: int, address: int, function: int) -> Iterator[int]:
         """Yield the arrays of which a walk of a function may end at an address.

@@ -156,3 +156,19 @@ def test_data_without_a_name_is_no_padding(walks: Walks, begin: str, fill: int) 
         ("walk", "nameless-state"),
         ("walk", "readings"),
     }
+
+
+@pytest.mark.parametrize("distance", [0, 8])
+def test_what_is_read_right_there_is_inside_of_what_is_meant(walks: Walks, distance: int) -> None:
+    """The new variable lies between two that were neighbours; who makes an address may count from the other one."""
+    old = variable("counter", 16, 8) + variable("table", 24, 8) + array(2)
+    new = variable("counter", 16, 8) + variable("fresh", 8, 8) + variable("table", 24, 8) + array(2)
+    for body, refused in (("incl {}(%rip)", False), ("movl $7, {}(%rip)", False), ("leaq {}(%rip), %rdi", True)):
+        reader = function("reader", "NUMBER\n" + body.format(f"counter+{distance}"))
+        other = users("counter", "table", "array") + function("other", "leaq counter(%rip), %rdi")
+        before, after = (
+            str(walks.compiler.assembly(f'.file "unit.c"\n.text\n{reader.replace("NUMBER", code)}{other}{data}'))
+            for code, data in (("nop", old), ("movl $1, %eax\nincq fresh(%rip)", new))
+        )
+        found = extract(before, after, str(walks.output))
+        assert refusals(found) == ({("reader", "readings")} if refused else set())
