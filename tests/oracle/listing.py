@@ -86,6 +86,10 @@ def _relocation(text: str) -> Relocation:
     return Relocation(int(match[1], 16), match[2], match[3], addend)
 
 
+# GCC 13 and later make one for each section of code; what is in them follows from the code.
+_SEVERAL = ("__patchable_function_entries",)
+
+
 class Listing:
     """Sections, symbols, contents, relocations and instructions of one object, all by section name."""
 
@@ -110,7 +114,8 @@ class Listing:
             section = Section(
                 match[2], match[3], match[6], *(int(match[at], base) for at, base in ((4, 16), (5, 16), (7, 10)))
             )
-            assert section.name not in self.sections or not section.is_loaded, f"{path}: two sections {section.name}"
+            is_one = section.name not in self.sections or not section.is_loaded or section.name in _SEVERAL
+            assert is_one, f"{path}: two sections {section.name}"
             numbers[match[1]] = section.name
             self.sections[section.name] = section
         return numbers
