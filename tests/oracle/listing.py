@@ -86,8 +86,8 @@ def _relocation(text: str) -> Relocation:
     return Relocation(int(match[1], 16), match[2], match[3], addend)
 
 
-# GCC 13 and later make one for each section of code; what is in them follows from the code.
-_SEVERAL = ("__patchable_function_entries",)
+# Not read: GCC 13 and later make one for each section of code, and what is in them follows from the code.
+_FOLLOWS_FROM_CODE = ("__patchable_function_entries",)
 
 
 class Listing:
@@ -114,9 +114,10 @@ class Listing:
             section = Section(
                 match[2], match[3], match[6], *(int(match[at], base) for at, base in ((4, 16), (5, 16), (7, 10)))
             )
-            is_one = section.name not in self.sections or not section.is_loaded or section.name in _SEVERAL
-            assert is_one, f"{path}: two sections {section.name}"
             numbers[match[1]] = section.name
+            if section.name in _FOLLOWS_FROM_CODE:
+                continue
+            assert section.name not in self.sections or not section.is_loaded, f"{path}: two sections {section.name}"
             self.sections[section.name] = section
         return numbers
 
