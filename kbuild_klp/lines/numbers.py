@@ -226,6 +226,8 @@ class _Comparison:
             return
         self._seen.add((old_part, new_part))
         role = role_of(self.old, old_part, users)
+        if within is Role.UBSAN:  # a type, and behind it perhaps the record of a check that was found to be unnecessary
+            role = within
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
 

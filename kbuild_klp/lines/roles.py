@@ -95,20 +95,30 @@ def is_of_ubsan(view: ObjectView, part: int) -> bool:
     """Say whether data are nothing but what UBSAN reports with: a place in the source, or a type that such data name.
 
     All who refer to them hand them to a function of UBSAN, or are such data. What changes in them is whether a place
-    was reported (test_and_set_bit() in lib/ubsan.c, was_reported).
+    was reported (test_and_set_bit() in lib/ubsan.c, was_reported). To the record of a check that the compiler found to
+    be unnecessary nobody refers: it may stand behind a type, and be taken for a part of it.
     """
-    rows = (view.canonical.targets.part == part).nonzero()[0]
-    places = view.canonical.references.place[rows]
-    users = zip(rows.tolist(), view.canonical.parts.at(places).tolist(), strict=True)
-    return bool(len(rows)) and all(
-        not view.target_offset(row)
-        and (
-            called_next(view, row).startswith(Role.UBSAN.value) and _begins_with_place(view, part)
-            if view.is_code(user)
-            else user != part and _begins_with_place(view, user) and is_of_ubsan(view, user)
-        )
-        for row, user in users
-    )
+    if not (view.canonical.targets.part == part).any():
+        return False
+    seen, waiting = {part}, [part]
+    while waiting:
+        part = waiting.pop()
+        rows = (view.canonical.targets.part == part).nonzero()[0]
+        users = view.canonical.parts.at(view.canonical.references.place[rows]).tolist()
+        for row, user in zip(rows.tolist(), users, strict=True):
+            is_record = _begins_with_place(view, part) and called_next(view, row).startswith(Role.UBSAN.value)
+            if view.target_offset(row) or not (is_record if view.is_code(user) else _is_in_record(view, user, row)):
+                return False
+            if not view.is_code(user) and user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return True
+
+
+def _is_in_record(view: ObjectView, part: int, row: int) -> bool:
+    """Say whether a reference stands in data behind a place in the source."""
+    column = view.reference_place(part, row) - (_LOCATION_SIZE - _COLUMN)
+    return any(place <= column for place in locations(view, part).lines)
 
 
 def _begins_with_place(view: ObjectView, part: int) -> bool:

@@ -44,6 +44,18 @@ ret
 """
 
 
+# Behind the type, the record of a check that the compiler found to be unnecessary, and its second type.
+UNNECESSARY = """
+.data
+.balign 8
+.quad {place}
+.long 9, 5
+.quad 2b, 4f
+4: .byte 0, 0, 11, 0
+.asciz "long"
+"""
+
+
 def _extract(old: Path, new: Path, tmp_path: Path) -> Extraction:
     found = extract(str(old), str(new), str(tmp_path / "out.o"))
     assert (tmp_path / "out.o").exists() == found.is_written
@@ -81,3 +93,13 @@ def test_only_what_nobody_else_sees_is_a_record(
     assert found.is_written == is_carried
     if not is_carried:
         assert {(it.symbol, it.bar.word) for it in found.refused} == {("f", "nameless-state")}
+
+
+@pytest.mark.parametrize(("place", "is_carried"), [("3b", True), ("0", False)])
+def test_a_record_that_nobody_uses_is_no_obstacle(gcc: Compiler, tmp_path: Path, place: str, is_carried: bool) -> None:
+    text = ASSEMBLY + UNNECESSARY.replace("{place}", place)
+    old, new = (gcc.assembly(text.format(value=value, user="", place=".quad 3f")) for value in (1, 2))
+    found = _extract(old, new, tmp_path)
+    assert found.is_written == is_carried
+    if is_carried:
+        assert sum(item.size for item in found.carried if item.kind == "data") > 60

@@ -55,3 +55,30 @@ int f(int x)
     moved = shifted(source).replace(".rodata.text", ".init.rodata")
     assert gcc.diff_without_sources(source, shifted(source), *UBSAN_FLAGS) == {"f": RECORDS}
     assert gcc.diff_without_sources(source, moved, *UBSAN_FLAGS) == {"f": CHANGED}
+
+
+UNNECESSARY = at_line(
+    40,
+    r"""#define S_(x) #x
+#define S(x) S_(x)
+int f(int x)
+{
+	asm volatile("movq $.Lrecord, %%rdi\n call __ubsan_handle_out_of_bounds" : : : "rdi", "memory");
+	return x;
+}
+asm(".data\n .balign 8\n.Lrecord: .quad .Lfile\n .long " S(__LINE__) ", 7\n .quad .Ltype, .Ltype\n"
+    ".Ltype: .short 0, 10\n .asciz \"int [4]\"\n .balign 8\n"
+    ".quad .Lfile\n .long " S(__LINE__) ", 9\n .quad .Ltype, .Lother\n"
+    ".Lother: .short 0, 11\n .asciz \"long\"\n .balign 8\n"
+    ".quad .Lfile\n .long " S(__LINE__) ", 9\n .quad .Lother, .Ltype\n"
+    ".section .rodata.str1.1,\"aMS\",@progbits,1\n.Lfile: .asciz " S(__FILE__) "\n.text");
+""",
+)
+
+
+def test_records_of_unnecessary_checks_behind_a_type_hold_lines(gcc: Pairs) -> None:
+    """Nobody refers to them, so they are taken for a part of the type."""
+    assert gcc.diff_without_sources(UNNECESSARY, shifted(UNNECESSARY)) == {"f": RECORDS}
+    for before, after in (("int [4]", "int [5]"), ("0, 11", "0, 12")):
+        other = shifted(UNNECESSARY.replace(before, after))
+        assert before in UNNECESSARY and gcc.diff_without_sources(UNNECESSARY, other) == {"f": CHANGED}
