@@ -55,12 +55,17 @@ class Bench:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Words for the kernel, the most particular first: its version and patchlevel, and the compiler if not gcc."""
+        """Words for the kernel, the most particular first: -Os, its version and patchlevel, and the compiler.
+
+        What is inlined depends on all of these.
+        """
         lines = (self.old / "Makefile").read_text().splitlines()
         values = dict(line.split(" = ", 1) for line in lines[:8] if " = " in line)
         version = f"{values['VERSION']}.{values['PATCHLEVEL']}"
-        is_clang = "CONFIG_CC_IS_CLANG=y" in (self.old / ".config").read_text().splitlines()
-        return (f"{version}-clang", "clang", version) if is_clang else (version,)
+        options = (self.old / ".config").read_text().splitlines()
+        is_clang = "CONFIG_CC_IS_CLANG=y" in options
+        kinds = (f"{version}-clang", "clang", version) if is_clang else (version,)
+        return ("size", *kinds) if "CONFIG_CC_OPTIMIZE_FOR_SIZE=y" in options else kinds
 
     def restore(self) -> None:
         """Make the work tree equal to the original again: sources, objects, checksums and all."""
