@@ -10,31 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from snippets import Changes, Compiler, changed, changes_of, data_changed
+from snippets import Changes, Compiler, changed, data_changed
+from watched_answers import NOTHING, added, answer, edited
 
-from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.compare.passes import compare
-
-NOTHING: Changes = set()
 FLAGS = ("-fprofile-arcs", "-ftest-coverage", "-fno-tree-loop-im")
 CLANG_FLAGS = FLAGS[:2]
 WRITTEN = changed("__llvm_gcov_writeout", "__llvm_gcov_reset")
-
-
-def _added(kind: str, *symbols: str) -> Changes:
-    return {(symbol, kind, "added") for symbol in symbols}
-
-
-def _answer(old: Path, new: Path) -> Changes:
-    report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), 1)
-    assert not report.warnings
-    return {change for change in changes_of(report) if change[2] != "line-only"}
-
-
-def _edited(text: str, edit: tuple[str, str]) -> str:
-    """Return an edited text, further down."""
-    assert edit[0] in text
-    return "\n\n" + text.replace(*edit)
 
 
 @pytest.fixture(params=["clang-14", "clang-16", "clang-19"])
@@ -69,17 +50,17 @@ MANY = "int use(int);\n" + "".join(
         (("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__gcov_.h", "__gcov0.h")),
         (
             ("int h(", "int k(int a) { return a; }\nint h("),
-            _added("function", "k") | _added("data", "__gcov_.k", "__gcov0.k"),
+            added("function", "k") | added("data", "__gcov_.k", "__gcov0.k"),
         ),
     ],
 )
 def test_gcc(tmp_path: Path, edit: tuple[str, str], want: Changes) -> None:
     gcc = Compiler("gcc", tmp_path)
     # Each in a directory of its own.
-    assert _answer(gcc.object(SOURCE, *FLAGS), gcc.object(_edited(SOURCE, edit), *FLAGS)) == want
+    assert answer(gcc.object(SOURCE, *FLAGS), gcc.object(edited(SOURCE, edit), *FLAGS)) == want
 
 
-CAME = _added("function", "k") | _added("data", "__llvm_gcov_ctr") | WRITTEN
+CAME = added("function", "k") | added("data", "__llvm_gcov_ctr") | WRITTEN
 
 
 @pytest.mark.parametrize(
@@ -88,22 +69,22 @@ CAME = _added("function", "k") | _added("data", "__llvm_gcov_ctr") | WRITTEN
         (SOURCE, ("", ""), NOTHING),
         (SOURCE, ("+ 100", "+ 101"), changed("f")),
         (SOURCE, ("g(a) - 1", "g(a) - use(a)"), changed("h")),
-        (SOURCE, ("int f(", "int k = 1; int f("), _added("data", "k")),
+        (SOURCE, ("int f(", "int k = 1; int f("), added("data", "k")),
         (SOURCE, ("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__llvm_gcov_ctr") | WRITTEN),
         (SOURCE, ("int h(", "int k(int a) { return a; }\nint h("), CAME),
         (SOURCE, ("int f(", "int k(int a) { return a; }\nint f("), CAME),
         (MANY, ("", ""), NOTHING),
         (MANY, ("+ 107", "+ 177"), changed("f7")),
-        (MANY, ("int f0(", "int k = 1; int f0("), _added("data", "k")),
+        (MANY, ("int f0(", "int k = 1; int f0("), added("data", "k")),
         (MANY, ("a > 9)", "a > 9 && a < 99)"), changed("f9") | data_changed("__llvm_gcov_ctr") | WRITTEN),
         (MANY, ("int f0(", "int k(int a) { if (a) use(a); return a; }\nint f0("), CAME),
     ],
 )
 def test_clang(clang: Compiler, source: str, edit: tuple[str, str], want: Changes) -> None:
-    old, new = clang.object(source, *CLANG_FLAGS), clang.object(_edited(source, edit), *CLANG_FLAGS)
-    assert _answer(old, new) == want
+    old, new = clang.object(source, *CLANG_FLAGS), clang.object(edited(source, edit), *CLANG_FLAGS)
+    assert answer(old, new) == want
     other_way = {"added": "removed"}
-    assert _answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
+    assert answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
 
 
 WRITEOUT = """
@@ -176,7 +157,7 @@ def test_what_clang_hands_over(tmp_path: Path, edit: tuple[str, str], is_same: b
     gcc = Compiler("gcc", tmp_path)
     assert edit[0] in WRITEOUT
     old, new = gcc.assembly(WRITEOUT), gcc.assembly(WRITEOUT.replace(*edit))
-    assert _answer(old, new) == (NOTHING if is_same else changed("__llvm_gcov_writeout"))
+    assert answer(old, new) == (NOTHING if is_same else changed("__llvm_gcov_writeout"))
 
 
 @pytest.mark.parametrize(
@@ -199,12 +180,12 @@ def test_numbers_that_are_no_stamps(tmp_path: Path, other: str) -> None:
     name = "writeout" if "__llvm_gcov_writeout" not in other else "__llvm_gcov_writeout"
     new = other.replace("0x33333333", "0x33333334")
     assert other not in (WRITEOUT, new)
-    assert _answer(gcc.assembly(other), gcc.assembly(new)) == changed(name)
+    assert answer(gcc.assembly(other), gcc.assembly(new)) == changed(name)
 
 
 def test_a_string_that_names_no_file_of_gcov(tmp_path: Path) -> None:
     gcc = Compiler("gcc", tmp_path)
     source = WRITEOUT.replace("unit.gcda", "unit.c")
-    assert _answer(gcc.assembly(source), gcc.assembly(source.replace("unit.c", "other.h"))) == changed(
+    assert answer(gcc.assembly(source), gcc.assembly(source.replace("unit.c", "other.h"))) == changed(
         "__llvm_gcov_writeout"
     )

@@ -9,42 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from snippets import Changes, Compiler, changed, changes_of, data_changed
-
-from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.compare.passes import compare
-
-NOTHING: Changes = set()
-
-
-def _added(kind: str, *symbols: str) -> Changes:
-    return {(symbol, kind, "added") for symbol in symbols}
-
-
-def _answer(old: Path, new: Path) -> Changes:
-    report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), 1)
-    assert not report.warnings
-    return {change for change in changes_of(report) if change[2] != "line-only"}
-
-
-def _moved(text: str) -> str:
-    return "\n\n" + text
-
-
-def _edited(text: str, edit: tuple[str, str]) -> str:
-    assert edit[0] in text
-    return _moved(text.replace(*edit))
-
-
-@pytest.fixture
-def gcc(tmp_path: Path) -> Compiler:
-    return Compiler("gcc", tmp_path)
-
-
-@pytest.fixture(params=["gcc", "clang-19"])
-def cc(request: pytest.FixtureRequest, tmp_path: Path) -> Compiler:
-    return Compiler(request.param, tmp_path)
-
+from snippets import Changes, Compiler, changed, data_changed
+from watched_answers import NOTHING, added, answer, edited, moved
 
 # -- what the kernel's macros leave -----------------------------------------------------------------------------------
 
@@ -69,22 +35,22 @@ void *g(void) { return alloc(32, 0); }
         (("", ""), NOTHING),
         (("alloc(32, 0)", "alloc(48, 0)"), changed("g")),
         (("alloc(32, 0)", "alloc(32, 1)"), changed("g")),
-        (("/* more */", "void *h(void) { return alloc(16, 0); }"), _added("function", "h")),
-        (("void *f(", "void *h(void) { return alloc(16, 0); } void *f("), _added("function", "h")),
+        (("/* more */", "void *h(void) { return alloc(16, 0); }"), added("function", "h")),
+        (("void *f(", "void *h(void) { return alloc(16, 0); } void *f("), added("function", "h")),
     ],
 )
 def test_allocation_tags(gcc: Compiler, section: str, edit: tuple[str, str], want: Changes) -> None:
     source = f'#define SECTION "{section}"\n{ALLOC_TAG}'
-    assert _answer(gcc.object(source), gcc.object(_edited(source, edit))) == want
+    assert answer(gcc.object(source), gcc.object(edited(source, edit))) == want
 
 
 def test_allocation_tags_of_clang(tmp_path: Path) -> None:
     """It puts the function before their names; there they are known by these."""
     clang = Compiler("clang-19", tmp_path)
     source = f'#define SECTION "alloc_tags"\n{ALLOC_TAG}'
-    assert _answer(clang.object(source), clang.object(_moved(source))) == NOTHING
-    flags = _edited(source, ("alloc(32, 0)", "alloc(32, 1)"))
-    assert _answer(clang.object(source), clang.object(flags)) == data_changed("g._alloc_tag")
+    assert answer(clang.object(source), clang.object(moved(source))) == NOTHING
+    flags = edited(source, ("alloc(32, 0)", "alloc(32, 1)"))
+    assert answer(clang.object(source), clang.object(flags)) == data_changed("g._alloc_tag")
 
 
 PRINTK_INDEX = """
@@ -115,22 +81,22 @@ int h(int a) { pr("h", "6"); return use(a) + 3; }
         (('pr("g", "6")', 'pr("G", "6")'), data_changed("_entry_ptr") | changed("g")),
         (('"a.c"', '"b.c"'), data_changed("_entry_ptr")),
         # All that come behind have another number.
-        (("int f(", 'int e(int a) { pr("e", "6"); return use(a); } int f('), _added("function", "e")),
+        (("int f(", 'int e(int a) { pr("e", "6"); return use(a); } int f('), added("function", "e")),
         (('pr("f", "3");', ""), changed("f") | {("_entry_ptr", "data", "removed")}),
     ],
 )
 def test_printk_index(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
-    if want == _added("function", "e"):
-        want = want | _added("data", "_entry_ptr")
-    assert _answer(gcc.object(PRINTK_INDEX), gcc.object(_edited(PRINTK_INDEX, edit))) == want
+    if want == added("function", "e"):
+        want = want | added("data", "_entry_ptr")
+    assert answer(gcc.object(PRINTK_INDEX), gcc.object(edited(PRINTK_INDEX, edit))) == want
 
 
 def test_printk_index_of_clang(tmp_path: Path) -> None:
     clang = Compiler("clang-19", tmp_path)
     old = clang.object(PRINTK_INDEX)
-    assert _answer(old, clang.object(_moved(PRINTK_INDEX))) == NOTHING
-    level = _edited(PRINTK_INDEX, ('pr("g", "6")', 'pr("g", "4")'))
-    assert _answer(old, clang.object(level)) == data_changed("g._entry")
+    assert answer(old, clang.object(moved(PRINTK_INDEX))) == NOTHING
+    level = edited(PRINTK_INDEX, ('pr("g", "6")', 'pr("g", "4")'))
+    assert answer(old, clang.object(level)) == data_changed("g._entry")
 
 
 def _btf(lists: str) -> str:
@@ -172,16 +138,16 @@ FILE, INODE, DENTRY = "struct__file__17", "struct__inode__18", "struct__dentry__
 )
 def test_btf_ids(gcc: Compiler, old: str, new: str, is_same: bool) -> None:
     for x, y in ((old, new), (new, old)):
-        assert (_answer(gcc.assembly(_btf(x) % "ids"), gcc.assembly(_btf(y) % "ids")) == NOTHING) is is_same
+        assert (answer(gcc.assembly(_btf(x) % "ids"), gcc.assembly(_btf(y) % "ids")) == NOTHING) is is_same
 
 
 def test_one_of_two_lists_that_begin_alike(gcc: Compiler) -> None:
     lists = _btf(f"one: {FILE} {INODE}; two: struct__file__20 {DENTRY}")
     renumbered = _btf(f"one: struct__file__7 {INODE}; two: struct__file__8 {DENTRY}")
     old = gcc.assembly(lists % "one")
-    assert _answer(old, gcc.assembly(renumbered % "one")) == NOTHING
-    assert _answer(old, gcc.assembly(lists % "two")) == changed("f")
-    assert _answer(old, gcc.assembly(renumbered % "two")) == changed("f")
+    assert answer(old, gcc.assembly(renumbered % "one")) == NOTHING
+    assert answer(old, gcc.assembly(lists % "two")) == changed("f")
+    assert answer(old, gcc.assembly(renumbered % "two")) == changed("f")
 
 
 # arch/x86/include/asm/pm-trace.h: TRACE_RESUME()
@@ -206,16 +172,16 @@ int g(int a) { TRACE(1); return a + 2; }
         (("TRACE(1)", "TRACE(2)"), changed("g")),
         (('"drivers/power/main.c"', '"drivers/power/other.c"'), changed("f", "g")),
         (("generate_pm_trace(record", "take(record"), changed("f", "g")),
-        (("int f(", "int h(int a) { TRACE(7); return a; } int f("), _added("function", "h")),
+        (("int f(", "int h(int a) { TRACE(7); return a; } int f("), added("function", "h")),
     ],
 )
 def test_lines_of_suspend_and_resume(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
-    assert _answer(gcc.object(PM_TRACE), gcc.object(_edited(PM_TRACE, edit))) == want
+    assert answer(gcc.object(PM_TRACE), gcc.object(edited(PM_TRACE, edit))) == want
 
 
 def test_a_number_that_is_handed_to_others_is_no_line(gcc: Compiler) -> None:
     source = PM_TRACE.replace("generate_pm_trace(record", "take(record")
-    assert _answer(gcc.object(source), gcc.object(_moved(source))) == changed("f", "g")
+    assert answer(gcc.object(source), gcc.object(moved(source))) == changed("f", "g")
 
 
 # -- what compilers add -----------------------------------------------------------------------------------------------
@@ -246,4 +212,4 @@ def test_kcsan_and_kmsan(cc: Compiler, flags: tuple[str, ...], edit: tuple[str, 
     source = WATCHED.replace(
         "int f(int a)\n{", "int state;\nint f(int a)\n{ char buf[8]; use((long)buf); state += buf[a];"
     )
-    assert _answer(cc.object(source, *flags), cc.object(_edited(source, edit), *flags)) == want
+    assert answer(cc.object(source, *flags), cc.object(edited(source, edit), *flags)) == want

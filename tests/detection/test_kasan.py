@@ -9,41 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from snippets import KERNEL_FLAGS, Changes, Compiler, changed, changes_of, data_changed
-
-from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.compare.passes import compare
-
-NOTHING: Changes = set()
-
-
-def _added(kind: str, *symbols: str) -> Changes:
-    return {(symbol, kind, "added") for symbol in symbols}
-
-
-def _answer(old: Path, new: Path) -> Changes:
-    report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)), 1)
-    assert not report.warnings
-    return {change for change in changes_of(report) if change[2] != "line-only"}
-
-
-def _moved(text: str) -> str:
-    return "\n\n" + text
-
-
-def _edited(text: str, edit: tuple[str, str]) -> str:
-    assert edit[0] in text
-    return _moved(text.replace(*edit))
-
-
-@pytest.fixture
-def gcc(tmp_path: Path) -> Compiler:
-    return Compiler("gcc", tmp_path)
-
-
-@pytest.fixture(params=["gcc", "clang-19"])
-def cc(request: pytest.FixtureRequest, tmp_path: Path) -> Compiler:
-    return Compiler(request.param, tmp_path)
+from snippets import KERNEL_FLAGS, Changes, Compiler, changed, data_changed
+from watched_answers import NOTHING, added, answer, edited
 
 
 def _with(compiler: Compiler, *flags: str) -> Compiler:
@@ -89,17 +56,17 @@ int g(int a) { return a + 100; }
 def test_kasan_strings_of_the_stack(cc: Compiler, lines: int, edit: tuple[str, str], want: Changes) -> None:
     cc = _with(cc, *KASAN[cc.command])
     source = STACK % ("\n" * lines)
-    new = _edited(source, edit).replace("use(but)", "use(but)" if "but" in edit[1] else "use(buf)")
+    new = edited(source, edit).replace("use(but)", "use(but)" if "but" in edit[1] else "use(buf)")
     new = new.replace("use(buf)", "use(but)") if "but" in edit[1] else new
-    assert _answer(cc.object(source), cc.object(new)) == want
+    assert answer(cc.object(source), cc.object(new)) == want
 
 
 def test_a_string_like_those_of_kasan_is_a_string(gcc: Compiler) -> None:
     source = 'int h(const char *); int f(void) { return h("1 32 9 5 buf:5"); }\n'
-    assert _answer(gcc.object(source), gcc.object(source.replace("buf:5", "buf:7"))) == changed("f")
+    assert answer(gcc.object(source), gcc.object(source.replace("buf:5", "buf:7"))) == changed("f")
     kasan = _with(gcc, *KASAN["gcc"])
     source = STACK % 'int k(void) { char c[4]; use(c); return h("2 32 9 5 buf:5"); }'
-    assert _answer(kasan.object(source), kasan.object(source.replace("buf:5", "buf:7"))) == changed("k")
+    assert answer(kasan.object(source), kasan.object(source.replace("buf:5", "buf:7"))) == changed("k")
 
 
 # Clang's variables have their redzones in them.
@@ -123,26 +90,26 @@ int f(int a) { state[1] += a; return use(table) + use(state) + use("text"); }
         (("table[5]", "table[6]"), data_changed("table")),
         (("table[5]", "table[50]"), data_changed("table")),
         (('use("text")', 'use("text") + use("more")'), changed("f")),
-        (("/* more */", 'int fresh(void) { return use("first"); }'), _added("function", "fresh")),
-        (("/* more */", 'const char *fresh = "first";'), _added("data", "fresh")),
+        (("/* more */", 'int fresh(void) { return use("first"); }'), added("function", "fresh")),
+        (("/* more */", 'const char *fresh = "first";'), added("data", "fresh")),
         (("int table", "const int table"), {("table", "data", "moved")}),
-        (("/* more */", "int fresh[3] = { 1 };"), _added("data", "fresh")),
-        (("int table", "int fresh[3] = { 1 }; int table"), _added("data", "fresh")),
-        (("/* more */", "int fresh[3];"), _added("data", "fresh")),
-        (("return use", "static int fresh = 1; return use(&fresh) + use"), changed("f") | _added("data", "fresh")),
-        (("return use", "static int fresh; return use(&fresh) + use"), changed("f") | _added("data", "fresh")),
+        (("/* more */", "int fresh[3] = { 1 };"), added("data", "fresh")),
+        (("int table", "int fresh[3] = { 1 }; int table"), added("data", "fresh")),
+        (("/* more */", "int fresh[3];"), added("data", "fresh")),
+        (("return use", "static int fresh = 1; return use(&fresh) + use"), changed("f") | added("data", "fresh")),
+        (("return use", "static int fresh; return use(&fresh) + use"), changed("f") | added("data", "fresh")),
     ],
 )
 def test_kasan_descriptors_of_variables(cc: Compiler, edit: tuple[str, str], want: Changes) -> None:
     cc = _with(cc, *KASAN[cc.command])
-    old, new = cc.object(GLOBALS), cc.object(_edited(GLOBALS, edit))
+    old, new = cc.object(GLOBALS), cc.object(edited(GLOBALS, edit))
     if cc.command != "gcc":
         want = CLANG_WANTS.get(edit, want)
         if "static" in edit[1]:  # Clang calls it by its function, too
             want = {(symbol.replace("fresh", "f.fresh"), kind, change) for symbol, kind, change in want}
-    assert _answer(old, new) == want
+    assert answer(old, new) == want
     other_way = {"added": "removed"}
-    assert _answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
+    assert answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
 
 
 def test_kasan_constructor_with_the_hash_of_its_type(tmp_path: Path) -> None:
@@ -150,9 +117,9 @@ def test_kasan_constructor_with_the_hash_of_its_type(tmp_path: Path) -> None:
         Compiler("clang-19", tmp_path), *KASAN["clang-19"], "-fsanitize=kcfi", "-fpatchable-function-entry=11,11"
     )
     old = kcfi.object(GLOBALS)
-    assert _answer(old, kcfi.object(_edited(GLOBALS, ("", "")))) == NOTHING
-    fresh = _edited(GLOBALS, ("/* more */", "int fresh[3] = { 1 };"))
-    assert _answer(old, kcfi.object(fresh)) == _added("data", "fresh")
+    assert answer(old, kcfi.object(edited(GLOBALS, ("", "")))) == NOTHING
+    fresh = edited(GLOBALS, ("/* more */", "int fresh[3] = { 1 };"))
+    assert answer(old, kcfi.object(fresh)) == added("data", "fresh")
 
 
 SWITCH = """
@@ -169,9 +136,9 @@ const char *f(int a)
 def test_kasan_descriptors_of_tables_that_the_compiler_made(gcc: Compiler) -> None:
     kasan = _with(gcc, *KASAN["gcc"])
     more = "static int fresh = 1; int g(int a) { static int inner = 1; return use(&fresh) + inner++; }"
-    old, new = (kasan.object(source) for source in (SWITCH, _edited(SWITCH, ("/* more */", more))))
-    assert _answer(old, new) == _added("function", "g") | _added("data", "fresh", "inner")
-    assert _answer(old, kasan.object(SWITCH.replace('"c"', '"d"'))) == changed("f")
+    old, new = (kasan.object(source) for source in (SWITCH, edited(SWITCH, ("/* more */", more))))
+    assert answer(old, new) == added("function", "g") | added("data", "fresh", "inner")
+    assert answer(old, kasan.object(SWITCH.replace('"c"', '"d"'))) == changed("f")
 
 
 ONLY_REGISTERED = """
@@ -211,16 +178,16 @@ fresh: .long 1
     ("value", "more", "want"),
     [
         ("7", "", NOTHING),
-        ("7", FRESH, _added("data", "fresh")),
+        ("7", FRESH, added("data", "fresh")),
         ("8", "", changed("_sub_I_65535")),
-        ("8", FRESH, changed("_sub_I_65535") | _added("data", "fresh")),
+        ("8", FRESH, changed("_sub_I_65535") | added("data", "fresh")),
     ],
 )
 def test_kasan_descriptor_of_what_nobody_uses(gcc: Compiler, value: str, more: str, want: Changes) -> None:
     """That is all that is told of it, as of KVM's kvm_emulate_prefix."""
     new = ONLY_REGISTERED.replace(".long 7", f".long {value}").replace("# behind", more)
     new = new.replace("$1, %esi", "$2, %esi") if more else new
-    assert _answer(gcc.assembly(ONLY_REGISTERED), gcc.assembly(new)) == want
+    assert answer(gcc.assembly(ONLY_REGISTERED), gcc.assembly(new)) == want
 
 
 REDZONE = """
@@ -255,12 +222,12 @@ table: .long 1, 2, 3, 4, 5
         (("# behind", ".zero 31"), NOTHING),
         (("# behind", ".zero 32"), NOTHING),
         (("# behind", ".zero 31; .byte 1"), {(".data", "section", "changed")}),
-        (("# behind", ".globl fresh; fresh: .long 0; .size fresh, 4; .type fresh, @object"), _added("data", "fresh")),
+        (("# behind", ".globl fresh; fresh: .long 0; .size fresh, 4; .type fresh, @object"), added("data", "fresh")),
     ],
 )
 def test_redzone_is_zeros_that_a_descriptor_tells_of(gcc: Compiler, edit: tuple[str, str], want: Changes) -> None:
     assert edit[0] in REDZONE
-    assert _answer(gcc.assembly(REDZONE), gcc.assembly(REDZONE.replace(*edit, 1))) == want
+    assert answer(gcc.assembly(REDZONE), gcc.assembly(REDZONE.replace(*edit, 1))) == want
 
 
 @pytest.mark.parametrize(
@@ -289,4 +256,4 @@ table: .zero 64
 3: .asciz "a.c"
 """
     assert edit[0] in source
-    assert _answer(gcc.assembly(source), gcc.assembly(source.replace(*edit, 1))) == changed("_sub_I_65535")
+    assert answer(gcc.assembly(source), gcc.assembly(source.replace(*edit, 1))) == changed("_sub_I_65535")
