@@ -12,6 +12,18 @@ from kbuild_klp.compare.passes import compare
 
 NOTHING: Changes = set()
 
+WATCHED = """
+int use(int);
+int f(int a)
+{
+	if (a > 3)
+		return use(a);
+	return a + 100;
+}
+static __attribute__((noinline)) int g(int a) { return use(a) * 3; }
+int h(int a) { return g(a) - 1; }
+"""
+
 
 def added(kind: str, *symbols: str) -> Changes:
     """Return what is said of symbols that came."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from snippets import Changes, Compiler, changed, data_changed
-from watched_answers import NOTHING, added, answer, edited
+from watched_answers import NOTHING, WATCHED, added, answer, edited
 
 FLAGS = ("-fprofile-arcs", "-ftest-coverage", "-fno-tree-loop-im")
 CLANG_FLAGS = FLAGS[:2]
@@ -25,17 +25,6 @@ def clang(request: pytest.FixtureRequest, tmp_path: Path) -> Compiler:
     return Compiler(request.param, tmp_path)
 
 
-SOURCE = """
-int use(int);
-int f(int a)
-{
-	if (a > 3)
-		return use(a);
-	return a + 100;
-}
-static __attribute__((noinline)) int g(int a) { return use(a) * 3; }
-int h(int a) { return g(a) - 1; }
-"""
 MANY = "int use(int);\n" + "".join(
     f"int f{number}(int a) {{ if (a > {number}) return use(a); return a + 1{number:02}; }}\n" for number in range(40)
 )
@@ -57,7 +46,7 @@ MANY = "int use(int);\n" + "".join(
 def test_gcc(tmp_path: Path, edit: tuple[str, str], want: Changes) -> None:
     gcc = Compiler("gcc", tmp_path)
     # Each in a directory of its own.
-    assert answer(gcc.object(SOURCE, *FLAGS), gcc.object(edited(SOURCE, edit), *FLAGS)) == want
+    assert answer(gcc.object(WATCHED, *FLAGS), gcc.object(edited(WATCHED, edit), *FLAGS)) == want
 
 
 CAME = added("function", "k") | added("data", "__llvm_gcov_ctr") | WRITTEN
@@ -66,13 +55,13 @@ CAME = added("function", "k") | added("data", "__llvm_gcov_ctr") | WRITTEN
 @pytest.mark.parametrize(
     ("source", "edit", "want"),
     [
-        (SOURCE, ("", ""), NOTHING),
-        (SOURCE, ("+ 100", "+ 101"), changed("f")),
-        (SOURCE, ("g(a) - 1", "g(a) - use(a)"), changed("h")),
-        (SOURCE, ("int f(", "int k = 1; int f("), added("data", "k")),
-        (SOURCE, ("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__llvm_gcov_ctr") | WRITTEN),
-        (SOURCE, ("int h(", "int k(int a) { return a; }\nint h("), CAME),
-        (SOURCE, ("int f(", "int k(int a) { return a; }\nint f("), CAME),
+        (WATCHED, ("", ""), NOTHING),
+        (WATCHED, ("+ 100", "+ 101"), changed("f")),
+        (WATCHED, ("g(a) - 1", "g(a) - use(a)"), changed("h")),
+        (WATCHED, ("int f(", "int k = 1; int f("), added("data", "k")),
+        (WATCHED, ("- 1", "- (a > 4 ? use(a) : 1)"), changed("h") | data_changed("__llvm_gcov_ctr") | WRITTEN),
+        (WATCHED, ("int h(", "int k(int a) { return a; }\nint h("), CAME),
+        (WATCHED, ("int f(", "int k(int a) { return a; }\nint f("), CAME),
         (MANY, ("", ""), NOTHING),
         (MANY, ("+ 107", "+ 177"), changed("f7")),
         (MANY, ("int f0(", "int k = 1; int f0("), added("data", "k")),

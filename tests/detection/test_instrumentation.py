@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from snippets import Changes, Compiler, changed, data_changed
-from watched_answers import NOTHING, added, answer, edited, moved
+from watched_answers import NOTHING, WATCHED, added, answer, edited, moved
 
 # -- what the kernel's macros leave -----------------------------------------------------------------------------------
 
@@ -185,19 +185,6 @@ def test_a_number_that_is_handed_to_others_is_no_line(gcc: Compiler) -> None:
 
 
 # -- what compilers add -----------------------------------------------------------------------------------------------
-
-
-WATCHED = """
-int use(int);
-int f(int a)
-{
-	if (a > 3)
-		return use(a);
-	return a + 100;
-}
-static __attribute__((noinline)) int g(int a) { return use(a) * 3; }
-int h(int a) { return g(a) - 1; }
-"""
 
 
 @pytest.mark.parametrize("flags", [("-fsanitize=thread",), ("-fsanitize=kernel-memory",)])
