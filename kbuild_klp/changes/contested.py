@@ -11,7 +11,7 @@ source of the old object is which of the new one.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain
 from typing import NamedTuple
 
@@ -37,36 +37,40 @@ class Contested(NamedTuple):
 
 def contested(old: SumFile, new: SumFile) -> Contested:
     """Leave out the entries of two files that are a pair whatever becomes of the others."""
-    both = {*old.lines} & {*new.lines}
-    sides = [side.parse(line for line in side.lines if line not in both) for side in (old, new)]
-    speaking = {line for line in both if _speaks(line)}
-    # A section is known by its name alone, and is the same if nothing is that it refers to by a name of several.
-    shared = [line for line in both if not line.startswith(_SECTION) or line in speaking]
-    names = [line.split("\t", 2)[1] for line in shared]
-    unclear = {name for name, count in Counter(names).items() if count > 1}
-    unclear.update(names[at] for at in maybe_numbered(names))
-    plain, asked = {}, []
-    for name, line in zip(names, shared, strict=True):
-        if name in unclear or line in speaking:
-            asked.append(line)
-        else:
-            plain[name] = line
-    spoken, differing = old.parse(asked), [*sides[0], *sides[1]]
-    sources = _sources(plain.values())
+    after = {*new.lines}
+    before, speaking, silent = _sorted_out(old.lines, after)
+    sides = old.parse(before), new.parse(sorted(after.difference(old.lines)))
+    differing = [*sides[0], *sides[1]]
+    spoken, sources = old.parse(speaking), _sources(silent)
     sources.update(entry.symbol[1:3] for entry in spoken if entry.symbol.file)
-    links = _Links(spoken, {*sources, *(symbol[1:3] for entry in differing for symbol in _symbols(entry))})
-    found = links.reached(differing, lambda name: old.parse([plain[name]] if name in plain else []))
+    homes = {*sources, *(symbol[1:3] for entry in differing for symbol in _symbols(entry))}
+    links = _Links({file for file, source in homes if source > 1})
+    links.add_entries(speaking, spoken)
+    links.add_silent(silent)
+    found = links.reached(differing, old.parse)
     sources.subtract(entry.symbol[1:3] for entry in found if entry.symbol.file)
     return Contested(sides[0] + found, sides[1] + found, +sources)
 
 
-def _speaks(line: str) -> bool:
-    """Say whether a line tells of symbols that may be others, or is not written as it is called."""
-    return "\tuses=" in line or "\taliases=" in line or "\tcopy=" in line or "\\" in line
+def _sorted_out(lines: Iterable[str], others: Set[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the lines that are not among ``others``, and of those that are the speaking and the silent ones.
+
+    One speaks that tells of symbols that may be others, or is not written as it is called. The others are known by
+    their names; sections are left out then: they are the same if they refer to nothing by a name of several.
+    """
+    missing, speaking, silent = [], [], []
+    for line in lines:
+        if line not in others:
+            missing.append(line)
+        elif "\\" in line or ("=" in line and ("\tuses=" in line or "\taliases=" in line or "\tcopy=" in line)):
+            speaking.append(line)
+        elif not line.startswith(_SECTION):
+            silent.append(line)
+    return missing, speaking, silent
 
 
 def _sources(lines: Iterable[str]) -> Counter[tuple[str, int]]:
-    """Count lines that say nothing else of symbols by the source that they are of."""
+    """Count silent lines by the source that they are of."""
     homes = Counter(line.partition(_FILE)[2] for line in lines)
     del homes[""]
     split = ((*home.partition(_SOURCE), count) for home, count in homes.items())
@@ -78,14 +82,35 @@ def _symbols(entry: Entry) -> Iterator[SymbolId]:
 
 
 class _Links:
-    """What some entries have to do with each other: names without numbers, and names of which several sources are."""
+    """What some lines have to do with each other: names without numbers, and names of which several sources are.
 
-    def __init__(self, entries: Iterable[Entry], sources: Iterable[tuple[str, int]]) -> None:
-        self._several = {file for file, source in sources if source > 1}
-        self._entries: dict[tuple[str, bool], list[Entry]] = defaultdict(list)
-        for entry in entries:
+    ``several`` are the latter. A silent line whose name is nobody else's is found by that name alone. No line is taken
+    apart to be found.
+    """
+
+    def __init__(self, several: Set[str]) -> None:
+        self._several = several
+        self._lines: dict[tuple[str, bool], list[str]] = defaultdict(list)
+        self._called: dict[str, str] = {}
+
+    def add_entries(self, lines: Iterable[str], entries: Iterable[Entry]) -> None:
+        """Take in lines, with what they say."""
+        for line, entry in zip(lines, entries, strict=True):
             for link in self._of(entry):
-                self._entries[link].append(entry)
+                self._lines[link].append(line)
+
+    def add_silent(self, lines: list[str]) -> None:
+        """Take in silent lines."""
+        names = [line.split("\t", 2)[1] for line in lines]
+        self._called = dict(zip(names, lines, strict=True))
+        unclear = {names[at] for at in maybe_numbered(names)}
+        if len(self._called) < len(names):
+            unclear.update(name for name, count in Counter(names).items() if count > 1)
+        for at in [at for at, name in enumerate(names) if name in unclear]:
+            self._lines[canonical_name(names[at]).text, False].append(lines[at])
+            file = lines[at].partition(_FILE)[2].partition(_SOURCE)[0]
+            if file in self._several:
+                self._lines[file, True].append(lines[at])
 
     def _of(self, entry: Entry) -> Iterator[tuple[str, bool]]:
         """Yield the links of an entry: what it is, and whether that is the name of a source."""
@@ -94,16 +119,18 @@ class _Links:
             if symbol.file in self._several:
                 yield symbol.file, True
 
-    def reached(self, start: list[Entry], called: Callable[[str], list[Entry]]) -> list[Entry]:
-        """Return the entries that have to do with those of ``start``, and what else is ``called`` by their names."""
-        found: dict[int, Entry] = {}
+    def reached(self, start: list[Entry], parse: Callable[[list[str]], list[Entry]]) -> list[Entry]:
+        """Return the entries that have to do with those of ``start``."""
+        found: dict[str, Entry] = {}
         seen: set[tuple[str, bool]] = set()
         waiting = [*start]
         while waiting:
             for link in {*self._of(waiting.pop())} - seen:
                 seen.add(link)
-                reached = self._entries.get(link, []) + ([] if link[1] else called(link[0]))
-                fresh = {id(entry): entry for entry in reached if id(entry) not in found}
-                found |= fresh
-                waiting += fresh.values()
+                called = self._called.get(link[0]) if not link[1] else None
+                reached = {*self._lines.get(link, ()), *([called] if called else [])}
+                fresh = sorted(reached - found.keys())
+                entries = parse(fresh)
+                found.update(zip(fresh, entries, strict=True))
+                waiting += entries
         return [*found.values()]

@@ -299,18 +299,17 @@ class ObjectSide:
     def threads(self) -> frozenset[str]:
         """The functions of other objects with which this one starts threads, by name."""
         starters = [self._outer[name] for name in _START_THREADS if name in self._outer]
-        calls = np.flatnonzero(np.isin(self._canonical.targets.symbol, starters))
+        symbol = self._canonical.targets.symbol
+        is_foreign = (symbol >= 0) & (self._object.shndx[symbol] == elf.SHN_UNDEF)
+        calls = np.flatnonzero(np.isin(symbol, starters))
         return frozenset(
             self._object.symbol_name(self.view.target_symbol(row))
-            for part in sorted_unique(self._parts_at(calls)).tolist()
+            for part in filter(self.view.is_code, sorted_unique(self._parts_at(calls)).tolist())
             for row in self.view.reference_range(part)
-            if self._is_foreign(self.view.target_symbol(row))
+            if is_foreign[row]
             and not goes_to_target(self.view, part, self.view.reference_place(part, row))
             and called_next(self.view, row) in _START_THREADS
         )
-
-    def _is_foreign(self, symbol: int) -> bool:
-        return symbol >= 0 and int(self._object.shndx[symbol]) == elf.SHN_UNDEF
 
     def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""
