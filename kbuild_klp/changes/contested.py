@@ -129,7 +129,7 @@ class _Links:
                 seen.add(link)
                 called = self._called.get(link[0]) if not link[1] else None
                 reached = {*self._lines.get(link, ()), *([called] if called else [])}
-                fresh = sorted(reached - found.keys())
+                fresh = [line for line in sorted(reached) if line not in found]
                 entries = parse(fresh)
                 found.update(zip(fresh, entries, strict=True))
                 waiting += entries
