@@ -166,28 +166,27 @@ class ObjectSide:
 
     def keys(self, entry: Entry) -> list[Key]:
         """Return the static keys and calls that a function uses, but for those that it brings along."""
-        return [key for part in self.view.parts_of(entry.part_symbol) for key in self._keys.get(part, ())]
+        return [key for part in self.view.parts_of(entry.part_symbol) for key in self._keys_of(part)]
 
-    @cached_property
-    def _keys(self) -> dict[int, list[Key]]:
-        """The keys by part: from its jump labels, and from its calls of static calls' trampolines."""
-        found: dict[int, dict[Key, None]] = defaultdict(dict)
-        targets, owned = self._canonical.targets, self.view.canonical.owned
-        counts = np.diff(owned.reference_at)
-        is_key = np.repeat(np.isin(owned.group, self._tables(JUMP_TABLE)), counts) & (owned.field == JUMP_KEY)
-        owners = np.repeat(owned.owner, counts)[is_key]
-        for part, reference in zip(owners.tolist(), owned.references[is_key].tolist(), strict=True):
-            key = self._key(reference, is_call=False)
-            if key is not None:
-                found[part][key] = None
-        used = sorted_unique(targets.symbol[targets.symbol >= 0]).tolist()
-        trampolines = [symbol for symbol in used if self._object.symbol_name(symbol).startswith(TRAMPOLINE)]
-        calls = np.flatnonzero(np.isin(targets.symbol, trampolines))
-        for part, reference in zip(self._parts_at(calls).tolist(), calls.tolist(), strict=True):
-            key = self._key(reference, is_call=True)
-            if key is not None:
-                found[part][key] = None
-        return {part: list(keys) for part, keys in found.items()}
+    def _keys_of(self, part: int) -> list[Key]:
+        """Return the keys of a part: from its jump labels, and from its calls of static calls' trampolines."""
+        owned, jump_tables = self._canonical.owned, self._tables(JUMP_TABLE)
+        sites = [
+            int(owned.references[row])
+            for entry in range(*self.view.owned_entries.get(part, (0, 0)))
+            if owned.group[entry] in jump_tables
+            for row in range(owned.reference_at[entry], owned.reference_at[entry + 1])
+            if owned.field[row] == JUMP_KEY
+        ]
+        found = [self._key(row, is_call=False) for row in sites]
+        found += [
+            self._key(row, is_call=True) for row in self.view.reference_range(part) if self._calls_trampoline(row)
+        ]
+        return list(dict.fromkeys(key for key in found if key is not None))
+
+    def _calls_trampoline(self, reference: int) -> bool:
+        symbol = self.view.target_symbol(reference)
+        return symbol >= 0 and self._object.symbol_name(symbol).startswith(TRAMPOLINE)
 
     def _key(self, reference: int, *, is_call: bool) -> Key | None:
         """Return the key to which a reference points; None for one that is part of its user (pr_debug's descriptor)."""

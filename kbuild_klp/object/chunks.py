@@ -9,6 +9,7 @@ attributes. A *gap* is what no symbol covers: padding, literals, jump tables, co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Chunks:
     symbols: Numbers
     first: Numbers
 
-    @property
+    @cached_property
     def heads(self) -> Numbers:
         """The symbol that names each chunk."""
         return self.symbols[self.first[:-1]]
