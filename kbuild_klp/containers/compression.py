@@ -7,6 +7,7 @@ longer than any kernel is refused before it fills the memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from mmap import mmap
@@ -119,7 +120,9 @@ def _zstd(data: _Bytes, path: str) -> _Pieces:
         except ImportError:
             continue
         return
-    yield from read_output(["zstd", "-dcq", f"--memory={_MOST_MEMORY >> 20}MB", "--", path], package="zstd")
+    # zstd passes symbolic links over.
+    command = ["zstd", "-dcq", f"--memory={_MOST_MEMORY >> 20}MB", "--", os.path.realpath(path)]
+    yield from read_output(command, package="zstd")
 
 
 def _zstd_of_python(data: _Bytes) -> _Pieces:

@@ -62,6 +62,14 @@ def test_content(form: str, tmp_path: Path) -> None:
     assert _unpacked(tmp_path / "name_says_nothing", packed) == TEXT
 
 
+def test_symbolic_link(form: str, tmp_path: Path) -> None:
+    """A name of one's own for a module of a package: the program zstd passes links over."""
+    packed = FORMS[form](TEXT)
+    link = tmp_path / "link"
+    link.symlink_to(_written(tmp_path / "x", packed))
+    assert bytes(unpacked(packed, str(link))) == TEXT
+
+
 def test_several_streams(form: str, tmp_path: Path) -> None:
     assert _unpacked(tmp_path / "x", FORMS[form](TEXT) + FORMS[form](b"more")) == TEXT + b"more"
 
