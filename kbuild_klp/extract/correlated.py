@@ -24,7 +24,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.lines.roles import is_of_ubsan
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import CONTENT, PIECE
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -85,7 +85,7 @@ class CorrelatedSide:
         parts, found = self.view.canonical.parts, defaultdict[tuple[str, bytes], list[int]](list)
         sections = [at for at, name in enumerate(self.view.object.section_names) if name == DEBUG]
         if sections:
-            is_site = (parts.kind == PartKind.CONTENT) & np.isin(parts.section, sections)
+            is_site = (parts.kind == CONTENT) & np.isin(parts.section, sections)
             for part in sorted(is_site.nonzero()[0].tolist(), key=self._line):
                 symbol = self.symbol_of(part)
                 found[symbol.file if symbol else "", self.view.meanings.content.digest(part)].append(part)
@@ -98,7 +98,7 @@ class CorrelatedSide:
         """Say whether a part is writable data without a name."""
         parts, sections = self.view.canonical.parts, self.view.object.sections
         is_writable = bool(sections["flags"][int(parts.section[part])] & elf.SHF_WRITE)
-        return is_writable and parts.kind[part] == PartKind.PIECE
+        return is_writable and parts.kind[part] == PIECE
 
     def is_of_ubsan(self, part: int) -> bool:
         """Say whether a part is such data with which UBSAN reports: in a copy of its own it reports once more."""

@@ -16,7 +16,7 @@ from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.pieces import Goal, Piece, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.side_tables import SideEntry, header_section
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import NAMED
 
 _DROPPED_FLAGS = elf.SHF_GROUP | elf.SHF_INFO_LINK | elf.SHF_LINK_ORDER
 
@@ -142,7 +142,7 @@ class LaidOut:
     def _place_code(self) -> None:
         needed = self._needed
         code = [piece for piece in needed.pieces.values() if self._view.is_code(piece.part)]
-        named = [piece for piece in code if self._parts.kind[piece.part] == PartKind.NAMED]
+        named = [piece for piece in code if self._parts.kind[piece.part] == NAMED]
         for chain in _chains(sorted(named)):
             section = self._code_section(chain)
             for piece in chain:

@@ -31,7 +31,7 @@ from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import is_init
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import FILLER, NAMED, OWNED, PIECE, STRINGS
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -200,7 +200,7 @@ class Needed:
         """Put a jump behind a function at which a short branch lands."""
         address = max([piece.high, *(it.end for it in self.landings_of(piece))])
         behind, jump = self.pieces.get(piece.high), self.view.architecture.far_jump
-        is_last = self.parts.kind[piece.part] == PartKind.NAMED and (behind is None or behind.need != piece.need)
+        is_last = self.parts.kind[piece.part] == NAMED and (behind is None or behind.need != piece.need)
         found = landing(jump, branch, piece.low, address) if jump and is_last else None
         if found is None:
             raise CannotCarryError(Bar.SHORT_BRANCH, place=place, name=describe(self.view, branch.row))
@@ -222,13 +222,13 @@ class Needed:
             part = array
         if self.view.is_code(part):
             return self._code(reference, piece, in_entry)
-        if self.parts.kind[part] == PartKind.STRINGS:
+        if self.parts.kind[part] == STRINGS:
             buffer = self.canonical.image.buffer
             low = buffer.rfind(0, int(self.parts.start[part]), address) + 1 or int(self.parts.start[part])
             high = buffer.find(0, address) + 1
             self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
             return Goal("", 0, low, address)
-        if self.parts.kind[part] == PartKind.PIECE:
+        if self.parts.kind[part] == PIECE:
             part = self._readings.end_of(reference, section, address, piece.need) or part
         others = list(self._readings.other(reference, part, address, piece.part, piece.need))
         home = self._running(part, others)
@@ -286,7 +286,7 @@ class Needed:
         row, symbol = reference.row, reference.symbol
         part = int(self.canonical.targets.part[row])
         start, address = int(self.parts.start[part]), int(self.canonical.references.target[row])
-        if self.parts.kind[part] != PartKind.NAMED:
+        if self.parts.kind[part] != NAMED:
             self._take(Piece(start, int(self.parts.end[part]), part, piece.need, "code without a name"))
             return Goal("", 0, start, address)
         main = self.main(part)
@@ -335,13 +335,13 @@ class Needed:
     def _why_data(self, part: int) -> str:
         if part in self._constants:
             return "changed, read-only"
-        return "new" if self.parts.kind[part] == PartKind.NAMED else "content"
+        return "new" if self.parts.kind[part] == NAMED else "content"
 
     def _home(self, part: int) -> SymbolId | None:
         """Return the old variable that a part is, None for one that is carried; raises CannotCarryError."""
         if part in self._constants:
             return None
-        if self.parts.kind[part] == PartKind.NAMED:
+        if self.parts.kind[part] == NAMED:
             old = self.both.old_variable(part)
             if old is not None:
                 return old
@@ -378,7 +378,7 @@ class Needed:
             low, high = sorted((part, other))
             self.joined.append((int(self.parts.start[low]), int(self.parts.end[high])))
             for between in range(low + 1, high):
-                if self.parts.kind[between] != PartKind.FILLER:
+                if self.parts.kind[between] != FILLER:
                     self._agree(part, between, piece)
             return
         place = self.both.old_place(first) if first is not None else None
@@ -415,4 +415,4 @@ class Needed:
 
     def _is_plain_table(self, part: int) -> bool:
         """Say whether a part may be a table about code: data that no function refers to."""
-        return self.parts.kind[part] != PartKind.OWNED and not self.both.new.users(part)
+        return self.parts.kind[part] != OWNED and not self.both.new.users(part)

@@ -16,7 +16,7 @@ from math import gcd
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.correlated import Correlated
 from kbuild_klp.extract.relocated import WrittenReference
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import CONTENT, FILLER, OWNED, PIECE
 
 _NEAR = 64  # bytes before an array from which it may be counted
 _SCALAR = 8  # bytes of what nobody walks through
@@ -115,10 +115,10 @@ class Readings:
     def _is_array(self, part: int, section: int) -> bool:
         """Say whether a part lies in a section, and may be what is walked through."""
         parts = self._parts
-        if int(parts.section[part]) != section or parts.kind[part] in (PartKind.FILLER, PartKind.OWNED):
+        if int(parts.section[part]) != section or parts.kind[part] in (FILLER, OWNED):
             return False
         flags = int(self._view.object.sections["flags"][section])
-        if (parts.kind[part] == PartKind.CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
+        if (parts.kind[part] == CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
             return False  # one rate limit, one descriptor
         return self._view.size(part) > _SCALAR
 
@@ -146,5 +146,5 @@ class Readings:
 
     def _is_piece_of(self, part: int, other: int) -> bool:
         """Say whether a part has no name, and lies in the section of another one."""
-        is_bare = self._parts.kind[part] == PartKind.PIECE
+        is_bare = self._parts.kind[part] == PIECE
         return bool(is_bare and self._parts.section[part] == self._parts.section[other])

@@ -31,7 +31,7 @@ from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numb
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
-from kbuild_klp.object.function import decode_functions
+from kbuild_klp.object.function import expect_functions
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.view import ObjectView
 
@@ -95,10 +95,6 @@ class _Same(Enum):
     IDENTITY = "what the builds say of themselves"
 
 
-def _has_other_bytes(old: Entry, new: Entry) -> bool:
-    return old.split_components().data != new.split_components().data
-
-
 class _Judge:
     """Settles the changes of one object. Objects and sources are read when they are first needed."""
 
@@ -153,9 +149,8 @@ class _Judge:
         self._may_be_only_lines = all(map(is_of_interest, changes))
         candidates = [change for change in changes if is_candidate(change)]
         pairs = [(it.old, it.new) for it in candidates if it.kind == KIND_FUNCTION and it.old and it.new]
-        coded = [(old, new) for old, new in pairs if old.size == new.size and _has_other_bytes(old, new)]
-        for at, view in enumerate(self._views if coded else ()):
-            decode_functions(view, (pair[at].symbol for pair in coded))
+        for at, view in enumerate(self._views if candidates else ()):
+            expect_functions(view, (pair[at].symbol for pair in pairs))
         left = []
         same: Counter[_Same] = Counter()
         for change in changes:

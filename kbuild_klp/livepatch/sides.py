@@ -16,7 +16,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.lines.roles import called_next
 from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.function import goes_to_target
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import CONTENT, NAMED, OWNED
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.special_entries import special_entries
@@ -192,7 +192,7 @@ class ObjectSide:
         """Return the key to which a reference points; None for one that is part of its user (pr_debug's descriptor)."""
         targets, parts = self._canonical.targets, self._canonical.parts
         part, symbol = int(targets.part[reference]), int(targets.symbol[reference])
-        if part >= 0 and parts.kind[part] == PartKind.CONTENT:
+        if part >= 0 and parts.kind[part] == CONTENT:
             return None
         if symbol >= 0:
             is_local = part >= 0 and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
@@ -273,7 +273,7 @@ class ObjectSide:
         rows = np.flatnonzero(np.isin(self._canonical.targets.part, parts))
         found: dict[SymbolId, bool] = {}
         for row, user in zip(rows.tolist(), self._parts_at(rows).tolist(), strict=True):
-            if kinds[user] == PartKind.OWNED and int(self._canonical.parts.section[user]) not in self._walked_tables:
+            if kinds[user] == OWNED and int(self._canonical.parts.section[user]) not in self._walked_tables:
                 continue
             place = int(self._canonical.references.place[row] - self._canonical.parts.start[user])
             is_call = self.view.is_code(user) and goes_to_target(self.view, user, place)
@@ -333,9 +333,9 @@ class ObjectSide:
         waiting, seen = [part], {part}
         while waiting:
             current = waiting.pop()
-            if kinds[current] == PartKind.NAMED:
+            if kinds[current] == NAMED:
                 found.add(self._entry_of(self.view.canonical.families.parent.get(current, current)))
-            elif kinds[current] == PartKind.OWNED:  # what a special section says is about its owner
+            elif kinds[current] == OWNED:  # what a special section says is about its owner
                 if int(self._canonical.parts.section[current]) in self._walked_tables:
                     found.add(self._entry_of(current))
             else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ Token = tuple[bytes, tuple[tuple[object, ...], ...], int]
 _GOES_TO_TARGET = (Flow.CALL, Flow.BRANCH, Flow.JUMP)
 _INNER = 2  # elements of the meaning of a reference that stays in the function: where it goes is compared later
 _GUARD = bytes(16)  # what the decoder may look at behind the end
+_TOGETHER = 64  # parts that are taken apart at a time
 _DEFAULT_SIZE = 4  # bytes of a field of which nothing is known
 
 
@@ -136,7 +137,9 @@ class Line:
 def part_code(view: ObjectView, part: int) -> PartCode:
     """Return the instructions of one part."""
     if part not in view.code:
-        decode_parts(view, [part])
+        # With the next of those that are expected: nearly all of the work is that of a call.
+        first = view.expected_parts.get(part, len(view.expected_parts))
+        decode_parts(view, [part, *islice(view.expected_parts, first, first + _TOGETHER)])
     return view.code[part]
 
 
@@ -183,7 +186,16 @@ def decode_parts(view: ObjectView, parts: Iterable[int]) -> None:
 
 def decode_functions(view: ObjectView, symbols: Iterable[SymbolId]) -> None:
     """Take functions apart that will be asked for."""
-    decode_parts(view, (part for symbol in symbols for part in view.parts_of(symbol)))
+    decode_parts(view, _parts_of(view, symbols))
+
+
+def expect_functions(view: ObjectView, symbols: Iterable[SymbolId]) -> None:
+    """Note functions of which many may be asked for, one after the other in this order."""
+    view.expected_parts = {part: at for at, part in enumerate(dict.fromkeys(_parts_of(view, symbols)))}
+
+
+def _parts_of(view: ObjectView, symbols: Iterable[SymbolId]) -> Iterator[int]:
+    return (part for symbol in symbols for part in view.parts_of(symbol))
 
 
 def _all_starts(lengths: memoryview, start: int, end: int) -> list[int]:

@@ -37,8 +37,9 @@ class PartKind(enum.IntEnum):
     """A table whose entries belong to others (special.toml)."""
 
 
-# Looking up a member of an enum costs as much as a small numpy call, and is done fifty times an object.
-FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = PartKind
+# As plain numbers: numpy asks the class of a member of an enum for three attributes that it has not, each time that
+# it compares something with one.
+FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = map(int, PartKind)
 
 # Read-only data with a numbered name is always known by content. These are writable, and yet mean nothing but what
 # is in them: a rate limit's state (include/linux/ratelimit.h), dynamic debug descriptors, what has no name in LLVM.

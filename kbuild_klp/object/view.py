@@ -58,6 +58,8 @@ class ObjectView:
         self._strings: dict[int, str | None] = {}
         self.code: dict[int, PartCode] = {}
         """The parts that were taken apart into instructions."""
+        self.expected_parts: dict[int, int] = {}
+        """The parts that may be asked for next, each with its place in that order."""
 
     @property
     def architecture(self) -> Architecture:
