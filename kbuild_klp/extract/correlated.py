@@ -23,7 +23,7 @@ from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
-from kbuild_klp.lines.roles import is_of_ubsan
+from kbuild_klp.lines.ubsan import is_of_ubsan
 from kbuild_klp.object.parts import CONTENT, PIECE
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
@@ -75,8 +75,7 @@ class CorrelatedSide:
     def users(self, part: int) -> set[int]:
         """Return the main parts of all that refers to a part: functions, and data."""
         canonical = self.view.canonical
-        rows = (canonical.targets.part == part).nonzero()[0]
-        owners = {int(owner) for owner in self.view.meanings.owner[rows].tolist()}
+        owners = set(self.view.meanings.owner[self.view.references_to(part)].tolist())
         return {canonical.families.parent.get(owner, owner) for owner in owners} - {part}
 
     @cached_property

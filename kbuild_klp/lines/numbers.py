@@ -31,6 +31,7 @@ from kbuild_klp.lines.roles import (
     role_of,
     stack_lines,
 )
+from kbuild_klp.lines.ubsan import size_read
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -62,12 +63,14 @@ class Differences(NamedTuple):
     """The numbers in which two entries differ, and what was seen to differ besides.
 
     ``identity``: what their builds say of themselves. ``empty``: what else lies at the places of variables without
-    bytes to which they can refer; only the source tells whether it is these that are meant.
+    bytes to which they can refer; only the source tells whether it is these that are meant. ``beside``: what stands
+    behind what UBSAN reads.
     """
 
     numbers: list[Number]
     identity: bool
     empty: bool
+    beside: bool
 
 
 def differing_numbers(
@@ -84,7 +87,7 @@ def differing_numbers(
     comparison = _Comparison(old, new, identities)
     try:
         numbers = list(comparison.entries(old_parts, new_parts, is_function))
-        return Differences(numbers, comparison.identity_differs, comparison.empty_differs)
+        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
     except DifferentError:
         return None
 
@@ -94,7 +97,7 @@ def differing_leftovers(old: ObjectView, new: ObjectView, section: str, identiti
     comparison = _Comparison(old, new, identities)
     try:
         numbers = list(comparison.leftovers(section))
-        return Differences(numbers, comparison.identity_differs, comparison.empty_differs)
+        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
     except DifferentError:
         return None
 
@@ -136,7 +139,7 @@ class _Comparison:
     def __init__(self, old: ObjectView, new: ObjectView, identities: Identities) -> None:
         self.old = old
         self.new = new
-        self.identity_differs = self.empty_differs = False
+        self.identity_differs = self.empty_differs = self.beside_differs = False
         self._identities = identities
         self._seen: set[tuple[int, int]] = set()
 
@@ -247,14 +250,25 @@ class _Comparison:
         # Code without a name is the replacement of an alternative: it holds no line.
         if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
             raise DifferentError
-        old_rows, new_rows = self.old.reference_range(old_part), self.new.reference_range(new_part)
+        rows: list[Sequence[int]] = [view.reference_range(part) for view, part in sides]
         # What stands behind nameless data may be zeros of its own, or what aligns the next.
         size = max(len(data) for data, _, _ in contents) if known is not NOTHING else len(contents[0][0])
-        was, is_ = (data.ljust(size, b"\0") for data, _, _ in contents)
-        if len(was) != len(is_) or len(old_rows) != len(new_rows):
+        if role is Role.UBSAN and (read := self._size_read(old_part, new_part)) is not None and read < size:
+            size, self.beside_differs = read, True
+            rows = [
+                [row for row in own if view.reference_place(part, row) < read]
+                for (view, part), own in zip(sides, rows, strict=True)
+            ]
+        was, is_ = (data[:size].ljust(size, b"\0") for data, _, _ in contents)
+        if len(was) != len(is_) or len(rows[0]) != len(rows[1]):
             raise DifferentError
         yield from self._fields(was, is_, where, known)
-        yield from self._references(old_rows, new_rows, known=known, within=role)
+        yield from self._references(rows[0], rows[1], known=known, within=role)
+
+    def _size_read(self, old_part: int, new_part: int) -> int | None:
+        """Return how much UBSAN reads of two parts, None where that is not known, or not the same."""
+        before, after = (size_read(view, part) for view, part in self._sides(old_part, new_part))
+        return before if before == after else None
 
     # -- what belongs to nobody -----------------------------------------------------------------------------------
 

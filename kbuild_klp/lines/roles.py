@@ -19,7 +19,7 @@ from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.view import ObjectView
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
-_LINE, _COLUMN, _LOCATION_SIZE = 8, 12, 16
+LINE, COLUMN, LOCATION_SIZE = 8, 12, 16
 # struct gcov_info in kernel/gcov/gcc_4_7.c: version, next, stamp, checksum (GCC 12), file name, then merge functions,
 # and last the number of functions and the table of them.
 _GCOV_STAMPS, _GCOV_FILE = (16, 20), 24
@@ -91,40 +91,6 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     return Role.OTHER
 
 
-def is_of_ubsan(view: ObjectView, part: int) -> bool:
-    """Say whether data are nothing but what UBSAN reports with: a place in the source, or a type that such data name.
-
-    All who refer to them hand them to a function of UBSAN, or are such data. What changes in them is whether a place
-    was reported (test_and_set_bit() in lib/ubsan.c, was_reported). To the record of a check that the compiler found to
-    be unnecessary nobody refers: it may stand behind a type, and be taken for a part of it.
-    """
-    if not (view.canonical.targets.part == part).any():
-        return False
-    seen, waiting = {part}, [part]
-    while waiting:
-        part = waiting.pop()
-        rows = (view.canonical.targets.part == part).nonzero()[0]
-        users = view.canonical.parts.at(view.canonical.references.place[rows]).tolist()
-        for row, user in zip(rows.tolist(), users, strict=True):
-            is_record = _begins_with_place(view, part) and called_next(view, row).startswith(Role.UBSAN.value)
-            if view.target_offset(row) or not (is_record if view.is_code(user) else _is_in_record(view, user, row)):
-                return False
-            if not view.is_code(user) and user not in seen:
-                seen.add(user)
-                waiting.append(user)
-    return True
-
-
-def _is_in_record(view: ObjectView, part: int, row: int) -> bool:
-    """Say whether a reference stands in data behind a place in the source."""
-    column = view.reference_place(part, row) - (_LOCATION_SIZE - _COLUMN)
-    return any(place <= column for place in locations(view, part).lines)
-
-
-def _begins_with_place(view: ObjectView, part: int) -> bool:
-    return _LINE in locations(view, part).lines
-
-
 def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER) -> Fields:
     """Return what is known of the fields of nameless data; ``within`` is the role of the data that refer to them."""
     if role is Role.UBSAN or within is Role.KASAN_GLOBALS:
@@ -161,8 +127,8 @@ def locations(view: ObjectView, part: int) -> Fields:
     lines: dict[int, str] = {}
     for row in view.reference_range(part):
         place, file = view.reference_place(part, row), source_file(view, [row])
-        if file is not None and place + _LOCATION_SIZE <= view.size(part):
-            lines |= {place + _LINE: file, place + _COLUMN: ""}
+        if file is not None and place + LOCATION_SIZE <= view.size(part):
+            lines |= {place + LINE: file, place + COLUMN: ""}
     return Fields(lines)
 
 

@@ -124,6 +124,20 @@ class ObjectView:
         """Return the indices of a part's references."""
         return range(self._first[part], self._first[part + 1])
 
+    @cached_property
+    def _by_target(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All references in the order of the parts to which they go, and these parts."""
+        target = self.canonical.targets.part
+        order = np.argsort(target, kind="stable")
+        return order, target[order].astype(np.int64)
+
+    def references_to(self, part: int) -> list[int]:
+        """Return the references that go to a part, in order of place."""
+        order, targets = self._by_target
+        low, high = np.searchsorted(targets, [part, part + 1])
+        found: list[int] = order[low:high].tolist()
+        return found
+
     def content_rows(self, part: int) -> list[int]:
         """Return the references of a part to strings, and to what else has no name that means anything."""
         low, high = self._first[part], self._first[part + 1]

@@ -3,8 +3,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from line_trees import CHANGED, RECORDS, Pairs, at_line, shifted
+from snippets import Compiler
+
+from kbuild_klp.lines.roles import called_next
+from kbuild_klp.lines.ubsan import size_read
+from kbuild_klp.object.parts import PIECE
+from kbuild_klp.object.view import ObjectView
 
 UBSAN = at_line(
     40,
@@ -76,9 +85,91 @@ asm(".data\n .balign 8\n.Lrecord: .quad .Lfile\n .long " S(__LINE__) ", 7\n .qua
 )
 
 
-def test_records_of_unnecessary_checks_behind_a_type_hold_lines(gcc: Pairs) -> None:
+def test_records_of_unnecessary_checks_behind_a_type_are_nothing(gcc: Pairs) -> None:
     """Nobody refers to them, so they are taken for a part of the type."""
     assert gcc.diff_without_sources(UNNECESSARY, shifted(UNNECESSARY)) == {"f": RECORDS}
-    for before, after in (("int [4]", "int [5]"), ("0, 11", "0, 12")):
+    for before, after, want in (("int [4]", "int [5]", CHANGED), ("0, 11", "0, 12", RECORDS)):
         other = shifted(UNNECESSARY.replace(before, after))
-        assert before in UNNECESSARY and gcc.diff_without_sources(UNNECESSARY, other) == {"f": CHANGED}
+        assert before in UNNECESSARY and gcc.diff_without_sources(UNNECESSARY, other) == {"f": want}
+
+
+LEFT_BEHIND = r"""#define S_(x) #x
+#define S(x) S_(x)
+void report(void *);
+int f(int x)
+{
+	asm volatile("movq $.Lrecord, %%rdi\n call HANDLER" : : : "rdi", "memory");
+	return x;
+}
+asm(".data\n .balign 8\n.Lrecord: .quad .Lfile\n .long " S(__LINE__) ", 7\n .quad .Ltype, .Ltype\n"
+    BEHIND_RECORD
+    ".Ltype: .short 0, 10\n .asciz \"int [4]\"\n .balign 4\n"
+    BEHIND_TYPE
+    ".section .rodata.str1.1,\"aMS\",@progbits,1\n.Lfile: .asciz " S(__FILE__) "\n.text");
+"""
+DEAD = '".quad .Lfile\\n .long " S(__LINE__) ", 9\\n .quad .Ltype, .Ltype\\n"'
+
+
+def _left_behind(behind_record: str, behind_type: str, handler: str = "__ubsan_handle_out_of_bounds") -> str:
+    text = LEFT_BEHIND.replace("HANDLER", handler)
+    return at_line(40, text.replace("BEHIND_RECORD", behind_record).replace("BEHIND_TYPE", behind_type))
+
+
+@pytest.mark.parametrize(("record", "type_"), [(DEAD, '""'), ('""', DEAD), (DEAD, DEAD)])
+def test_a_check_becomes_unnecessary(gcc: Pairs, record: str, type_: str) -> None:
+    """Its record stays, behind that of another check: nvidia-uvm.ko of Ubuntu's 7.0 has two functions of this kind."""
+    some, none = _left_behind(record, type_), _left_behind('""', '""')
+    for before, after in ((some, none), (none, some)):
+        assert gcc.diff_without_sources(before, after) == {}
+        assert gcc.diff_without_sources(before, shifted(after)) == {"f": RECORDS}
+        for was, is_ in (("int [4]", "int [5]"), ('.Ltype, .Ltype\\n"\n', '.Ltype, .Lfile\\n"\n')):
+            other = after.replace(was, is_, 1)
+            assert other != after and gcc.diff_without_sources(before, other) == {"f": CHANGED}
+
+
+@pytest.mark.parametrize("handler", ["report", "__ubsan_handle_of_tomorrow"])
+def test_what_others_read_is_not_cut(gcc: Pairs, handler: str) -> None:
+    """What is handed to a function that is not known may be longer than a record of UBSAN."""
+    some, none = _left_behind(DEAD, '""', handler), _left_behind('""', '""', handler)
+    assert gcc.diff_without_sources(some, none) == {"f": CHANGED}
+
+
+CHECKED = """extern int table[8]; enum color { RED, GREEN }; _Bool flag(void);
+int f_index(int x) { return table[x]; }
+int f_shift(int x, int y) { return x << y; }
+int f_add(int x, int y) { return x + y; }
+int f_sub(int x, int y) { return x - y; }
+int f_mul(int x, int y) { return x * y; }
+int f_negate(int x) { return -x; }
+int f_divide(int x, int y) { return x / y; }
+int f_load(_Bool *x) { return *x; }
+int f_member(struct { long a, b; } *x) { return x->b; }
+char *f_pointer(char *x, unsigned long y) { return x + y; }
+int f_vla(int x) { char own[x]; __builtin_memset(own, x, x); return own[x / 2]; }
+__attribute__((nonnull)) int callee(char *);
+int f_argument(char *x) { return callee(x); }
+int f_builtin(unsigned x) { return __builtin_clz(x); }
+int f_unreachable(int x) { if (x) __builtin_unreachable(); return 1; }
+"""
+CHECKS = ("-fsanitize=undefined,bounds", "-w", "-O1")
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang-19"])
+def test_sizes_of_records(name: str, tmp_path: Path) -> None:
+    """What compilers hand to the functions of UBSAN is as long as its structures, and no longer."""
+    command = shutil.which(name) or pytest.skip(f"no {name}")
+    view = ObjectView(str(Compiler(command, tmp_path).object(CHECKED, *CHECKS)))
+    handlers = set()
+    parts = [part for part in range(len(view.canonical.parts.start)) if view.canonical.parts.kind[part] == PIECE]
+    for part in parts:
+        for row in view.references_to(part):
+            handler = called_next(view, row)
+            if not handler.startswith("__ubsan_handle_"):
+                continue
+            read = size_read(view, part)
+            assert read is not None, handler
+            last = max(view.reference_place(part, index) for index in view.reference_range(part)) + 8
+            assert last <= read <= view.size(part), handler
+            assert not view.data(part)[read:].strip(b"\0"), handler
+            handlers.add(handler)
+    assert len(handlers) >= 12, handlers
