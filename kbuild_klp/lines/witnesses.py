@@ -130,10 +130,25 @@ class NamingCalls:
         argument = self._calls.effect(at).sets
         return filter(self._calls.is_call, self._calls.takers(at, argument) if argument is not None else ())
 
+    def _basename_before(self, call: int) -> Home | None:
+        """Return the file of which a call may be given the name without its directories, found right before it.
+
+        kbasename() in include/linux/string.h: what is behind the last slash, where no compiler computed strrchr().
+        """
+        before = next((at for at in range(call - 1, -1, -1) if self._calls.is_call(at)), None)
+        rows = self._calls.references(before) if before is not None else ()
+        symbol = self._view.target_symbol(rows[0]) if len(rows) == 1 else -1
+        if before is None or symbol < 0 or self._view.object.symbol_name(symbol) != "strrchr":
+            return None
+        found = self._naming(before)
+        is_slash = found is not None and [self.value(at) for at in found.numbers.get(1, ())] == [ord("/")]
+        return found.home if found is not None and is_slash and found.home.file is not None else None
+
     def _naming(self, call: int) -> NamingCall | None:
         names: dict[int, list[Home]] = {}
         numbers: dict[int, list[int]] = {}
         formats: dict[int, str] = {}
+        computed = set[int]()
         *registers, stored = self._calls.setters(call)
         for argument, setters in enumerate(registers):
             known = sorted(setters - {UNKNOWN})
@@ -145,6 +160,8 @@ class NamingCalls:
                 numbers[argument] = plain
             elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
                 formats[argument] = text
+            elif not known:
+                computed.add(argument)
         if not names:
             return None
         for argument, at in enumerate(sorted(stored), len(registers)):
@@ -152,9 +169,11 @@ class NamingCalls:
                 numbers[argument] = [at]
         target = self._calls.callee(call)
         callee: object = target if target is not None else ("through a register", *self.spot(call))
-        homes_named = tuple(home for own in names.values() for home in own)
         # Behind a format, that says what is shown, and not the function that is called.
         text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
+        file = self._basename_before(call) if text and computed else None
+        if file is not None:
+            names |= {argument: [file] for argument in computed if _names_line(text, argument - text_at)}
         says = {
             argument: _shown(text, argument - text_at - 1, names.get(argument - 1, ()))
             for argument in numbers
@@ -164,7 +183,13 @@ class NamingCalls:
             callee = (callee, text)
             numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
         lines = {argument for argument, what in says.items() if what is Shown.LINE}
+        homes_named = tuple(home for own in names.values() for home in own)
         return NamingCall(call, callee, target is not None, homes_named, numbers, lines)
+
+
+def _names_line(text: str, index: int) -> bool:
+    """Say whether argument ``index`` behind a format is the name of a file if the next is its line."""
+    return shown(text, index, True) is Shown.LINE
 
 
 def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:

@@ -194,6 +194,34 @@ def test_format_says_what_is_shown(gcc: Pairs, call: str, expected: Answer) -> N
     assert answer(gcc, f"{call}; return x;", 111, 113) == expected
 
 
+BASENAME = """
+#define BASE(path) ({ const char *own = path, *tail = strrchr(own, SLASH); tail ? tail + 1 : own; })
+char *strrchr(const char *, int);
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "slash", "expected"),
+    [
+        ('say("%s:%u %s[pid:%d] bad\\n", BASE(FILE), NUMBER, __func__, x)', "'/'", INFERRED),
+        ('say("%s:%u %s[pid:%d] bad\\n", BASE(FILE), __LINE__, __func__, NUMBER)', "'/'", CHANGED),
+        ('say("%s %u %s[pid:%d] bad\\n", BASE(FILE), NUMBER, __func__, x)', "'/'", CHANGED),
+        ('say("%s:%u %s[pid:%d] bad\\n", BASE(FILE), NUMBER, __func__, x)', "'.'", CHANGED),
+        ('say("%s:%u %s[pid:%d] bad\\n", BASE("some/thing"), NUMBER, __func__, x)', "'/'", CHANGED),
+        ('{ text = BASE(FILE); other(x); say("%s:%u %s\\n", text, NUMBER, __func__); }', "'/'", CHANGED),
+    ],
+)
+def test_name_of_a_file_without_its_directories(gcc: Pairs, call: str, slash: str, expected: Answer) -> None:
+    """NVIDIA's modules say so where they are; the kernel says pr_fmt() of it, as a rule computed beforehand."""
+    body = f"const char *text; {call}; return x;"
+    flags = ("-fno-builtin", f"-DSLASH={slash}")
+    sides = [
+        gcc.tree(BASENAME + file_with(body, moved), *flags, f"-DNUMBER={number}").without_sources()
+        for moved, number in ((0, 111), (2, 113))
+    ]
+    assert answers(sides[0], sides[1])["f"] == expected
+
+
 # -- order of place ---------------------------------------------------------------------------------------------------
 
 
