@@ -228,9 +228,8 @@ class _Comparison:
         if (old_part, new_part) in self._seen:
             return
         self._seen.add((old_part, new_part))
-        role = role_of(self.old, old_part, users)
-        if within is Role.UBSAN:  # a type, and behind it perhaps the record of a check that was found to be unnecessary
-            role = within
+        # What a record of UBSAN refers to is a type.
+        role = within if within is Role.UBSAN else role_of(self.old, old_part, users)
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,8 +83,12 @@ def called_next(view: ObjectView, reference: int) -> str:
 
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     """Return what nameless data are for; ``users`` are the references among which those to them are."""
-    for user in users:
-        if view.content_part(user) == part and view.target_offset(user) == 0:
+    if not users:
+        return Role.OTHER
+    rows = view.references_to(part)
+    among = users if isinstance(users, range) else frozenset(users)
+    for user in rows[bisect_left(rows, min(among)) : bisect_right(rows, max(among))]:
+        if user in among and view.content_part(user) == part and view.target_offset(user) == 0:
             called = called_next(view, user)
             role = Role.UBSAN if called.startswith(Role.UBSAN.value) else _CALLED.get(called, Role.OTHER)
             if role is not Role.OTHER:

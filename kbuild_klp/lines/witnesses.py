@@ -95,7 +95,12 @@ class NamingCalls:
         self._names = {row: home for row in rows if (home := named(view, row)) is not None}
         users = self._calls.users(self._names) if self._names else ()
         calls = {call for at in users for call in self._receivers(at)}
-        self.found = [found for call in sorted(calls) if (found := self._naming(call)) is not None]
+        self._by_call: dict[int, NamingCall] = {}
+        for call in sorted(calls):
+            found = self._naming(call)
+            if found is not None:
+                self._by_call[call] = found
+        self.found = [*self._by_call.values()]
         """In order of place."""
 
     @cached_property
@@ -135,14 +140,13 @@ class NamingCalls:
 
         kbasename() in include/linux/string.h: what is behind the last slash, where no compiler computed strrchr().
         """
-        before = next((at for at in range(call - 1, -1, -1) if self._calls.is_call(at)), None)
-        rows = self._calls.references(before) if before is not None else ()
-        symbol = self._view.target_symbol(rows[0]) if len(rows) == 1 else -1
-        if before is None or symbol < 0 or self._view.object.symbol_name(symbol) != "strrchr":
+        before = next((at for at in range(call - 1, -1, -1) if self._calls.is_call(at)), -1)
+        found = self._by_call.get(before)
+        if found is None or found.home.file is None:
             return None
-        found = self._naming(before)
-        is_slash = found is not None and [self.value(at) for at in found.numbers.get(1, ())] == [ord("/")]
-        return found.home if found is not None and is_slash and found.home.file is not None else None
+        symbol = self._view.target_symbol(self._calls.references(before)[0]) if found.is_direct else -1
+        is_search = symbol >= 0 and self._view.object.symbol_name(symbol) == "strrchr"
+        return found.home if is_search and [self.value(at) for at in found.numbers.get(1, ())] == [ord("/")] else None
 
     def _naming(self, call: int) -> NamingCall | None:
         names: dict[int, list[Home]] = {}
