@@ -9,7 +9,7 @@ from posixpath import commonprefix
 
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import NOTES, Obstacle, Verdict
-from kbuild_klp.checksum.entry import KIND_FUNCTION
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
 from kbuild_klp.report.model import ObjectChanges, Report, Summary
 
 _COLORS = {
@@ -41,6 +41,10 @@ _MARKS = {
     Obstacle.READ_ONLY: _WITH_USERS,
     Obstacle.CALLERS: _WITH_USERS,
 }
+# SYMBOL_CRC() in include/linux/export-internal.h.
+_CRC = "__crc_"
+_MANY_CRCS = 4  # of one object, that are told in one line
+_LEAST_ROOM = 12  # columns for a reason
 _MARK_COLORS = {False: "31", True: "33"}
 
 
@@ -84,8 +88,12 @@ def _lines(report: Report, style: TextStyle) -> Iterator[str]:
             unit = changes.unit
             yield style.paint(unit if unit in ("vmlinux", "object") else f"module {unit}", _BOLD)
         yield f"  {changes.object}"
+        crcs = [] if style.verbose else [change for change in shown if _is_crc(change)]
         for change in shown:
-            yield from _change_lines(change, style)
+            if len(crcs) < _MANY_CRCS or not _is_crc(change):
+                yield from _change_lines(change, style)
+            elif change is crcs[0]:
+                yield _crc_line(crcs, style)
     if unit is not None:
         yield ""
     yield from _legend_lines(report, style)
@@ -111,14 +119,30 @@ def _legend_lines(report: Report, style: TextStyle) -> Iterator[str]:
             yield f"  {reason.text}"
 
 
-def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
-    kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
+def _is_crc(change: Change) -> bool:
+    return change.change is ChangeType.CHANGED and change.kind == KIND_DATA and change.symbol.startswith(_CRC)
+
+
+def _crc_line(crcs: list[Change], style: TextStyle) -> str:
+    """Return one line for the CRCs of a module's exports: a release of the kernel changes them all."""
+    head, painted = _head(crcs[0], f"CRCs of {len(crcs)} exports (-v lists them)", style)
+    names, room = ", ".join(change.symbol.removeprefix(_CRC) for change in crcs), style.width - len(head) - 2
+    return painted if room < _LEAST_ROOM else f"{painted}  {_cut(names, room)}"
+
+
+def _head(change: Change, title: str, style: TextStyle) -> tuple[str, str]:
+    """Return the beginning of the line of a change, plain and as it is painted."""
     mark = _mark(change.livepatch)
     sign = _MARKS[mark][0] if mark is not None else " "
-    head = f"  {sign} {change.change.value:<9} {change.title}{kind}"
+    head = f"  {sign} {change.change.value:<9} {title}"
     if mark is not None:
         sign = style.paint(sign, _MARK_COLORS[mark in NOTES])
-    painted = f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {change.title}{kind}"
+    return head, f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {title}"
+
+
+def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
+    kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
+    head, painted = _head(change, f"{change.title}{kind}", style)
     if style.verbose:
         yield painted
         for text in change.reasons:
@@ -127,7 +151,7 @@ def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
             yield f"              livepatch: {obstacle.text}"
         return
     room = style.width - len(head) - 2
-    if not change.reasons or room < 12:
+    if not change.reasons or room < _LEAST_ROOM:
         yield painted
         return
     reason = change.reasons[0]
