@@ -50,10 +50,14 @@ NOTES = frozenset(
 
 
 class Finding(NamedTuple):
-    """One obstacle in words; ``text`` begins with the value of ``obstacle``."""
+    """One obstacle in words; ``text`` begins with the value of ``obstacle``.
+
+    ``users`` are those, by name, that use the old version and stand in the way by that, or have to be replaced, too.
+    """
 
     obstacle: Obstacle
     text: str
+    users: tuple[str, ...] = ()
 
 
 class Verdict(NamedTuple):

@@ -11,6 +11,7 @@ from kbuild_klp.changes.verdict import NOTES, Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.compare.selection import matches, names_of, symbol_patterns
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.callbacks import callbacks
 from kbuild_klp.extract.correlated import Correlated
@@ -60,26 +61,46 @@ class Taken(NamedTuple):
 def sort_changes(group: ObjectChanges, without: Sequence[str]) -> Wanted:
     """Say of each change of an object whether it is one to begin with.
 
-    ``without`` are patterns, as of the shell, of symbols (or OBJECT:SYMBOL) to be left out.
+    ``without`` are patterns, as of the shell, of symbols (or OBJECT:SYMBOL) to be left out. What cannot be carried for
+    no other reason than that they go on using the old version of it is carried for all others.
     """
     wanted = Wanted([], [], [], [], [], [], symbol_patterns(without, group.object))
     for change in group.changes:
         if needs_nothing(change):
             continue
+        forbidden = [it for it in change.livepatch.reasons if it.obstacle not in NOTES]
+        obstacles = {it.obstacle for it in change.livepatch.reasons}
         if matches(wanted.without, names_of(change)):
             wanted.left_out.append(change.label or change.symbol)
-        elif not change.livepatch.possible:
-            text = "; ".join(it.text for it in change.livepatch.reasons if it.obstacle not in NOTES)
+        elif not all(_are_left_out(it.users, wanted.without) for it in forbidden):
+            text = "; ".join(it.text for it in forbidden)
             wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
-        elif any(reason.obstacle is Obstacle.CALLERS for reason in change.livepatch.reasons):
+        elif obstacles & {Obstacle.CALLERS, Obstacle.NOT_TRACEABLE}:
             wanted.copies.append(change)
         elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
             wanted.begin.append(change)
-        elif any(reason.obstacle is Obstacle.READ_ONLY for reason in change.livepatch.reasons):
+        elif obstacles & {Obstacle.READ_ONLY, Obstacle.DATA}:
             wanted.constants.append(change)
         else:
             wanted.not_needed.append(change.symbol)
+    named = [name for change in group.changes for name in _users(change) if _are_left_out((name,), wanted.without)]
+    wanted.left_out.extend(dict.fromkeys(name for name in named if name not in wanted.left_out))
     return wanted
+
+
+def _users(change: Change) -> Iterator[str]:
+    """Yield who goes on using the old version of what changed if left alone."""
+    for reason in change.livepatch.reasons:
+        yield from reason.users
+
+
+def _are_left_out(users: Sequence[str], without: Sequence[str]) -> bool:
+    """Say whether there are users, and the user of this program wants all of them to go on as they are."""
+    return bool(users) and all(matches(without, _spellings(user)) for user in users)
+
+
+def _spellings(name: str) -> set[str]:
+    return {name, canonical_name(name).text}
 
 
 def index_warning(changes: Sequence[Change]) -> list[str]:
@@ -92,7 +113,10 @@ def index_warning(changes: Sequence[Change]) -> list[str]:
 
 def misspelt(groups: Iterable[ObjectChanges], without: Iterable[str]) -> Iterator[str]:
     """Yield a warning for each pattern that is of nothing: what it was to leave out comes along."""
-    names = {group.object: [names_of(change) for change in group.changes] for group in groups}
+    names = {
+        group.object: [it for change in group.changes for it in (names_of(change), *map(_spellings, _users(change)))]
+        for group in groups
+    }
     for pattern in without:
         found = (symbol_patterns([pattern], name) for name in names)
         if not any(matches(own, it) for own, of_object in zip(found, names.values(), strict=True) for it in of_object):
@@ -106,7 +130,7 @@ def _is_new_global(change: Change) -> bool:
 
 def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
     symbol = both.new.symbol_of(part)
-    return symbol is not None and matches(wanted.without, (symbol.name,))
+    return symbol is not None and _are_left_out((symbol.name,), wanted.without)
 
 
 def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kbuild_klp.changes.classification import Change
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
-from kbuild_klp.livepatch.rules import Readers, needs_nothing
+from kbuild_klp.livepatch.rules import Readers, Stays, needs_nothing
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -65,9 +65,12 @@ def _to_replace(side: ObjectSide, user: SymbolId, changed: set[SymbolId]) -> Ite
 
 
 def _sorted(found: Iterable[tuple[SymbolId, str]]) -> Readers:
-    along, stays = set[str](), set[str]()
+    along, stays = set[str](), set[Stays]()
     for user, why in found:
-        (stays if why else along).add(f"{user.name} ({why})" if why else user.name)
+        if why:
+            stays.add(Stays(user.name, why))
+        else:
+            along.add(user.name)
     return Readers(tuple(sorted(along)), tuple(sorted(stays)))
 
 

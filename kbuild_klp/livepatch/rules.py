@@ -75,14 +75,31 @@ class Position:
     is_listed: bool | None = None
 
 
+class Stays(NamedTuple):
+    """Something that goes on using the old version of what it refers to, and why, in words."""
+
+    name: str
+    why: str
+
+
 class Readers(NamedTuple):
     """Who refers to something of one object: ``functions`` that are the same in both builds, in words.
 
-    ``others`` refer to it, too, and cannot be replaced: each with the reason.
+    ``others`` refer to it, too, and cannot be replaced.
     """
 
     functions: tuple[str, ...]
-    others: tuple[str, ...]
+    others: tuple[Stays, ...]
+
+    @property
+    def used_by(self) -> str:
+        """Who cannot be replaced, in words."""
+        return f"it is used by {join_names(tuple(f'{it.name} ({it.why})' for it in self.others))}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who cannot be replaced, by name."""
+        return tuple(it.name for it in self.others)
 
 
 class ToldFunction(NamedTuple):
@@ -218,11 +235,11 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
         return
     if facts.untraced and facts.readers is not None and not facts.readers.others:
         along = f"; carried with it: {join_names(facts.readers.functions)}" if facts.readers.functions else ""
-        yield Finding(Obstacle.CALLERS, f"by its callers: it has {facts.untraced}{along}")
+        yield Finding(Obstacle.CALLERS, f"by its callers: it has {facts.untraced}{along}", facts.readers.functions)
         return
     if facts.untraced:
-        used = f"; it is used by {join_names(facts.readers.others)}" if facts.readers is not None else ""
-        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}{used}")
+        used, names = (f"; {facts.readers.used_by}", facts.readers.names) if facts.readers is not None else ("", ())
+        yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}{used}", names)
     elif facts.position is not None and facts.position.is_listed is False:
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: not in {facts.position.unit}'s list of what is")
     if facts.is_thread:
@@ -262,7 +279,7 @@ def _removed_reasons(facts: Facts) -> Iterator[Finding]:
     if facts.users is None:
         yield Finding(Obstacle.UNKNOWN, f"not known: whether it is still referenced: {facts.no_old}")
     elif facts.users:
-        yield Finding(Obstacle.REFERENCED, f"still referenced: by {join_names(facts.users)}")
+        yield Finding(Obstacle.REFERENCED, f"still referenced: by {join_names(facts.users)}", facts.users)
 
 
 def join_names(names: tuple[str, ...]) -> str:
@@ -295,11 +312,11 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     if facts.readers is None:
         yield Finding(Obstacle.DATA, f"data: {what}; {_ONLY_FUNCTIONS}")
     elif facts.readers.others:
-        yield Finding(Obstacle.DATA, f"data: {what}; it is used by {join_names(facts.readers.others)}")
+        yield Finding(Obstacle.DATA, f"data: {what}; {facts.readers.used_by}", facts.readers.names)
     else:
         functions = facts.readers.functions
         along = f"; carried with it: {join_names(functions)}" if functions else ""
-        yield Finding(Obstacle.READ_ONLY, f"read-only data: who has its address keeps the old one{along}")
+        yield Finding(Obstacle.READ_ONLY, f"read-only data: who has its address keeps the old one{along}", functions)
 
 
 def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from module.conftest import PatchedKernels
 
+UNIT = "drivers/unit.o"
 _C = """
 #define NOTRACE __attribute__((no_instrument_function, noinline))
 static int count;
@@ -34,6 +37,7 @@ def test_left_out_callers_keep_the_old_one(kernels: PatchedKernels) -> None:
     kernels.prepare()
     made = kernels.patch("--without", "other")
     assert made.carried == {("kernel/unit.o", name) for name in ("inner", "middle", "outer")}
+    assert made.answer["left_out"] == ["other"] and "leaves out" not in str(made.answer["warnings"])
 
 
 def test_what_nobody_calls_is_not_needed(kernels: PatchedKernels) -> None:
@@ -75,3 +79,54 @@ def test_init_code_that_called_it_does_not_come_along(kernels: PatchedKernels) -
     early = """__attribute__((section(".init.text"))) int early(int x) { return inner(x) + middle(x); }"""
     made = kernels.made((_C + early).replace("OLD", "5"), (_C + early).replace("OLD", "6"))
     assert made.carried == {("kernel/unit.o", name) for name in ("inner", "middle", "outer", "other")}
+
+
+@pytest.mark.parametrize("source", [_C, _TABLE], ids=["a function", "a constant"])
+def test_init_code_of_a_module_that_uses_it_may_be_left_out(kernels: PatchedKernels, source: str) -> None:
+    """It is the same in both builds, and goes on with the old one when the module is loaded later."""
+    use = "inner(x) + middle(x)" if source is _C else "table[x] + inner(x)"
+    source += f"""__attribute__((section(".init.text"))) int early(int x) {{ return {use}; }}"""
+    kernels.build({UNIT: source.replace("OLD", "5")}, {UNIT: source.replace("OLD", "6")})
+    kernels.prepare()
+    assert {code for _, code in kernels.patch().refused} == {"verdict"}
+    made = kernels.patch("--without", "early")
+    others = ("inner", "middle", "outer", "other" if "other" in source else "reader")
+    assert made.carried == {(UNIT, name) for name in others}
+    assert made.answer["left_out"] == ["early"] and "leaves out" not in str(made.answer["warnings"])
+    replaced = {goal.partition("+")[0] for goal in made.relocations[".rela.init.klp_funcs"]}
+    assert replaced == {"outer", others[-1]}
+
+
+@pytest.mark.parametrize("pattern", ["early", "late", "unit.o:*e"])
+def test_what_it_is_not_the_only_one_to_use_is_refused(kernels: PatchedKernels, pattern: str) -> None:
+    stays = "".join(
+        f"""__attribute__((section(".{name}.text"))) int {function}(int x) {{ return inner(x); }}"""
+        for name, function in (("init", "early"), ("exit", "late"))
+    )
+    kernels.build({UNIT: (_C + stays).replace("OLD", "5")}, {UNIT: (_C + stays).replace("OLD", "6")})
+    kernels.prepare()
+    assert kernels.patch("--without", pattern).refused == {("inner", "verdict")}
+
+
+def test_who_takes_its_address_may_be_left_out(kernels: PatchedKernels) -> None:
+    source = _C.replace("return x + count;", "return inner != (void *)(long)x;")
+    kernels.build({UNIT: source.replace("OLD", "5")}, {UNIT: source.replace("OLD", "6")})
+    kernels.prepare()
+    assert kernels.patch().refused == {("inner", "verdict")}
+    made = kernels.patch("--without", "*:stays")
+    assert made.carried == {(UNIT, name) for name in ("inner", "middle", "outer", "other")}
+
+
+def test_so_may_who_goes_on_using_what_was_removed(kernels: PatchedKernels) -> None:
+    source = """
+    #define NOTRACE __attribute__((no_instrument_function, noinline))
+    static NOTRACE int helper(int x) { asm volatile(""); return x * 3; }
+    NOTRACE int stays(int x) { return helper(x) + 1; }
+    int goes(int x) { return helper(x) + 2; }
+    """
+    new = source.replace("helper(x)", "x").replace("NOTRACE int helper", "inline int helper")
+    kernels.build({UNIT: source}, {UNIT: new})
+    kernels.prepare()
+    assert kernels.patch().refused == {("helper", "verdict"), ("stays", "verdict")}
+    made = kernels.patch("--without", "stays")
+    assert made.carried == {(UNIT, "goes")} and made.answer["left_out"] == ["stays"]
