@@ -71,10 +71,11 @@ class TableEntries(NamedTuple):
 
 
 class ObjectSide:
-    """The object of one build."""
+    """The object of one build; ``is_vmlinux``: it is linked into nothing else."""
 
-    def __init__(self, view: ObjectView) -> None:
+    def __init__(self, view: ObjectView, *, is_vmlinux: bool = False) -> None:
         self.view = view
+        self._is_vmlinux = is_vmlinux
         self._canonical = view.canonical
         self._object = view.object
 
@@ -219,13 +220,13 @@ class ObjectSide:
 
     def users_of_symbols(self, symbols: list[int]) -> dict[int, set[SymbolId]]:
         """Return, by symbol, the entries that refer to it."""
-        rows = np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols))
+        rows = self._without_start(np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols)))
         return self._users(rows, self._canonical.targets.symbol[rows])
 
     def users_of_entries(self, entries: list[Entry]) -> dict[SymbolId, set[SymbolId]]:
         """Return, by symbol of the entry, the entries that refer to it, itself among them."""
         wanted = {part: entry.symbol for entry in entries for part in self.view.parts_of(entry.part_symbol)}
-        rows = np.flatnonzero(np.isin(self._canonical.targets.part, list(wanted)))
+        rows = self._without_start(np.flatnonzero(np.isin(self._canonical.targets.part, list(wanted))))
         by_part = self._users(rows, self._canonical.targets.part[rows])
         users: dict[SymbolId, set[SymbolId]] = defaultdict(set)
         for part, found in by_part.items():
@@ -253,7 +254,22 @@ class ObjectSide:
     def is_start(self, function: SymbolId) -> bool:
         """Say whether a function is code of which nothing is left when vmlinux has started (free_initmem())."""
         parts = self.view.parts_of(function)
-        return bool(parts) and self._canonical.section_name(parts[0]).startswith(_START)
+        return bool(parts) and self._is_start(parts[0])
+
+    def _is_start(self, part: int) -> bool:
+        return self._canonical.section_name(part).startswith(_START)
+
+    def _without_start(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Leave out the calls that code made which is gone when vmlinux has started; an address may have been kept."""
+        if not self._is_vmlinux:
+            return rows
+        places = self._canonical.references.place[rows] - self._canonical.parts.start[self._parts_at(rows)]
+        made = [
+            self.view.is_code(part) and self._is_start(part) and goes_to_target(self.view, part, place)
+            for part, place in zip(self._parts_at(rows).tolist(), places.tolist(), strict=True)
+        ]
+        kept: NDArray[np.int64] = rows[~np.array(made, bool)]
+        return kept
 
     def is_own_notrace(self, function: SymbolId) -> bool:
         """Say whether a function is known to this object only, and such that ftrace merely has no place in it."""

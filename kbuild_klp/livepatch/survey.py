@@ -92,9 +92,10 @@ class Survey:
             if change.kind == KIND_FUNCTION and not needs_nothing(change)
         }
         old, new = pair.old, pair.new
-        before, after = ObjectSide(old) if old else None, ObjectSide(new) if new else None
-        refers = after.references_to(self.crcs) if after and self.crcs else {}
         in_module = any(unit != _VMLINUX for unit in real)
+        before = ObjectSide(old, is_vmlinux=not in_module) if old else None
+        after = ObjectSide(new) if new else None
+        refers = after.references_to(self.crcs) if after and self.crcs else {}
         functions = {at: self._function(change, before, after, refers, in_module) for at, change in asked.items()}
         users: dict[SymbolId, set[SymbolId]] | None = None
         if before is not None:

@@ -47,6 +47,34 @@ def test_init_code_registered_it(kernels: Kernels) -> None:
     assert verdicts["show"] == by("start") and verdicts["print"] == []
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "used"),
+    [
+        (".init.text", "kernel/unit.o", []),
+        (".init.text", "drivers/unit.o", ["start"]),  # the module may come later
+        (".meminit.text", "kernel/unit.o", ["start"]),
+    ],
+)
+def test_init_code_called_it(kernels: Kernels, section: str, name: str, used: list[str]) -> None:
+    """That of vmlinux has made its calls, of a function of its own object and of another one."""
+    start = f'int far(int *x); __attribute__((section("{section}"))) int start(int *x) {{ return %s; }}'
+    other = name.replace("unit", "other")
+    old = {name: HELPER + start % "helper(x) + far(x)", other: "int b; int far(int *x) { return *x; }"}
+    kernels.build(old, {name: start % "*x", other: "int b;"})
+    verdicts = kernels.verdicts()
+    assert verdicts["helper"] == verdicts["far"] == (by(*used) if used else [])
+    assert verdicts["start"] == [f"init or exit code: in {section}"]
+
+
+def test_what_init_code_called_uses_another_one(kernels: Kernels) -> None:
+    chain = """static __attribute__((noipa)) int one(int *x) { return *x; }
+        static __attribute__((noipa)) int two(int *x) { return one(x + 1) + 1; }
+        __attribute__((section(".init.text"))) int start(int *x) { return %s(x); }\n"""
+    new = 'int a; __attribute__((section(".init.text"))) int start(int *x) { return *x; }'
+    verdicts = kernels.of(chain % "two", new)
+    assert (verdicts["one"], verdicts["two"]) == ([], [])
+
+
 def test_a_table_that_went_with_it(kernels: Kernels) -> None:
     source = HELPER + "static int (*const ops[])(int *) = { helper, 0 };\n"
     user = "int foo(int i, int *x) { return ops[i](x); }"
