@@ -122,8 +122,9 @@ class Facts(NamedTuple):
     CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
     ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
     one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
-    function is what some thread runs. ``tables`` are those that somebody walks through and that say something of it.
-    ``imports`` are the symbols that both versions of a linked module use with another CRC, in words.
+    function is what some thread runs, or what all that sleep are in. ``tables`` are those that somebody walks through
+    and that say something of it. ``imports`` are the symbols that both versions of a linked module use with another
+    CRC, in words.
     """
 
     livepatch: bool = True
@@ -233,17 +234,18 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
     if facts.untraced is None:
         yield Finding(Obstacle.UNKNOWN, f"not known: whether it can be traced: {facts.no_old}")
         return
+    thread = (Finding(Obstacle.THREAD, f"thread: {WAITS_FOR_THREADS}"),) if facts.is_thread else ()
     if facts.untraced and facts.readers is not None and not facts.readers.others:
         along = f"; carried with it: {join_names(facts.readers.functions)}" if facts.readers.functions else ""
         yield Finding(Obstacle.CALLERS, f"by its callers: it has {facts.untraced}{along}", facts.readers.functions)
+        yield from thread
         return
     if facts.untraced:
         used, names = (f"; {facts.readers.used_by}", facts.readers.names) if facts.readers is not None else ("", ())
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: {facts.untraced}{used}", names)
     elif facts.position is not None and facts.position.is_listed is False:
         yield Finding(Obstacle.NOT_TRACEABLE, f"not traceable: not in {facts.position.unit}'s list of what is")
-    if facts.is_thread:
-        yield Finding(Obstacle.THREAD, f"thread: {WAITS_FOR_THREADS}")
+    yield from thread
     if facts.moved:
         yield Finding(Obstacle.MOVED, f"moved to {facts.moved}: that is the new version of it")
     position = facts.position

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.lines.roles import called_next
 from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.parts import CONTENT, NAMED, OWNED
 from kbuild_klp.object.reference_text import describe
-from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.special_entries import special_entries
 from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.symbol_id import SymbolId
@@ -29,10 +27,6 @@ JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
 # (include/linux/static_call.h).
 TRAMPOLINE = "__SCT__"
-# include/linux/kthread.h, include/linux/sched/task.h
-_START_THREADS = frozenset(
-    {"kthread_create_on_node", "kthread_create_on_cpu", "kernel_thread", "user_mode_thread", "create_io_thread"}
-)
 _READ_ONLY = ".rodata"
 _START = (".init.text", ".exit.text")  # .meminit.text may stay
 _NOINSTR = (".noinstr.text", ".entry.text")
@@ -97,7 +91,7 @@ class ObjectSide:
         undefined = np.flatnonzero(self._object.shndx == elf.SHN_UNDEF).tolist()
         symbols = [symbol for symbol in undefined if self._object.symbol_name(symbol) == arch.trace_call]
         calls = np.flatnonzero(np.isin(self._canonical.targets.symbol, symbols))
-        parts, places = self._parts_at(calls), self._canonical.references.place[calls]
+        parts, places = self.parts_at(calls), self._canonical.references.place[calls]
         at = places - self._canonical.parts.start[parts]
         return frozenset(parts[np.isin(at, arch.trace_fields)].tolist())
 
@@ -203,11 +197,12 @@ class ObjectSide:
 
     # -- who refers to what ---------------------------------------------------------------------------------------
 
-    def _parts_at(self, references: NDArray[np.int64]) -> NDArray[np.int64]:
+    def parts_at(self, references: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the parts in which references stand."""
         return self._canonical.parts.at(self._canonical.references.place[references])
 
     @cached_property
-    def _outer(self) -> dict[str, int]:
+    def outer(self) -> dict[str, int]:
         """All global and undefined symbols, by name."""
         symbols = np.flatnonzero(self._object.symbols["info"] >> 4 != elf.STB_LOCAL).tolist()
         return {self._object.symbol_name(symbol): symbol for symbol in symbols}
@@ -215,7 +210,7 @@ class ObjectSide:
     def users_of_gone(self, new: ObjectSide) -> dict[str, set[SymbolId]]:
         """Return, by name, the entries that refer to what other objects define and ``new`` mentions no more."""
         undefined = self._object.shndx == elf.SHN_UNDEF
-        gone = {symbol: name for name, symbol in self._outer.items() if undefined[symbol] and name not in new._outer}
+        gone = {symbol: name for name, symbol in self.outer.items() if undefined[symbol] and name not in new.outer}
         return {gone[symbol]: users for symbol, users in self.users_of_symbols(list(gone)).items()}
 
     def users_of_symbols(self, symbols: list[int]) -> dict[int, set[SymbolId]]:
@@ -263,10 +258,9 @@ class ObjectSide:
         """Leave out the calls that code made which is gone when vmlinux has started; an address may have been kept."""
         if not self._is_vmlinux:
             return rows
-        places = self._canonical.references.place[rows] - self._canonical.parts.start[self._parts_at(rows)]
         made = [
-            self.view.is_code(part) and self._is_start(part) and goes_to_target(self.view, part, place)
-            for part, place in zip(self._parts_at(rows).tolist(), places.tolist(), strict=True)
+            self._is_start(part) and goes_to_target(self.view, part, self.view.reference_place(part, row))
+            for row, part in zip(rows.tolist(), self.parts_at(rows).tolist(), strict=True)
         ]
         kept: NDArray[np.int64] = rows[~np.array(made, bool)]
         return kept
@@ -288,7 +282,7 @@ class ObjectSide:
         parts, kinds = self.view.parts_of(function), self._canonical.parts.kind
         rows = np.flatnonzero(np.isin(self._canonical.targets.part, parts))
         found: dict[SymbolId, bool] = {}
-        for row, user in zip(rows.tolist(), self._parts_at(rows).tolist(), strict=True):
+        for row, user in zip(rows.tolist(), self.parts_at(rows).tolist(), strict=True):
             if kinds[user] == OWNED and int(self._canonical.parts.section[user]) not in self._walked_tables:
                 continue
             place = int(self._canonical.references.place[row] - self._canonical.parts.start[user])
@@ -299,36 +293,9 @@ class ObjectSide:
                     found[entry] = found.get(entry, True) and is_call
         return found
 
-    def is_thread(self, function: SymbolId) -> bool:
-        """Say whether this object starts threads with a function, which then run it until they end."""
-        references, parts = self._canonical.references, self._canonical.parts
-        rows = np.flatnonzero(np.isin(self._canonical.targets.part, self.view.parts_of(function)[:1]))
-        for row, user in zip(rows.tolist(), self._parts_at(rows).tolist(), strict=True):
-            place = int(references.place[row] - parts.start[user])
-            is_address = self.view.is_code(user) and not goes_to_target(self.view, user, place)
-            if is_address and called_next(self.view, row) in _START_THREADS:
-                return True
-        return False
-
-    @cached_property
-    def threads(self) -> frozenset[str]:
-        """The functions of other objects with which this one starts threads, by name."""
-        starters = [self._outer[name] for name in _START_THREADS if name in self._outer]
-        symbol = self._canonical.targets.symbol
-        is_foreign = (symbol >= 0) & (self._object.shndx[symbol] == elf.SHN_UNDEF)
-        calls = np.flatnonzero(np.isin(symbol, starters))
-        return frozenset(
-            self._object.symbol_name(self.view.target_symbol(row))
-            for part in filter(self.view.is_code, sorted_unique(self._parts_at(calls)).tolist())
-            for row in self.view.reference_range(part)
-            if is_foreign[row]
-            and not goes_to_target(self.view, part, self.view.reference_place(part, row))
-            and called_next(self.view, row) in _START_THREADS
-        )
-
     def references_to(self, names: Iterable[str]) -> dict[SymbolId, set[str]]:
         """Return, by entry, those of the global symbols ``names`` to which it refers."""
-        symbols = {self._outer[name]: name for name in names if name in self._outer}
+        symbols = {self.outer[name]: name for name in names if name in self.outer}
         result: dict[SymbolId, set[str]] = defaultdict(set)
         for symbol, users in self.users_of_symbols(list(symbols)).items():
             for user in users:
@@ -338,7 +305,7 @@ class ObjectSide:
     def _users(self, rows: NDArray[np.int64], targets: NDArray[Any]) -> dict[int, set[SymbolId]]:
         """Return the entries in which references stand, by what these refer to."""
         result: dict[int, set[SymbolId]] = defaultdict(set)
-        for part, target in set(zip(self._parts_at(rows).tolist(), targets.tolist(), strict=True)):
+        for part, target in set(zip(self.parts_at(rows).tolist(), targets.tolist(), strict=True)):
             result[target] |= self._entries_of(part)
         return result
 
@@ -385,6 +352,6 @@ class ObjectSide:
         users: dict[int, set[int]] = defaultdict(set)
         by_content = self.view.meanings.by_content
         rows = np.fromiter(by_content, np.int64, len(by_content))
-        for user, part in zip(self._parts_at(rows).tolist(), by_content.values(), strict=True):
+        for user, part in zip(self.parts_at(rows).tolist(), by_content.values(), strict=True):
             users[part].add(user)
         return users

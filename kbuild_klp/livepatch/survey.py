@@ -27,6 +27,7 @@ from kbuild_klp.livepatch.removed import still_used
 from kbuild_klp.livepatch.rules import Facts, Position, ToldFunction, join_names, judge, needs_nothing, says_of_imports
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
+from kbuild_klp.livepatch.threads import is_thread, sleepers, started
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -113,7 +114,7 @@ class Survey:
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
-            threads=before.threads if before else frozenset(),
+            threads=started(before) if before else frozenset(),
         )
 
     def _function(
@@ -136,7 +137,7 @@ class Survey:
             new=after.symbol(new) if after is not None and new is not None and old is None else None,
             keys=keys,
             crcs=self._crcs_of(new, refers) if new is not None else (),
-            is_thread=bool(is_seen and before and old and before.is_thread(old.symbol)),
+            is_thread=bool(is_seen and before and old and _is_thread(before, old.symbol)),
             tables=_tables(change, before, after),
         )
 
@@ -306,6 +307,11 @@ class Survey:
         """Return the names of all old functions of a unit."""
         mine = [found for found in self._objects.values() if unit in found.units]
         return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
+
+
+def _is_thread(side: ObjectSide, function: SymbolId) -> bool:
+    """Say whether tasks may be in a function for good."""
+    return is_thread(side, function) or function in sleepers(side)
 
 
 def _tables(change: Change, before: ObjectSide | None, after: ObjectSide | None) -> tuple[ToldFunction, ...] | None:

@@ -354,3 +354,25 @@ def test_a_thread_that_another_object_starts(
     kernels.build(old, new)
     note = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
     assert kernels.verdicts() == {"begin": [], "runs": [note] if is_thread else [], "calls": []}
+
+
+SLEEPS = """
+void __switch_to_asm(void *, void *), work(int);
+static __attribute__((no_instrument_function, noipa)) void __schedule(int x) { work(1); __switch_to_asm(0, 0); }
+__attribute__((noipa)) void schedule(void) { __schedule(0); work(2); }
+void waits(int x) { schedule(); work(3); }
+"""
+NOTE = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
+
+
+@pytest.mark.parametrize(
+    ("edit", "wanted"),
+    [
+        ("1", {"__schedule": ["(by its callers: it has no fentry (notrace); carried with it: schedule)", NOTE]}),
+        ("2", {"schedule": [NOTE]}),
+        ("3", {"waits": []}),
+    ],
+)
+def test_what_all_tasks_sleep_in(kernels: Kernels, edit: str, wanted: dict[str, list[str]]) -> None:
+    """Who calls schedule() comes back some time, as from anything."""
+    assert kernels.of(SLEEPS, SLEEPS.replace(f"work({edit})", "work(9)")) == wanted

@@ -407,6 +407,27 @@ def test_a_function_that_threads_run_is_told(kernels: PatchedKernels) -> None:
     assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
 
 
+def test_and_one_that_all_tasks_sleep_in(kernels: PatchedKernels) -> None:
+    """schedule() comes along with what it calls, though it did not change."""
+    source = """
+    extern int printk(const char *, ...), __switch_to_asm(int);
+    static __attribute__((no_instrument_function, noipa)) int __schedule(int x) {
+        printk("OLD");
+        return __switch_to_asm(x) + 1;
+    }
+    __attribute__((noipa)) int schedule(void) { return __schedule(0) + 1; }
+    int waits(void) { return schedule() + 1; }
+    """
+    switch = {"kernel/switch.o": "int __switch_to_asm(int x) { return x; }"}
+    kernels.build({UNIT: source, **switch}, {UNIT: new(source)})
+    kernels.prepare()
+    made = kernels.patch()
+    assert made.carried == {(UNIT, "__schedule"), (UNIT, "schedule")}
+    assert [
+        text for text in made.answer["warnings"] if text.startswith("kernel/unit.o: tasks sleep in schedule: the t")
+    ]
+
+
 def test_so_is_one_with_which_another_carried_object_starts_them(kernels: PatchedKernels) -> None:
     start = "int kthread_create_on_node(int (*)(void *), void *, int, const char *)"
     begin = f'{start}, runs(void *); int begin(void *data) {{ return kthread_create_on_node(runs, data, OLD, "it"); }}'
