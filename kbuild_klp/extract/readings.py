@@ -49,10 +49,13 @@ class Readings:
             return
         if view.jump_table(part, view.family(function)) is not None:
             return
-        # Compilers emit nothing that nobody refers to: the only one who refers to it means it.
-        if parts.chunk[part] >= 0 and self._functions(part) == {function}:
+        # Compilers emit nothing that nobody refers to: the only reference to it means it.
+        goals = self._own_goals(part, function)
+        if len(goals) == 1:
             return
         yield from (array for array in self._walked(section, address, function) if array != part)
+        if goals and len(set(goals)) == 1:
+            return
         behind = part + 1
         while behind < len(parts.start) and int(parts.start[behind]) <= address + _NEAR:
             if self._is_array(behind, section) and not self._is_padding(behind):
@@ -107,10 +110,13 @@ class Readings:
                         found[part].append(int(canonical.references.target[row] - self._parts.start[part]))
         return self._known[function]
 
-    def _functions(self, part: int) -> set[int]:
-        """Return the main parts of the functions that refer to a part."""
-        parent = self._view.canonical.families.parent
-        return {parent.get(user, user) for user in self._both.new.users(part)}
+    def _own_goals(self, part: int, function: int) -> list[int]:
+        """Return where the references of a function to a part go; nothing if it may be another one's, too."""
+        canonical = self._view.canonical
+        rows = (canonical.targets.part == part).nonzero()[0]
+        users = {canonical.families.parent.get(user, user) for user in self._both.new.users(part)}
+        is_own = self._parts.chunk[part] >= 0 and users == {function}
+        return canonical.references.target[rows].tolist() if is_own else []
 
     def _is_array(self, part: int, section: int) -> bool:
         """Say whether a part lies in a section, and may be what is walked through."""

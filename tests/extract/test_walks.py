@@ -172,3 +172,70 @@ def test_what_is_read_right_there_is_inside_of_what_is_meant(walks: Walks, dista
         )
         found = extract(before, after, str(walks.output))
         assert refusals(found) == ({("reader", "readings")} if refused else set())
+
+
+class Sources:
+    """Two versions of a C source, and what is extracted; in its section, the last variable stands first."""
+
+    def __init__(self, compiler: Compiler, directory: Path) -> None:
+        self.compiler = compiler
+        self.output = directory / "out.o"
+
+    def __call__(self, old: str, new: str) -> set[tuple[str, str]]:
+        flags = ("-pg", "-mfentry", "-mrecord-mcount")
+        before, after = (str(self.compiler.object(source, *flags)) for source in (old, new))
+        return refusals(extract(before, after, str(self.output)))
+
+    @property
+    def goals(self) -> set[str]:
+        """What the function `walk` refers to."""
+        view = ObjectView(ObjectFile.open(str(self.output)))
+        [part] = view.functions_called("walk")
+        return {describe(view, row) for row in view.reference_range(part)}
+
+
+@pytest.fixture
+def sources(gcc: Compiler, tmp_path: Path) -> Sources:
+    return Sources(gcc, tmp_path)
+
+
+_LOOP = """
+struct entry { int a, b; void (*call)(int); };
+void outside(int);
+%(behind)s[4] = {1, 2, 3, 4};
+%(fresh)s
+static struct entry array[6] = {{1, 2, outside}, {3, 4}};
+int user(int x) { array[x].a++; return 1 %(user)s; }
+int walk(int x) {
+	struct entry *p;
+	for (p = array; p < array + 6; p++) if (p->call) p->call(p->a);
+	%(walk)s
+	return x;
+}
+"""
+_FRESH = {"fresh": "static int fresh[8] = {4, 5};", "user": "+ fresh[x]++"}
+_GONE = {"fresh": "", "user": ""}
+
+
+def test_who_walks_to_a_variable_may_use_that_one_too(sources: Sources) -> None:
+    """Nobody else refers to it; but not all that the walk's function says there means it."""
+    behind = {"behind": "static int behind"}
+    use = "behind[0] += x; outside(behind[2])%s;"
+    old, new = (
+        _LOOP % {**behind, **rest, "walk": use % more} for rest, more in ((_FRESH, ""), (_GONE, ", outside(5)"))
+    )
+    assert sources(old, new) == {("walk", "readings")}
+    moved = _LOOP % {**behind, **_GONE, "walk": use % ""}
+    assert sources(moved, new) == set()
+    assert {"behind", "behind+0x8"} <= sources.goals
+
+
+def test_who_counts_from_another_element_may_use_what_is_there(sources: Sources) -> None:
+    source = """
+    static int table[100]; %s static int counters[8];
+    int user(long x) { return table[x] %s; }
+    void setter(int x) { table[x] = x; }
+    int walk(long x) { counters[0]++; counters[1] += 2; counters[3] ^= counters[0]; return table[x - 3] %s; }
+    """
+    fresh = "static int fresh[8];"
+    assert sources(source % (fresh, "+ fresh[x]++", ""), source % ("", "", "+ 5")) == {("walk", "readings")}
