@@ -228,9 +228,11 @@ class Needed:
             high = buffer.find(0, address) + 1
             self._take(Piece(low, min(high, int(self.parts.end[part])), part, piece.need, "string"))
             return Goal("", 0, low, address)
-        if self.parts.kind[part] == PIECE:
+        if self.parts.kind[part] == PIECE or self._readings.is_global(part):
             part = self._readings.end_of(reference, section, address, piece.need) or part
         others = list(self._readings.other(reference, part, address, piece.part, piece.need))
+        if not others and self._readings.is_other(reference, part):
+            raise CannotCarryError(Bar.READINGS, name=self.name(part), other=self.name(part - 1))
         home = self._running(part, others)
         for other in {part: None, **dict.fromkeys(others)}:
             if other != home:

@@ -63,13 +63,25 @@ class Readings:
             behind += 1
 
     def end_of(self, reference: WrittenReference, section: int, address: int, function: int) -> int | None:
-        """Return the array of which a place is the end that holds nothing: padding, or behind all of its section."""
+        """Return the array of which a place is the end, at which nothing begins that may be meant.
+
+        That is padding, or behind all of its section, or what assemblers refer to by its name (is_global).
+        """
         part = int(self._parts.at(self._parts.start.dtype.type(address)))
         is_inside = int(self._parts.section[part]) == section and address < int(self._parts.end[part])
-        if not self._is_place(reference) or (is_inside and not self._is_padding(part)):
+        if not self._is_place(reference) or (is_inside and not self._is_padding(part) and not self.is_global(part)):
             return None
         arrays = list(self._walked(section, address, function))
         return max(arrays, default=None)  # the nearest
+
+    def is_other(self, reference: WrittenReference, part: int) -> bool:
+        """Say whether a reference cannot mean the part to which it goes."""
+        return self._is_place(reference) and self.is_global(part)
+
+    def is_global(self, part: int) -> bool:
+        """Say whether a part has no local name: a reference to it names it then, and is no place in its section."""
+        symbols = self._view.canonical.part_symbols(part)
+        return bool(len(symbols)) and bool((self._view.object.symbols["info"][symbols] >> 4 != elf.STB_LOCAL).all())
 
     def _is_place(self, reference: WrittenReference) -> bool:
         """Say whether a reference is written as a place in a section."""
@@ -115,7 +127,7 @@ class Readings:
         canonical = self._view.canonical
         rows = (canonical.targets.part == part).nonzero()[0]
         users = {canonical.families.parent.get(user, user) for user in self._both.new.users(part)}
-        is_own = self._parts.chunk[part] >= 0 and users == {function}
+        is_own = self._parts.chunk[part] >= 0 and users == {function} and not self.is_global(part)
         return canonical.references.target[rows].tolist() if is_own else []
 
     def _is_array(self, part: int, section: int) -> bool:
@@ -126,7 +138,7 @@ class Readings:
         flags = int(self._view.object.sections["flags"][section])
         if (parts.kind[part] == CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
             return False  # one rate limit, one descriptor
-        return self._view.size(part) > _SCALAR
+        return self._view.size(part) > _SCALAR and not self.is_global(part)
 
     def _is_padding(self, part: int) -> bool:
         """Say whether a part is nothing but what aligns the symbol behind it.

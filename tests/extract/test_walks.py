@@ -239,3 +239,18 @@ def test_who_counts_from_another_element_may_use_what_is_there(sources: Sources)
     """
     fresh = "static int fresh[8];"
     assert sources(source % (fresh, "+ fresh[x]++", ""), source % ("", "", "+ 5")) == {("walk", "readings")}
+
+
+def test_a_walk_ends_where_a_global_variable_begins(sources: Sources) -> None:
+    """An assembler refers to that one by its name only."""
+    behind = {"behind": "int behind"}
+    old, new = (_LOOP % {**behind, **rest, "walk": more} for rest, more in ((_FRESH, ""), (_GONE, "outside(5);")))
+    assert sources(old, new) == set()
+    assert "array+0x60" in sources.goals
+
+
+def test_who_refers_to_nothing_but_the_end_before_a_global_variable(sources: Sources) -> None:
+    end = "int is_behind(struct entry *p) { return (p >= array + 6)%s; }"
+    behind = {"behind": "int behind", "walk": ""}
+    old, new = (_LOOP % {**behind, **rest} + end % more for rest, more in ((_FRESH, ""), (_GONE, " * x")))
+    assert sources(old, new.replace("struct entry *p)", "struct entry *p, int x)")) == {("is_behind", "readings")}
