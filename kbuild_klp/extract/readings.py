@@ -138,7 +138,23 @@ class Readings:
         flags = int(self._view.object.sections["flags"][section])
         if (parts.kind[part] == CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
             return False  # one rate limit, one descriptor
-        return self._view.size(part) > _SCALAR and not self.is_global(part)
+        return self._view.size(part) > _SCALAR and not self.is_global(part) and not self._is_one(part)
+
+    def _is_one(self, part: int) -> bool:
+        """Say whether the empty lists in a part are not those of several elements: it is a list, a lock, a work.
+
+        LIST_HEAD_INIT() points to itself (include/linux/list.h); elements of an array have the same number each.
+        """
+        references, size = self._view.canonical.references, self._view.size(part)
+        rows = self._view.reference_range(part)
+        lists = [
+            self._view.reference_place(part, row) for row in rows if references.target[row] == references.place[row]
+        ]
+        return bool(lists) and not any(
+            all(behind - place == size // count for place, behind in pairs)
+            for count in range(2, len(lists) + 1)
+            if len(lists) % count == 0 and (pairs := zip(lists, lists[len(lists) // count :], strict=False))
+        )
 
     def _is_padding(self, part: int) -> bool:
         """Say whether a part is nothing but what aligns the symbol behind it.

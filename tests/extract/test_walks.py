@@ -254,3 +254,45 @@ def test_who_refers_to_nothing_but_the_end_before_a_global_variable(sources: Sou
     behind = {"behind": "int behind", "walk": ""}
     old, new = (_LOOP % {**behind, **rest} + end % more for rest, more in ((_FRESH, ""), (_GONE, " * x")))
     assert sources(old, new.replace("struct entry *p)", "struct entry *p, int x)")) == {("is_behind", "readings")}
+
+
+_LISTS = """
+struct list { struct list *next, *prev; };
+struct lock { long owner, flags; struct list waiting; };
+void lock(struct lock *); void unlock(struct lock *);
+static struct list list = { &list, &list };
+%(fresh)s
+int walk(void) {
+	int sum = 0;
+	%(lock)s
+	for (struct list *it = list.next; it != &list; it = it->next) sum += ((int *)it)[4];
+	%(unlock)s
+	return sum;
+}
+void add(struct list *it) { it->next = list.next; list.next = it; }
+"""
+_LOCK = "{0, 0, {&%(name)s.waiting, &%(name)s.waiting}}"
+
+
+@pytest.mark.parametrize(
+    ("fresh", "name"),
+    [
+        (f"static struct lock fresh = {_LOCK % {'name': 'fresh'}};", "fresh"),
+        (f"static struct {{ struct list first; struct lock lock; }} two = {{ {{&two.first, &two.first}}, "
+         f"{_LOCK % {'name': 'two.lock'}} }};", "two.lock"),
+    ],
+    ids=["lock", "list and lock"],
+)  # fmt: skip
+def test_a_new_lock_beside_a_list_is_no_array(sources: Sources, fresh: str, name: str) -> None:
+    old = _LISTS % {"fresh": "", "lock": "", "unlock": ""}
+    new = _LISTS % {"fresh": fresh, "lock": f"lock(&{name});", "unlock": f"unlock(&{name});"}
+    assert sources(old, new) == set()
+    assert "list" in sources.goals
+
+
+def test_several_locks_are_an_array(sources: Sources) -> None:
+    locks = ", ".join(_LOCK % {"name": f"fresh[{at}]"} for at in range(3))
+    fresh = f"static struct lock fresh[3] = {{ {locks} }};"
+    old = _LISTS % {"fresh": "", "lock": "", "unlock": ""}
+    new = _LISTS % {"fresh": fresh, "lock": "lock(&fresh[0]);", "unlock": "unlock(&fresh[0]);"}
+    assert sources(old, new) == {("walk", "readings")}
