@@ -125,6 +125,7 @@ class Facts(NamedTuple):
     function is what some thread runs, or what all that sleep are in. ``tables`` are those that somebody walks through
     and that say something of it. ``imports`` are the symbols that both versions of a linked module use with another
     CRC, in words.
+    ``is_for_content``: a section is aligned otherwise because of data without a name that came or went.
     """
 
     livepatch: bool = True
@@ -141,6 +142,7 @@ class Facts(NamedTuple):
     is_thread: bool = False
     tables: tuple[ToldFunction, ...] | None = ()
     imports: tuple[str, ...] | None = None
+    is_for_content: bool = False
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -168,6 +170,11 @@ def needs_nothing(change: Change) -> bool:
     # An absolute symbol has no bytes: all that there is to it is among its attributes.
     same = old.size == new.size and old.split_components()[1:] == new.split_components()[1:]
     return same and old.checksum != new.checksum and not new.section.startswith("*")
+
+
+def is_realigned(change: Change) -> bool:
+    """Say whether a section, or what is in it, is aligned otherwise."""
+    return change.kind == KIND_SECTION and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why)
 
 
 def says_of_imports(change: Change) -> bool:
@@ -322,7 +329,6 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
 
 
 def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
-    del facts
     old, new = change.old, change.new
     if old is None or new is None:
         return
@@ -333,7 +339,7 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         yield Finding(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")
     elif old.place.get("order") != new.place.get("order"):
         yield Finding(Obstacle.DATA, f"data: the order of its symbols; {_ONLY_FUNCTIONS}")
-    elif not _CODE.match(new.name) and any(reason.kind is ReasonKind.ALIGNMENT for reason in change.why):
+    elif not _CODE.match(new.name) and not facts.is_for_content and is_realigned(change):
         yield Finding(Obstacle.DATA, f"data: alignment; {_ONLY_FUNCTIONS}")
 
 

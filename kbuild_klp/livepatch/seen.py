@@ -33,6 +33,7 @@ class SeenObject:
     ``name`` is its place in the tree; ``functions`` is by the index of the change. ``users`` says who in the old object
     refers to what was removed from it, by name; ``gone`` the same for what other objects defined, and nothing in the
     new object mentions any more; ``readers`` who refers to read-only data that changed, by the index of the change.
+    ``realigned`` are the sections (index of the change) that are aligned otherwise because content came or went.
     ``time`` is that of the old object (ns, 0: there is none). ``imports`` are the symbols that a linked module uses
     with another CRC (None: that is not known, or none of what differs depends on it). ``threads`` are functions of
     other objects with which the old one starts threads.
@@ -50,6 +51,7 @@ class SeenObject:
     readers: Mapping[int, Readers] = field(default_factory=dict)
     imports: tuple[str, ...] | None = None
     threads: frozenset[str] = frozenset()
+    realigned: frozenset[int] = frozenset()
 
     @cached_property
     def added(self) -> frozenset[SymbolId]:

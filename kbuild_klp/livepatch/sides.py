@@ -15,7 +15,7 @@ from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.function import goes_to_target
-from kbuild_klp.object.parts import CONTENT, NAMED, OWNED
+from kbuild_klp.object.parts import CONTENT, NAMED, OWNED, PIECE
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.special_entries import special_entries
 from kbuild_klp.object.special_groups import SpecialGroup
@@ -28,6 +28,7 @@ JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # (include/linux/static_call.h).
 TRAMPOLINE = "__SCT__"
 _READ_ONLY = ".rodata"
+_CONTENT = (CONTENT, PIECE)
 _START = (".init.text", ".exit.text")  # .meminit.text may stay
 _NOINSTR = (".noinstr.text", ".entry.text")
 
@@ -236,6 +237,20 @@ class ObjectSide:
         symbols = self._object.symbols["info"][self._canonical.part_symbols(parts[0])] >> 4
         flags = int(self._object.sections["flags"][int(self._canonical.parts.section[parts[0]])])
         return not flags & elf.SHF_WRITE and bool((symbols == elf.STB_LOCAL).all())
+
+    def alignment(self, section: str) -> int:
+        """Return how the sections of a name are aligned."""
+        return max((int(self._object.sections["align"][at]) for at in self._sections(section)), default=0)
+
+    def contents(self, section: str, align: int = 1) -> set[bytes]:
+        """Return the digests of what is known by its content in the sections of a name, at places so aligned."""
+        parts = self._canonical.parts
+        is_content = np.isin(parts.section, self._sections(section)) & np.isin(parts.kind, _CONTENT)
+        found = is_content.nonzero()[0].tolist()
+        return {self.view.meanings.content.digest(part) for part in found if self.view.place(part)[1] % align == 0}
+
+    def _sections(self, name: str) -> list[int]:
+        return [at for at, own in enumerate(self._object.section_names) if own == name]
 
     def why_it_stays(self, user: SymbolId) -> str:
         """Say why an entry cannot be replaced, empty for a function that can."""

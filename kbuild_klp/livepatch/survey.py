@@ -24,7 +24,16 @@ from kbuild_klp.livepatch.import_crcs import changed_imports
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.readers import readers
 from kbuild_klp.livepatch.removed import still_used
-from kbuild_klp.livepatch.rules import Facts, Position, ToldFunction, join_names, judge, needs_nothing, says_of_imports
+from kbuild_klp.livepatch.rules import (
+    Facts,
+    Position,
+    ToldFunction,
+    is_realigned,
+    join_names,
+    judge,
+    needs_nothing,
+    says_of_imports,
+)
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
 from kbuild_klp.livepatch.threads import is_thread, sleepers, started
@@ -115,6 +124,7 @@ class Survey:
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
             threads=started(before) if before else frozenset(),
+            realigned=frozenset(_realigned(changes, before, after)) if before and after else frozenset(),
         )
 
     def _function(
@@ -192,7 +202,10 @@ class Survey:
         is_vdso = place.startswith("vdso") and place.endswith(_VDSO_IMAGE)
         seen = found.functions.get(at)
         if seen is None:
-            return Facts(self._livepatch, is_vdso, readers=found.readers.get(at), imports=found.imports)
+            own = at in found.realigned
+            return Facts(
+                self._livepatch, is_vdso, readers=found.readers.get(at), imports=found.imports, is_for_content=own
+            )
         change = found.changes[at]
         moved = ""
         if change.change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
@@ -331,6 +344,20 @@ def _tables(change: Change, before: ObjectSide | None, after: ObjectSide | None)
         )
         for name in sorted({*told, *told_before})
     )
+
+
+def _realigned(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> Iterator[int]:
+    """Yield which of the changes are sections that content which came or went has aligned otherwise.
+
+    It belongs to who refers to it, and comes along with that. As with a variable that is new, another one that is
+    aligned as well by now is not seen.
+    """
+    for at, change in enumerate(changes):
+        if is_realigned(change):
+            name = change.symbol
+            more, less = sorted((before, after), key=lambda side: side.alignment(name), reverse=True)
+            if more.contents(name, more.alignment(name)) - less.contents(name):
+                yield at
 
 
 def _time(view: ObjectView | None) -> int:

@@ -176,6 +176,29 @@ def test_the_alignment_of_code(kernels: Kernels) -> None:
     assert kernels.of(data % 3, data % 4) == {".data.text": [f"data: alignment; {ONLY}"]}
 
 
+_CASES = """
+void tell(const void *); int outside(int);
+%s
+int told(int x) { tell(name); tell(name + 2); return outside(x); }
+int chosen(int x) { switch (x) { case 0: return 17; case 1: return 23; %s } return outside(x); }
+"""
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_the_alignment_of_a_section_with_new_content(kernels: Kernels, is_removed: bool) -> None:
+    """A table of values that the compiler made of a switch comes along with its function."""
+    name = 'static const char name[5]%s = "abcd";'
+    few, many = ("".join(f"case {at}: return {at * 7 % 5};" for at in range(2, count)) for count in (3, 8))
+    old, new = (_CASES % (name % "", cases) for cases in ((many, few) if is_removed else (few, many)))
+    assert kernels.of(old, new) == {"chosen": [], ".rodata": []}
+
+
+def test_the_alignment_of_a_section_and_content_that_was_there(kernels: Kernels) -> None:
+    name, cases = 'static const char name[5]%s = "abcd";', "".join(f"case {at}: return {at};" for at in range(2, 8))
+    verdicts = kernels.of(*(_CASES % (name % f" __attribute__((aligned({align})))", cases) for align in (1, 64)))
+    assert verdicts[".rodata"] == [f"data: alignment; {ONLY}"]
+
+
 def test_the_vdso(kernels: Kernels) -> None:
     """The image is an array in vmlinux; the functions beside it in the same directory are functions as others."""
     image = "const unsigned char raw_data[4] = {1, 2, 3, %d};"
