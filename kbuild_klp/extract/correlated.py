@@ -31,9 +31,9 @@ from kbuild_klp.object.view import ObjectView
 DEBUG = "__dyndbg"
 """Where struct _ddebug of each pr_debug() stands (include/linux/dynamic_debug.h): whether it is switched on."""
 
-# State that means nothing to anybody else: whether a message has been printed (include/linux/once_lite.h,
-# include/linux/printk.h). Without its counterpart, it is printed once more.
-_HARMLESS = frozenset({"__already_done", "__warned", "__print_once"})
+# State that means nothing to anybody else: whether a message has been printed, or how often lately
+# (include/linux/once_lite.h, printk.h, ratelimit.h). Without its counterpart, it is printed once more.
+_HARMLESS = frozenset({"__already_done", "__warned", "__print_once", "_rs"})
 _WORD = 8  # bytes of the longest field that a relocation fills in
 
 
@@ -58,7 +58,7 @@ class CorrelatedSide:
         found: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
         for symbol, entry in self.entries.items():
             if entry.kind != KIND_FUNCTION:
-                found[canonical_name(symbol.name)].append(symbol)
+                found[_family_name(symbol.name)].append(symbol)
         return found
 
     @cached_property
@@ -133,7 +133,7 @@ class Correlated:
         for old, new in pairs:
             if old and new and old.checksum == new.checksum and len(old.uses) == len(new.uses):
                 for before, after in zip(old.uses, new.uses, strict=True):
-                    if canonical_name(before.name) == canonical_name(after.name):
+                    if _family_name(before.name) == _family_name(after.name):
                         yield after, before
 
     def is_unchanged(self, part: int) -> bool:
@@ -176,7 +176,7 @@ class Correlated:
         LLVM calls a static variable FUNCTION.NAME; GCC, which leaves the function out, has the two as candidates.
         """
         function, _, name = canonical_name(symbol.name).text.rpartition(".")
-        if not function or name in _HARMLESS:
+        if not function or is_harmless(symbol.name):
             return
         paired = {*self._old_of.values()}
         moved = [
@@ -191,8 +191,8 @@ class Correlated:
             raise CannotCarryError(Bar.CANDIDATES, name=symbol.name, old=" or ".join(it.name for it in moved))
 
     def _old_variable(self, part: int, symbol: SymbolId) -> SymbolId | None:
-        name = canonical_name(symbol.name)
-        if not name.numbered:
+        name = _family_name(symbol.name)
+        if not name.numbered or self._is_first_and_only(symbol, name):
             return self._old_of.get(symbol)
         candidates = [it for it in self.old.alike.get(name, ()) if _may_be_of_one_file(it, symbol)]
         if symbol in self._said:
@@ -202,9 +202,14 @@ class Correlated:
             return mine[0]
         if not mine and all(self._is_taken(it, name, symbol) for it in candidates):
             return None
-        if name.text in _HARMLESS:
+        if is_harmless(symbol.name):
             return None
         raise CannotCarryError(Bar.CANDIDATES, name=symbol.name, old=" or ".join(it.name for it in mine or candidates))
+
+    def _is_first_and_only(self, symbol: SymbolId, name: CanonicalName) -> bool:
+        """Say whether a variable needs no number to be told from others, in either object."""
+        several = (len(side.alike.get(name, ())) > 1 for side in (self.old, self.new))
+        return not canonical_name(symbol.name).numbered and not any(several)
 
     def _share_a_user(self, old: SymbolId, new_part: int) -> bool:
         """Say whether a function refers to both, each in its build."""
@@ -275,6 +280,20 @@ class Correlated:
     def is_inside_old(self, name: str) -> bool:
         """Say whether a global symbol is defined in the old object."""
         return name in self.old.globals
+
+
+def _family_name(name: str) -> CanonicalName:
+    """Return what a variable is called but for the number that keeps it apart from others.
+
+    LLVM calls a static variable of a function FUNCTION.NAME, and numbers the second one of it only.
+    """
+    found = canonical_name(name)
+    return found._replace(numbered=True) if "." in found.text else found
+
+
+def is_harmless(name: str) -> bool:
+    """Say whether a static variable of a function is such that another one does as well, each by itself."""
+    return canonical_name(name).text.rpartition(".")[2] in _HARMLESS
 
 
 def _may_be_of_one_file(old: SymbolId, new: SymbolId) -> bool:

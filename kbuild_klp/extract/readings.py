@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from math import gcd
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.extract.correlated import Correlated
+from kbuild_klp.extract.correlated import Correlated, is_harmless
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.object.parts import CONTENT, FILLER, OWNED, PIECE
 
@@ -138,6 +138,8 @@ class Readings:
         flags = int(self._view.object.sections["flags"][section])
         if (parts.kind[part] == CONTENT and flags & elf.SHF_WRITE) or self._both.new.is_of_ubsan(part):
             return False  # one rate limit, one descriptor
+        if is_harmless(self._view.part_name(part)):
+            return False  # LLVM's name for the same
         return self._view.size(part) > _SCALAR and not self.is_global(part) and not self._is_one(part)
 
     def _is_one(self, part: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from snippets import Compiler
 
 from kbuild_klp.extract.extraction import Extraction, extract
@@ -42,3 +43,17 @@ def test_one_that_is_new_is_carried(cc: Compiler, tmp_path: Path) -> None:
     found = _extract(cc, NEW, tmp_path)
     assert not found.refused
     assert {it.symbol for it in found.carried if it.kind == "function"} == {"helper", "user"}
+
+
+_SCOPES = HEAD + "int user(int x) { %s if (x > 3) { static int count; count++; return outside(&count); } return x; }\n"
+_BEFORE = "if (x == 1) { static int count; count += 7; outside(&count); }"
+
+
+@pytest.mark.parametrize(("old", "new"), [("", _BEFORE), (_BEFORE, ""), (_BEFORE, _BEFORE.replace("7", "6"))])
+def test_several_of_one_function_are_told_apart_by_a_number_only(
+    cc: Compiler, tmp_path: Path, old: str, new: str
+) -> None:
+    """LLVM numbers the second one: it is the first one, when another one comes before."""
+    before, after = (str(cc.object(_SCOPES % source, *TRACED)) for source in (old, new))
+    found = extract(before, after, str(tmp_path / "out.o"))
+    assert {(it.symbol, it.bar.word) for it in found.refused} == {("user", "candidates")} and not found.is_written
