@@ -33,7 +33,8 @@ DEBUG = "__dyndbg"
 
 # State that means nothing to anybody else: whether a message has been printed, or how often lately
 # (include/linux/once_lite.h, printk.h, ratelimit.h). Without its counterpart, it is printed once more.
-_HARMLESS = frozenset({"__already_done", "__warned", "__print_once", "_rs"})
+# ___tp_str is no state, but a pointer that is never written (tracepoint_string() in include/linux/tracepoint.h).
+_HARMLESS = frozenset({"__already_done", "__warned", "__print_once", "_rs", "___tp_str"})
 _WORD = 8  # bytes of the longest field that a relocation fills in
 
 

@@ -36,7 +36,7 @@ from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.symbol_id import SymbolId
 
 _PER_CPU = ".data..percpu"
-_ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table")
+_ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table", "__tracepoint_str")
 
 
 class Needed:

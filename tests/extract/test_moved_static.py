@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from snippets import Compiler
 
+from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.extract.extraction import Extraction, extract
+from kbuild_klp.object.view import ObjectView
 
 TRACED = ("-pg", "-mfentry")
 HEAD = "#define noinline __attribute__((noinline))\nint outside(int *);\n"
@@ -57,3 +59,36 @@ def test_several_of_one_function_are_told_apart_by_a_number_only(
     before, after = (str(cc.object(_SCOPES % source, *TRACED)) for source in (old, new))
     found = extract(before, after, str(tmp_path / "out.o"))
     assert {(it.symbol, it.bar.word) for it in found.refused} == {("user", "candidates")} and not found.is_written
+
+
+_TOLD = (
+    HEAD
+    + """
+#define text(it) ({ static const char *___tp_str __attribute__((used, section("__tracepoint_str"))) = it; ___tp_str; })
+struct limit { long interval, burst, begin; };
+int limited(struct limit *);
+#define limit() ({ static struct limit _rs = { 5, 10 }; limited(&_rs); })
+void tell(const char *);
+int user(int x) { tell(text("one")); outside(&x); %s tell(text("two")); return limit() + limit() %s; }
+"""
+)
+
+
+def test_several_that_are_no_state_are_carried(cc: Compiler, tmp_path: Path) -> None:
+    output = tmp_path / "out.o"
+    for more in (("", "+ 1"), ('if (x) tell(text("three"));', ""), ("", "+ limit()")):
+        before, after = (str(cc.object(_TOLD % each, *TRACED)) for each in (("", ""), more))
+        found = extract(before, after, str(output))
+        assert not found.refused and {it.symbol for it in found.carried if it.kind == "function"} == {"user"}
+        assert not [it.symbol for it in found.outside if it.is_local]
+        view = ObjectView(ObjectFile.open(str(output)))
+        sections = {it.section for it in found.carried if "___tp_str" in it.symbol}
+        assert sections == {"__tracepoint_str"} and view.object.section_names.count("__tracepoint_str") == 1
+
+
+def test_one_that_is_no_state_is_the_old_one(cc: Compiler, tmp_path: Path) -> None:
+    source = _TOLD.replace('tell(text("two"));', "").replace("+ limit()", "")
+    before, after = (str(cc.object(source % ("", more), *TRACED)) for more in ("", "+ 1"))
+    found = extract(before, after, str(tmp_path / "out.o"))
+    assert not found.refused
+    assert any("___tp_str" in it.symbol for it in found.outside if it.is_local)
