@@ -24,6 +24,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.lines.ubsan import is_of_ubsan
+from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.parts import CONTENT, PIECE
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
@@ -121,6 +122,7 @@ class Correlated:
         """Whether pr_debug() sites are the running kernel's (`old_site`)."""
         self.lost_sites: set[SymbolId] = set()
         """Those of the old object that cannot be named in the running kernel."""
+        self._pointed_to: dict[SymbolId, bool] = {}
         self.copies: set[int] = set()
         """Functions of the new object that take the place of no old one, because ftrace cannot lead there."""
         # Where two of them say different things, who is right is not for us to say.
@@ -154,6 +156,18 @@ class Correlated:
             return None
         is_same = canonical_name(old.name).text == canonical_name(symbol.name).text
         return old if is_same or old.name in self._names_of(part) else None
+
+    def is_pointed_to(self, old: SymbolId) -> bool:
+        """Say whether a pointer to an old function may be somewhere, and be called.
+
+        To a function of which nobody took the address, no pointer is equal, and none can be called under IBT or kCFI:
+        compilers leave out ENDBR, or the hash of the type.
+        """
+        if old.name in self.old.globals:
+            return True
+        if old not in self._pointed_to:
+            self._pointed_to[old] = not all(ObjectSide(self.old.view).callers_of(old).values())
+        return self._pointed_to[old]
 
     def _names_of(self, part: int) -> set[str]:
         """Return all names of a part."""

@@ -5,7 +5,7 @@ From each carried piece all references are followed, in the new object:
 
 - what exists in the old object, too, is the running kernel's: a function by its name, a variable never by a copy;
 - a call of a function that is carried goes to the new one, its address to the old one, from which ftrace leads on and
-  which others compare it with;
+  which others compare it with, if anybody had it before;
 - what is new is carried with all that it refers to, and so is what is known by its content;
 - what is neither is refused, with the function that needs it.
 
@@ -300,6 +300,7 @@ class Needed:
             word = "changed" if main in self.both.copies else "new"
             self._take_function(main, f"{word}, needed by {self.name(piece.need)}")
         is_pointer = not reference.is_branch and not in_entry and part == main and address == start
+        is_pointer = is_pointer and old is not None and self.both.is_pointed_to(old)
         if main in self.functions and not (old is not None and (is_pointer or info >> 4 == elf.STB_WEAK)):
             low = self._lead(part) if part == main else start
             return Goal("", 0, low, address)
