@@ -53,7 +53,7 @@ WAITS_FOR_THREADS = "the transition waits until the threads that are in it retur
 # those of other objects (vmlinux.lds.h), or that the loader of the module that was patched has looked for long ago.
 _BROUGHT = (
     *(".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note"),
-    *("__dyndbg", "__bug_table", "__tracepoint", "*"),
+    *("__dyndbg", "__bug_table", "__tracepoint_str", "*"),
 )
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
@@ -307,6 +307,8 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         return
     if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
         yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
+    elif old is None and new is not None and new.section.startswith(_PER_CPU):
+        yield Finding(Obstacle.DATA, f"data: a new per-CPU variable; {_ONLY_FUNCTIONS}")
     if old is None or new is None:
         return  # new data comes with the livepatch; old data stays where it is
     before, after = old.split_components(), new.split_components()

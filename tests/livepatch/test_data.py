@@ -120,15 +120,21 @@ def test_the_order_of_pci_quirks(kernels: Kernels) -> None:
     assert kernels.of(functions + one + other, functions + other + one)[".pci_fixup_final"] == [reason]
 
 
-@pytest.mark.parametrize("section", [".data..once", ".rodata.table"])
+@pytest.mark.parametrize("section", [".data..once", ".rodata.table", "__tracepoint_str"])
 def test_new_data_comes_with_the_livepatch(kernels: Kernels, section: str) -> None:
     source = f'int other; __attribute__((section("{section}"))) int *entry = &other;'
     assert kernels.of("int other;", source)["entry"] == []
 
 
-def test_tracepoints_come_with_the_livepatch(kernels: Kernels) -> None:
+def test_new_tracepoints_do_not(kernels: Kernels) -> None:
     source = 'int other; __attribute__((section("__tracepoints"))) long entry = 5;'
-    assert kernels.of("int other;", source)["entry"] == []
+    reason = "table: __tracepoints is put together when the kernel or the module is linked"
+    assert kernels.of("int other;", source)["entry"] == [reason]
+
+
+def test_a_new_per_cpu_variable_does_not(kernels: Kernels) -> None:
+    source = 'int other; __attribute__((section(".data..percpu"))) int *entry = &other;'
+    assert kernels.of("int other;", source)["entry"] == [f"data: a new per-CPU variable; {ONLY}"]
 
 
 def test_content_without_a_symbol(kernels: Kernels) -> None:
