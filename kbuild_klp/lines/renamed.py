@@ -29,11 +29,11 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
     after = {at: change.new for at, change in enumerate(changes) if change.new and _can_be(change, change.new)}
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    candidates: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    candidates: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for y, new in after.items():
-        candidates[new.kind, new.section, new.checksum].append(y)
+        candidates[_but_for_numbers(new)].append(y)
     for x, old in before.items():
-        for y in candidates.get((old.kind, old.section, old.checksum), ()):
+        for y in candidates.get(_but_for_numbers(old), ()):
             if x != y and y not in taken and _differ_in_lines(old, after[y], proves):
                 pairs[x] = y
                 taken.add(y)
@@ -68,9 +68,11 @@ def _can_be(change: Change, entry: Entry) -> bool:
     )
 
 
+def _but_for_numbers(entry: Entry) -> tuple[str, ...]:
+    return entry.kind, entry.section, entry.checksum, *_DIGITS.split(entry.name)[::2]
+
+
 def _differ_in_lines(old: Entry, new: Entry, proves: Prove) -> bool:
-    was, is_ = _DIGITS.split(old.name), _DIGITS.split(new.name)
-    if len(was) != len(is_) or was[::2] != is_[::2]:
-        return False
-    moved = [(int(x), int(y)) for x, y in zip(was[1::2], is_[1::2], strict=True) if x != y]
+    was, is_ = _DIGITS.findall(old.name), _DIGITS.findall(new.name)
+    moved = [(int(x), int(y)) for x, y in zip(was, is_, strict=True) if x != y]
     return bool(moved) and all(proves(old, new, x, y) for x, y in moved)

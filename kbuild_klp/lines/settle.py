@@ -164,7 +164,8 @@ class _Judge:
                 same[settled] += 1
             else:
                 left.append(settled)
-        if any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left):
+        came_or_went = any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left)
+        if came_or_went and (self._linked_proofs or self._object_proof):  # else nothing is proved
             left = with_renamed(left, self._is_line_in_name)
         return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
 

@@ -51,7 +51,9 @@ def _of_constants(
     found = {}
     for at, (old, new) in constants.items():
         users = {**dict.fromkeys(olds[old.symbol], before), **dict.fromkeys(news[new.symbol], after)}
-        others = {user: side for user, side in users.items() if user not in (old.symbol, new.symbol, *changed)}
+        others = {
+            user: side for user, side in users.items() if user not in changed and user not in (old.symbol, new.symbol)
+        }
         found[at] = _sorted(it for user, side in others.items() for it in _to_replace(side, user, changed))
     return found
 

@@ -295,7 +295,7 @@ class ObjectSide:
         Tables about the function are none of them.
         """
         parts, kinds = self.view.parts_of(function), self._canonical.parts.kind
-        rows = np.flatnonzero(np.isin(self._canonical.targets.part, parts))
+        rows = np.array(sorted(row for part in parts for row in self.view.references_to(part)), np.int64)
         found: dict[SymbolId, bool] = {}
         for row, user in zip(rows.tolist(), self.parts_at(rows).tolist(), strict=True):
             if kinds[user] == OWNED and int(self._canonical.parts.section[user]) not in self._walked_tables:

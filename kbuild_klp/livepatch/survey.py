@@ -36,7 +36,7 @@ from kbuild_klp.livepatch.rules import (
 )
 from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
-from kbuild_klp.livepatch.threads import is_thread, sleepers, started
+from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -106,7 +106,10 @@ class Survey:
         before = ObjectSide(old, is_vmlinux=not in_module) if old else None
         after = ObjectSide(new) if new else None
         refers = after.references_to(self.crcs) if after and self.crcs else {}
-        functions = {at: self._function(change, before, after, refers, in_module) for at, change in asked.items()}
+        threads = Threads(before) if before else None
+        functions = {
+            at: self._function(change, before, after, refers, in_module, threads) for at, change in asked.items()
+        }
         users: dict[SymbolId, set[SymbolId]] | None = None
         if before is not None:
             removed = [change.old for change in changes if change.old is not None and change.new is None]
@@ -123,7 +126,7 @@ class Survey:
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
-            threads=started(before) if before else frozenset(),
+            threads=threads.foreign if threads else frozenset(),
             realigned=frozenset(_realigned(changes, before, after)) if before and after else frozenset(),
         )
 
@@ -134,6 +137,7 @@ class Survey:
         after: ObjectSide | None,
         refers: dict[SymbolId, set[str]],
         in_module: bool,
+        threads: Threads | None,
     ) -> SeenFunction:
         """Return what both versions of an object say of one function; ``refers`` is what refers to which export."""
         old, new = change.old, change.new
@@ -147,7 +151,7 @@ class Survey:
             new=after.symbol(new) if after is not None and new is not None and old is None else None,
             keys=keys,
             crcs=self._crcs_of(new, refers) if new is not None else (),
-            is_thread=bool(is_seen and before and old and _is_thread(before, old.symbol)),
+            is_thread=bool(threads and old and (threads.run(old.symbol) or threads.sleep_in(old.symbol))),
             tables=_tables(change, before, after),
         )
 
@@ -320,11 +324,6 @@ class Survey:
         """Return the names of all old functions of a unit."""
         mine = [found for found in self._objects.values() if unit in found.units]
         return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
-
-
-def _is_thread(side: ObjectSide, function: SymbolId) -> bool:
-    """Say whether tasks may be in a function for good."""
-    return is_thread(side, function) or function in sleepers(side)
 
 
 def _tables(change: Change, before: ObjectSide | None, after: ObjectSide | None) -> tuple[ToldFunction, ...] | None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
@@ -20,48 +22,62 @@ _START_THREADS = frozenset(
 _SWITCH_TASKS = frozenset({"__switch_to_asm", "__switch_to", "_switch"})
 
 
-def is_thread(side: ObjectSide, function: SymbolId) -> bool:
-    """Say whether an object starts threads with a function, which then run it until they end."""
-    references, parts = side.view.canonical.references, side.view.canonical.parts
-    rows = np.flatnonzero(np.isin(side.view.canonical.targets.part, side.view.parts_of(function)[:1]))
-    for row, user in zip(rows.tolist(), side.parts_at(rows).tolist(), strict=True):
-        place = int(references.place[row] - parts.start[user])
-        is_address = side.view.is_code(user) and not goes_to_target(side.view, user, place)
-        if is_address and called_next(side.view, row) in _START_THREADS:
-            return True
-    return False
+class Threads:
+    """The functions of an object, and those that it knows of others, in which tasks are for long."""
 
+    def __init__(self, side: ObjectSide) -> None:
+        self._side = side
 
-def started(side: ObjectSide) -> frozenset[str]:
-    """Return the functions of other objects with which one starts threads, by name."""
-    starters = [side.outer[name] for name in _START_THREADS if name in side.outer]
-    symbol = side.view.canonical.targets.symbol
-    is_foreign = (symbol >= 0) & (side.view.object.shndx[symbol] == elf.SHN_UNDEF)
-    calls = np.flatnonzero(np.isin(symbol, starters))
-    return frozenset(
-        side.view.object.symbol_name(side.view.target_symbol(row))
-        for part in filter(side.view.is_code, sorted_unique(side.parts_at(calls)).tolist())
-        for row in side.view.reference_range(part)
-        if is_foreign[row]
-        and not goes_to_target(side.view, part, side.view.reference_place(part, row))
-        and called_next(side.view, row) in _START_THREADS
-    )
+    def run(self, function: SymbolId) -> bool:
+        """Say whether this object starts threads with a function, which then run it until they end."""
+        return not self._started.isdisjoint(self._side.view.parts_of(function)[:1])
 
+    def sleep_in(self, function: SymbolId) -> bool:
+        """Say whether tasks that sleep are in a function."""
+        return function in self._sleepers
 
-def sleepers(side: ObjectSide) -> frozenset[SymbolId]:
-    """Return the functions in which tasks are that sleep: what switches to another, and schedule(), which calls that.
+    @cached_property
+    def foreign(self) -> frozenset[str]:
+        """The functions of other objects with which this one starts threads, by name."""
+        view = self._side.view
+        symbols = [symbol for symbol in map(view.target_symbol, self._rows) if symbol >= 0]
+        return frozenset(
+            view.object.symbol_name(symbol) for symbol in symbols if int(view.object.shndx[symbol]) == elf.SHN_UNDEF
+        )
 
-    These are its callers as far as ftrace cannot take over what they call.
-    """
-    switches = [side.outer[name] for name in _SWITCH_TASKS if name in side.outer]
-    if not switches:
-        return frozenset()
-    found = set[SymbolId]()
-    waiting = [user for users in side.users_of_symbols(switches).values() for user in users]
-    while waiting:
-        function = waiting.pop()
-        if function not in found:
-            found.add(function)
-            if side.is_own_notrace(function):
-                waiting += side.callers_of(function)
-    return frozenset(found)
+    @cached_property
+    def _started(self) -> frozenset[int]:
+        """The main parts of functions of this object with which it starts threads."""
+        return frozenset(self._side.view.canonical.targets.part[self._rows].tolist())
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """The references that are an argument of what starts a thread."""
+        view, side = self._side.view, self._side
+        starters = [side.outer[name] for name in _START_THREADS if name in side.outer]
+        calls = np.flatnonzero(np.isin(view.canonical.targets.symbol, starters))
+        return [
+            row
+            for part in filter(view.is_code, sorted_unique(side.parts_at(calls)).tolist())
+            for row in view.reference_range(part)
+            if not goes_to_target(view, part, view.reference_place(part, row))
+            and called_next(view, row) in _START_THREADS
+        ]
+
+    @cached_property
+    def _sleepers(self) -> frozenset[SymbolId]:
+        """The functions in which tasks are that sleep: what switches to another, and schedule(), which calls that.
+
+        These are its callers as far as ftrace cannot take over what they call.
+        """
+        side = self._side
+        switches = [side.outer[name] for name in _SWITCH_TASKS if name in side.outer]
+        found = set[SymbolId]()
+        waiting = [user for users in side.users_of_symbols(switches).values() for user in users] if switches else []
+        while waiting:
+            function = waiting.pop()
+            if function not in found:
+                found.add(function)
+                if side.is_own_notrace(function):
+                    waiting += side.callers_of(function)
+        return frozenset(found)

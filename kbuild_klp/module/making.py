@@ -22,7 +22,7 @@ from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS, join_names
 from kbuild_klp.livepatch.sides import ObjectSide
-from kbuild_klp.livepatch.threads import is_thread, sleepers, started
+from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.module.build import build_module, exports_of
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
@@ -210,16 +210,15 @@ def _build(
 
 def _threads(parts: Sequence[CarriedObject]) -> list[str]:
     """Return what is said of functions that threads may never return from."""
-    sides = {part.object: ObjectSide(part.needed.both.old.view) for part in parts}
-    elsewhere = set[tuple[str, str]]((part.unit, name) for part in parts for name in started(sides[part.object]))
+    threads = {part.object: Threads(ObjectSide(part.needed.both.old.view)) for part in parts}
+    elsewhere = set[tuple[str, str]]((part.unit, name) for part in parts for name in threads[part.object].foreign)
     warnings = []
     for part in parts:
-        sleeping = sleepers(sides[part.object])
         for _, old in part.needed.patched:
             is_known = old.name in part.needed.both.old.globals and (part.unit, old.name) in elsewhere
-            if is_known or is_thread(sides[part.object], old):
+            if is_known or threads[part.object].run(old):
                 warnings.append(f"{part.object}: {old.name} is what a thread runs: {WAITS_FOR_THREADS}")
-        names = tuple(sorted(old.name for _, old in part.needed.patched if old in sleeping))
+        names = tuple(sorted(old.name for _, old in part.needed.patched if threads[part.object].sleep_in(old)))
         if names:
             warnings.append(f"{part.object}: tasks sleep in {join_names(names)}: {WAITS_FOR_THREADS}")
     return warnings
