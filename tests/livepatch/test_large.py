@@ -61,4 +61,4 @@ def test_numbers_in_names_are_no_lines_where_there_are_no_sources(
     search: Callable[..., bool] = asked
     monkeypatch.setattr(renamed, "_differ_in_lines", search)
     report = compare(ObjectBuild(str(old)), ObjectBuild(str(new)))
-    assert (report.summary.added, report.summary.removed) == (30, 30)
+    assert (report.summary.added, report.summary.removed, report.warnings) == (30, 30, [])
