@@ -226,6 +226,8 @@ class Architecture:
     """A function of vmlinux that writes into read-only code: where, what, and how many bytes (void *, NULL: failed)."""
     tail_call: str = ""
     """The instruction that jumps to a function, which returns to the caller, as the assembler has it."""
+    seal_table: str = ""
+    """The section of vmlinux that lists functions to which no pointer can be called, each by its distance (4 bytes)."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
         """Another process has it already."""

@@ -191,4 +191,5 @@ ARCHITECTURE = Architecture(
     runtime_constants={"ptr": 8, "shift": 1, "mask": 4},  # asm/runtime-const.h, 6.11 to 7.3
     write_code="text_poke_copy",
     tail_call="jmp",
+    seal_table=".ibt_endbr_seal",
 )

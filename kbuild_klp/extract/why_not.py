@@ -32,6 +32,7 @@ class Bar(enum.Enum):
     NO_POSITION = "no-position", "{name} cannot be told from others of its name in {unit}"
     NAME = "name", "the loader of livepatches cannot take {name} of {unit}: a name is too long, or has a dot or comma"
     RUNTIME_CONSTANT = "runtime-constant", "the kernel writes {name} into its code while it boots, and {why}"
+    SEALED = "sealed", "it takes the address of {name}; nobody did before, and under IBT no pointer to it can be called"
     TOO_EARLY = "too-early", "an entry in {section} needs {name} of {unit}, which may be loaded after the livepatch"
 
     def __init__(self, word: str, sentence: str) -> None:

@@ -69,6 +69,7 @@ class LinkedSymbols:
         self._file_ranks = [0]
         self.file_counts: dict[str, int] = defaultdict(int)
         """How many STT_FILE symbols of each name there are."""
+        self._tables: dict[str, frozenset[int]] = {}
         for file in self._file_names[1:]:
             self._file_ranks.append(self.file_counts[file])
             self.file_counts[file] += 1
@@ -112,6 +113,16 @@ class LinkedSymbols:
     def count(self, name: str) -> int:
         """Return how many symbols of a name the kernel knows."""
         return len(self._found(name))
+
+    def is_in_table(self, name: str, position: int, table: str) -> bool:
+        """Say whether a section of vmlinux lists a symbol, by its distance from there: the only one for position 0."""
+        address = self._candidate(self._found(name)[max(position - 1, 0)]).address
+        return address in self._listed_in(table)
+
+    def _listed_in(self, table: str) -> frozenset[int]:
+        if table not in self._tables:
+            self._tables[table] = frozenset(distances_of(self._object, table).tolist())
+        return self._tables[table]
 
     @cached_property
     def undefined(self) -> list[str]:
@@ -168,6 +179,19 @@ class LinkedSymbols:
         words = data.view("<u8" if self._object.byteorder == "little" else ">u8").astype(np.uint64)
         places: NDArray[np.uint64] = np.sort(words)
         return places if places.any() else None
+
+
+def distances_of(file: ObjectFile, table: str) -> NDArray[np.uint64]:
+    """Return the addresses that a section of an image lists, each as its distance from there in 4 bytes."""
+    if table not in file.section_names:
+        return np.zeros(0, np.uint64)
+    number = file.section_names.index(table)
+    entries = file.section_array(number)
+    rows = entries[: len(entries) // 4 * 4].view("<i4" if file.byteorder == "little" else ">i4").astype(np.uint64)
+    found: NDArray[np.uint64] = (
+        rows + file.sections["addr"][number] + np.uint64(4) * np.arange(len(rows), dtype=np.uint64)
+    )
+    return found
 
 
 def open_linked(path: Path) -> ObjectFile:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
-from kbuild_klp.livepatch.linked_symbols import open_linked
+from kbuild_klp.livepatch.linked_symbols import distances_of, open_linked
 from kbuild_klp.livepatch.rules import is_init
 
 OPCODE = 2
@@ -42,13 +42,7 @@ def live_places(vmlinux: Path, table: str) -> list[LivePlace]:
     Raises BadObjectError.
     """
     file = open_linked(vmlinux)
-    if table not in file.section_names:
-        return []
-    number = file.section_names.index(table)
-    entries = file.section_array(number)
-    rows = entries[: len(entries) // 4 * 4].view("<i4" if file.byteorder == "little" else ">i4").astype(np.uint64)
-    addresses = rows + file.sections["addr"][number] + np.uint64(4) * np.arange(len(rows), dtype=np.uint64)
-
+    addresses = distances_of(file, table)
     symbols, objects = file.symbols, Objects.of(file)
     is_function = (symbols["info"] & 0xF == elf.STT_FUNC) & (symbols["size"] > 0) & (file.shndx > 0)
     functions = is_function.nonzero()[0]

@@ -32,6 +32,7 @@ from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, s
 from kbuild_klp.module.post_link import post_link
 from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
 from kbuild_klp.module.runtime_constants import RuntimeConstant, runtime_constants
+from kbuild_klp.module.sealed import refuse_pointers_to_sealed
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
 from kbuild_klp.module.work import working_directory
 from kbuild_klp.report.model import Report
@@ -286,6 +287,7 @@ def _resolve(part: CarriedObject, running: Running) -> _Resolved:
     """Find all that a part refers to and replaces in the old kernel; what stands in the way is noted in the part."""
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)
+    refuse_pointers_to_sealed(part, spelled, running)
     constants = runtime_constants(part, running)
     functions = []
     for main, symbol in part.needed.patched:

@@ -149,6 +149,13 @@ class Running:
         count = symbols.count(name) if symbols else 0
         return count == 1 if position == 0 else position <= count
 
+    def is_in_table(self, text: str, table: str) -> bool:
+        """Say whether a table of vmlinux lists a livepatch symbol of it."""
+        prefix = f"{PREFIX}{VMLINUX}."
+        symbols = self._images.symbols(VMLINUX) if text.startswith(prefix) else None
+        name, _, position = text.removeprefix(prefix).rpartition(",")
+        return symbols is not None and symbols.is_in_table(name, int(position), table)
+
     def export(self, name: str) -> Export | None:
         """Return what vmlinux exports under a name."""
         found = self._exports.get(name) if self._exports else None
