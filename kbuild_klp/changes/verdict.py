@@ -19,6 +19,7 @@ class Obstacle(enum.Enum):
     VDSO = "vdso"
     STATIC_KEY = "static key"
     CRC = "CRC"
+    TYPE = "kCFI"
     REFERENCED = "still referenced"
     UNKNOWN = "not known"
     # These do not forbid it; who makes the livepatch has to know of them.

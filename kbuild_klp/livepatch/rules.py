@@ -124,8 +124,8 @@ class Facts(NamedTuple):
     one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
     function is what some thread runs, or what all that sleep are in. ``tables`` are those that somebody walks through
     and that say something of it. ``imports`` are the symbols that both versions of a linked module use with another
-    CRC, in words.
-    ``is_for_content``: a section is aligned otherwise because of data without a name that came or went.
+    CRC, in words. ``is_for_content``: a section is aligned otherwise because of data without a name that came or went.
+    ``retyped`` is what another hash of the function's type means.
     """
 
     livepatch: bool = True
@@ -143,6 +143,7 @@ class Facts(NamedTuple):
     tables: tuple[ToldFunction, ...] | None = ()
     imports: tuple[str, ...] | None = None
     is_for_content: bool = False
+    retyped: Finding | None = None
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -233,6 +234,7 @@ def _function_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
             yield Finding(Obstacle.UNKNOWN, f"not known: whether it uses a static key of a module: {facts.no_new}")
         yield from facts.keys or ()
         yield from _table_reasons(facts)
+        yield from filter(None, [facts.retyped])
         yield from (Finding(Obstacle.CRC, f"CRC: {text}") for text in facts.crcs)
 
 

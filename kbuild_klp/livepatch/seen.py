@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import Finding
 from kbuild_klp.livepatch.rules import Readers, ToldFunction
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 from kbuild_klp.object.symbol_id import SymbolId
@@ -24,6 +25,7 @@ class SeenFunction:
     crcs: tuple[str, ...] = ()
     is_thread: bool = False
     tables: tuple[ToldFunction, ...] | None = ()
+    retyped: Finding | None = None
 
 
 @dataclass(frozen=True)

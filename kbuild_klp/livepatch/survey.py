@@ -24,6 +24,7 @@ from kbuild_klp.livepatch.import_crcs import changed_imports
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.readers import readers
 from kbuild_klp.livepatch.removed import still_used
+from kbuild_klp.livepatch.retyped import retyped
 from kbuild_klp.livepatch.rules import (
     Facts,
     Position,
@@ -153,6 +154,7 @@ class Survey:
             crcs=self._crcs_of(new, refers) if new is not None else (),
             is_thread=bool(threads and old and (threads.run(old.symbol) or threads.sleep_in(old.symbol))),
             tables=_tables(change, before, after),
+            retyped=retyped(old, new, before, after) if old and new and before and after else None,
         )
 
     def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
@@ -228,6 +230,7 @@ class Survey:
             found.readers.get(at),
             seen.is_thread or bool(seen.old and not seen.old.is_local and seen.old.name in self._threads[unit]),
             seen.tables,
+            retyped=seen.retyped,
         )
 
     @cached_property

@@ -33,6 +33,7 @@ _MARKS = {
     Obstacle.VDSO: ("V", "no livepatch: vdso"),
     Obstacle.STATIC_KEY: ("K", "no livepatch: uses a static key of a module"),
     Obstacle.CRC: ("C", "no livepatch: the CRC of an export changed"),
+    Obstacle.TYPE: ("Y", "no livepatch: called by pointers, and its type changed (kCFI)"),
     Obstacle.REFERENCED: ("R", "no livepatch: removed, but still referenced"),
     Obstacle.UNKNOWN: ("?", "not known whether a livepatch can carry it"),
     Obstacle.SYMPOS: ("#", "a livepatch needs sympos: the name is not unique"),

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from snippets import Compiler
 
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.extract.extraction import extract
@@ -67,3 +69,46 @@ def test_one_to_which_somebody_points(cc: Compiler, tmp_path: Path) -> None:
 def test_a_global_one_may_be_known_to_others(cc: Compiler, tmp_path: Path) -> None:
     old, new = (SOURCE.replace("static", "") % (3, "", tell) for tell in ("", TELL))
     assert _goals(cc, tmp_path, old, new.replace("+ 3", "+ 5"), *IBT) == {False}
+
+
+TYPES = """
+int outside(int);
+struct operations { int (*call)(%(type)s); };
+%(binding)s int callback(%(type)s x) { return outside(x) + %(number)s; }
+%(more)s
+int user(struct operations *with) { return with->call(3); }
+"""
+REGISTER = "void register_it(struct operations *with) { with->call = callback; }"
+
+
+def _verdict(compiler: Compiler, binding: str, more: tuple[str, str], types: tuple[str, str], *flags: str) -> list[str]:
+    """Return what is in the way of a livepatch for `callback`, of two versions that differ in its type."""
+    sources = (
+        TYPES % {"binding": binding, "more": it, "type": kind, "number": number}
+        for number, it, kind in zip((1, 2), more, types, strict=True)
+    )
+    old, new = (ObjectBuild(str(compiler.object(source, "-pg", "-mfentry", *flags))) for source in sources)
+    [group] = compare(old, new).objects
+    [change] = [change for change in group.changes if change.symbol == "callback"]
+    return [it.text for it in change.livepatch.reasons if "whether its name is unique" not in it.text]
+
+
+@pytest.mark.parametrize("binding", ["static", ""])
+def test_pointers_to_what_has_another_type(clang: Compiler, binding: str) -> None:
+    """Who calls one compares the hash of the new type with that before the old function."""
+    told = ["kCFI: its type changed, and pointers to the old one are called as one of the new"]
+    assert _verdict(clang, binding, (REGISTER, REGISTER), ("int", "long"), *KCFI) == told
+    assert _verdict(clang, binding, (REGISTER, REGISTER), ("int", "int"), *KCFI) == []
+    assert _verdict(clang, binding, (REGISTER, REGISTER), ("int", "long"), *IBT) == []
+
+
+def test_pointers_of_others_to_what_has_another_type(clang: Compiler) -> None:
+    [text] = _verdict(clang, "", ("", ""), ("int", "long"), *KCFI)
+    assert text.startswith("not checked: whether other objects call it")
+
+
+def test_no_pointers_to_what_has_another_type(clang: Compiler) -> None:
+    called = "int caller(int x) { return callback(x); }"
+    assert _verdict(clang, "static __attribute__((noinline))", (called, called), ("int", "long"), *KCFI) == []
+    pointed = called + REGISTER
+    assert _verdict(clang, "static __attribute__((noinline))", (called, pointed), ("int", "long"), *KCFI) == []
