@@ -193,17 +193,19 @@ class Correlated:
         function, _, name = canonical_name(symbol.name).text.rpartition(".")
         if not function or is_harmless(symbol.name):
             return
-        paired = {*self._old_of.values()}
         moved = [
             old
-            for old, entry in self.old.entries.items()
-            if entry.kind != KIND_FUNCTION
-            and old not in paired
-            and canonical_name(old.name).text.endswith(f".{name}")
-            and _may_be_of_one_file(old, symbol)
+            for old in self.gone_variables
+            if canonical_name(old.name).text.endswith(f".{name}") and _may_be_of_one_file(old, symbol)
         ]
         if moved:
             raise CannotCarryError(Bar.CANDIDATES, name=symbol.name, old=" or ".join(it.name for it in moved))
+
+    @cached_property
+    def gone_variables(self) -> list[SymbolId]:
+        """The variables of the old object that are none of the new one's by their names."""
+        paired = {*self._old_of.values()}
+        return [old for old, entry in self.old.entries.items() if entry.kind != KIND_FUNCTION and old not in paired]
 
     def _old_variable(self, part: int, symbol: SymbolId) -> SymbolId | None:
         name = _family_name(symbol.name)
@@ -212,7 +214,7 @@ class Correlated:
         candidates = [it for it in self.old.alike.get(name, ()) if _may_be_of_one_file(it, symbol)]
         if symbol in self._said:
             return self._said[symbol]
-        mine = [it for it in candidates if self._share_a_user(it, part)]
+        mine = [it for it in candidates if self.share_a_user(it, part)]
         if len(mine) == 1 and self._is_only_one(mine[0], name, symbol):
             return mine[0]
         if not mine and all(self._is_taken(it, name, symbol) for it in candidates):
@@ -226,7 +228,7 @@ class Correlated:
         several = (len(side.alike.get(name, ())) > 1 for side in (self.old, self.new))
         return not canonical_name(symbol.name).numbered and not any(several)
 
-    def _share_a_user(self, old: SymbolId, new_part: int) -> bool:
+    def share_a_user(self, old: SymbolId, new_part: int) -> bool:
         """Say whether a function refers to both, each in its build."""
         before = self.old.users(self.old.view.parts_of(old)[0])
         after = self.new.users(new_part)
@@ -236,13 +238,13 @@ class Correlated:
     def _is_only_one(self, old: SymbolId, name: CanonicalName, symbol: SymbolId) -> bool:
         """Say whether no other variable of the new object could be an old one as well."""
         others = (it for it in self.new.alike[name] if it != symbol and self._said.get(it, old) == old)
-        return not any(self._share_a_user(old, self.new.view.parts_of(it)[0]) for it in others)
+        return not any(self.share_a_user(old, self.new.view.parts_of(it)[0]) for it in others)
 
     def _is_taken(self, old: SymbolId, name: CanonicalName, symbol: SymbolId) -> bool:
         """Say whether an old variable is another one of the new object."""
         others = [it for it in self.new.alike[name] if it != symbol]
         return any(
-            self._said[it] == old if it in self._said else self._share_a_user(old, self.new.view.parts_of(it)[0])
+            self._said[it] == old if it in self._said else self.share_a_user(old, self.new.view.parts_of(it)[0])
             for it in others
         )
 

@@ -14,6 +14,7 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import remove_old, write_whole
 from kbuild_klp.errors import KlpError
+from kbuild_klp.extract.begun_anew import begun_anew
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
@@ -105,7 +106,7 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     names = {item.symbol for item in carried}
     not_needed = [name for name in not_needed if name not in names]
     outside = _outside(needed)
-    warnings += [*_unwritten(needed), *index_warning(group.changes)]
+    warnings += [*_unwritten(needed), *begun_anew(needed), *index_warning(group.changes)]
     return Extraction(carried, (), wanted.left_out, not_needed, outside, laid.count, functions, warnings)
 
 

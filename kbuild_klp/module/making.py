@@ -14,6 +14,7 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import remove_old, write_whole
 from kbuild_klp.errors import KlpError
+from kbuild_klp.extract.begun_anew import begun_anew
 from kbuild_klp.extract.beside import check
 from kbuild_klp.extract.extraction import Carried, carried_by
 from kbuild_klp.extract.laid_out import LaidOut
@@ -173,7 +174,8 @@ def make_livepatch(
     carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
     names = {it.piece.symbol for it in carried}
     not_needed = [name for name in selected.not_needed if name not in names]
-    warnings += [*silent, *_threads(selected.parts), *index_warning(_all_changes(report)), *said]
+    begun = [f"{part.object}: {text}" for part in selected.parts for text in begun_anew(part.needed)]
+    warnings += [*silent, *_threads(selected.parts), *begun, *index_warning(_all_changes(report)), *said]
     return Livepatch(output, carried, (), selected.left_out, not_needed, checks, warnings)
 
 

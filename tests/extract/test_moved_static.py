@@ -92,3 +92,28 @@ def test_one_that_is_no_state_is_the_old_one(cc: Compiler, tmp_path: Path) -> No
     found = extract(before, after, str(tmp_path / "out.o"))
     assert not found.refused
     assert any("___tp_str" in it.symbol for it in found.outside if it.is_local)
+
+
+_NAMED = HEAD + "%s\nint user(int x) { %s++; return outside(&%s) + x; }\nint other(int x) { return %s * x; }\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_said"),
+    [
+        ("static int count = 5;", "static int number = 5;", True),
+        ("static int count = 5;", "static int number = 7;", True),
+        ("static int count = 5;", "static long number = 5;", False),
+        (
+            "static int count = 5;",
+            "static int count = 5; int *kept(void) { return &count; } static int number = 5;",
+            False,
+        ),
+    ],
+)
+def test_one_under_another_name_begins_anew(cc: Compiler, tmp_path: Path, old: str, new: str, is_said: bool) -> None:
+    before = cc.object(_NAMED % (old, *["count"] * 3), *TRACED)
+    after = cc.object(_NAMED % (new, *["number"] * 3), *TRACED)
+    found = extract(str(before), str(after), str(tmp_path / "out.o"))
+    assert "number" in {it.symbol for it in found.carried}
+    said = [text for text in found.warnings if text.startswith("number is new") and "if it is count" in text]
+    assert bool(said) == is_said
