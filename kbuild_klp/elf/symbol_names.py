@@ -119,6 +119,18 @@ def canonical_section(name: str) -> str:
     return _CLANG_HASH.sub("", name) if _HAS_HASH(name) else name
 
 
+# GCC's gcov: `__gcov0.f`, `__gcov_.f`. What they are of stands behind.
+_OF_GCOV = "__gcov"
+
+
+def is_made_up(name: CanonicalName) -> bool:
+    """Say whether a local symbol got its name from the compiler, by a number or as Clang's static `FUNCTION.NAME`.
+
+    No identifier of C has a dot in it; what begins with one is a label.
+    """
+    return name.numbered or ("." in name.text[1:] and not name.text.startswith((".", _OF_GCOV)))
+
+
 _ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.[^.].*)?")
 
 

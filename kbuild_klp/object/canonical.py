@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, memory_of
+from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name, canonical_section, is_made_up, memory_of
 from kbuild_klp.object.btf_ids import clear_btf_ids
 from kbuild_klp.object.chunks import Chunks, find_chunks, find_gaps
 from kbuild_klp.object.families import Families, find_families
@@ -173,8 +173,9 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
         return canonicalize(objects.files)
     names = objects.names_of(chunks.symbols.tolist())
     maybe = objects.is_maybe_numbered[chunks.symbols].nonzero()[0].tolist()
-    numbered = list(_numbered(names, maybe))
-    kinds = chunk_kinds(image, chunks, numbered)
+    made_up = [(at, form) for at in maybe if is_made_up(form := canonical_name(names[at]))]
+    numbered = [(at, form) for at, form in made_up if form.numbered]
+    kinds = chunk_kinds(image, chunks, made_up)
 
     references = find_references(image, relocations, chunks, gaps, filler)
     del relocations
@@ -193,7 +194,3 @@ def canonicalize(files: ObjectFile | Sequence[ObjectFile]) -> Canonical:
     clear_btf_ids(image)
     image.data.flags.writeable = False
     return Canonical(image, chunks, parts, references, targets, sources, families, owned, lines, pointed, numbered)
-
-
-def _numbered(names: list[str], maybe: Iterable[int]) -> Iterable[tuple[int, CanonicalName]]:
-    return ((at, form) for at in maybe if (form := canonical_name(names[at])).numbered)

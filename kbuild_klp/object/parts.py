@@ -41,8 +41,9 @@ class PartKind(enum.IntEnum):
 # it compares something with one.
 FILLER, NAMED, CONTENT, PIECE, STRINGS, OWNED = map(int, PartKind)
 
-# Read-only data with a numbered name is always known by content. These are writable, and yet mean nothing but what
-# is in them: a rate limit's state (include/linux/ratelimit.h), dynamic debug descriptors, what has no name in LLVM.
+# Read-only data with a numbered name is always known by content, and so is Clang's of a function, where the number may
+# be missing. These are writable, and yet mean nothing but what is in them: a rate limit's state
+# (include/linux/ratelimit.h), dynamic debug descriptors, what has no name in LLVM.
 _WRITABLE_CONTENT = frozenset({"_rs", "descriptor", "__UNIQUE_ID_ddebug", "__unnamed"})
 
 
@@ -61,23 +62,24 @@ class Parts:
         return np.searchsorted(self.start, address, "right") - 1
 
 
-def chunk_kinds(image: Image, chunks: Chunks, numbered: list[tuple[int, CanonicalName]]) -> NDArray[np.int8]:
+def chunk_kinds(image: Image, chunks: Chunks, named: list[tuple[int, CanonicalName]]) -> NDArray[np.int8]:
     """Tell chunks known by name from those known by content.
 
-    ``numbered`` are the positions in ``chunks.symbols`` of the names that lost a number, and what is left of them.
+    ``named`` are the positions in ``chunks.symbols`` of the names that the compiler made up (`is_made_up`), and what
+    is left of them without numbers.
     """
     kinds = np.full(len(chunks.start), NAMED, np.int8)
     flags = image.objects.sections["flags"]
     info = image.objects.symbols["info"]
-    if not numbered:
+    if not named:
         return kinds
-    at = np.array([at for at, _ in numbered])
+    at = np.array([at for at, _ in named])
     chunk = np.searchsorted(chunks.first, at, "right") - 1
     section = chunks.section[chunk]
     is_local = info[chunks.symbols[at]] >> 4 == elf.STB_LOCAL
     is_record = image.is_record[section]
-    is_bare = np.array([name.text in _WRITABLE_CONTENT for _, name in numbered])
-    is_local &= np.array([not name.text.startswith(BTF_ID) for _, name in numbered])
+    is_bare = np.array([name.text.rpartition(".")[2] in _WRITABLE_CONTENT for _, name in named])
+    is_local &= np.array([not name.text.startswith(BTF_ID) for _, name in named])
     read_only, is_code = flags[section] & elf.SHF_WRITE == 0, flags[section] & elf.SHF_EXECINSTR != 0
     names_chunk = chunks.first[chunk] == at  # else it is an alias or an inner label
     kinds[chunk[names_chunk & is_local & ~is_code & (read_only | is_record | is_bare)]] = CONTENT

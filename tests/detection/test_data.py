@@ -257,13 +257,13 @@ def test_data_that_no_symbol_covers_is_an_entry_of_its_section(gcc: Compiler) ->
     assert gcc.diff_assembly(source.format("a"), source.format("b")) == {(".data", "section", "changed")}
 
 
-def test_rate_limit_and_descriptor_are_compared_by_content(gcc: Compiler) -> None:
+def test_rate_limit_and_descriptor_are_compared_by_content(cc: Compiler) -> None:
     source = """
     struct rs {{ int interval, burst; }}; int limited(struct rs *), log(void *);
     int f(int x) {{ static struct rs _rs = {{ {}, 10 }}; return limited(&_rs) + x; }}
     int g(int x) {{ static struct rs _rs = {{ 5000, 10 }}; return limited(&_rs) - x; }}
     """
-    assert gcc.diff(source.format(5000), source.format(6000)) == changed("f")
+    assert cc.diff(source.format(5000), source.format(6000)) == changed("f")
 
 
 DYNDBG = """
@@ -278,21 +278,21 @@ int g(int x) {{ static struct _ddebug descriptor __attribute__((section("__dyndb
 """
 
 
-def test_dynamic_debug_line_is_a_line(gcc: Compiler) -> None:
+def test_dynamic_debug_line_is_a_line(cc: Compiler) -> None:
     old = DYNDBG.format("", "text", 40, 1, 2)
-    assert gcc.diff(old, DYNDBG.format("", "text", 41, 1, 2)) == {("f", "function", "line-only")}
-    assert gcc.diff(old, DYNDBG.format("", "text", 200000, 1, 2)) == {("f", "function", "line-only")}
+    assert cc.diff(old, DYNDBG.format("", "text", 41, 1, 2)) == {("f", "function", "line-only")}
+    assert cc.diff(old, DYNDBG.format("", "text", 200000, 1, 2)) == {("f", "function", "line-only")}
 
 
 @pytest.mark.parametrize("fields", [("TEXT", 40, 1, 2), ("text", 40, 2, 2), ("text", 40, 1, 3), ("text", 41, 1, 3)])
-def test_everything_else_of_a_dynamic_debug_descriptor_is_not(gcc: Compiler, fields: tuple[object, ...]) -> None:
-    assert gcc.diff(DYNDBG.format("", "text", 40, 1, 2), DYNDBG.format("", *fields)) == changed("f")
+def test_everything_else_of_a_dynamic_debug_descriptor_is_not(cc: Compiler, fields: tuple[object, ...]) -> None:
+    assert cc.diff(DYNDBG.format("", "text", 40, 1, 2), DYNDBG.format("", *fields)) == changed("f")
 
 
-def test_descriptor_comes_and_goes_with_the_function_that_has_it(gcc: Compiler) -> None:
+def test_descriptor_comes_and_goes_with_the_function_that_has_it(cc: Compiler) -> None:
     old = DYNDBG.format("", "text", 40, 1, 2)
     more = old[old.index("int g(") :].replace("int g(", "int h(").replace('"g"', '"h"')
-    assert gcc.diff(old, old + more) == {("h", "function", "added")}
+    assert cc.diff(old, old + more) == {("h", "function", "added")}
 
 
 # -- named data -------------------------------------------------------------------------------------------------------
