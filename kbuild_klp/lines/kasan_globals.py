@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.lines.roles import Role, role_of
 from kbuild_klp.object.view import ObjectView
@@ -20,6 +22,9 @@ from kbuild_klp.object.view import ObjectView
 _SIZE = 64  # struct kasan_global: eight words
 _VARIABLE, _LENGTH, _WHOLE, _NAME, _REST = 0, 8, 16, 24, 40  # of _REST on: has_dynamic_init, location, odr_indicator
 _NUMBERED = re.compile(r"(\*\.LC|\.str|__unnamed_)\.?\d+")  # what compilers call constants that have no name
+_REGISTER = ("__asan_register_globals", "__asan_unregister_globals")
+_RETURN = "__x86_return_thunk"  # CONFIG_MITIGATION_RETHUNK
+_MOST_CODE, _NO_CODE = 64, 16  # bytes: two arguments and a call; a return
 _GRANULE = 32  # bytes to which the whole is rounded
 
 _Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int, int]]
@@ -73,6 +78,68 @@ def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int
     left = [{key[0] for key in side if key[:-1] not in resized} for side in (gone, come)]
     names = [_names(view) | {key[0] for key in side.variables} for view, side in ((old, before), (new, after))]
     return left[0].isdisjoint(names[1]) and left[1].isdisjoint(names[0])
+
+
+def registers_what_is_told(
+    view: ObjectView, other: ObjectView, parts: Sequence[int], other_parts: Sequence[int]
+) -> bool:
+    """Say whether a constructor registers, or takes back, nothing but what ``other`` does not have.
+
+    ``other_parts`` are its own ones there: none, or one that does nothing (Clang makes it for each file). It is there
+    because of the first variables of their file, which are told of themselves.
+    """
+    found = _registered(view, parts[0]) if parts else None
+    if found is None or not _does_nothing(other, other_parts) or not _does_nothing(view, parts[1:]):
+        return False
+    if view.size(parts[0]) > _MOST_CODE or any(
+        view.content_part(row) != found.table and _name(view, row) not in (*_REGISTER, _RETURN)
+        for row in view.reference_range(parts[0])
+    ):
+        return False
+    names, data = _names(other), other.canonical.image.buffer
+    if any(it[0] in names or (isinstance(it[0], _Nameless) and not it[0].is_told) for it in found.variables):
+        return False
+    rows = [row for row in view.reference_range(found.table) if not view.reference_place(found.table, row) % _SIZE]
+    return not any(_bytes(view, row) in data for row in rows if view.target_symbol(row) < 0)
+
+
+def holds_only_descriptors(view: ObjectView, section: str) -> bool:
+    """Say whether there is nothing in the sections of a name but tables of descriptors, and places that these name."""
+    parts = view.canonical.parts
+    own = np.isin(parts.section, view.sections_called(section)).nonzero()[0].tolist()
+    # Ends at the first one that is something else.
+    return all(_is_table(view, part) or _is_used_by_tables(view, part) for part in own)
+
+
+def _is_table(view: ObjectView, part: int) -> bool:
+    users = (view.canonical.targets.part == part).nonzero()[0].tolist()
+    return role_of(view, part, users) is Role.KASAN_GLOBALS
+
+
+def _is_used_by_tables(view: ObjectView, part: int) -> bool:
+    rows = (view.canonical.targets.part == part).nonzero()[0]
+    users = {*view.canonical.parts.at(view.canonical.references.place[rows]).tolist()}
+    return bool(users) and all(_is_table(view, user) for user in users)
+
+
+def _does_nothing(view: ObjectView, parts: Sequence[int]) -> bool:
+    """Say whether parts of a constructor are nothing but a return, and the hash of its type before it."""
+    rows = [row for part in parts for row in view.reference_range(part)]
+    return all(view.size(part) <= _NO_CODE for part in parts) and all(_name(view, row) == _RETURN for row in rows)
+
+
+def _name(view: ObjectView, reference: int) -> str:
+    symbol = view.target_symbol(reference)
+    return view.object.symbol_name(symbol) if symbol >= 0 else ""
+
+
+def _bytes(view: ObjectView, reference: int) -> bytes:
+    """Return what a reference goes to that is known by its content, places that are filled in cleared."""
+    text = view.string(reference)
+    if text is not None:
+        return text.encode("utf-8", "surrogateescape") + b"\0"
+    # Without the redzone, which it did not have before it was registered.
+    return view.data(int(view.canonical.targets.part[reference])).rstrip(b"\0") + b"\0"
 
 
 def _all_of(view: ObjectView, part: int) -> tuple[bytes, list[tuple[object, ...]]]:

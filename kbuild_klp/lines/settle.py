@@ -25,7 +25,12 @@ from kbuild_klp.lines.directories import find_directories
 from kbuild_klp.lines.encoding import can_be_reencoded, has_other_form, reencoded_numbers
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
-from kbuild_klp.lines.kasan_globals import is_constructor, registers_the_same
+from kbuild_klp.lines.kasan_globals import (
+    holds_only_descriptors,
+    is_constructor,
+    registers_the_same,
+    registers_what_is_told,
+)
 from kbuild_klp.lines.linked_proofs import LinkedProofs, linked_proofs
 from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
@@ -61,8 +66,8 @@ def is_candidate(change: Change) -> bool:
 def is_of_interest(change: Change) -> bool:
     """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
-        return any(map(str.isdigit, change.symbol))
-    return is_candidate(change)
+        return any(map(str.isdigit, change.symbol)) or is_constructor(change.symbol)
+    return is_candidate(change) or is_constructor(change.symbol)
 
 
 class Settled(NamedTuple):
@@ -158,8 +163,8 @@ class _Judge:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
-                if settled is change and self._registers_the_same(change.old, change.new):
-                    settled = _Same.FORM
+            if settled is change and is_constructor(change.symbol) and self._follows_from_variables(change):
+                settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
             else:
@@ -211,17 +216,25 @@ class _Judge:
             return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(old, new, moves), why=())
         return why
 
-    def _registers_the_same(self, old: Entry, new: Entry) -> bool:
-        """Say whether two entries are constructors of KASAN that differ in what follows from their variables."""
-        if not is_constructor(new.name) or old.home != new.home:
-            return False
-        before, after = self._views
-        return registers_the_same(before, after, before.parts_of(old.part_symbol), after.parts_of(new.part_symbol))
+    def _follows_from_variables(self, change: Change) -> bool:
+        """Say whether a constructor of KASAN differs, came or went as its variables did."""
+        (before, after), old, new = self._views, change.old, change.new
+        old_parts = before.parts_of(old.part_symbol) if old else []
+        new_parts = after.parts_of(new.part_symbol) if new else []
+        if old and new:
+            if old.home != new.home or old.split_components().attributes != new.split_components().attributes:
+                return False
+            if registers_the_same(before, after, old_parts, new_parts):
+                return True
+        is_first = registers_what_is_told(after, before, new_parts, old_parts)
+        return is_first or registers_what_is_told(before, after, old_parts, new_parts)
 
     def _settled_section(self, change: Change) -> Change | _Same:
         """Return a change of what belongs to nobody as what it is."""
         found = differing_leftovers(*self._views, change.symbol, self._identities)
         assert change.old is not None and change.new is not None
+        if all(holds_only_descriptors(view, change.symbol) for view in self._views):
+            return _Same.FORM  # aligned as these are
         aligned = [entry.place["align"] for entry in (change.old, change.new)]
         is_realigned = aligned[0] != aligned[1]
         if found is None or found.empty or not (any(found) or is_realigned):

@@ -112,6 +112,57 @@ def test_kasan_descriptors_of_variables(cc: Compiler, edit: tuple[str, str], wan
     assert answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
 
 
+NO_VARIABLES = """
+int use(const void *);
+static int both(int a) { return a + 3; }
+/* more */
+int f(int a) { return use(0) + both(a); }
+int g(int a) { return both(a) - 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("/* more */", "int fresh[3] = { 1 };"), added("data", "fresh")),
+        (("/* more */", 'const char *fresh = "first";'), added("data", "fresh")),
+        (("use(0)", 'use("first" + a)'), changed("f")),
+        (
+            ("/* more */", "static int fresh; int h(int a) { return fresh += a; }"),
+            added("data", "fresh") | added("function", "h"),
+        ),
+    ],
+)
+def test_kasan_constructor_comes_with_the_first_variable(cc: Compiler, edit: tuple[str, str], want: Changes) -> None:
+    cc = _with(cc, *KASAN[cc.command])
+    old, new = cc.object(NO_VARIABLES), cc.object(edited(NO_VARIABLES, edit))
+    assert answer(old, new) == want
+    other_way = {"added": "removed"}
+    assert answer(new, old) == {(symbol, kind, other_way.get(change, change)) for symbol, kind, change in want}
+
+
+CONSTRUCTOR = {"gcc": "_sub_I_65535", "clang-19": "asan.module_ctor"}
+
+
+@pytest.mark.parametrize("edit", [("/* more */", "int fresh[3] = { 1 };"), ("use(0)", 'use("first")')])
+def test_kasan_constructor_that_comes_by_itself_is_told(cc: Compiler, edit: tuple[str, str]) -> None:
+    """Variables that were there are watched now."""
+    flags = KASAN[cc.command]
+    off = [flag.replace("asan-globals=1", "asan-globals=0") for flag in flags]
+    assert [*flags] != off
+    cc = _with(cc, *flags)
+    source = edited(NO_VARIABLES, edit)
+    found = answer(cc.object(source, *off), cc.object(source))
+    assert CONSTRUCTOR[cc.command] in {symbol for symbol, _, _ in found}
+
+
+def test_constructor_that_is_not_kasan_s_is_told(gcc: Compiler) -> None:
+    gcc = _with(gcc, *KASAN["gcc"])
+    more = "int count; __attribute__((constructor)) static void _sub_I_65535_7(void) { use(&count); }"
+    found = answer(gcc.object(NO_VARIABLES), gcc.object(edited(NO_VARIABLES, ("/* more */", more))))
+    assert ("_sub_I_65535", "function", "added") in found
+
+
 def test_kasan_constructor_with_the_hash_of_its_type(tmp_path: Path) -> None:
     kcfi = _with(
         Compiler("clang-19", tmp_path), *KASAN["clang-19"], "-fsanitize=kcfi", "-fpatchable-function-entry=11,11"
