@@ -23,6 +23,7 @@ from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, En
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.directories import find_directories
 from kbuild_klp.lines.encoding import can_be_reencoded, has_other_form, reencoded_numbers
+from kbuild_klp.lines.gcov_writeout import follows_from_counters, is_for_gcov
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
 from kbuild_klp.lines.kasan_globals import (
@@ -66,8 +67,12 @@ def is_candidate(change: Change) -> bool:
 def is_of_interest(change: Change) -> bool:
     """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
-        return any(map(str.isdigit, change.symbol)) or is_constructor(change.symbol)
-    return is_candidate(change) or is_constructor(change.symbol)
+        return any(map(str.isdigit, change.symbol)) or _is_of_the_compiler(change.symbol)
+    return is_candidate(change) or _is_of_the_compiler(change.symbol)
+
+
+def _is_of_the_compiler(name: str) -> bool:
+    return is_constructor(name) or is_for_gcov(name)
 
 
 class Settled(NamedTuple):
@@ -163,7 +168,7 @@ class _Judge:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
-            if settled is change and is_constructor(change.symbol) and self._follows_from_variables(change):
+            if settled is change and _is_of_the_compiler(change.symbol) and self._follows_from_variables(change):
                 settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
@@ -217,15 +222,17 @@ class _Judge:
         return why
 
     def _follows_from_variables(self, change: Change) -> bool:
-        """Say whether a constructor of KASAN differs, came or went as its variables did."""
+        """Say whether a constructor of KASAN, or what Clang's gcov does, differs, came or went as its variables did."""
         (before, after), old, new = self._views, change.old, change.new
         old_parts = before.parts_of(old.part_symbol) if old else []
         new_parts = after.parts_of(new.part_symbol) if new else []
         if old and new:
             if old.home != new.home or old.split_components().attributes != new.split_components().attributes:
                 return False
-            if registers_the_same(before, after, old_parts, new_parts):
+            if is_constructor(change.symbol) and registers_the_same(before, after, old_parts, new_parts):
                 return True
+        if is_for_gcov(change.symbol):
+            return follows_from_counters(before, after, old_parts, new_parts)
         is_first = registers_what_is_told(after, before, new_parts, old_parts)
         return is_first or registers_what_is_told(before, after, old_parts, new_parts)
 
