@@ -31,7 +31,7 @@ from kbuild_klp.lines.roles import (
     role_of,
     stack_lines,
 )
-from kbuild_klp.lines.ubsan import size_read
+from kbuild_klp.lines.ubsan import holds_only_records, size_read
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -94,12 +94,19 @@ def differing_numbers(
 
 def differing_leftovers(old: ObjectView, new: ObjectView, section: str, identities: Identities) -> Differences | None:
     """Return the numbers that differ in what belongs to nobody in the sections of a name, None when anything else."""
-    comparison = _Comparison(old, new, identities)
-    try:
-        numbers = list(comparison.leftovers(section))
-        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
-    except DifferentError:
-        return None
+    # Compilers leave the records there of checks that they found to be unnecessary: those may come and go.
+    found = None
+    for without_records in (False, True):
+        comparison = _Comparison(old, new, identities)
+        try:
+            numbers = list(comparison.leftovers(section, without_records=without_records))
+        except DifferentError:
+            continue
+        beside = comparison.beside_differs or without_records
+        found = Differences(numbers, comparison.identity_differs, comparison.empty_differs, beside)
+        if all(number.file is not None for number in numbers):
+            break
+    return found
 
 
 def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:
@@ -271,14 +278,14 @@ class _Comparison:
 
     # -- what belongs to nobody -----------------------------------------------------------------------------------
 
-    def leftovers(self, section: str) -> Iterator[Number]:
-        """Yield what differs in what no symbol covers and nobody refers to, of the sections of a name.
-
-        Compilers leave the records there of checks that they found to be unnecessary.
-        """
+    def leftovers(self, section: str, *, without_records: bool) -> Iterator[Number]:
+        """Yield what differs in what no symbol covers and nobody refers to, of the sections of a name."""
         if not self._are_same_strings(section):
             raise DifferentError
-        parts = [view.nameless_parts(section) for view in (self.old, self.new)]
+        parts = [
+            [part for part in view.nameless_parts(section) if not (without_records and holds_only_records(view, part))]
+            for view in (self.old, self.new)
+        ]
         if len(parts[0]) != len(parts[1]):
             raise DifferentError
         for old_part, new_part in zip(*parts, strict=True):

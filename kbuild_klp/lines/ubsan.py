@@ -8,6 +8,7 @@ record stands behind another, or behind a type, nothing says where that ends but
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, Role, called_next, locations
@@ -22,6 +23,7 @@ _RECORD_SIZES = (
     | dict.fromkeys(("out_of_bounds", "shift_out_of_bounds", "type_mismatch_v1"), 32)
     | dict.fromkeys(("nonnull_arg", "alignment_assumption", "implicit_conversion"), 40)
 )
+_MOST_RECORD = 64  # the longest, and what aligns the next
 _ABORTS = "_abort"  # the same, and does not come back
 # struct type_descriptor there: kind and what it is of, two bytes each, then the name.
 _TYPE_NAME = 4
@@ -47,6 +49,26 @@ def is_of_ubsan(view: ObjectView, part: int) -> bool:
                 seen.add(user)
                 waiting.append(user)
     return True
+
+
+def holds_only_records(view: ObjectView, part: int) -> bool:
+    """Say whether data to which nobody refers are records, each of a place in the source and a type or two.
+
+    Before the first, which is aligned, and between them are zeros at most where a record may end.
+    """
+    places = {view.reference_place(part, row): row for row in view.reference_range(part)}
+    starts = sorted(place - LINE for place in locations(view, part).lines if place - LINE in places)
+    data, free = view.data(part), {*places} - {*starts}
+    if not starts or any(data[: starts[0]]):
+        return False
+    for start, end in pairwise((*starts, len(data))):
+        types = [place for place in free if start < place < end]
+        if min(types, default=0) != start + LOCATION_SIZE or end - start > _MOST_RECORD:
+            return False
+        if any(view.content_part(places[place]) is None for place in types):
+            return False
+        free -= {*types}
+    return not free
 
 
 def _is_in_record(view: ObjectView, part: int, row: int) -> bool:

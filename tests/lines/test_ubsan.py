@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from line_trees import CHANGED, RECORDS, Pairs, at_line, shifted
-from snippets import Compiler
+from snippets import Compiler, changes_of
 
+from kbuild_klp.builds.single_object import ObjectBuild
+from kbuild_klp.compare.passes import compare
 from kbuild_klp.lines.roles import called_next
 from kbuild_klp.lines.ubsan import size_read
 from kbuild_klp.object.parts import PIECE
@@ -125,6 +127,48 @@ def test_a_check_becomes_unnecessary(gcc: Pairs, record: str, type_: str) -> Non
         for was, is_ in (("int [4]", "int [5]"), ('.Ltype, .Ltype\\n"\n', '.Ltype, .Lfile\\n"\n')):
             other = after.replace(was, is_, 1)
             assert other != after and gcc.diff_without_sources(before, other) == {"f": CHANGED}
+
+
+UNUSED = """
+.text
+.globl f
+.type f, @function
+f: movq $.Lfile, %rdi
+ret
+.size f, . - f
+.data
+.balign 32
+RECORDS
+.section .rodata
+.Lfile: .asciz "include/linux/slab.h"
+"""
+_RECORD = ".quad .Lfile\n.long {line}, 19\n.quad .Ltype, .Lindex\n"
+_TYPES = '.Ltype: .short 0, 10\n.asciz "int [4]"\n.Lindex: .short 0, 11\n.asciz "int"\n.balign 32\n'
+
+
+def _unused(*records: str, behind: str = "") -> str:
+    return UNUSED.replace("RECORDS", "".join(records) + _TYPES * any(".Ltype" in it for it in records) + behind)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        (_unused(_RECORD.format(line=592)), _unused(), True),
+        (_unused(_RECORD.format(line=592)), _unused(_RECORD.format(line=601), _RECORD.format(line=30)), True),
+        (_unused(_RECORD.format(line=592), behind=_RECORD.format(line=7)), _unused(), True),
+        # What may be more than records, or other ones.
+        (_unused(".quad .Lfile\n.long 592, 19\n"), _unused(), False),
+        (_unused(_RECORD.format(line=592), ".quad 77\n.balign 32\n"), _unused(".quad 78\n.balign 32\n"), False),
+        (_unused(_RECORD.format(line=592)), _unused(".quad 5\n.balign 32\n"), False),
+        (_unused(_RECORD.format(line=592).replace(".Lindex", "f")), _unused(), False),
+    ],
+)
+def test_records_that_nobody_refers_to_come_and_go(tmp_path: Path, before: str, after: str, is_same: bool) -> None:
+    """Those of slab.h in Ubuntu's modules of 6.8: what refers to them went, and that is told."""
+    gcc = Compiler("gcc", tmp_path)
+    for old, new in ((before, after), (after, before)):
+        report = compare(ObjectBuild(str(gcc.assembly(old))), ObjectBuild(str(gcc.assembly(new))), 1)
+        assert {change[:2] for change in changes_of(report)} == (set() if is_same else {(".data", "section")})
 
 
 @pytest.mark.parametrize("handler", ["report", "__ubsan_handle_of_tomorrow"])
