@@ -33,6 +33,11 @@ _RELEASE = re.compile(r"(?:^|(?<=/))\d+\.\d+[^/]*/")
 _OF_RELEASE = ("__UNIQUE_ID_vermagic", "_note_", "__UNIQUE_ID_note_")
 # What is left of the path of a source file behind the name of a directory: as text, or as bytes.
 _OF_SOURCE = re.compile(r"[^']*/[^']*\.[chS]'|[0-9a-f]?(?:[0-9a-f]{2})*?2f(?:[0-9a-f]{2})*?2e(?:63|68|53)00")
+# Data as the oracle writes them: bytes, of which some are what a reference goes to, then references by place.
+_DATA = re.compile(r"((?:.*\[)?)([0-9a-f]+)\]?")
+_REFERENCE = re.compile(r"[0-9a-f]+: R_X86_64_64 ")
+_SOURCE_AT = re.compile(r"([0-9a-f]+): R_X86_64_64 b'[^']*/[^']*\.[chS]'")
+_LINE = 8  # behind the name of the file (struct source_location in lib/ubsan.h)
 _NOTHING = Mutation("", Kind.PATCH, "", 0, "", "", {})
 
 
@@ -63,16 +68,49 @@ def _is_descriptor(question: Question) -> bool:
 
 def _is_directory(question: Question) -> bool:
     """Say whether all that differs is one and the same part of names of source files."""
+    sides = _pieces(question)
+    parts = [_part(old, new) for old, new in zip(*sides, strict=True) if old != new]
+    return len({part[:2] for part in parts}) == 1 and all(_OF_SOURCE.match(rest) for *_, rest in parts)
+
+
+def _is_unused_record(question: Question) -> bool:
+    """Say whether all that differs besides directories is the line of records behind what is referred to.
+
+    A thing without a name ends where something refers to, and so there the next record of UBSAN is used by nobody.
+    """
+    sides = _pieces(question)
+    parts = {at: _part(old, new) for at, (old, new) in enumerate(zip(*sides, strict=True)) if old != new}
+    others = [at for at, part in parts.items() if not _OF_SOURCE.match(part[2])]
+    directories = {part[:2] for at, part in parts.items() if at not in others}
+    return len(directories) <= 1 and bool(others) and all(_differ_in_lines_behind(*sides, at) for at in others)
+
+
+def _pieces(question: Question) -> tuple[list[str], list[str]]:
+    """Return the texts of what is only said by the oracle to have changed, if they are as many; else nothing."""
     if question.ours or question.theirs != "changed":
-        return False
-    lines = [
+        return [], []
+    old, new = (
         [piece for body in sorted(_bodies(path, question).elements()) for line in body for piece in line.split("; ")]
         for path in question.pair
-    ]
-    if len(lines[0]) != len(lines[1]):
+    )
+    return (old, new) if len(old) == len(new) else ([], [])
+
+
+def _differ_in_lines_behind(old: list[str], new: list[str], at: int) -> bool:
+    """Say whether two texts of data differ in nothing but lines of records, none of which they begin with."""
+    was, is_ = (_DATA.fullmatch(side[at]) for side in (old, new))
+    if not was or not is_ or was[1] != is_[1] or len(was[2]) != len(is_[2]):
         return False
-    parts = [_part(old, new) for old, new in zip(*lines, strict=True) if old != new]
-    return len({part[:2] for part in parts}) == 1 and all(_OF_SOURCE.match(rest) for *_, rest in parts)
+    data = [bytearray.fromhex(match[2]) for match in (was, is_)]
+    for piece in old[at + 1 :]:
+        place = _SOURCE_AT.match(piece)
+        if place is None and not _REFERENCE.match(piece):
+            break
+        if place and int(place[1], 16) > 0:
+            line = int(place[1], 16) + _LINE
+            for side in data:
+                side[line : line + 4] = bytes(len(side[line : line + 4]))
+    return data[0] == data[1]
 
 
 def _part(old: str, new: str) -> tuple[str, str, str]:
@@ -108,6 +146,9 @@ LINKED = (
     Convention("BTF id", "resolve_btfids numbers types, otherwise in each build", _is_btf_id),
     Convention("descriptor", "the line of a debug message is one of the function that prints it", _is_descriptor),
     Convention("directory", "where it was built is no change", _is_directory),
+    Convention(
+        "unused record", "of what nobody refers to, the oracle makes a part of what stands before", _is_unused_record
+    ),
     Convention("one of several", "the oracle has one opinion of all that share a name", _is_one_of_several),
     Convention("padding", "what lies before a function is a part of it", _is_padding),
 )

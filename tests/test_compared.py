@@ -238,6 +238,54 @@ def test_what_is_known_by_name(
     assert next(rule for rule in LINKED if rule.name == convention).applies(question) is applies
 
 
+UNUSED = """
+.text
+.globl f
+.type f, @function
+f: movq $1f, %rdi
+	call __ubsan_handle_out_of_bounds
+	ret
+.size f, . - f
+.data
+.balign 8
+1: .quad 3f
+.long USED, 5
+.quad 2f, 2f
+2: .short 0, 11
+.asciz "int"
+.balign 8
+.quad 4f
+.long BEHIND, 19
+.quad 2b, 2b
+.section .rodata.str1.1,"aMS",@progbits,1
+3: .asciz "/build/one/fs/x.c"
+4: .asciz "/build/one/include/linux/slab.h"
+"""
+
+
+def test_records_that_nobody_uses_are_explained(gcc: Compiler) -> None:
+    values = ("USED", "7"), ("BEHIND", "592")
+    old = UNUSED
+    for name, value in values:
+        old = old.replace(name, value)
+
+    def applies(*edits: tuple[str, str]) -> bool:
+        text = old
+        for edit in edits:
+            assert edit[0] in text
+            text = text.replace(*edit)
+        return _applies("unused record", Pair(gcc.assembly(old), gcc.assembly(text)), "function", "f", "", "changed")
+
+    behind, directory = ("592", "601"), ("/build/one", "/build/two")
+    assert applies(behind) and applies(behind, directory)
+    assert not applies(directory)
+    for edit in (("long 7", "long 8"), (", 19", ", 18"), ("0, 11", "0, 12"), ("ret", "nop; ret")):
+        assert not applies(behind, edit) and not applies(behind, directory, edit)
+    assert not applies(behind, directory, ("fs/x.c", "mm/x.c"))
+    pair = Pair(gcc.assembly(old), gcc.assembly(old.replace(*behind)))
+    assert not _applies("unused record", pair, "function", "f", "changed", "")
+
+
 # -- pairs ------------------------------------------------------------------------------------------------------------
 
 
