@@ -78,6 +78,8 @@ def _is_unused_record(question: Question) -> bool:
 
     A thing without a name ends where something refers to, and so there the next record of UBSAN is used by nobody.
     """
+    if question.kind == "section" and not question.ours and question.theirs in ("added", "removed"):
+        return all(map(_holds_records, (line for path in question.pair for line in _bodies(path, question).elements())))
     sides = _pieces(question)
     parts = {at: _part(old, new) for at, (old, new) in enumerate(zip(*sides, strict=True)) if old != new}
     others = [at for at, part in parts.items() if not _OF_SOURCE.match(part[2])]
@@ -94,6 +96,17 @@ def _pieces(question: Question) -> tuple[list[str], list[str]]:
         for path in question.pair
     )
     return (old, new) if len(old) == len(new) else ([], [])
+
+
+def _holds_records(body: tuple[str, ...]) -> bool:
+    """Say whether a text of data is of nothing but records of UBSAN: a line and a column behind each source."""
+    (head, *rest), data = [piece for line in body for piece in line.split("; ")], bytearray()
+    if (match := _DATA.fullmatch(head)) is not None:
+        data += bytes.fromhex(match[2])
+    for found in filter(None, map(_SOURCE_AT.match, rest)):
+        line = int(found[1], 16) + _LINE
+        data[line : line + 8] = bytes(len(data[line : line + 8]))
+    return bool(data) and not any(data) and all(map(_REFERENCE.match, rest))
 
 
 def _differ_in_lines_behind(old: list[str], new: list[str], at: int) -> bool:

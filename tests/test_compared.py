@@ -286,6 +286,22 @@ def test_records_that_nobody_uses_are_explained(gcc: Compiler) -> None:
     assert not _applies("unused record", pair, "function", "f", "changed", "")
 
 
+@pytest.mark.parametrize(
+    ("record", "applies"),
+    [
+        (".quad 4f\n.long 592, 19\n.quad 2f, 2f\n", True),
+        (".quad 4f\n.long 592, 19\n.quad 2f, 5\n", False),
+        (".quad 77\n", False),
+    ],
+)
+def test_records_of_which_a_section_consists(gcc: Compiler, record: str, applies: bool) -> None:
+    strings = '.section .rodata.str1.1,"aMS",@progbits,1\n4: .asciz "include/linux/slab.h"\n'
+    text = f".data\n{record}\n.section .rodata\n2: .short 0, 11\n{strings}"
+    pair = Pair(gcc.assembly(text), gcc.assembly(text.replace(record, "")))
+    assert _applies("unused record", pair, "section", ".data", "", "removed") is applies
+    assert not _applies("unused record", pair, "section", ".data", "removed", "")
+
+
 # -- pairs ------------------------------------------------------------------------------------------------------------
 
 
