@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.correlated import is_harmless
 from kbuild_klp.extract.needed import Needed
-from kbuild_klp.object.parts import PartKind
+from kbuild_klp.object.parts import NAMED
 
 
 def begun_anew(needed: Needed) -> Iterator[str]:
@@ -21,7 +21,7 @@ def begun_anew(needed: Needed) -> Iterator[str]:
     for piece in needed.pieces.values():
         section = int(parts.section[piece.part])
         is_writable = int(needed.view.object.sections["flags"][section]) & elf.SHF_WRITE
-        if parts.kind[piece.part] != PartKind.NAMED or needed.view.is_code(piece.part) or not is_writable:
+        if parts.kind[piece.part] != NAMED or needed.view.is_code(piece.part) or not is_writable:
             continue
         name, where = needed.name(piece.part), needed.canonical.section_name(piece.part)
         for old in both.gone_variables if not is_harmless(name) else ():

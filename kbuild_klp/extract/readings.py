@@ -125,7 +125,7 @@ class Readings:
     def _own_goals(self, part: int, function: int) -> list[int]:
         """Return where the references of a function to a part go; nothing if it may be another one's, too."""
         canonical = self._view.canonical
-        rows = (canonical.targets.part == part).nonzero()[0]
+        rows = self._view.references_to(part)
         users = {canonical.families.parent.get(user, user) for user in self._both.new.users(part)}
         is_own = self._parts.chunk[part] >= 0 and users == {function} and not self.is_global(part)
         return canonical.references.target[rows].tolist() if is_own else []
