@@ -9,24 +9,25 @@ references, branches to the same instructions, and entries of special sections a
 left are the values of immediate operands.
 
 This costs more than a look at the bytes. It is tried where the sources say that nothing but lines can differ, and
-where all references are the same but for their places.
+where all references are the same but for their places, and for what the builds say of themselves in what they go to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kbuild_klp.lines.numbers import DifferentError, Number
+from kbuild_klp.lines.identity import Identities
+from kbuild_klp.lines.numbers import Differences, DifferentError, Number, differing_content
 from kbuild_klp.lines.padding import Unpadded, lies_otherwise, without_padding
 from kbuild_klp.lines.proof import NumberPair
 from kbuild_klp.object.function import Line, part_code
-from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
+_HOW = 2  # elements of what a reference means to an instruction: place and kind; behind it, what it goes to
 _MOST_GROWTH = 64  # bytes: more than a few immediates and branches
 _MOST_PADDING, _STEP = 512, 16  # before several loops; functions are aligned to no less
 
@@ -37,41 +38,68 @@ def can_be_reencoded(old_size: int, new_size: int) -> bool:
     return 0 < growth <= _MOST_GROWTH or (0 < growth <= _MOST_PADDING and growth % _STEP == 0)
 
 
-def has_other_form(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
-    """Say whether two versions of a function can differ in the lengths of branches, or in what aligns loops, alone.
+class Alike(NamedTuple):
+    """What two versions of a function refer to: the same, but for ``differences`` of lines and of the builds.
 
-    They refer to the same things in the same order, themselves apart, and some branch out of one has another form, or
-    they lie otherwise.
+    ``references`` are those of the new version that mean by content what another one of the old version does.
     """
+
+    differences: Differences
+    references: dict[int, int]
+
+
+_SAME = Alike(Differences([], identity=False, empty=False, beside=False), {})
+
+
+def alike(
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], identities: Identities
+) -> Alike | None:
+    """Return what differs in what two versions of a function refer to, None when that is more than lines and builds."""
     if len(old_parts) != len(new_parts):
-        return False
-    is_other = False
-    for old_part, new_part in zip(old_parts, new_parts, strict=True):
-        own = old.reference_range(old_part), new.reference_range(new_part)
-        if len(own[0]) != len(own[1]):
-            return False
-        before, after = _outward(old, old_part, old_parts), _outward(new, new_part, new_parts)
-        if not np.array_equal(before[:, 1:], after[:, 1:]):
-            return False
-        is_other |= _forms(old, old_part, before) != _forms(new, new_part, after)
-        is_other |= lies_otherwise(old, new, old_part, new_part)
-    return is_other
+        return None
+    pairs: list[tuple[int, int]] = []
+    for sides in zip(old_parts, new_parts, strict=True):
+        before, after = (
+            _outward(view, part, parts)
+            for view, part, parts in zip((old, new), sides, (old_parts, new_parts), strict=True)
+        )
+        tables = special_tables(old, sides[0]), special_tables(new, sides[1])
+        if len(before) != len(after) or [it.section for it in tables[0]] != [it.section for it in tables[1]]:
+            return None
+        pairs += zip(before, after, strict=True)
+        for x, y in zip(*tables, strict=True):
+            if len(x.references) != len(y.references):
+                return None
+            pairs += (
+                (row, other)
+                for row, other, is_owner in zip(x.references, y.references, x.is_owner, strict=True)
+                if not is_owner and int(old.canonical.targets.part[row]) not in old_parts
+            )
+    differ = [(row, other) for row, other in pairs if old.meanings.target(row) != new.meanings.target(other)]
+    if not differ:
+        return _SAME
+    found = differing_content(old, new, pairs, identities)
+    return Alike(found, {other: row for row, other in differ}) if found is not None and not found.empty else None
 
 
-def _outward(view: ObjectView, part: int, family: Sequence[int]) -> NDArray[np.uint64]:
-    """Return the references of a part but for those to the function itself: place, kind and what they mean.
+def has_other_form(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    """Say whether two versions of a function that refer to the same can differ in lengths, or in what aligns loops.
 
-    What its jump tables mean is where in the function they go, and left out, too.
+    Some branch out of one has another form, or they lie otherwise.
     """
+    return any(
+        _forms(old, x, _outward(old, x, old_parts)) != _forms(new, y, _outward(new, y, new_parts))
+        or lies_otherwise(old, new, x, y)
+        for x, y in zip(old_parts, new_parts, strict=True)
+    )
+
+
+def _outward(view: ObjectView, part: int, family: Sequence[int]) -> list[int]:
+    """Return the references of a part but for those to the function itself, and to its jump tables."""
     own = view.reference_range(part)
-    rows, targets = view.meanings.rows[own.start : own.stop], view.canonical.targets.part[own.start : own.stop]
-    tables = [row - own.start for row in view.known_by_content(part) if _is_jump_table(view, row, family)]
-    if tables:
-        rows = rows.copy()
-        rows[tables, 1:] = 0
-    rows = rows[~np.isin(targets, list(family))]
-    place, kind = rows[:, :1] & np.uint64((1 << KIND_SHIFT) - 1), rows[:, :1] >> np.uint64(KIND_SHIFT)
-    return np.concatenate([place, kind, rows[:, 1:]], axis=1)
+    inside = np.isin(view.canonical.targets.part[own.start : own.stop], list(family)).tolist()
+    tables = {row for row in view.known_by_content(part) if _is_jump_table(view, row, family)}
+    return [row for row, is_inside in zip(own, inside, strict=True) if not is_inside and row not in tables]
 
 
 def _is_jump_table(view: ObjectView, row: int, family: Sequence[int]) -> bool:
@@ -79,39 +107,47 @@ def _is_jump_table(view: ObjectView, row: int, family: Sequence[int]) -> bool:
     return part is not None and view.jump_table(part, family) is not None
 
 
-def _forms(view: ObjectView, part: int, outward: NDArray[np.uint64]) -> list[int | None]:
+def _forms(view: ObjectView, part: int, outward: Sequence[int]) -> list[int | None]:
     """Return of which form the field of each reference is; None where it counts from nothing."""
     forms = part_code(view, part).forms
-    return [forms.get(place) for place in outward[:, 0].tolist()]
+    return [forms.get(view.reference_place(part, row)) for row in outward]
 
 
 def reencoded_numbers(
-    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
+    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], references: dict[int, int]
 ) -> list[Number] | None:
-    """Return the immediates that differ between two versions of a function, None when anything else does."""
+    """Return the immediates that differ between two versions of a function, None when anything else does.
+
+    ``references`` are those of the new version that go for others of the old one (`Alike`).
+    """
     try:
         before, after = without_padding(old, new, old_parts, new_parts)
-        found = [number for x, y in zip(before.lines, after.lines, strict=True) for number in _numbers(x, y)]
-        if any(before.goals(x) != after.goals(y) for x, y in zip(before.lines, after.lines, strict=True)):
+        lines = list(zip(before.lines, after.lines, strict=True))
+        found = [number for x, y in lines for number in _numbers(x, y, references)]
+        if any(before.goals(x) != after.goals(y) for x, y in lines):
             return None
-        _compare_special((old, old_parts, before), (new, new_parts, after))
+        _compare_special((old, old_parts, before), (new, new_parts, after), references)
     except DifferentError:
         return None
     return found
 
 
-def _numbers(x: Line, y: Line) -> Iterator[Number]:
+def _numbers(x: Line, y: Line, references: dict[int, int]) -> Iterator[Number]:
     """Yield the immediates in which two instructions differ; raises DifferentError when more does than these, or where
     they go.
     """
     if x.token == y.token:
         return
-    meanings = [line.token[1] for line in (x, y)]
+    was_meant, is_meant = list(x.token[1]), list(y.token[1])
+    if len(was_meant) == len(is_meant):
+        for at, (one, other) in enumerate(zip(x.references, y.references, strict=True)):
+            if references.get(other.row) == one.row and len(was_meant[at]) == len(is_meant[at]):
+                is_meant[at] = (*is_meant[at][:_HOW], *was_meant[at][_HOW:])
     if x.is_branch and y.is_branch:  # its field stands in one place in its short form, in another in its long one
-        meanings = [tuple(meaning[1:] for meaning in side) for side in meanings]
+        was_meant, is_meant = ([meaning[1:] for meaning in side] for side in (was_meant, is_meant))
     operation = x.view.architecture.operation
     was, is_ = operation(x.token[0]), operation(y.token[0])
-    if meanings[0] != meanings[1] or was.text != is_.text or (x.references and was != is_):
+    if was_meant != is_meant or was.text != is_.text or (x.references and was != is_):
         raise DifferentError
     place = (x.part, x.offset), (y.part, y.offset)
     for old, new in zip(was.immediates, is_.immediates, strict=True):
@@ -122,21 +158,28 @@ def _numbers(x: Line, y: Line) -> Iterator[Number]:
 _Side = tuple[ObjectView, Sequence[int], Unpadded]
 
 
-def _compare_special(old: _Side, new: _Side) -> None:
+def _compare_special(old: _Side, new: _Side, references: dict[int, int]) -> None:
     """Raise DifferentError unless the special entries are about the same instructions."""
+    view = old[0]
     for old_part, new_part in zip(old[1], new[1], strict=True):
-        if list(_special(old, old_part)) != list(_special(new, new_part)):
+        told = _special(new, new_part, lambda row: view.meanings.target(references[row]) if row in references else None)
+        if list(_special(old, old_part)) != list(told):
             raise DifferentError
 
 
-def _special(side: _Side, part: int) -> Iterator[tuple[object, ...]]:
-    """Yield what the special entries of a part mean, with instructions instead of places in the function."""
+def _special(
+    side: _Side, part: int, stands_for: Callable[[int], tuple[int, ...] | None] = lambda _: None
+) -> Iterator[tuple[object, ...]]:
+    """Yield what the special entries of a part mean, with instructions instead of places in the function.
+
+    ``stands_for`` says what a reference means if that is not its own meaning.
+    """
     view, parts, unpadded = side
     number = unpadded.numbers | {(own, view.size(own)): -1 - at for at, own in enumerate(parts)}
     for table in special_tables(view, part):
         meanings: list[tuple[object, ...]] = []
         for reference, place, is_owner in zip(table.references, table.places, table.is_owner, strict=True):
-            offset, ordinal, *name = view.meanings.target(reference)
+            offset, ordinal, *name = stands_for(reference) or view.meanings.target(reference)
             target = int(view.canonical.targets.part[reference])
             kind = int(view.canonical.references.kind[reference])
             if target in parts:

@@ -109,6 +109,19 @@ def differing_leftovers(old: ObjectView, new: ObjectView, section: str, identiti
     return found
 
 
+def differing_content(
+    old: ObjectView, new: ObjectView, references: Sequence[tuple[int, int]], identities: Identities
+) -> Differences | None:
+    """Return the numbers that differ in what pairs of references go to, wherever these are; None when more differs."""
+    comparison = _Comparison(old, new, identities)
+    before, after = ([pair[side] for pair in references] for side in (0, 1))
+    try:
+        numbers = list(comparison.content(before, after))
+        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
+    except DifferentError:
+        return None
+
+
 def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:
     """Count the uses of some numbers in one version of a function; ``chosen`` are their indices in ``numbers``.
 
@@ -168,6 +181,10 @@ class _Comparison:
                 yield from self._fields(before, after, "", known)
             yield from found
         yield from self._special(old_parts, new_parts)
+
+    def content(self, old: Sequence[int], new: Sequence[int]) -> Iterator[Number]:
+        """Yield what differs in what references go to; raises DifferentError."""
+        yield from self._references(old, new, [False] * len(old))
 
     def _sides(self, old_part: int, new_part: int) -> tuple[tuple[ObjectView, int], tuple[ObjectView, int]]:
         return (self.old, old_part), (self.new, new_part)

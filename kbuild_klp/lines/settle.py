@@ -22,7 +22,7 @@ from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.directories import find_directories
-from kbuild_klp.lines.encoding import can_be_reencoded, has_other_form, reencoded_numbers
+from kbuild_klp.lines.encoding import alike, can_be_reencoded, has_other_form, reencoded_numbers
 from kbuild_klp.lines.gcov_writeout import follows_from_counters, is_for_gcov
 from kbuild_klp.lines.identity import Identities, releases
 from kbuild_klp.lines.infer import LineInference
@@ -197,8 +197,7 @@ class _Judge:
             return change._replace(proof=self._records_proof(old, new, moves))
         is_function = change.kind == KIND_FUNCTION
         if is_function and old.size != new.size:
-            numbers = self._reencoded_numbers(old, new, old_parts, new_parts)
-            why = _Same.FORM
+            numbers, why = self._reencoded_numbers(old, new, old_parts, new_parts)
         else:
             found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
             # Where nothing of this differs, it is not known what does.
@@ -261,16 +260,24 @@ class _Judge:
 
     def _reencoded_numbers(
         self, old: Entry, new: Entry, old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> list[Number] | None:
+    ) -> tuple[list[Number] | None, _Same]:
         """Return the numbers that differ between two functions of other sizes, None when anything else does.
 
-        Numbers that differ are believed only where nothing but lines can.
+        Numbers that differ and are no lines of records are believed only where nothing but lines can. And why the
+        functions are the same if there are none.
         """
         before, after = self._views
+        same = alike(before, after, old_parts, new_parts, self._identities)
+        if same is None:
+            return None, _Same.FORM
+        numbers: list[Number] | None = None
         if has_other_form(before, after, old_parts, new_parts) or self._only_lines_differ(old, new):
-            numbers = reencoded_numbers(before, after, old_parts, new_parts)
-            return numbers if not numbers or self._only_lines_differ(old, new) else None
-        return None
+            numbers = reencoded_numbers(before, after, old_parts, new_parts, same.references)
+        if numbers is not None:
+            numbers += same.differences.numbers
+            if any(number.file is None for number in numbers) and not self._only_lines_differ(old, new):
+                numbers = None
+        return numbers, _Same.IDENTITY if same.differences.identity else _Same.FORM
 
     def _records_proof(self, old: Entry, new: Entry, moves: list[LineMove]) -> Proof:
         """Say how it is known of line records that they are lines that moved: they are lines in any case."""

@@ -151,3 +151,44 @@ def test_tables_still_go_where_they_went(gcc: Compiler, grown: int, which: tuple
     moved = code.replace("\t.p2align 6", "\t.p2align 6\n4:") if "4f" in new else code
     first = _object(gcc, 15, moved, data)
     assert _answer(first, _object(gcc, grown, moved, data.replace(old, new.replace("4f", "4b"))))[0] == GROWN | USER
+
+
+# What UBSAN reports with, and what WARN() leaves, each with the name of the source.
+TOLD = (
+    "\tmovl $.Lrecord, %edi\n\tcall __ubsan_handle_{handler}\n5:\tud2\n" + LOOP.format(align=5),
+    '.section .data.told, "aw"\n.balign 8\n.Lrecord: .quad .Lfile\n.long {line}, 5\n.quad .Ltype, .Ltype\n'
+    '.Ltype: .short 0, 10\n.asciz "{type}"\n'
+    '.section __bug_table, "aw"\n.long 5b - ., .Lfile - .\n.word {line}, 3\n'
+    '.section .rodata.str1.1, "aMS", @progbits, 1\n.Lfile: .asciz "{directory}/{file}"\n',
+)
+
+
+def _told(gcc: Compiler, grown: int, **other: object) -> Path:
+    values = {
+        "handler": "out_of_bounds",
+        "line": 7,
+        "type": "int [4]",
+        "directory": "/build/linux-1",
+        "file": "fs/x.c",
+        **other,
+    }
+    return _object(gcc, grown, *(text.format(**values) for text in TOLD))
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({}, NOTHING),
+        ({"line": 9}, {("user", "function", "line-only")}),
+        ({"type": "int [5]"}, USER),
+        ({"handler": "shift_out_of_bounds"}, USER),
+    ],
+)
+def test_loops_in_a_build_of_another_directory(gcc: Compiler, other: dict[str, object], expected: Changes) -> None:
+    """Debian builds each release in a directory of its own, with UBSAN_BOUNDS and gcc 14."""
+    for directory in ("/build/linux-1", "/build/linux-2"):
+        for sizes in ((16, 32), (32, 16), (32, 48)):
+            old, new = _told(gcc, sizes[0]), _told(gcc, sizes[1], directory=directory, **other)
+            assert _answer(old, new)[0] == GROWN | expected
+    elsewhere = _told(gcc, 32, directory="/build/linux-2", file="mm/x.c", **other)
+    assert _answer(_told(gcc, 16), elsewhere)[0] == GROWN | USER
