@@ -31,7 +31,7 @@ from kbuild_klp.lines.roles import (
     role_of,
     stack_lines,
 )
-from kbuild_klp.lines.ubsan import holds_only_records, size_read
+from kbuild_klp.lines.ubsan import has_more, holds_only_records, size_read
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
@@ -276,7 +276,8 @@ class _Comparison:
         rows: list[Sequence[int]] = [view.reference_range(part) for view, part in sides]
         # What stands behind nameless data may be zeros of its own, or what aligns the next.
         size = max(len(data) for data, _, _ in contents) if known is not NOTHING else len(contents[0][0])
-        if role is Role.UBSAN and (read := self._size_read(old_part, new_part)) is not None and read < size:
+        read = self._size_read(old_part, new_part) if role is Role.UBSAN else None
+        if read is not None and read < size:
             size, self.beside_differs = read, True
             rows = [
                 [row for row in own if view.reference_place(part, row) < read]
@@ -289,7 +290,9 @@ class _Comparison:
         yield from self._references(rows[0], rows[1], known=known, within=role)
 
     def _size_read(self, old_part: int, new_part: int) -> int | None:
-        """Return how much UBSAN reads of two parts, None where that is not known, or not the same."""
+        """Return how much UBSAN reads of two parts, None where that is all, or not known, or not the same."""
+        if not any(has_more(view, part) for view, part in self._sides(old_part, new_part)):
+            return None
         before, after = (size_read(view, part) for view, part in self._sides(old_part, new_part))
         return before if before == after else None
 

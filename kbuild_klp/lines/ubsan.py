@@ -81,6 +81,12 @@ def _begins_with_place(view: ObjectView, part: int) -> bool:
     return LINE in locations(view, part).lines
 
 
+def has_more(view: ObjectView, part: int) -> bool:
+    """Say whether something may stand behind a record or a type: another place in the source than that of a record."""
+    lines = locations(view, part).lines
+    return len(lines) > (len((LINE, COLUMN)) if LINE in lines else 0)
+
+
 # What was found of a view, for as long as it is there: many records name one type.
 _known: WeakKeyDictionary[ObjectView, dict[int, int | None]] = WeakKeyDictionary()
 
