@@ -112,12 +112,11 @@ def holds_only_descriptors(view: ObjectView, section: str) -> bool:
 
 
 def _is_table(view: ObjectView, part: int) -> bool:
-    users = (view.canonical.targets.part == part).nonzero()[0].tolist()
-    return role_of(view, part, users) is Role.KASAN_GLOBALS
+    return role_of(view, part, view.references_to(part)) is Role.KASAN_GLOBALS
 
 
 def _is_used_by_tables(view: ObjectView, part: int) -> bool:
-    rows = (view.canonical.targets.part == part).nonzero()[0]
+    rows = view.references_to(part)
     users = {*view.canonical.parts.at(view.canonical.references.place[rows]).tolist()}
     return bool(users) and all(_is_table(view, user) for user in users)
 
