@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 
@@ -12,7 +12,7 @@ from kbuild_klp.builds.linked_sources import LinkedSources
 from kbuild_klp.builds.side import WORTH_A_PROCESS, Build
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.object.view import ObjectView
+from kbuild_klp.object.view import ObjectView, views_of
 from kbuild_klp.processes import side_by_side
 
 
@@ -48,6 +48,18 @@ class ObjectPair:
         return side_by_side(lambda: old.view(self.name), lambda: new.view(self.name), self._jobs if is_large else 1)
 
     @property
+    def bytes_to_read(self) -> int:
+        """The size of both files, 0 where one is not at hand, or all is read."""
+        if "_views" in self.__dict__ or None in self.files:
+            return 0
+        sizes = [side.bytes_to_read(self.name) for side in self._builds]
+        return sum(sizes) if all(sizes) else 0
+
+    def take(self, old: ObjectView, new: ObjectView) -> None:
+        """Take both versions as somebody else has read them."""
+        self._views = old, new
+
+    @property
     def old(self) -> ObjectView | None:
         """The old version."""
         return self._views[0]
@@ -81,6 +93,38 @@ class ObjectPair:
             return old.sources(self.name, new), new.sources(self.name, old)
         except (KlpError, OSError):
             return None, None
+
+
+_TOGETHER = 4 << 20  # bytes of objects that are read at a time
+
+
+def read_together(pairs: Iterable[ObjectPair]) -> Iterator[ObjectPair]:
+    """Yield pairs of objects, as many small ones read at a time as have some megabytes: that costs a third."""
+    some: list[ObjectPair] = []
+    small: list[ObjectPair] = []
+    left = _TOGETHER
+    for pair in pairs:
+        size = pair.bytes_to_read
+        if size > left:
+            _read(small)
+            yield from some
+            some, small, left = [], [], _TOGETHER
+        some.append(pair)
+        if 0 < size <= left:
+            small.append(pair)
+            left -= size
+    _read(small)
+    yield from some
+
+
+def _read(pairs: Sequence[ObjectPair]) -> None:
+    if len(pairs) < 2:
+        return
+    # One that is broken takes the others with it: then each is read, and complained of, when somebody asks for it.
+    with suppress(Exception):
+        views = iter(views_of([file for pair in pairs for file in pair.files if file is not None]))
+        for pair, old, new in zip(pairs, views, views, strict=True):
+            pair.take(old, new)
 
 
 def _linked_sources(side: Build, name: str, symbols: Collection[str]) -> LinkedSources | None:

@@ -10,12 +10,12 @@ are job slots.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from kbuild_klp.builds.object_pair import ObjectPair
+from kbuild_klp.builds.object_pair import ObjectPair, read_together
 from kbuild_klp.builds.side import Build
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.reasons import Reason
@@ -33,7 +33,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _WORTH_A_PROCESS = 32  # objects, or changes to explain, below which a second process costs more than it saves
-_CHUNKS = 12  # for each process, so that none waits long for another at the end
+_CHUNKS = 6  # for each process, so that none waits long for another at the end
 _MOST_KEPT = 8  # objects that stay open between the first pass and the second
 _PIECE = 16  # changes of one object that are explained at a time
 _DEBUG_INFO = ".debug_info"
@@ -131,7 +131,7 @@ class SecondLook:
         with _harmless(warnings, "whether a livepatch can carry the changes"):
             self._survey.prepare()
         looks: dict[str, _Look] = {}
-        work = partial(self._look_at, changes)
+        work = partial(self._look_at_some, changes)
         for done, look in enumerate(self._in_chunks(work, list(changes), len(changes)), 1):
             looks[look.name] = look
             if self._progress is not None and len(changes) > 1:
@@ -145,8 +145,12 @@ class SecondLook:
             warnings + [warning for look in ordered for warning in look.warnings],
         )
 
-    def _look_at(self, all_changes: Changes, name: str) -> _Look:
-        pair, before = self._pair(name), list(all_changes[name])
+    def _look_at_some(self, all_changes: Changes, names: Iterable[str]) -> Iterator[_Look]:
+        for pair in read_together(map(self._pair, names)):
+            yield self._look_at(pair, list(all_changes[pair.name]))
+
+    def _look_at(self, pair: ObjectPair, before: list[Change]) -> _Look:
+        name = pair.name
         warnings: list[str] = []
         changes, unchanged = before, (0, 0)
         with _harmless(warnings, f"{name}: what is of line numbers only"):
@@ -170,7 +174,7 @@ class SecondLook:
         if self._keeps_pairs:
             errands = [piece for errand in errands for piece in self._pieces(errand)]
         weight = sum(len(errand.changes) for errand in errands) if self._keeps_pairs else len(errands)
-        results = list(self._in_chunks(partial(self._explain_for, changes), errands, weight))
+        results = list(self._in_chunks(partial(self._explain_some, changes), errands, weight))
         told = dict(changes)
         for (name, *_), why, _ in results:
             told[name] = _replaced(told[name], {at: told[name][at]._replace(why=words) for at, words in why.items()})
@@ -188,12 +192,18 @@ class SecondLook:
                 return _divided(errand)
         return [errand]
 
-    def _explain_for(self, all_changes: Changes, errand: _Errand) -> _Reasons:
+    def _explain_some(self, all_changes: Changes, errands: Iterable[_Errand]) -> Iterator[_Reasons]:
+        listed = list(errands)
+        pairs = read_together([self._pair(errand.name) for errand in listed])
+        for pair, errand in zip(pairs, listed, strict=True):
+            yield self._explain_for(pair, all_changes[errand.name], errand)
+
+    def _explain_for(self, pair: ObjectPair, all_changes: Sequence[Change], errand: _Errand) -> _Reasons:
         warnings: list[str] = []
         told: Sequence[Change] = ()
-        changes = [all_changes[errand.name][at] for at in errand.changes]
+        changes = [all_changes[at] for at in errand.changes]
         with _harmless(warnings, f"{errand.name}: the reasons"):
-            told = self._explain(self._pair(errand.name), changes, errand.patience)
+            told = self._explain(pair, changes, errand.patience)
         why = {at: change.why for at, change in zip(errand.changes, told, strict=False)}
         return _Reasons(errand, why, warnings)
 
@@ -224,17 +234,19 @@ class SecondLook:
             self._pairs[name] = pair
         return pair
 
-    def _in_chunks(self, work: Callable[[Task], Result], tasks: Sequence[Task], weight: int) -> Iterator[Result]:
+    def _in_chunks(
+        self, work: Callable[[Sequence[Task]], Iterator[Result]], tasks: Sequence[Task], weight: int
+    ) -> Iterator[Result]:
         """Yield the results of all tasks, in any order; ``weight`` says how much there is to be done."""
         with job_slots(self._jobs, weight // _WORTH_A_PROCESS + 1) as slots:
             self._jobs_for_one = self._jobs if slots == 1 else 1
             if slots == 1:
-                yield from map(work, tasks)
+                yield from work(tasks)
                 return
             # Neighbours have the same headers, so that each process reads fewer of them.
             size = -(-len(tasks) // (slots * _CHUNKS))
             chunks = [tasks[at : at + size] for at in range(0, len(tasks), size)]
-            for _, results in in_processes(lambda chunk: list(map(work, chunk)), chunks, slots):
+            for _, results in in_processes(lambda chunk: list(work(chunk)), chunks, slots):
                 yield from results
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,23 +107,33 @@ def _clear_build_ids(buffer: bytearray, byteorder: str) -> None:
         buffer[match.end() : match.end() + size] = bytes(size)
 
 
+CODE, DATA, NO_CONTENT = range(3)
+"""The order in which kinds of sections lie behind each other in the line of addresses."""
+
+
+def section_ranks(headers: NDArray[np.void]) -> NDArray[np.integer[Any]]:
+    """Say of which kind each section is: CODE, DATA or NO_CONTENT."""
+    is_code = headers["flags"] & elf.SHF_EXECINSTR != 0
+    return np.where(headers["type"] == elf.SHT_NOBITS, NO_CONTENT, np.where(is_code, CODE, DATA))
+
+
 def build_image(objects: Objects, architecture: Architecture, table: SpecialTable) -> tuple[Image, Relocations]:
     """Lay out the allocated sections of a batch; raises BadObjectError for impossible sizes.
 
     The relocations, in the order of their places, are not part of it: nobody needs them once there are References.
     """
     headers = objects.sections
-    flags, types, size = headers["flags"], headers["type"], headers["size"].astype(np.int64)
-    counts = (flags & elf.SHF_ALLOC) != 0
+    size = headers["size"].astype(np.int64)
+    counts = (headers["flags"] & elf.SHF_ALLOC) != 0
     special = special_sections(objects, counts.nonzero()[0], table)
     rows_of = {name: table.rows(name) for name in special}
     is_derived = {name for name, rows in rows_of.items() if rows[0].section_class is SectionClass.DERIVED}
     derived = [section for name in is_derived for section in special.pop(name)]
     counts[derived] = False
     allocated = counts.nonzero()[0]
-    rank = np.where(types[allocated] == elf.SHT_NOBITS, 2, np.where(flags[allocated] & elf.SHF_EXECINSTR != 0, 0, 1))
+    rank = section_ranks(headers[allocated])
     order = allocated[np.argsort(rank, kind="stable")]
-    count_code, count_content = np.searchsorted(np.sort(rank), [0, 1], "right").tolist()
+    count_code, count_content = np.searchsorted(np.sort(rank), [CODE, DATA], "right").tolist()
     sizes = size[order]
     is_impossible = (sizes < 0) | (sizes > _SIZE_LIMIT)
     if is_impossible.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,8 @@ from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.object.canonical import canonicalize
+from kbuild_klp.object.apart import take_apart
+from kbuild_klp.object.canonical import Canonical, canonicalize
 from kbuild_klp.object.kinds import Kinds
 from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
@@ -46,9 +47,11 @@ class Reference(NamedTuple):
 class ObjectView:
     """An object, its parts by entry and its references in words."""
 
-    def __init__(self, file: str | ObjectFile) -> None:
-        self.file = ObjectFile.open(file) if isinstance(file, str) else file
-        self.canonical = canonicalize(self.file)
+    def __init__(self, file: str | ObjectFile | Canonical) -> None:
+        if not isinstance(file, Canonical):
+            file = canonicalize(ObjectFile.open(file) if isinstance(file, str) else file)
+        self.canonical = file
+        [self.file] = file.objects.files
         self.meanings = find_meanings(self.canonical)
         self.object = self.canonical.objects
         self.kinds = Kinds(self.architecture)
@@ -372,3 +375,12 @@ class ObjectView:
         owner = self.canonical.owned.owner
         starts, ends = run_bounds(owner)
         return dict(zip(owner[starts].tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
+
+
+def views_of(paths: Sequence[str]) -> list[ObjectView]:
+    """Return views of some objects of one machine, read together; raises BadObjectError where one is not like that."""
+    files = list(map(ObjectFile.open, paths))
+    for file in files:
+        if (file.machine, file.byteorder) != (files[0].machine, files[0].byteorder):
+            raise file.error(f"is not of the machine of {files[0].path}")
+    return list(map(ObjectView, take_apart(canonicalize(files)))) if files else []
