@@ -21,6 +21,7 @@ down.
 from __future__ import annotations
 
 import argparse
+import compileall
 import gc
 import json
 import os
@@ -37,6 +38,7 @@ from pathlib import Path
 from costs import HEAD, Cost, FailedError, Row, best, lines_of, run, run_together, spread
 from peer import NoPeerError, Objtool, find_objtool, name_failures, share_of_starts
 
+import kbuild_klp
 from kbuild_klp.changes.contested import contested
 from kbuild_klp.changes.pairing import correlate
 from kbuild_klp.checksum import sum_file
@@ -320,6 +322,8 @@ def main(words: Sequence[str] | None = None) -> None:
         reason = str(error)
         if arguments.objtool or os.environ.get("KSRC"):
             sys.exit(f"speed.py: {reason}")
+    # As pip leaves it: a checkout whose bytecode is stale, and may not be written, is compiled anew at each start.
+    compileall.compile_dir(Path(kbuild_klp.__file__).parent, quiet=2)
     print(about_python())
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; {tree.root}")
     print(HEAD, flush=True)
