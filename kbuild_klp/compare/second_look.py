@@ -10,7 +10,7 @@ are job slots.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -145,7 +145,7 @@ class SecondLook:
             warnings + [warning for look in ordered for warning in look.warnings],
         )
 
-    def _look_at_some(self, all_changes: Changes, names: Iterable[str]) -> Iterator[_Look]:
+    def _look_at_some(self, all_changes: Changes, names: Sequence[str]) -> Iterator[_Look]:
         for pair in read_together(map(self._pair, names)):
             yield self._look_at(pair, list(all_changes[pair.name]))
 
@@ -192,10 +192,9 @@ class SecondLook:
                 return _divided(errand)
         return [errand]
 
-    def _explain_some(self, all_changes: Changes, errands: Iterable[_Errand]) -> Iterator[_Reasons]:
-        listed = list(errands)
-        pairs = read_together([self._pair(errand.name) for errand in listed])
-        for pair, errand in zip(pairs, listed, strict=True):
+    def _explain_some(self, all_changes: Changes, errands: Sequence[_Errand]) -> Iterator[_Reasons]:
+        pairs = read_together(self._pair(errand.name) for errand in errands)
+        for pair, errand in zip(pairs, errands, strict=True):
             yield self._explain_for(pair, all_changes[errand.name], errand)
 
     def _explain_for(self, pair: ObjectPair, all_changes: Sequence[Change], errand: _Errand) -> _Reasons:
