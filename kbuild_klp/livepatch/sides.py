@@ -25,8 +25,8 @@ from kbuild_klp.object.view import ObjectView
 # Where in an entry of __jump_table the key stands: struct jump_entry, include/linux/jump_label.h.
 JUMP_TABLE, JUMP_KEY = "__jump_table", 8
 # static_call(x) calls __SCT__x in an object; objtool lists the call for patching later, under IBT and LTO much later
-# (include/linux/static_call.h).
-TRAMPOLINE = "__SCT__"
+# (include/linux/static_call.h). The key of that is __SCK__x.
+TRAMPOLINE, CALL_KEY = "__SCT__", "__SCK__"
 _READ_ONLY = ".rodata"
 _CONTENT = (CONTENT, PIECE)
 _START = (".init.text", ".exit.text")  # .meminit.text may stay

@@ -15,12 +15,13 @@ from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.pieces import Goal, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.livepatch.sides import CALL_KEY
 from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
 
 _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
 _REPLACEMENT = ".altinstr_replacement"
 _ALTERNATIVES = (".altinstructions", ".parainstructions")
-_CALLS, _CALL = ".static_call_sites", "__SCK__"  # include/linux/static_call_types.h
+_CALLS = ".static_call_sites"  # include/linux/static_call_types.h
 _TRACEPOINT = "__tracepoint_"  # include/linux/tracepoint.h
 SILENT_KEY = "klp_silent_key"
 """The static key, never enabled, that stands for those of a module's tracepoints; whoever uses it has to define it."""
@@ -78,7 +79,7 @@ def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
     """
     for entry in [entry for entry in needed.entries if _section(needed, entry) == _CALLS]:
         goals = (needed.goals.get(it.row) for it in needed.relocated.between(entry.low, entry.high))
-        if any(goal is not None and goal.name in of_modules and goal.name.startswith(_CALL) for goal in goals):
+        if any(goal is not None and goal.name in of_modules and goal.name.startswith(CALL_KEY) for goal in goals):
             needed.entries.remove(entry)
             needed.dropped.add(entry.low)
 

@@ -25,7 +25,7 @@ from kbuild_klp.kernel.symvers import Export
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.linked_symbols import crc_symbol
-from kbuild_klp.livepatch.sides import FunctionSymbol, ObjectSide
+from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol, ObjectSide
 from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -186,7 +186,8 @@ class Running:
         if symbol is None and name in self._brought:
             return name
         export = self.export(name)
-        if export is not None and not export.namespace and (symbol is None or part.unit == VMLINUX):
+        is_ordinary = export is not None and not export.namespace and not self._is_half_of_a_call(name)
+        if is_ordinary and (symbol is None or part.unit == VMLINUX):
             return name
         if symbol is not None:
             return self._of(part.unit, name, self._position(part, symbol), part.unit)
@@ -206,6 +207,16 @@ class Running:
         if like >= 0 and int(new.symbols["info"][like]) >> 4 == elf.STB_WEAK:
             return name
         raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))
+
+    def _is_half_of_a_call(self, name: str) -> bool:
+        """Say whether a name is the trampoline of a static call of which vmlinux exports the key, too.
+
+        objtool finds the key by its name in the module, and takes that for one that is not exported which is not there
+        (create_static_call_sections in tools/objtool/check.c); the kernel then refuses to load the module
+        (static_call_add_module in kernel/static_call_inline.c). A livepatch symbol it takes for any other function, and
+        the trampoline always jumps to where the static call goes.
+        """
+        return name.startswith(TRAMPOLINE) and self.export(f"{CALL_KEY}{name.removeprefix(TRAMPOLINE)}") is not None
 
     def _needed_by(self, home: str) -> set[str]:
         """Return the modules that are there as long as an old module is: whose exports it uses, or they in turn.

@@ -78,6 +78,28 @@ def test_a_static_call(kernels: PatchedKernels, place: str) -> None:
     assert not [name for name in made.relocations if "rela.mod..static_call_sites" in name]
 
 
+@pytest.mark.parametrize("place", ["drivers", "kernel"])
+@pytest.mark.parametrize("key", ["__SCK__told", ""], ids=["key exported", "trampoline only"])
+def test_a_static_call_that_objtool_has_not_seen_yet(kernels: PatchedKernels, place: str, key: str) -> None:
+    """Under IBT or LTO it makes the table for the livepatch, and without a symbol for the key says that of another one.
+
+    The kernel finds that key only if vmlinux exports the trampoline and not the key.
+    """
+    user = 'int user(int x) { asm volatile("call __SCT__told"); return x + OLD; }'
+    old, new = (user.replace("OLD", number) for number in ("1", "2"))
+    events = "long __SCK__told[2]; void __SCT__told(void) { }"
+    kernels.build({f"{place}/unit.o": old, "kernel/events.o": events}, {f"{place}/unit.o": new})
+    kernels.prepare()
+    rows = [f"0x00000000\t{name}\tvmlinux\tEXPORT_SYMBOL_GPL\t\n" for name in ("__SCT__told", key) if name]
+    with (kernels.old.root / "Module.symvers").open("a") as file:
+        file.writelines(rows)
+    made = kernels.patch()
+    assert made.carried == {(f"{place}/unit.o", "user")}
+    ordinary = [goal for goal in made.relocations[".rela.text.user"] if goal.startswith("__SCT__told")]
+    of_livepatch = made.relocations.get(".klp.rela.vmlinux..text.user", [])
+    assert (ordinary, of_livepatch) == (([], [".klp.sym.vmlinux.__SCT__told,0-4"]) if key else (["__SCT__told-4"], []))
+
+
 @pytest.mark.parametrize("key", ["switched", "__SCK__tp_func_told"])
 def test_another_static_key_of_the_module_is_none_to_be_silenced(kernels: PatchedKernels, key: str) -> None:
     _made(kernels, "drivers", _USER.replace('"__tracepoint_told", 10', f'"{key}", 2'))
