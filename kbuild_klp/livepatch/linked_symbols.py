@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class LinkedSymbols:
         self._file_ranks = [0]
         self.file_counts: dict[str, int] = defaultdict(int)
         """How many STT_FILE symbols of each name there are."""
-        self._tables: dict[str, frozenset[int]] = {}
+        self._tables: dict[str, frozenset[tuple[int, int]]] = {}
         for file in self._file_names[1:]:
             self._file_ranks.append(self.file_counts[file])
             self.file_counts[file] += 1
@@ -115,14 +116,28 @@ class LinkedSymbols:
         return len(self._found(name))
 
     def is_in_table(self, name: str, position: int, table: str) -> bool:
-        """Say whether a section of vmlinux lists a symbol, by its distance from there: the only one for position 0."""
-        address = self._candidate(self._found(name)[max(position - 1, 0)]).address
-        return address in self._listed_in(table)
+        """Say whether a section of the unit lists a symbol, by its distance from there: the only one for position 0."""
+        symbol = self._found(name)[max(position - 1, 0)]
+        section = 0 if self.unit == "vmlinux" else int(self._object.shndx[symbol])
+        return (section, int(self._object.symbols[symbol]["value"])) in self._listed_in(table)
 
-    def _listed_in(self, table: str) -> frozenset[int]:
+    def _listed_in(self, table: str) -> frozenset[tuple[int, int]]:
+        """Return the places that a section lists: section of a module, 0 in vmlinux, and address there."""
         if table not in self._tables:
-            self._tables[table] = frozenset(distances_of(self._object, table).tolist())
+            in_image = self.unit == "vmlinux"
+            self._tables[table] = frozenset(self._distances_in(table) if in_image else self._relocated_in(table))
         return self._tables[table]
+
+    def _distances_in(self, table: str) -> Iterator[tuple[int, int]]:
+        """Yield the places that a section of vmlinux lists."""
+        yield from ((0, address) for address in distances_of(self._object, table).tolist())
+
+    def _relocated_in(self, table: str) -> Iterator[tuple[int, int]]:
+        """Yield the places that a section of a module lists, which its loader fills in."""
+        numbers = [at for at, name in enumerate(self._object.section_names) if name == table]
+        rows = self._table.relocations(np.array(numbers, np.int64))
+        places = self._object.symbols["value"][rows.symbol].astype(np.int64) + rows.addend
+        yield from zip(self._object.shndx[rows.symbol].tolist(), places.tolist(), strict=True)
 
     @cached_property
     def undefined(self) -> list[str]:

@@ -24,7 +24,7 @@ from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.kernel.symvers import Export
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
-from kbuild_klp.livepatch.linked_symbols import crc_symbol
+from kbuild_klp.livepatch.linked_symbols import LinkedSymbols, crc_symbol
 from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol, ObjectSide
 from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.object.symbol_id import SymbolId
@@ -142,18 +142,22 @@ class Running:
 
     # -- what a finished module wants -------------------------------------------------------------------------------
 
+    def _symbols_of(self, known: str) -> LinkedSymbols | None:
+        """Return the symbols of the unit that the kernel knows by a name."""
+        units = [unit.name for unit in self._old.units() if module_name(unit.name) == known]
+        return self._images.symbols(units[0]) if len(units) == 1 else None
+
     def has(self, known: str, name: str, position: int) -> bool:
         """Say whether a livepatch symbol can be found: ``known`` is what the kernel calls its unit."""
-        units = [unit.name for unit in self._old.units() if module_name(unit.name) == known]
-        symbols = self._images.symbols(units[0]) if len(units) == 1 else None
+        symbols = self._symbols_of(known)
         count = symbols.count(name) if symbols else 0
         return count == 1 if position == 0 else position <= count
 
     def is_in_table(self, text: str, table: str) -> bool:
-        """Say whether a table of vmlinux lists a livepatch symbol of it."""
-        prefix = f"{PREFIX}{VMLINUX}."
-        symbols = self._images.symbols(VMLINUX) if text.startswith(prefix) else None
-        name, _, position = text.removeprefix(prefix).rpartition(",")
+        """Say whether a table of its unit lists a livepatch symbol."""
+        known, _, rest = text.partition(BELONGS)[0].removeprefix(PREFIX).partition(".")
+        name, _, position = rest.rpartition(",")
+        symbols = self._symbols_of(known) if text.startswith(PREFIX) else None
         return symbols is not None and symbols.is_in_table(name, int(position), table)
 
     def export(self, name: str) -> Export | None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Functions of the running kernel to which no pointer can be called, because its compiler and objtool saw none.
 
-Under IBT the kernel takes ENDBR away from them while it boots (apply_seal_endbr() in arch/x86/kernel/alternative.c).
+Under IBT the kernel takes ENDBR away from them while it boots, and from those of a module when it loads that
+(apply_seal_endbr() in arch/x86/kernel/alternative.c, apply_ibt_endbr() in 6.1; module_finalize() in module.c).
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A function of vmlinux of which nobody took the address: under IBT, the kernel takes away its ENDBR while it boots."""
+"""A function of which nobody took the address: under IBT, the kernel takes away its ENDBR.
+
+That of vmlinux while it boots, that of a module when it loads that.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ int teller(int x) { %s return x; }
 """
 
 
-@pytest.mark.parametrize("place", ["kernel", "drivers"])
+@pytest.mark.parametrize(
+    ("home", "place"),
+    [("kernel", "kernel"), ("kernel", "drivers"), ("drivers", "drivers")],
+    ids=["vmlinux", "vmlinux-module", "module"],
+)
 @pytest.mark.parametrize(
     ("body", "refused"),
     [
@@ -36,10 +43,10 @@ int teller(int x) { %s return x; }
     ids=["pointer", "table", "not sealed", "call"],
 )
 def test_who_is_first_to_take_its_address(
-    kernels: PatchedKernels, place: str, body: str, refused: set[tuple[str, str]]
+    kernels: PatchedKernels, home: str, place: str, body: str, refused: set[tuple[str, str]]
 ) -> None:
     old, new = (_USER % it for it in ("", body))
-    kernels.build({f"{place}/unit.o": old, "kernel/base.o": _SEALED % "kept"}, {f"{place}/unit.o": new})
+    kernels.build({f"{place}/unit.o": old, f"{home}/base.o": _SEALED % "kept"}, {f"{place}/unit.o": new})
     kernels.prepare()
     made = kernels.patch()
     if refused:
@@ -48,13 +55,15 @@ def test_who_is_first_to_take_its_address(
         assert made.carried == {(f"{place}/unit.o", "teller")}
 
 
-def test_another_one_of_its_name(kernels: PatchedKernels) -> None:
+@pytest.mark.parametrize("place", ["kernel", "drivers"])
+def test_another_one_of_its_name(kernels: PatchedKernels, place: str) -> None:
     """Which of them is sealed is known by its position."""
     other = 'static __attribute__((noinline)) int release(int x) { asm volatile("nop"); return x + 9; }\n'
     new = (
         other + "void later(int (*)(int)); int (*known)(int) = release;\nint user(int x) { return release(x) + %s; }\n"
     )
     old, new = new % "0", new % "(later(release), 0)"
-    kernels.build({"kernel/unit.o": old, "kernel/base.o": _SEALED % "kept"}, {"kernel/unit.o": new})
+    unit = f"{place}/unit.o"
+    kernels.build({unit: old, f"{place}/base.o": _SEALED % "kept"}, {unit: new})
     kernels.prepare()
-    assert kernels.patch().carried == {("kernel/unit.o", "user")}
+    assert kernels.patch().carried == {(unit, "user")}
