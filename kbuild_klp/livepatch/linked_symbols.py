@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.errors import BadObjectError
+from kbuild_klp.errors import BadObjectError, KlpError
+from kbuild_klp.livepatch.linked_threads import thread_functions
 from kbuild_klp.livepatch.rules import Position
 from kbuild_klp.livepatch.sides import FunctionSymbol
 
@@ -51,6 +53,7 @@ class LinkedSymbols:
 
     def __init__(self, path: Path, unit: str, names: set[str]) -> None:
         self.unit = unit
+        self._is_vmlinux = unit == "vmlinux"
         self._object = open_linked(path)
         self._table = Objects.of(self._object)
         symbols, shndx = self._object.symbols, self._object.shndx
@@ -60,7 +63,7 @@ class LinkedSymbols:
         listed &= ~((shndx == elf.ABSOLUTE) & (binding == elf.STB_LOCAL))
         found = self._table.named(name.encode("utf-8", "surrogateescape") for name in (*names, *_LIST))
         found = [(symbol, name) for symbol, name in found if listed[symbol]]
-        if unit == "vmlinux":
+        if self._is_vmlinux:
             found.sort(key=lambda it: int(symbols["value"][it[0]]))
         self._by_name: dict[bytes, list[int]] = defaultdict(list)
         for symbol, name in found:
@@ -109,7 +112,9 @@ class LinkedSymbols:
             is_other = old.is_weak and any((found[at].binding, found[at].size) != own for at in outer)
         if len(mine) != 1:
             return Position(self.unit, 0, len(found))
-        return Position(self.unit, mine[0] + 1, len(found), is_other, self._is_listed(found[mine[0]]))
+        is_listed = self._is_listed(found[mine[0]])
+        is_thread = self._place(self._found(old.name)[mine[0]]) in self._thread_functions
+        return Position(self.unit, mine[0] + 1, len(found), is_other, is_listed, is_thread)
 
     def count(self, name: str) -> int:
         """Return how many symbols of a name the kernel knows."""
@@ -117,15 +122,25 @@ class LinkedSymbols:
 
     def is_in_table(self, name: str, position: int, table: str) -> bool:
         """Say whether a section of the unit lists a symbol, by its distance from there: the only one for position 0."""
-        symbol = self._found(name)[max(position - 1, 0)]
-        section = 0 if self.unit == "vmlinux" else int(self._object.shndx[symbol])
-        return (section, int(self._object.symbols[symbol]["value"])) in self._listed_in(table)
+        return self._place(self._found(name)[max(position - 1, 0)]) in self._listed_in(table)
+
+    def _place(self, symbol: int) -> tuple[int, int]:
+        """Return where a symbol is: section of a module, 0 in vmlinux, and address there."""
+        section = 0 if self._is_vmlinux else int(self._object.shndx[symbol])
+        return section, int(self._object.symbols[symbol]["value"])
+
+    @cached_property
+    def _thread_functions(self) -> frozenset[tuple[int, int]]:
+        with suppress(KlpError):  # code that cannot be read says nothing
+            return frozenset(thread_functions(self._object, is_image=self._is_vmlinux))
+        return frozenset()
 
     def _listed_in(self, table: str) -> frozenset[tuple[int, int]]:
-        """Return the places that a section lists: section of a module, 0 in vmlinux, and address there."""
+        """Return the places that a section lists."""
         if table not in self._tables:
-            in_image = self.unit == "vmlinux"
-            self._tables[table] = frozenset(self._distances_in(table) if in_image else self._relocated_in(table))
+            self._tables[table] = frozenset(
+                self._distances_in(table) if self._is_vmlinux else self._relocated_in(table)
+            )
         return self._tables[table]
 
     def _distances_in(self, table: str) -> Iterator[tuple[int, int]]:
@@ -186,7 +201,7 @@ class LinkedSymbols:
     def _places(self) -> NDArray[np.uint64] | None:
         """The addresses that ftrace knows, sorted; None in a module, and where the boot code fills them in."""
         ends = [self._candidate(symbol).address for name in _LIST for symbol in self._found(name)[:1]]
-        if len(ends) < len(_LIST) or self.unit != "vmlinux":
+        if len(ends) < len(_LIST) or not self._is_vmlinux:
             return None
         data = self._at(ends[0], ends[1] - (ends[1] - ends[0]) % 8)
         if data is None:

@@ -65,7 +65,8 @@ class Position:
 
     ``number`` counts from 1 (0: cannot be told), ``count`` is 0 when the linked image has no such symbol.
     ``is_other`` says that the image has another definition in its place (weak functions), ``is_listed`` whether the
-    kernel has it in its list of what ftrace can take over (None: cannot be told). ``unit`` is the image.
+    kernel has it in its list of what ftrace can take over (None: cannot be told), ``is_thread`` whether code of the
+    unit starts threads with it. ``unit`` is the image.
     """
 
     unit: str
@@ -73,6 +74,7 @@ class Position:
     count: int
     is_other: bool = False
     is_listed: bool | None = None
+    is_thread: bool = False
 
 
 class Stays(NamedTuple):

@@ -37,8 +37,7 @@ class SeenObject:
     new object mentions any more; ``readers`` who refers to read-only data that changed, by the index of the change.
     ``realigned`` are the sections (index of the change) that are aligned otherwise because content came or went.
     ``time`` is that of the old object (ns, 0: there is none). ``imports`` are the symbols that a linked module uses
-    with another CRC (None: that is not known, or none of what differs depends on it). ``threads`` are functions of
-    other objects with which the old one starts threads.
+    with another CRC (None: that is not known, or none of what differs depends on it).
     """
 
     name: str
@@ -52,7 +51,6 @@ class SeenObject:
     gone: Mapping[str, set[SymbolId]] = field(default_factory=dict)
     readers: Mapping[int, Readers] = field(default_factory=dict)
     imports: tuple[str, ...] | None = None
-    threads: frozenset[str] = frozenset()
     realigned: frozenset[int] = frozenset()
 
     @cached_property

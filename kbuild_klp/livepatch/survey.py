@@ -127,7 +127,6 @@ class Survey:
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
             imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
-            threads=threads.foreign if threads else frozenset(),
             realigned=frozenset(_realigned(changes, before, after)) if before and after else frozenset(),
         )
 
@@ -213,6 +212,7 @@ class Survey:
                 self._livepatch, is_vdso, readers=found.readers.get(at), imports=found.imports, is_for_content=own
             )
         change = found.changes[at]
+        position = self._position(found, unit, seen.old) if seen.old else None
         moved = ""
         if change.change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
             moved = self._new_homes.get((unit, seen.old.name), "")
@@ -222,25 +222,16 @@ class Survey:
             found.no_old,
             found.no_new,
             seen.untraced,
-            self._position(found, unit, seen.old) if seen.old else None,
+            position,
             None if seen.keys is None else tuple(self._key_reasons(found, unit, seen.keys)),
             seen.crcs,
             None if found.users is None else users,
             moved,
             found.readers.get(at),
-            seen.is_thread or bool(seen.old and not seen.old.is_local and seen.old.name in self._threads[unit]),
+            seen.is_thread or bool(position and position.is_thread),
             seen.tables,
             retyped=seen.retyped,
         )
-
-    @cached_property
-    def _threads(self) -> dict[str, set[str]]:
-        """What objects that differ start threads with, of other objects, by unit."""
-        threads: dict[str, set[str]] = defaultdict(set)
-        for found in self._objects.values():
-            for unit in found.units:
-                threads[unit] |= found.threads
-        return threads
 
     @cached_property
     def _added(self) -> dict[str, set[str]]:

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 
-from kbuild_klp.elf import constants as elf
 from kbuild_klp.lines.roles import called_next
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.function import goes_to_target
@@ -15,7 +14,7 @@ from kbuild_klp.object.runs import sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 
 # include/linux/kthread.h, include/linux/sched/task.h
-_START_THREADS = frozenset(
+START_THREADS = frozenset(
     {"kthread_create_on_node", "kthread_create_on_cpu", "kernel_thread", "user_mode_thread", "create_io_thread"}
 )
 # What switch_to() calls, by architecture (asm/switch_to.h): all tasks that do not run are in there.
@@ -23,7 +22,7 @@ _SWITCH_TASKS = frozenset({"__switch_to_asm", "__switch_to", "_switch"})
 
 
 class Threads:
-    """The functions of an object, and those that it knows of others, in which tasks are for long."""
+    """The functions of an object in which tasks are for long; linked_threads.py knows what other objects start."""
 
     def __init__(self, side: ObjectSide) -> None:
         self._side = side
@@ -37,32 +36,19 @@ class Threads:
         return function in self._sleepers
 
     @cached_property
-    def foreign(self) -> frozenset[str]:
-        """The functions of other objects with which this one starts threads, by name."""
-        view = self._side.view
-        symbols = [symbol for symbol in map(view.target_symbol, self._rows) if symbol >= 0]
-        return frozenset(
-            view.object.symbol_name(symbol) for symbol in symbols if int(view.object.shndx[symbol]) == elf.SHN_UNDEF
-        )
-
-    @cached_property
     def _started(self) -> frozenset[int]:
         """The main parts of functions of this object with which it starts threads."""
-        return frozenset(self._side.view.canonical.targets.part[self._rows].tolist())
-
-    @cached_property
-    def _rows(self) -> list[int]:
-        """The references that are an argument of what starts a thread."""
         view, side = self._side.view, self._side
-        starters = [side.outer[name] for name in _START_THREADS if name in side.outer]
+        starters = [side.outer[name] for name in START_THREADS if name in side.outer]
         calls = np.flatnonzero(np.isin(view.canonical.targets.symbol, starters))
-        return [
+        rows = [
             row
             for part in filter(view.is_code, sorted_unique(side.parts_at(calls)).tolist())
             for row in view.reference_range(part)
             if not goes_to_target(view, part, view.reference_place(part, row))
-            and called_next(view, row) in _START_THREADS
+            and called_next(view, row) in START_THREADS
         ]
+        return frozenset(view.canonical.targets.part[rows].tolist())
 
     @cached_property
     def _sleepers(self) -> frozenset[SymbolId]:

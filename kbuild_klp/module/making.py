@@ -175,7 +175,7 @@ def make_livepatch(
     names = {it.piece.symbol for it in carried}
     not_needed = [name for name in selected.not_needed if name not in names]
     begun = [f"{part.object}: {text}" for part in selected.parts for text in begun_anew(part.needed)]
-    warnings += [*silent, *_threads(selected.parts), *begun, *index_warning(_all_changes(report)), *said]
+    warnings += [*silent, *_threads(selected.parts, running), *begun, *index_warning(_all_changes(report)), *said]
     return Livepatch(output, carried, (), selected.left_out, not_needed, checks, warnings)
 
 
@@ -211,15 +211,13 @@ def _build(
         return made.read_bytes(), warnings
 
 
-def _threads(parts: Sequence[CarriedObject]) -> list[str]:
+def _threads(parts: Sequence[CarriedObject], running: Running) -> list[str]:
     """Return what is said of functions that threads may never return from."""
     threads = {part.object: Threads(ObjectSide(part.needed.both.old.view)) for part in parts}
-    elsewhere = set[tuple[str, str]]((part.unit, name) for part in parts for name in threads[part.object].foreign)
     warnings = []
     for part in parts:
         for _, old in part.needed.patched:
-            is_known = old.name in part.needed.both.old.globals and (part.unit, old.name) in elsewhere
-            if is_known or threads[part.object].run(old):
+            if threads[part.object].run(old) or running.is_thread(part, old):
                 warnings.append(f"{part.object}: {old.name} is what a thread runs: {WAITS_FOR_THREADS}")
         names = tuple(sorted(old.name for _, old in part.needed.patched if threads[part.object].sleep_in(old)))
         if names:

@@ -115,6 +115,11 @@ class Running:
         """Return how an old function of a part is named; raises CannotCarryError."""
         return PatchedFunction(old.name, self._position(part, old, is_replaced=True))
 
+    def is_thread(self, part: CarriedObject, old: SymbolId) -> bool:
+        """Say whether the unit of a part, whichever object of it, starts threads with an old function."""
+        found = self._images.position(part.object, part.unit, self._old_symbol(part, old))
+        return found is not None and found.is_thread
+
     def _position(self, part: CarriedObject, symbol: SymbolId, *, is_replaced: bool = False) -> int:
         """Return where a symbol of the old object stands in its unit, 0 for the only one of its name.
 

@@ -328,32 +328,40 @@ struct task *begin(void *data) { calls(data); return kthread_create_on_node(runs
 """
 
 
+NOTE = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
+_KTHREAD = {
+    "kernel/kthread.o": "void *kthread_create_on_node(int (*f)(void *), void *d, int n, const char *t) { return f; }"
+}
+
+
+@pytest.mark.parametrize("is_same", [False, True], ids=["differs", "same"])
 @pytest.mark.parametrize(
-    ("edit", "home", "is_thread"),
+    ("edit", "home", "own", "is_thread"),
     [
-        (("OLD", "OLD"), "kernel/begin.o", True),
-        (("OLD", "OLD"), "drivers/begin.o", False),  # another unit's function of that name
-        (("(runs, data,", "(0, runs,"), "kernel/begin.o", True),  # the thread may run what it is given
-        (
-            ('kthread_create_on_node(runs, data, limit() + OLD, "it")', "other(runs, data) + OLD"),
-            "kernel/begin.o",
-            False,
-        ),
+        (("OLD", "OLD"), "kernel", "kernel", True),
+        (("OLD", "OLD"), "drivers", "drivers", True),
+        (("OLD", "OLD"), "drivers", "kernel", False),  # another unit's function of that name
+        (("(runs, data,", "(0, runs,"), "kernel", "kernel", True),  # the thread may run what it is given
+        (('kthread_create_on_node(runs, data, limit() + OLD, "it")', "other(runs, data) + OLD"), "kernel", "kernel", 0),
+        (("(runs, data,", "((other(runs, data), calls), 0,"), "kernel", "kernel", False),
     ],
 )
 def test_a_thread_that_another_object_starts(
-    kernels: Kernels, edit: tuple[str, str], home: str, is_thread: bool
+    kernels: Kernels, edit: tuple[str, str], home: str, own: str, is_thread: bool, is_same: bool
 ) -> None:
-    """Of objects that do not differ nobody knows: they are not read."""
+    """What it was linked to says so, whether that object differs or not."""
     assert edit[0] in _STARTS
     starts = _STARTS.replace(*edit)
+    if is_same:
+        starts = starts.replace("OLD", "0")
     function = (
         "int done(int); int runs(void *data) { return done(OLD); } int calls(void *data) { return done(OLD + 5); }"
     )
-    old, new = ({home: starts.replace("OLD", by), "kernel/unit.o": function.replace("OLD", by)} for by in "12")
-    kernels.build(old, new)
-    note = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
-    assert kernels.verdicts() == {"begin": [], "runs": [note] if is_thread else [], "calls": []}
+    sources = {f"{home}/begin.o": starts, f"{own}/unit.o": function}
+    old, new = ({name: source.replace("OLD", by) for name, source in sources.items()} for by in "12")
+    kernels.build({**old, **_KTHREAD}, new)
+    found = {name: texts for name, texts in kernels.verdicts().items() if name == "runs"}
+    assert found == {"runs": [NOTE] if is_thread else []}
 
 
 SLEEPS = """
@@ -362,7 +370,6 @@ static __attribute__((no_instrument_function, noipa)) void __schedule(int x) { w
 __attribute__((noipa)) void schedule(void) { __schedule(0); work(2); }
 void waits(int x) { schedule(); work(3); }
 """
-NOTE = "(thread: the transition waits until the threads that are in it return from it, maybe for good)"
 
 
 @pytest.mark.parametrize(

@@ -428,14 +428,17 @@ def test_and_one_that_all_tasks_sleep_in(kernels: PatchedKernels) -> None:
     ]
 
 
-def test_so_is_one_with_which_another_carried_object_starts_them(kernels: PatchedKernels) -> None:
+@pytest.mark.parametrize("number", ["OLD", "0"], ids=["carried", "same"])
+def test_so_is_one_with_which_another_object_starts_them(kernels: PatchedKernels, number: str) -> None:
     start = "int kthread_create_on_node(int (*)(void *), void *, int, const char *)"
-    begin = f'{start}, runs(void *); int begin(void *data) {{ return kthread_create_on_node(runs, data, OLD, "it"); }}'
+    begin = (
+        f"{start}, runs(void *); int begin(void *data) {{ return kthread_create_on_node(runs, data, {number}, 0); }}"
+    )
     runs = 'int printk(const char *, ...); int runs(void *data) { return printk("OLD"); }'
     other = "int kthread_create_on_node(int (*f)(void *), void *d, int n, const char *t) { return 0; }"
     by = [{"kernel/begin.o": begin.replace("OLD", it), UNIT: runs.replace("OLD", it)} for it in "12"]
     kernels.build({**by[0], "kernel/kthread.o": other}, by[1])
     kernels.prepare()
     made = kernels.patch()
-    assert made.carried == {(UNIT, "runs"), ("kernel/begin.o", "begin")}
+    assert made.carried == {(UNIT, "runs"), *([("kernel/begin.o", "begin")] if number == "OLD" else [])}
     assert [text for text in made.answer["warnings"] if "kernel/unit.o: runs is what a thread runs" in text]
