@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kbuild_klp.changes.classification import ChangeType
-from kbuild_klp.changes.verdict import Verdict
+from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.verdict import Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.livepatch.seen import SeenObject
 from kbuild_klp.object.symbol_id import SymbolId
@@ -40,10 +40,9 @@ def still_used(
         _Entry(name, change.old.symbol)
         for name, seen in objects.items()
         for at, change in enumerate(seen.changes)
-        if change.kind == KIND_FUNCTION
-        and change.old is not None
+        if change.old is not None
         and change.change is ChangeType.CHANGED
-        and all(row[at].possible for row in verdicts[name])
+        and all(_is_replaced(change, row[at]) for row in verdicts[name])
     }
     gone = set(users)
     stays = {entry: own - replaced - gone for entry, own in users.items()}
@@ -66,6 +65,15 @@ def still_used(
                 by = stays[entry] or (users[entry] & used) - {entry}
                 result[name, at] = tuple(sorted(user.symbol.name for user in by))
     return result
+
+
+def _is_replaced(change: Change, verdict: Verdict) -> bool:
+    """Say whether a livepatch has a new version of what changed: of a function, or of a constant for all its readers.
+
+    Who has the address of a constant keeps the old one, as that one's verdict says.
+    """
+    is_constant = any(it.obstacle is Obstacle.READ_ONLY for it in verdict.reasons)
+    return verdict.possible and (change.kind == KIND_FUNCTION or is_constant)
 
 
 def _users_of_removed(objects: Mapping[str, SeenObject]) -> dict[_Entry, set[_Entry]]:

@@ -39,6 +39,24 @@ def test_a_table_points_to_it(kernels: Kernels) -> None:
     assert kernels.of(old, new)["helper"] == by("ops")
 
 
+@pytest.mark.parametrize(
+    ("user", "used"),
+    [
+        ("void foo(void) { take(&ops); }", []),
+        ("void foo(void) { take(&ops); } void bar(void) { take(&ops); }", []),  # which comes along
+        ('__attribute__((section(".init.text"))) void foo(void) { take(&ops); }', ["ops"]),
+    ],
+)
+def test_a_constant_pointed_to_it(kernels: Kernels, user: str, used: list[str]) -> None:
+    """With a new one for all its readers, it is as gone as with a function that called it."""
+    table = "struct ops { int (*call)(int *); }; static const struct ops ops = { %s }; void take(const struct ops *);"
+    old = HELPER + table % "helper" + user
+    new = HELPER.replace("helper", "other") + table % "other" + user
+    verdicts = kernels.of(old, new)
+    assert verdicts["helper"] == (by(*used) if used else [])
+    assert verdicts["ops"][0].startswith("data" if used else "(read-only data")
+
+
 def test_init_code_registered_it(kernels: Kernels) -> None:
     """A function that was renamed: whoever was given its address at boot has the old one."""
     source = """static int %s(int *x) { return *x; } void add(int (*)(int *));
