@@ -14,14 +14,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from kbuild_klp.builds.side import Build
+from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.errors import BadSumFileError, KlpError
 from kbuild_klp.kernel.settings import Settings
-from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import LinkUnit
 
 ARCHIVE_VERSION = 1
@@ -41,8 +40,6 @@ class Archive:
 
 def save(path: str | os.PathLike[str], content: Archive) -> None:
     """Write an archive, whole or not at all; raises OSError, and KlpError for names that no archive can hold."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     members = {
         "version": f"kbuild-klp archive {ARCHIVE_VERSION}\n".encode(),
         "settings": json.dumps(asdict(content.settings), indent=1, sort_keys=True).encode(),
@@ -52,21 +49,14 @@ def save(path: str | os.PathLike[str], content: Archive) -> None:
     }
     members |= {f"objects/{name}": data for name, data in sorted(content.sums.items())}
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
+        with replacing(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as file:
             for name, data in members.items():
                 info = zipfile.ZipInfo(name, _DATE)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
                 file.writestr(info, data)
-        temporary.replace(target)
     except UnicodeEncodeError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise KlpError(f"the name of {error.object!r} is not UTF-8", file=target) from None
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        raise KlpError(f"the name of {error.object!r} is not UTF-8", file=path) from None
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -159,16 +149,6 @@ class ArchiveBuild(Build):
         if data is None:
             self.failed[name] = f"{self.label}: {name}: is listed, but has no checksums"
         return data
-
-    def object_file(self, name: str) -> str | None:
-        """Return None: an archive holds no objects."""
-        del name
-        return None
-
-    def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
-        """Return None: an archive holds no sources."""
-        del name, other
-        return None
 
     def settings(self) -> Settings | None:
         """Return what the archived tree was built with."""

@@ -106,7 +106,6 @@ class TreeBuild(Build):
 
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of an object, unless they changed since it was compiled."""
-        del other
         sources = SourceFiles.of(self._tree, name)
         if sources is None or sources.changed_since(os.stat(self._path(name)).st_mtime_ns, self._source_times):
             return None
@@ -137,7 +136,6 @@ class TreeBuild(Build):
 
     def tree(self, name: str) -> BuildTree | None:
         """Return the tree."""
-        del name
         return self._tree
 
     def archive(self) -> archive.Archive:

@@ -34,7 +34,6 @@ class MembersBuild(Build):
 
     def prepare(self, jobs: int | None, progress: Progress | None) -> None:
         """Compute what there is no fresh checksum file of."""
-        del jobs
         names = {path: name for name, path in self._files.items()}
         stale = find_stale("/", list(names))
         without = [*stale.objects, *stale.absent]

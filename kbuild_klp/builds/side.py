@@ -89,9 +89,9 @@ class Build(ABC):
         self.warnings += [f"{reason}; its checksums were computed in memory", *computed.warnings]
         return sum_file.load(computed.data, path)
 
-    @abstractmethod
     def object_file(self, name: str) -> str | None:
         """Return the path of the object from which the checksums were made, None when it is not at hand."""
+        return None
 
     def view(self, name: str) -> ObjectView | None:
         """Return an object to be read, None when it is not at hand or cannot be read."""
@@ -113,13 +113,15 @@ class Build(ABC):
             return Path(path).stat().st_size if path else 0
         return 0
 
-    @abstractmethod
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
-        """Return the source files of an object, None when they are not at hand."""
+        """Return the source files of an object, None when they are not at hand.
+
+        ``other`` is the other side of the comparison.
+        """
+        return None
 
     def linked_sources(self, name: str) -> LinkedSources | None:
         """Return the source files of an object that was linked from several, None for any other."""
-        del name
         return None
 
     def not_built(self) -> list[str]:
@@ -132,7 +134,6 @@ class Build(ABC):
 
     def tree(self, name: str) -> BuildTree | None:
         """Return the build tree of an object, None when there is none."""
-        del name
         return None
 
     def image(self, unit: str) -> Path | None:

@@ -44,7 +44,6 @@ class ObjectBuild(Build):
 
     def sums(self, name: str) -> bytes | None:
         """Return the checksums of the object; raises BadObjectError."""
-        del name
         if self._read is None:
             if not self._is_stale():
                 return Path(sum_path(self.path)).read_bytes()
@@ -85,12 +84,10 @@ class ObjectBuild(Build):
 
     def object_file(self, name: str) -> str | None:
         """Return the path of the object."""
-        del name
         return self.path
 
     def tree(self, name: str) -> BuildTree | None:
         """Return the build tree in which the object lies, None when it lies in none."""
-        del name
         for parent in Path(self.path).parents:
             if (parent / "include/config/auto.conf").exists():
                 try:
@@ -104,7 +101,6 @@ class ObjectBuild(Build):
 
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of the object, if it lies in a build tree."""
-        del other
         tree = self.tree(name)
         if tree is None:
             return None

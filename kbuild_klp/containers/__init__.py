@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What objects are kept in, and nothing about objects: archives (ar), and what compresses one file (compression)."""
+"""Files as such, and nothing about objects: archives (ar), what compresses one (compression), how one is replaced."""

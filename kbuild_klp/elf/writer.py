@@ -6,17 +6,16 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.elf import constants as elf
+from kbuild_klp.elf.reader import RELA_SIZE, SECTION_HEADER, SYMBOL
 from kbuild_klp.errors import KlpError
 
 _HEADER_SIZE = 64
-_SYMBOL_SIZE = 24
-_RELA_SIZE = 24
 _WORD = (1 << 64) - 1
 
 
@@ -94,7 +93,7 @@ class _Strings:
 def _symbol_table(
     order: str, symbols: Sequence[OutputSymbol], numbers: dict[OutputSection, int], strings: _Strings
 ) -> bytes:
-    table = bytearray(_SYMBOL_SIZE)
+    table = bytearray(SYMBOL.itemsize)
     for symbol in symbols:
         shndx = elf.SHN_ABS if symbol.type == elf.STT_FILE or symbol.is_absolute else elf.SHN_UNDEF
         if symbol.section is not None:
@@ -139,9 +138,9 @@ def write_object(
             struct.pack(order + "QQq", row.place, symbol_number[row.symbol] << 32 | row.type, row.addend)
             for row in section.relocations
         )
-        heads = symtab, section_number[section], 8, _RELA_SIZE
+        heads = symtab, section_number[section], 8, RELA_SIZE
         rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data, len(data)))
-    heads = symtab + 1, count_local + 1, 8, _SYMBOL_SIZE
+    heads = symtab + 1, count_local + 1, 8, SYMBOL.itemsize
     rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table, len(table)))
     rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data), size=len(strings.data)))
     return _joined(machine, byteorder, rows)
@@ -166,7 +165,7 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
     content += bytes(-len(content) % 8)
     data_encoding = elf.ELFDATA2LSB if byteorder == "little" else elf.ELFDATA2MSB
     ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, data_encoding, 1))
-    sizes = _HEADER_SIZE, 0, 0, 64, len(rows), len(rows) - 1
+    sizes = _HEADER_SIZE, 0, 0, SECTION_HEADER.itemsize, len(rows), len(rows) - 1
     head = struct.pack(order + "16sHHIQQQIHHHHHH", ident, elf.ET_REL, machine, 1, 0, 0, len(content), 0, *sizes)
     return head + bytes(content[_HEADER_SIZE:]) + bytes(headers)
 
@@ -196,7 +195,8 @@ def write_whole(output: str, data: bytes) -> None:
         try:
             file = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
         except OSError:
-            _write_beside(target, data)
+            with replacing(target) as temporary:
+                temporary.write_bytes(data)
             return
         with open(file, "wb") as stream:  # noqa: PTH123
             stream.write(data)
@@ -206,14 +206,3 @@ def write_whole(output: str, data: bytes) -> None:
             os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file, follow_symlinks=True)
     except OSError as error:
         raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
-
-
-def _write_beside(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

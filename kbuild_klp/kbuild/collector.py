@@ -29,6 +29,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kbuild_klp.containers.replacing import replacing
+
 QUEUE = ".klp-queue.tmp"
 DONE = ".klp-done.tmp"
 PID = ".klp-collector.tmp"
@@ -81,9 +83,8 @@ class Queue:
 
     def finish(self) -> None:
         """Record that everything taken is dealt with."""
-        temporary = self._done.with_name(f".klp-done.{os.getpid()}.tmp")
-        temporary.write_text(f"{self._inode} {self._offset}\n")
-        temporary.replace(self._done)
+        with replacing(self._done) as temporary:
+            temporary.write_text(f"{self._inode} {self._offset}\n")
 
 
 class Claim:
@@ -105,9 +106,8 @@ class Claim:
 
     def announce(self) -> None:
         """Write this process's number where the stand-in looks."""
-        temporary = self._pid.with_name(f".klp-collector.{os.getpid()}.tmp")
-        temporary.write_text(f"{os.getpid()}\n")
-        temporary.replace(self._pid)
+        with replacing(self._pid) as temporary:
+            temporary.write_text(f"{os.getpid()}\n")
 
     def withdraw(self) -> None:
         """Remove this process's number, unless it is another's by now."""

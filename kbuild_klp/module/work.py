@@ -50,7 +50,6 @@ def working_directory() -> Iterator[Path]:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    del frame
     raise KlpError(f"ended by signal {number} ({signal.strsignal(number)})", hint="nothing was written")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from kbuild_klp.builds import archive, kept
 from kbuild_klp.builds.built_tree import TreeBuild
-from kbuild_klp.builds.kept import KeptBase, KeptBuild
+from kbuild_klp.builds.kept import KeptBuild
 from kbuild_klp.errors import BadSumFileError, BadTreeError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.tree import BuildTree, LinkUnit
@@ -53,6 +53,10 @@ def _keep(tree: BuildTree, *names: str) -> tuple[int, int]:
     return kept.keep(tree, _content(*names))
 
 
+def _sums(build: KeptBuild) -> dict[str, bytes | None]:
+    return {name: build.sums(name) for name in sorted(build.names)}
+
+
 def _stored(tree: BuildTree) -> set[Path]:
     return set((tree.root / ".klp-base/files").iterdir())
 
@@ -61,13 +65,11 @@ def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree) -> None:
     assert _keep(tree, *OBJECTS) == (2, 3)
     (tree.root / "init/main.o").write_text("another")
     (tree.root / "include/shared.h").write_text("extern long shared;\n")
-    kept = KeptBase.open(tree.root)
-    assert kept.archive == _content(*OBJECTS)
-    assert Path(kept.object_file("init/main.o") or "").read_text() == "one"
-    assert kept.object_file("absent.o") is None
     build = KeptBuild(tree.root)
-    assert build.names == set(OBJECTS)
-    assert build.object_file("fs/open.o") == kept.object_file("fs/open.o")
+    assert build.units() == [LinkUnit("vmlinux", OBJECTS)]
+    assert _sums(build) == _content(*OBJECTS).sums
+    assert Path(build.object_file("init/main.o") or "").read_text() == "one"
+    assert build.object_file("absent.o") is None
     sources = build.sources("fs/open.o", TreeBuild(str(tree.root)))
     assert sources is None, "the other side's were edited after it was compiled"
     (tree.root / "fs/open.o").write_text("compiled again")
@@ -77,6 +79,24 @@ def test_kept_objects_and_sources_are_those_of_then(tree: BuildTree) -> None:
         "fs/open.c": "int open;\n",
         "include/shared.h": "extern int shared;\n",
     }
+
+
+@pytest.mark.parametrize(("compiled", "proves"), [(1, {"fs/open.c"}), (-1, set())])
+def test_a_source_edited_between_build_and_klp_base_proves_nothing(
+    tree: BuildTree, compiled: int, proves: set[str]
+) -> None:
+    os.utime(tree.root / "fs/open.c", ns=(1000, 1000))
+    os.utime(tree.root / "fs/open.o", ns=(1000 + compiled, 1000 + compiled))
+    _keep(tree, *OBJECTS)
+    os.utime(tree.root / "fs/open.o")
+    sources = KeptBuild(tree.root).sources("fs/open.o", TreeBuild(str(tree.root)))
+    assert sources is not None
+    assert sources.files.keys() == proves
+
+
+def test_an_object_that_was_not_kept_has_no_kept_sources(tree: BuildTree) -> None:
+    _keep(tree, "init/main.o")
+    assert KeptBuild(tree.root).sources("fs/open.o", TreeBuild(str(tree.root))) is None
 
 
 def test_equal_files_are_stored_once(tree: BuildTree) -> None:
@@ -105,7 +125,7 @@ def test_what_changed_is_copied_and_what_is_not_needed_vanishes(tree: BuildTree)
     _keep(tree, *OBJECTS)
     (tree.root / "init/main.o").write_text("another")
     _keep(tree, "init/main.o")
-    kept = KeptBase.open(tree.root)
+    kept = KeptBuild(tree.root)
     assert Path(kept.object_file("init/main.o") or "").read_text() == "another"
     assert kept.object_file("fs/open.o") is None
     assert sorted(path.read_text() for path in _stored(tree)) == ["another", "extern int shared;\n", "int main;\n"]
@@ -129,7 +149,7 @@ def test_interrupted_the_old_base_stays_whole(
     tree: BuildTree, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     _keep(tree, *OBJECTS)
-    before = KeptBase.open(tree.root)
+    before = KeptBuild(tree.root)
     (tree.root / "init/main.o").write_text("another")
 
     def fail(*_: object, **__: object) -> None:
@@ -144,11 +164,11 @@ def test_interrupted_the_old_base_stays_whole(
             patch.setattr(fcntl, "ioctl", no_clone)
             with pytest.raises((KeyboardInterrupt, OSError)):
                 _keep(tree, *OBJECTS)
-        now = KeptBase.open(tree.root)
-        assert now.archive == before.archive
+        now = KeptBuild(tree.root)
+        assert _sums(now) == _sums(before)
         assert Path(now.object_file("init/main.o") or "").read_text() == "one"
     assert _keep(tree, *OBJECTS) == (2, 3)
-    assert Path(KeptBase.open(tree.root).object_file("init/main.o") or "").read_text() == "another"
+    assert Path(KeptBuild(tree.root).object_file("init/main.o") or "").read_text() == "another"
     assert len(_stored(tree)) == 5
     assert len(list((tree.root / ".klp-base").iterdir())) == 3
 
@@ -165,7 +185,7 @@ def test_remove(tree: BuildTree) -> None:
     assert kept.remove(tree.root) is True
     assert not (tree.root / ".klp-base").exists()
     with pytest.raises(BadTreeError, match="make klp-base"):
-        KeptBase.open(tree.root)
+        KeptBuild(tree.root)
 
 
 @pytest.mark.parametrize("index", ["", "{", "[]", "5", '{"version": 9}', '{"version": 1, "objects": 5, "sources": {}}'])
@@ -173,9 +193,9 @@ def test_a_damaged_index_is_named(tree: BuildTree, index: str) -> None:
     _keep(tree, *OBJECTS)
     (tree.root / ".klp-base/index").write_text(index)
     with pytest.raises(BadSumFileError, match=r"\.klp-base/index: is damaged.*make klp-base"):
-        KeptBase.open(tree.root)
+        KeptBuild(tree.root)
     assert _keep(tree, *OBJECTS) == (2, 3)
-    KeptBase.open(tree.root)
+    KeptBuild(tree.root)
 
 
 @pytest.mark.parametrize("row", [5, {}, {"file": 5, "mtime": 0, "size": 0}, {"file": "../../x", "mtime": 0, "size": 0}])
@@ -186,13 +206,13 @@ def test_a_damaged_row_is_made_again(tree: BuildTree, row: object) -> None:
     index["objects"]["init/main.o"] = row
     file.write_text(json.dumps(index))
     with pytest.raises(BadSumFileError, match="is damaged"):
-        KeptBase.open(tree.root)
+        KeptBuild(tree.root)
     assert _keep(tree, *OBJECTS) == (2, 3)
-    assert KeptBase.open(tree.root).object_file("init/main.o")
+    assert KeptBuild(tree.root).object_file("init/main.o")
 
 
 def test_checksums_that_are_damaged_are_named(tree: BuildTree) -> None:
     _keep(tree, *OBJECTS)
     next((tree.root / ".klp-base").glob("checksums-*")).write_bytes(b"PK\3\4 and no more")
     with pytest.raises(BadSumFileError, match=r"\.klp-base/checksums"):
-        KeptBase.open(tree.root)
+        KeptBuild(tree.root)
