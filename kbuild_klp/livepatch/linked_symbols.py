@@ -113,7 +113,8 @@ class LinkedSymbols:
         if len(mine) != 1:
             return Position(self.unit, 0, len(found))
         is_listed = self._is_listed(found[mine[0]])
-        is_thread = self._place(self._found(old.name)[mine[0]]) in self._thread_functions
+        # The object of a static one says itself whether it starts a thread with it.
+        is_thread = not old.is_local and self._place(self._found(old.name)[mine[0]]) in self._thread_functions
         return Position(self.unit, mine[0] + 1, len(found), is_other, is_listed, is_thread)
 
     def count(self, name: str) -> int:
