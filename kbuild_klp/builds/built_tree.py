@@ -53,7 +53,7 @@ class TreeBuild(Build):
         return list(dict.fromkeys(name for unit in self.units() for name in unit.objects))
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._tree.root, name)
+        return name if name.startswith("/") else f"{self._tree.root}/{name}"
 
     def prepare(self, jobs: int | None, progress: Progress | None) -> None:
         """Write checksum files that are missing or stale, or compute them in memory."""

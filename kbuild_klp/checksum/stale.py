@@ -25,9 +25,12 @@ def find_stale(root: str | os.PathLike[str], objects: Sequence[str]) -> Stale:
     table of special sections: after an update of this program all of them are written again.
     """
     result = Stale([], [])
+    directory = os.fspath(root)
     for name, state in zip(objects, freshness(root, objects), strict=True):
         if state is Freshness.NO_OBJECT:
             result.absent.append(name)
-        elif state is not Freshness.FRESH or not is_current(sum_path(os.path.join(root, name))):
+            continue
+        path = name if name.startswith("/") else f"{directory}/{name}"
+        if state is not Freshness.FRESH or not is_current(sum_path(path)):
             result.objects.append(name)
     return result
