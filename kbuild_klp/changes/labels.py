@@ -18,11 +18,13 @@ def labels_of(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[Sym
     for entry in entries:
         if entry.kind != KIND_SECTION and entry.name in homes:
             homes[entry.name].add((entry.symbol.file, entry.symbol.source))
-    labels = {}
-    for symbol in symbols:
-        name, file, source, copy = symbol
-        label = name if copy == 1 else f"{name}[{copy}]"
-        if len(homes[name]) > 1 and file:
-            label += f"@{file}" if source == 1 else f"@{file}[{source}]"
-        labels[symbol] = label
-    return labels
+    return {symbol: label_of(symbol, with_file=len(homes[symbol.name]) > 1) for symbol in symbols}
+
+
+def label_of(symbol: SymbolId, *, with_file: bool = True) -> str:
+    """Return what a symbol is called for people, with the file in which it is where that is known."""
+    name, file, source, copy = symbol
+    label = name if copy == 1 else f"{name}[{copy}]"
+    if with_file and file:
+        label += f"@{file}" if source == 1 else f"@{file}[{source}]"
+    return label

@@ -22,6 +22,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from kbuild_klp.changes.labels import label_of
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.callbacks import Callback
 from kbuild_klp.extract.correlated import Correlated
@@ -36,7 +37,7 @@ from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.symbol_id import SymbolId
 
 _PER_CPU = ".data..percpu"
-_ORDINARY = (".data", ".rodata", ".bss", "__dyndbg", "__bug_table", "__tracepoint_str")
+_ORDINARY = (".data", ".rodata", ".bss", ".ref.data", ".ref.rodata", "__dyndbg", "__bug_table", "__tracepoint_str")
 
 
 class Needed:
@@ -253,7 +254,7 @@ class Needed:
     def _know(self, name: str, symbol: SymbolId | None, like: int = -1) -> None:
         known = self.outside.setdefault(name, (symbol, like))[0]
         if known != symbol:
-            first, second = (f"{it.file}:{it.copy}" if it else "of another object" for it in (known, symbol))
+            first, second = (label_of(it) if it else "that of another object" for it in (known, symbol))
             raise CannotCarryError(Bar.ONE_NAME, name=name, first=first, second=second)
 
     def _outside(self, row: int, symbol: int) -> Goal:

@@ -29,11 +29,14 @@ _INIT = re.compile(r"\.(?:mem|cpu|dev)?(?:init|exit)\.|\..*\.(?:init|exit)$")
 _VERSIONS = "__version*"  # struct modversion_info, include/linux/module.h
 # Tables that are read once, when the kernel is linked or started or the module loaded: an entry more or less has no
 # effect on what runs, and one in a livepatch module would be about the livepatch module.
-_TABLES = (
-    (".modinfo", "is read from the module's file"),
+_EXPORTS = (
     (".export_symbol", "is made into exports by the linker"),
     ("*__ksymtab*", "is what the kernel exports, fixed when it is linked"),
     ("*__kcrctab*", "is what the kernel exports, fixed when it is linked"),
+)
+_TABLES = (
+    (".modinfo", "is read from the module's file"),
+    *_EXPORTS,
     (_VERSIONS, "is read when the module is loaded, the CRCs of what it uses"),
     ("__param", "is read at boot, or when the module is loaded"),
     (".pci_fixup_*", "is put together when the kernel is linked"),
@@ -52,7 +55,7 @@ WAITS_FOR_THREADS = "the transition waits until the threads that are in it retur
 # What a module brings of its own, and what is no section. Whatever else is new is an entry that the linker puts beside
 # those of other objects (vmlinux.lds.h), or that the loader of the module that was patched has looked for long ago.
 _BROUGHT = (
-    *(".data", ".rodata", ".bss", ".sdata", ".sbss", ".toc", ".opd", ".note"),
+    *(".data", ".rodata", ".bss", ".ref.data", ".ref.rodata", ".sdata", ".sbss", ".toc", ".opd", ".note"),
     *("__dyndbg", "__bug_table", "__tracepoint_str", "*"),
 )
 _ONLY_FUNCTIONS = "a livepatch replaces functions only"
@@ -208,10 +211,16 @@ def _place_reason(change: Change, facts: Facts) -> Finding | None:
         return Finding(Obstacle.VDSO, "vdso: its image is mapped into running programs")
     for entry in (change.old, change.new):
         if entry is not None:
-            reason = _section_reason(entry.name if change.kind == KIND_SECTION else entry.section)
-            if reason is not None:
+            section = entry.name if change.kind == KIND_SECTION else entry.section
+            reason = _section_reason(section)
+            if reason is not None and not (change.change is ChangeType.REMOVED and _is_of_exports(section)):
                 return reason
     return None
+
+
+def _is_of_exports(section: str) -> bool:
+    """Say whether a section is about what is exported: what no longer is, stays with its exports where it is."""
+    return any(fnmatchcase(section, pattern) for pattern, _ in _EXPORTS)
 
 
 @cache

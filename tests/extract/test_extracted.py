@@ -415,3 +415,36 @@ def test_who_makes_a_module_has_to_write_runtime_constants(extracted: Extract) -
     assert found.warnings == [
         "user: the kernel writes a constant into it where runtime_ptr_limit says, but not in a module"
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "kinds"),
+    [
+        (("core.c", "main.c"), ["count@core.c", "count@main.c"]),
+        (("core.c", "core.c"), ["count@core.c", "count@core.c[2]"]),
+    ],
+)
+def test_two_of_one_name_are_refused_with_both(
+    gcc: Compiler, tmp_path: Path, files: tuple[str, str], kinds: list[str]
+) -> None:
+    """As in an object that a linker made of several (LTO): in the extracted one, the same name would mean both."""
+    source = "static int count = 3; void %s(int x) { count += x * %s; }"
+    sides = []
+    for number in "12":
+        parts = []
+        for at, file in enumerate(files):
+            place = tmp_path / number / str(at) / file
+            place.parent.mkdir(parents=True)
+            place.write_text(source % (f"user{at}", number))
+            parts.append(place.with_suffix(".o"))
+            subprocess.run(["gcc", "-O2", *TRACED, "-c", file, "-o", parts[-1]], cwd=place.parent, check=True)
+        sides.append(tmp_path / number / "linked.o")
+        run("ld", "-r", "-o", sides[-1], *parts)
+    [refusal] = extract(str(sides[0]), str(sides[1]), str(tmp_path / "out.o")).refused
+    assert refusal.bar.word == "one-name" and sorted(refusal.reason.split(": ")[1].split(" and ")) == kinds
+
+
+def test_a_new_variable_that_may_refer_to_init_code(extracted: Extractor) -> None:
+    """__refdata, include/linux/init.h: a word for modpost, and else ordinary data."""
+    new = _counts('static int odd __attribute__((section(".ref.data"))) = 3;', first="x += odd++;")
+    assert ("odd", "data") in carried(extracted(_counts(), new))
