@@ -8,5 +8,5 @@ relocations, those that the assembler resolved by itself included), landings (fo
 section), correlated (which old symbol a new one is), readings (what else a place in a section may mean), pieces and
 needed (what comes along), side_tables (the entries that belong to carried code), runtime_tables (places that the kernel
 fills in while it boots), laid_out (where everything goes), beside (what was made, walked beside what it was made of),
-begun_anew (whose value may be lost), extraction (all of it in order).
+same_meaning (and the canonical form of both), begun_anew (whose value may be lost), extraction (all of it in order).
 """

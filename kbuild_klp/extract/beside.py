@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,8 @@ from kbuild_klp.extract.laid_out import LaidOut, Spot
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.pieces import Goal, Piece
 from kbuild_klp.extract.relocated import WrittenReference
+from kbuild_klp.extract.same_meaning import check_meaning
 from kbuild_klp.extract.side_tables import SideEntry, header_section
-from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 
@@ -289,105 +288,4 @@ def check(needed: Needed, laid: LaidOut, side: Iterable[SideEntry], file: Object
     """Check an extracted object; returns how many functions it has, raises BadObjectError."""
     view = ObjectView(file)
     _Beside(needed, laid, view).check(side)
-    return _check_meaning(needed, laid, view)
-
-
-def _check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
-    """Compare the canonical form of each carried function in both objects; returns how many they are.
-
-    Raises BadObjectError.
-    """
-    numbers = {section: at for at, section in enumerate(laid.sections, 1)}
-    count = 0
-    for main in needed.functions:
-        for part in needed.view.family(main):
-            piece = next(it for it in needed.pieces.values() if it.part == part)
-            spot = laid.spots[piece.low]
-            start = spot.offset + int(needed.parts.start[part]) - piece.low
-            address = view.canonical.image.base[numbers[spot.section]] + start
-            found = int(view.canonical.parts.at(address))
-            if not _means_the_same(needed, laid, part, view, found):
-                raise BadObjectError(
-                    "the extracted object is wrong: its checksum would be another one",
-                    file=view.file.path,
-                    place=needed.name(main),
-                    hint="report it",
-                )
-        count += 1
-    return count
-
-
-def _means_the_same(needed: Needed, laid: LaidOut, part: int, view: ObjectView, copy: int) -> bool:
-    """Compare what the canonical form says of a part and of its copy, but for the names of what differs in name."""
-    new = needed.view
-    rows, copies = new.reference_range(part), view.reference_range(copy)
-    if (new.size(part), new.data(part), len(rows)) != (view.size(copy), view.data(copy), len(copies)):
-        return False
-    places = new.canonical.references.place
-    entries = [it for it in _entries(new, part) if int(places[it.references[0]]) - it.places[0] not in needed.dropped]
-    other = list(_entries(view, copy))
-    if len(entries) != len(other):
-        return False
-    pairs = list(zip(rows, copies, strict=True))
-    for entry, its_copy in zip(entries, other, strict=True):
-        # All but the references, which have other numbers.
-        if entry._replace(references=[]) != its_copy._replace(references=[]):
-            return False
-        pairs += zip(entry.references, its_copy.references, strict=True)
-    owners = {row for it in entries for row, is_owner in zip(it.references, it.is_owner, strict=True) if is_owner}
-    in_code = set(rows)
-    for row, its_copy_row in pairs:
-        [(place, key)], [(other_place, other_key)] = (
-            new.meaning_rows(row, row + 1),
-            view.meaning_rows(its_copy_row, its_copy_row + 1),
-        )
-        if row in needed.landings and place == other_place:
-            continue  # it goes to a jump, which was looked at
-        if key[0] != other_key[0] or (row in in_code and place != other_place):
-            return False
-        is_other_name = row in owners or its_copy_row in view.meanings.ordinals or _is_renamed(needed, laid, row)
-        if not is_other_name and key != other_key:
-            return False
-    return True
-
-
-class _Entry(NamedTuple):
-    """An entry of a special section, as `special_tables` tells it: ``places`` are those of its references in it."""
-
-    section: str
-    data: bytes
-    lines: list[int]
-    places: list[int]
-    is_owner: list[bool]
-    references: list[int]
-
-
-def _entries(view: ObjectView, part: int) -> Iterator[_Entry]:
-    """Yield the entries that a part owns."""
-    for table in special_tables(view, part):
-        for number, (start, end) in enumerate(pairwise((*table.starts, len(table.data)))):
-            low, high = table.entries.index(number), len(table.entries) - table.entries[::-1].index(number)
-            places = [place - start for place in table.places[low:high]]
-            found = table.data[start:end], table.lines[number], places
-            yield _Entry(table.section, *found, table.is_owner[low:high], table.references[low:high])
-
-
-def _is_renamed(needed: Needed, laid: LaidOut, row: int) -> bool:
-    """Say whether what a reference means may read otherwise in the extracted object."""
-    canonical, goal = needed.canonical, needed.goals[row]
-    symbol = int(canonical.targets.symbol[row])
-    if canonical.targets.section[row] >= 0:  # a place in a table, or of what has no bytes
-        return True
-    if symbol >= 0:
-        is_alike = symbol in canonical.families.ambiguous or row in needed.view.meanings.ordinals
-        name = laid.spelled.get(goal.name, goal.name)
-        return is_alike or (bool(name) and name != needed.view.object.symbol_name(symbol))
-    content = needed.view.content_part(row)
-    if content is None:
-        return False
-    if goal.name:  # the old kernel's content beside a variable
-        return True
-    # Where a piece without a name ends is known by who refers to what is behind it: not all of them come along.
-    start = int(needed.parts.start[content])
-    is_joined = any(low <= start < high for low, high in needed.joined)
-    return is_joined or any(needed.view.reference_range(content))
+    return check_meaning(needed, laid, view)
