@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.view import ObjectView
 
 
@@ -59,18 +59,20 @@ def symbol_reasons(old: Symbol, new: Symbol, within: tuple[str, ...] = ()) -> li
     return reasons
 
 
-def part_reasons(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Reason]:
-    """Return what differs in the symbols of a function or variable, and which parts of it were split off."""
-    before, after = (
-        {canonical_name(view.part_name(part)).text: part for part in parts[1:]}
-        for view, parts in ((old, old_parts), (new, new_parts))
-    )
-    reasons = named_part_reasons(old, new, old_parts[0], new_parts[0])
+def part_reasons(old: Version, new: Version) -> list[Reason]:
+    """Return what differs in the symbols of a function or variable, and in which parts were split off it."""
+    sides = before, after = [
+        {canonical_name(view.part_name(part)).text: part for part in parts[1:]} for view, parts in (old, new)
+    ]
+    reasons = named_part_reasons(old.view, new.view, old.parts[0], new.parts[0])
     for name in sorted(before.keys() | after.keys()):
-        sizes = [view.size(side[name]) if name in side else -1 for view, side in ((old, before), (new, after))]
+        sizes = [
+            version.view.size(side[name]) if name in side else -1
+            for version, side in zip((old, new), sides, strict=True)
+        ]
         was, is_ = (f"{name}, {size} bytes" if size >= 0 else "" for size in sizes)
         if name in before and name in after:
-            reasons += named_part_reasons(old, new, before[name], after[name], (name,))
+            reasons += named_part_reasons(old.view, new.view, before[name], after[name], (name,))
             if sizes[0] != sizes[1]:
                 reasons.append(Reason.of(Code.PART_SIZE, was, is_, symbol=name, old_size=sizes[0], new_size=sizes[1]))
         else:
@@ -85,7 +87,7 @@ def named_part_reasons(
     before, after = _symbols(old, old_part), _symbols(new, new_part)
     if not before or not after:
         return []
-    # Which of several names comes first hangs on their bindings: the same one on both sides is to be compared.
+    # Which of several names comes first depends on their bindings. Compare the same one on both sides.
     listed = after[0].name
     common = before[0].name if any(symbol.name == before[0].name for symbol in after) else listed
     for side in (before, after):
@@ -103,7 +105,7 @@ def named_part_reasons(
         other = others.pop(symbol.name, None)
         if other is None:
             reasons.append(Reason.of(Code.ALIAS, symbol, "", symbol=symbol.name)._replace(within=within))
-        elif symbol != other:  # else it is the function that is not as long any more
+        elif symbol != other:  # otherwise the size of the function changed, and this alias is as long as it
             reasons.append(Reason.of(Code.ALIAS_DIFFERS, symbol, other)._replace(within=within))
     for symbol in sorted(others.values()):
         reasons.append(Reason.of(Code.ALIAS, "", symbol, symbol=symbol.name)._replace(within=within))
@@ -111,17 +113,14 @@ def named_part_reasons(
 
 
 def _others(symbols: list[Symbol]) -> dict[Symbol, Symbol]:
-    """Return aliases and labels by what of them is compared: an alias of a whole function is as long as that."""
+    """Return aliases and labels by what is compared of them: an alias of the whole function has that one's size."""
     head, *others = symbols
     whole = (not each.offset and each.size == head.size for each in others)
     return {each._replace(size=-1) if is_whole else each: each for each, is_whole in zip(others, whole, strict=True)}
 
 
 def _stated(symbol: Symbol, size: int) -> str:
-    """Return the size that a symbol states.
-
-    It is that of its part but for assembly, which may state none or another one.
-    """
+    """Return the size that a symbol states: that of its part, except in assembly, which may state none or another."""
     return f"{symbol.size} bytes" if symbol.size == size else f"{symbol.size} bytes for {size}"
 
 

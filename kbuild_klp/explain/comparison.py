@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Two versions of a function against each other: which instructions differ.
+"""Two versions of a function compared: which instructions differ.
 
-Where a branch or a jump table inside the function goes is compared last, when it is known which instruction of the
-old version is which of the new one. Otherwise one new instruction would make every branch over it another.
+Where branches and jump tables inside the function go is compared last, when it is known which old instruction is which
+new one. Otherwise every branch across a new instruction would differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line, function_lines
-from kbuild_klp.object.view import ObjectView
+from kbuild_klp.object.place import Place
 from kbuild_klp.source.matching import Run, common_runs
 
 
@@ -28,9 +29,8 @@ class Hunk(NamedTuple):
 class Retarget(NamedTuple):
     """An instruction (line ``a``, now ``b``) that goes elsewhere in the function and is otherwise the same.
 
-    ``old`` and ``new`` are the lines to which it goes, ``entry`` the number of the entry if that is one of a jump
-    table (-1: the operand). When the tables have different lengths, these are ``old`` and ``new``, and ``entry`` is
-    -2.
+    ``old`` and ``new`` are the lines that it goes to. ``entry`` is OPERAND, or the number of an entry if they are those
+    of a jump table. It is LENGTH for tables of different lengths, which are ``old`` and ``new`` then.
     """
 
     a: int
@@ -44,22 +44,20 @@ OPERAND, LENGTH = -1, -2
 
 
 class Comparison:
-    """Two versions of a function.
+    """Two versions of a function as instructions, ``old`` and ``new``; none for a version that is not there.
 
-    ``hunks`` are where they differ, in order; ``retargets`` the branches and jump tables that differ outside of
-    these.
+    ``hunks`` are where they differ, in order; ``retargets`` the branches and jump tables that differ outside these.
     """
 
-    def __init__(self, old: list[Line], new: list[Line]) -> None:
-        self.old = old
-        self.new = new
-        self.hunks = differing_hunks(old, new)
+    def __init__(self, old: Version | None, new: Version | None) -> None:
+        self._parts = [version.parts if version else () for version in (old, new)]
+        self.old, self.new = (function_lines(*version) if version else [] for version in (old, new))
+        self.hunks = differing_hunks(self.old, self.new)
         self.retargets = list(self._retargets())
 
-    @classmethod
-    def of(cls, old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> Comparison:
-        """Compare the functions that consist of ``old_parts`` and ``new_parts``."""
-        return cls(function_lines(old, old_parts), function_lines(new, new_parts))
+    def place(self, side: int, line: Line) -> Place:
+        """Return the place in the function of an instruction of the old (0) or new (1) version."""
+        return line.where(self._parts[side])
 
     @property
     def differs(self) -> bool:
@@ -68,7 +66,7 @@ class Comparison:
 
     @property
     def moves(self) -> bool:
-        """Whether any instruction stands elsewhere, and with it what names its place."""
+        """Whether any instruction stands elsewhere, and what names its place changes with it."""
         return [line.offset for line in self.old] != [line.offset for line in self.new]
 
     @cached_property
@@ -100,9 +98,9 @@ class Comparison:
 
     @cached_property
     def _reach(self) -> dict[int, tuple[int, int]]:
-        """The new lines (from, to inclusive) among which the place of each old line is.
+        """The range of new lines (both ends included) that stands for each old line.
 
-        To jump to what was inserted before an instruction, instead of to that instruction, is no other place.
+        A jump to what was inserted before an instruction is the same as one to the instruction.
         """
         reach = {a: (b, b) for a, b in self._same()}
         for a0, a1, b0, b1 in self.hunks:
@@ -116,7 +114,7 @@ class Comparison:
 def _elsewhere(
     before: tuple[int, ...], after: tuple[int, ...], reach: dict[int, tuple[int, int]]
 ) -> dict[int, tuple[int, int]]:
-    """Return the targets that are at other places, by their number."""
+    """Return the targets that are elsewhere, by their number."""
     return {
         number: (p, q)
         for number, (p, q) in enumerate(zip(before, after, strict=True))

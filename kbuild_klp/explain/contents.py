@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The reasons why a function or variable differs, told from the two objects."""
+"""The reasons why the instructions or the data of two versions differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import zip_longest
 
 from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
-from kbuild_klp.lines.numbers import signed_immediate
+from kbuild_klp.lines.immediates import signed_immediate
 from kbuild_klp.object.function import Line
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.reference_text import describe, describe_with_section, how, quote
@@ -20,7 +20,7 @@ _ALL = 1 << 20  # characters of a string, where it is not cut
 
 
 class Contents:
-    """Puts differences between two versions of one object into words."""
+    """Finds the reasons for differences between two versions of one object."""
 
     def __init__(self, old: ObjectView, new: ObjectView) -> None:
         self.old = old
@@ -29,10 +29,8 @@ class Contents:
 
     # -- instructions ---------------------------------------------------------------------------------------------
 
-    def code(
-        self, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int], most: int
-    ) -> tuple[list[Reason], int]:
-        """Return reasons for what differs in the instructions, ``most`` or some more, and how many were left out."""
+    def code(self, comparison: Comparison, most: int) -> tuple[list[Reason], int]:
+        """Return reasons for what differs in the instructions, ``most`` or a few more, and how many are left out."""
         reasons: list[Reason] = []
         left = 0
         retargets = {(target.a, target.b): target for target in reversed(comparison.retargets)}
@@ -41,19 +39,17 @@ class Contents:
             if len(reasons) >= most:
                 left += _weight(hunk)
             elif hunk in hunks:
-                reasons += self._hunk(hunk, comparison, old_parts, new_parts)
+                reasons += self._hunk(hunk, comparison)
             else:
-                reasons.append(_retarget(retargets[hunk.a0, hunk.b0], comparison, new_parts))
+                reasons.append(_retarget(retargets[hunk.a0, hunk.b0], comparison))
         return reasons, left
 
-    def _hunk(
-        self, hunk: Hunk, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> list[Reason]:
+    def _hunk(self, hunk: Hunk, comparison: Comparison) -> list[Reason]:
         removed, added = comparison.old[hunk.a0 : hunk.a1], comparison.new[hunk.b0 : hunk.b1]
         if len(removed) == len(added):
-            pairs = zip(removed, added, strict=True)
-            return [reason for a, b in pairs if a.token != b.token for reason in self._line(a, b, new_parts)]
-        where = added[0].where(new_parts) if added else removed[0].where(old_parts)
+            pairs = ((a, b) for a, b in zip(removed, added, strict=True) if a.token != b.token)
+            return [reason for a, b in pairs for reason in self._line(a, b, comparison.place(1, b))]
+        where = comparison.place(1, added[0]) if added else comparison.place(0, removed[0])
         old, new = (_summary(lines) for lines in (removed, added))
         counts = {"removed": len(removed), "added": len(added)}
         reasons = [Reason.of(Code.INSTRUCTION_COUNT, old, new, where, **counts)]
@@ -62,9 +58,8 @@ class Contents:
         reasons += [Reason.of(code, name, "") for code, name in _in_order(gone - come)]
         return reasons
 
-    def _line(self, a: Line, b: Line, new_parts: Sequence[int]) -> list[Reason]:
+    def _line(self, a: Line, b: Line, where: Place) -> list[Reason]:
         """Say how one instruction became another."""
-        where = b.where(new_parts)
         if a.token[0] == b.token[0] and len(a.references) == len(b.references):
             reasons = []
             for x, y, meant, means in zip(a.references, b.references, a.token[1], b.token[1], strict=True):
@@ -108,7 +103,7 @@ class Contents:
         return [Reason.of(Code.CALL_TARGET if is_branch else Code.DATA_REFERENCE, was, is_, where)]
 
     def _nameless(self, old_part: int, new_part: int, was: str, is_: str, where: Place) -> list[Reason]:
-        """Say how data without a name differs, to which ``where`` refers."""
+        """Say how the nameless data differ that are referred to at a place."""
         inner: list[Reason] = []
         if (old_part, new_part) not in self._open:  # nameless data may refer to itself
             self._open.append((old_part, new_part))
@@ -128,7 +123,7 @@ class Contents:
         return reasons or [Reason.of(Code.NAMELESS, was, is_, where)._replace(kind=kind)]
 
     def pieces(self, old_part: int | None, new_part: int | None) -> list[Reason]:
-        """Return how two pieces that no symbol covers differ, of which one may not be there."""
+        """Return how two pieces that no symbol covers differ; one of them may be missing."""
         if old_part is not None and new_part is not None:
             return self.data(old_part, new_part)
         view, part = (self.new, new_part) if new_part is not None else (self.old, old_part)
@@ -142,7 +137,7 @@ class Contents:
     # -- data -----------------------------------------------------------------------------------------------------
 
     def data(self, old_part: int, new_part: int) -> list[Reason]:
-        """Return the reasons for what differs in the bytes and references of two parts."""
+        """Return how the bytes and references of two parts differ."""
         reasons: list[Reason] = []
         before, after = self.old.data(old_part), self.new.data(new_part)
         both = min(len(before), len(after))
@@ -173,7 +168,7 @@ class Contents:
 def _at_one_place(
     old: list[Reference], new: list[Reference]
 ) -> Iterator[tuple[int, Reference | None, Reference | None]]:
-    """Yield the references of two parts, those that stand at one place together; there may be several of each."""
+    """Yield the references of two parts in pairs that stand at one place; there may be several at each."""
     sides: tuple[dict[int, list[Reference]], dict[int, list[Reference]]] = {}, {}
     for side, references in zip(sides, (old, new), strict=True):
         for reference in references:
@@ -187,7 +182,7 @@ _MENTIONS = (Code.CALLS, Code.REFERS, Code.REFERS_TO_STRING)
 
 
 def _mentions(lines: list[Line]) -> Iterator[tuple[Code, str]]:
-    """Yield what some instructions refer to outside of the function."""
+    """Yield what some instructions refer to outside the function."""
     for line in lines:
         for reference in line.outer_references:
             if line.is_branch:
@@ -203,7 +198,7 @@ def _in_order(mentions: set[tuple[Code, str]]) -> list[tuple[Code, str]]:
 
 
 def _summary(lines: list[Line]) -> str:
-    """Return some instructions in short."""
+    """Return the first of some instructions, and how many more there are."""
     if not lines:
         return ""
     return lines[0].text if len(lines) == 1 else f"{lines[0].text} and {len(lines) - 1} more"
@@ -215,7 +210,7 @@ def _weight(hunk: Hunk) -> int:
 
 
 def _line_reason(a: Line, b: Line, old: str, new: str, where: Place) -> Reason:
-    """Say what about an instruction is another, where no reference is; ``old`` and ``new`` are both in words."""
+    """Say how an instruction differs whose references do not; ``old`` and ``new`` are both versions in words."""
     if a.is_branch and b.is_branch and a.targets and b.targets:
         return Reason.of(Code.BRANCH, old, new, where)
     arch = b.view.architecture
@@ -229,10 +224,9 @@ def _line_reason(a: Line, b: Line, old: str, new: str, where: Place) -> Reason:
     return Reason.of(Code.INSTRUCTION, old, new, where)
 
 
-def _retarget(target: Retarget, comparison: Comparison, new_parts: Sequence[int]) -> Reason:
+def _retarget(target: Retarget, comparison: Comparison) -> Reason:
     """Say where in the function an instruction goes now."""
-    b = comparison.new[target.b]
-    where = b.where(new_parts)
+    where = comparison.place(1, comparison.new[target.b])
     if target.entry == LENGTH:
         was, is_ = f"{target.old} entries", f"{target.new} entries"
         counts = {"old_count": target.old, "new_count": target.new}

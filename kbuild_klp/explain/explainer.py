@@ -18,18 +18,19 @@ from kbuild_klp.explain.comparison import Comparison
 from kbuild_klp.explain.contents import Contents
 from kbuild_klp.explain.origins import DebugSide, Origins, Sources
 from kbuild_klp.lines.line_fields import line_reasons
+from kbuild_klp.lines.versions import Version, versions_of
 from kbuild_klp.object.function import decode_functions
 from kbuild_klp.object.view import ObjectView
 
 _MOST_REASONS = 8
 _MOST_INLINED = 64
-"""Changes of one comparison for which the debug information is read: it costs 20 ms an object and side."""
-_MOST_ORDER = 3  # symbols of which the order is told
+"""Changes of one comparison for which the debug information is read: it costs 20 ms for each object and side."""
+_MOST_ORDER = 3  # symbols that are named where their order differs
 PATIENCE = 1000
 """Changes that are explained in one comparison: nobody reads more, and two compilers differ in everything."""
 
-# Which words explain a difference in a component of the checksum. What no word explains is not left out: the
-# component itself is named then.
+# The kinds of reasons that explain a difference in a component of the checksum. Where there are none, the component
+# itself is named.
 _EXPLAINS = {
     ReasonKind.ATTRIBUTE: {
         ReasonKind.BINDING,
@@ -58,7 +59,7 @@ def explain_changes(
 
 
 class InlinedInto(NamedTuple):
-    """An inlined function, and whether it is another one in the function that was asked about."""
+    """An inlined function, and whether it makes the function differ that it was inlined into."""
 
     function: InlinedFunction
     differs: bool
@@ -67,18 +68,14 @@ class InlinedInto(NamedTuple):
 class Explainer:
     """Explains changes between two versions of one object.
 
-    The first ``patience`` changes get reasons, later ones keep those that the checksums told.
+    The first ``patience`` changes get reasons, later ones keep those known from the checksums.
     ``sources`` finds the source files of both objects.
     ``inlined`` collects the inlined functions that changes come from and that have no code of their own, in words,
     with the functions that differ because of them.
     """
 
     def __init__(
-        self,
-        old: ObjectView,
-        new: ObjectView,
-        patience: int = PATIENCE,
-        sources: Sources | None = None,
+        self, old: ObjectView, new: ObjectView, patience: int = PATIENCE, sources: Sources | None = None
     ) -> None:
         self.old = old
         self.new = new
@@ -95,58 +92,49 @@ class Explainer:
         old, new = change.old, change.new
         if old is None or new is None:
             return change.why
-        # Line numbers in code were told when it was found that there is nothing else.
+        versions = before, after = versions_of(change, self.old, self.new)
+        # Line numbers in code got their reasons when it turned out that nothing else differs.
         if change.change is ChangeType.LINE_ONLY and all(reason.is_hash for reason in change.why):
-            return self._line_numbers(old, new) or change.why
+            return _shortened(list(line_reasons(before, after)), 0, []) or change.why
         if change.change is not ChangeType.CHANGED:
             return change.why
         if change.kind == KIND_SECTION:
             return [self._section_reason(new.name, reason) for reason in change.why]
-        old_parts, new_parts = self.old.parts_of(old.part_symbol), self.new.parts_of(new.part_symbol)
-        if not old_parts or not new_parts:
+        if not before.parts or not after.parts:
             return number_reasons(self.old, self.new, (old, new)) or change.why
         if self.patience <= 0:
             return change.why
         self.patience -= 1
-        # Where only who shares what with whom is another, there is nothing to be seen in the function itself.
-        return self._reasons(change, old, new, old_parts, new_parts) or change.why
+        # Where only sharing with others differs, the function itself shows nothing.
+        return self._reasons(change, old, new, versions) or change.why
 
-    def _reasons(
-        self, change: Change, old: Entry, new: Entry, old_parts: list[int], new_parts: list[int]
-    ) -> list[Reason]:
-        reasons = part_reasons(self.old, self.new, old_parts, new_parts)
-        last = place_reasons(old, new)
+    def _reasons(self, change: Change, old: Entry, new: Entry, versions: tuple[Version, Version]) -> list[Reason]:
+        reasons = part_reasons(*versions)
         inlined: list[Reason] = []
         left = 0
-        code_differs = moves = False
+        moves = False
         if change.kind == KIND_FUNCTION:
-            comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
+            comparison = Comparison(*versions)
             code_differs, moves = comparison.differs, comparison.moves
-            code, left = self._contents.code(comparison, old_parts, new_parts, _MOST_REASONS)
-            reasons += code
+            inner, left = self._contents.code(comparison, _MOST_REASONS)
             if self.patience >= PATIENCE - _MOST_INLINED:
-                inlined = self._inlined_reasons(change, comparison, old_parts, new_parts)
+                inlined = self._inlined_reasons(change, comparison, versions)
         else:
-            inner = self._contents.data(old_parts[0], new_parts[0])
+            inner = self._contents.data(versions[0].parts[0], versions[1].parts[0])
             code_differs = bool(inner)
-            reasons += inner
+        reasons += inner
         if (old.split_components().special, old.lines) != (new.split_components().special, new.lines):
-            for table in tables.differences(self.old, self.new, old_parts, new_parts, moves):
-                reasons += table.reasons((self.old, self.new), old_parts, new_parts)
+            for table in tables.differences(*versions, moves):
+                reasons += table.reasons()
         reasons += _unexplained(old, new, reasons, code_differs, moves)
-        return _shortened(reasons + last, left, inlined)
-
-    def _line_numbers(self, old: Entry, new: Entry) -> list[Reason]:
-        """Return the line numbers outside of the instructions that differ."""
-        old_parts, new_parts = self.old.parts_of(old.part_symbol), self.new.parts_of(new.part_symbol)
-        return _shortened(list(line_reasons(self.old, self.new, old_parts, new_parts)), 0, [])
+        return _shortened(reasons + place_reasons(old, new), left, inlined)
 
     def _inlined_reasons(
-        self, change: Change, comparison: Comparison, old_parts: list[int], new_parts: list[int]
+        self, change: Change, comparison: Comparison, versions: tuple[Version, Version]
     ) -> list[Reason]:
         """Say which inlined functions a change comes from."""
         reasons = []
-        for function, reason in self.origins.of(comparison, old_parts, new_parts):
+        for function, reason in self.origins.of(comparison, *versions):
             reasons.append(reason)
             if not (self.old.has_symbol(function.name) or self.new.has_symbol(function.name)):
                 self.inlined.setdefault(str(function), []).append(change.label)
@@ -154,23 +142,20 @@ class Explainer:
 
     def inlined_into(self, change: Change, name: str) -> InlinedInto | None:
         """Say whether the function ``name`` was inlined into a function that changed, None when it was not."""
-        if change.kind != KIND_FUNCTION or change.old is None or change.new is None:
+        versions = versions_of(change, self.old, self.new)
+        if change.kind != KIND_FUNCTION or not all(version.parts for version in versions):
             return None
-        old_parts, new_parts = self.old.parts_of(change.old.part_symbol), self.new.parts_of(change.new.part_symbol)
-        if not old_parts or not new_parts:
-            return None
-        function = self.origins.find(name, self.old, self.new, old_parts, new_parts)
+        function = self.origins.find(name, *versions)
         if function is None:
             return None
-        comparison = Comparison.of(self.old, self.new, old_parts, new_parts)
-        return InlinedInto(function, self.origins.differs(name, comparison, old_parts, new_parts))
+        return InlinedInto(function, self.origins.differs(name, Comparison(*versions), *versions))
 
     # -- sections -------------------------------------------------------------------------------------------------
 
     def _section_reason(self, name: str, reason: Reason) -> Reason:
-        """Return a reason that the checksums told of a section in more words, where the objects have them."""
+        """Return a reason about a section in more words than checksums have, where the objects tell more."""
         if not reason.is_hash:
-            return reason  # has been told
+            return reason
         if reason.kind is ReasonKind.FLAGS:
             was, is_ = section_in_words(self.old, name), section_in_words(self.new, name)
             return reason._replace(old=was, new=is_) if was != is_ else reason
@@ -197,12 +182,12 @@ class Explainer:
 
 
 def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bool, moves: bool) -> list[Reason]:
-    """Return the components of the checksum that differ for none of ``reasons``."""
+    """Return reasons that name the components of the checksum that differ for none of ``reasons``."""
     kinds = {reason.kind for reason in reasons}
     missing = []
     for reason in component_reasons(old, new):
         if reason.kind in _EXPLAINS:
-            # Entries of special sections name places in the function, so they differ when these move.
+            # Entries of special sections contain places in the function, so they differ when these move.
             explained = kinds & _EXPLAINS[reason.kind] or (moves and reason.kind is ReasonKind.SPECIAL_SECTION)
         else:
             explained = code_differs or old.size != new.size
@@ -212,7 +197,7 @@ def _unexplained(old: Entry, new: Entry, reasons: list[Reason], code_differs: bo
 
 
 def _shortened(reasons: list[Reason], left: int, kept: list[Reason]) -> list[Reason]:
-    """Return the reasons, cut when there are too many, and ``kept``; ``left`` were not even made."""
+    """Return the reasons, cut where there are too many, and ``kept``; ``left`` is the number already left out."""
     count = len(reasons) + left
     most = _MOST_REASONS - len(kept)
     if count <= most:

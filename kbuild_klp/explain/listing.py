@@ -13,8 +13,10 @@ from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.comparison import Comparison, Hunk
 from kbuild_klp.explain.origins import DebugSide
-from kbuild_klp.object.function import Line, function_lines
+from kbuild_klp.lines.versions import Version
+from kbuild_klp.object.function import Line
 from kbuild_klp.object.reference_text import describe, quote
+from kbuild_klp.object.special_entries import SpecialEntry
 from kbuild_klp.object.view import ObjectView
 
 _ROW = 16  # bytes of data in a line
@@ -92,25 +94,18 @@ class Lister:
 
     def listing(self, change: Change, whole: bool = True) -> Listing:
         """Return what differs; for a function that was added or removed, all of it if ``whole``."""
-        parts = [self._parts(side, entry) for side, entry in enumerate((change.old, change.new))]
         if None in (change.old, change.new) and not whole:
             return Listing(change, [], None, "")
+        old, new = (_version(view, entry) for view, entry in zip(self._views, (change.old, change.new), strict=True))
         if change.kind != KIND_FUNCTION:
-            return Listing(change, self._data(parts), None, "")
-        old, new = (
-            function_lines(view, own) if view and own else [] for view, own in zip(self._views, parts, strict=True)
-        )
+            return Listing(change, self._data(old, new), None, "")
         comparison = Comparison(old, new)
-        hunks = self._code(comparison, parts)
-        hunks += self._jump_tables(comparison, parts)
-        hunks += self._tables(comparison, parts)
-        stretches = comparison.stretches if old and new else []
-        first = self._first(stretches[0], comparison, parts) if stretches else None
+        hunks = [*self._code(comparison), *self._jump_tables(comparison)]
+        if old and new:
+            hunks += _tables(old, new, comparison.moves)
+        is_on_both_sides = comparison.old and comparison.new and comparison.stretches
+        first = self._first(comparison.stretches[0], comparison) if is_on_both_sides else None
         return Listing(change, hunks, first, self._note())
-
-    def _parts(self, side: int, entry: Entry | None) -> list[int]:
-        view = self._views[side]
-        return view.parts_of(entry.part_symbol) if view and entry else []
 
     def _note(self) -> str:
         """Say why there are no source lines, where there might be some."""
@@ -122,33 +117,32 @@ class Lister:
 
     # -- functions ------------------------------------------------------------------------------------------------
 
-    def _code(self, comparison: Comparison, parts: list[list[int]]) -> list[ListedHunk]:
+    def _code(self, comparison: Comparison) -> list[ListedHunk]:
         """Return the hunks of a function."""
         context, hunks = self._context, []
         done = 0  # new instructions that were listed or counted
         for group in _joined(comparison.stretches, 2 * context):
             first, last = group[0], group[-1]
             lead = min(context, first.b0 - done, first.a0)
-            rows = [self._same(comparison, first.a0 - i, first.b0 - i, parts) for i in range(lead, 0, -1)]
+            rows = [self._same(comparison, first.a0 - i, first.b0 - i) for i in range(lead, 0, -1)]
             before = first.b0 - lead - done
             a, b = first.a0, first.b0
             for hunk in group:
-                rows += [self._same(comparison, a + i, b + i, parts) for i in range(hunk.b0 - b)]
-                for x, y in _paired(comparison, hunk):
-                    rows.append(self._differing(x, y, parts))
+                rows += [self._same(comparison, a + i, b + i) for i in range(hunk.b0 - b)]
+                rows += [self._differing(comparison, x, y) for x, y in _paired(comparison, hunk)]
                 a, b = hunk.a1, hunk.b1
             tail = min(context, len(comparison.new) - b, len(comparison.old) - a)
-            rows += [self._same(comparison, a + i, b + i, parts) for i in range(tail)]
+            rows += [self._same(comparison, a + i, b + i) for i in range(tail)]
             done = last.b1 + tail
             hunks.append(ListedHunk("instructions", before, rows))
         return _ended(hunks, "instructions", len(comparison.new) - done)
 
-    def _same(self, comparison: Comparison, a: int, b: int, parts: list[list[int]]) -> ListedRow:
-        return ListedRow(self._line(0, comparison.old[a], parts), self._line(1, comparison.new[b], parts), False)
+    def _same(self, comparison: Comparison, a: int, b: int) -> ListedRow:
+        return ListedRow(*self._lines(comparison, comparison.old[a], comparison.new[b]), False)
 
-    def _differing(self, x: Line | None, y: Line | None, parts: list[list[int]]) -> ListedRow:
-        """Return two instructions that differ; of long strings that are the same at the start, where they differ."""
-        old, new = self._line(0, x, parts), self._line(1, y, parts)
+    def _differing(self, comparison: Comparison, x: Line | None, y: Line | None) -> ListedRow:
+        """Return two instructions that differ; of long strings that begin alike, the place where they differ."""
+        old, new = self._lines(comparison, x, y)
         for a, b in zip(x.references, y.references, strict=False) if x and y else ():
             before, after = x.view.string(a.row) if x else None, y.view.string(b.row) if y else None
             if old and new and before is not None and after is not None and before != after:
@@ -157,13 +151,17 @@ class Lister:
                 new = new._replace(text=new.text.replace(quote(after), texts[1]))
         return ListedRow(old, new, True)
 
-    def _line(self, side: int, line: Line | None, parts: list[list[int]]) -> ListedLine | None:
-        if line is None:
-            return None
+    def _lines(
+        self, comparison: Comparison, old: Line | None, new: Line | None
+    ) -> tuple[ListedLine | None, ListedLine | None]:
+        x, y = (self._line(comparison, side, line) if line else None for side, line in enumerate((old, new)))
+        return x, y
+
+    def _line(self, comparison: Comparison, side: int, line: Line) -> ListedLine:
         debug = self._debug[side]
         source = debug.source(line) if debug else None
         return ListedLine(
-            str(line.where(parts[side])),
+            str(comparison.place(side, line)),
             line.view.part_name(line.part),
             line.offset,
             line.bytes,
@@ -172,56 +170,26 @@ class Lister:
             str(source or ""),
         )
 
-    def _first(self, hunk: Hunk, comparison: Comparison, parts: list[list[int]]) -> ListedRow:
+    def _first(self, hunk: Hunk, comparison: Comparison) -> ListedRow:
         """Return the first instructions that differ."""
-        x, y = next((x, y) for x, y in _paired(comparison, hunk))
-        return self._differing(x, y, parts)
+        return self._differing(comparison, *next(_paired(comparison, hunk)))
 
-    def _jump_tables(self, comparison: Comparison, parts: list[list[int]]) -> Iterator[ListedHunk]:
+    def _jump_tables(self, comparison: Comparison) -> Iterator[ListedHunk]:
         """Yield the entries of jump tables that go elsewhere."""
         rows = []
         for target in comparison.retargets:
             if target.entry >= 0:
-                lines = [
-                    line._replace(text=f"entry {target.entry}: {line.text}")
-                    for line in (
-                        self._line(0, comparison.old[target.old], parts),
-                        self._line(1, comparison.new[target.new], parts),
-                    )
-                    if line
-                ]
-                rows.append(ListedRow(lines[0], lines[1], True))
+                goals = (comparison.old[target.old], comparison.new[target.new])
+                lines = (self._line(comparison, side, line) for side, line in enumerate(goals))
+                old, new = (line._replace(text=f"entry {target.entry}: {line.text}") for line in lines)
+                rows.append(ListedRow(old, new, True))
         if rows:
             yield ListedHunk("jump table", 0, rows)
 
-    def _tables(self, comparison: Comparison, parts: list[list[int]]) -> Iterator[ListedHunk]:
-        """Yield the entries of special sections that differ."""
-        old, new = self._views
-        if old is None or new is None or not all(parts):
-            return
-        for table in tables.differences(old, new, parts[0], parts[1], comparison.moves):
-            rows = []
-            for pair in table.pairs(parts[0], parts[1]):
-                lines = [
-                    ListedLine(
-                        f"+{entry.place:#x}",
-                        view.part_name(entry.part),
-                        entry.place,
-                        b"",
-                        ", ".join([table.noun, *(tables.in_words(view, field) for field in entry.fields)]),
-                    )
-                    if entry
-                    else None
-                    for view, entry in zip((old, new), pair, strict=True)
-                ]
-                rows.append(ListedRow(lines[0], lines[1], True))
-            if rows:
-                yield ListedHunk(table.name, 0, rows)
-
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _data(self, parts: list[list[int]]) -> list[ListedHunk]:
-        old, new = (self._rows(side, own) for side, own in enumerate(parts))
+    def _data(self, *versions: Version | None) -> list[ListedHunk]:
+        old, new = map(_rows, versions)
         hunks: list[ListedHunk] = []
         before = 0
         fresh = True
@@ -237,23 +205,45 @@ class Lister:
             before, fresh = 0, False
         return _ended(hunks, "bytes", before)
 
-    def _rows(self, side: int, parts: list[int]) -> list[tuple[ListedLine | None, object]]:
-        """Return the rows of a variable and what each of them means."""
-        view = self._views[side]
-        if view is None or not parts:
-            return []
-        data, references = view.data(parts[0]), view.references(parts[0])
-        rows: list[tuple[ListedLine | None, object]] = []
-        name = view.part_name(parts[0])
-        for at in range(0, len(data), _ROW):
-            own = [reference for reference in references if at <= reference.place < at + _ROW]
-            names = ", ".join(describe(view, reference.row) for reference in own)
-            piece = data[at : at + _ROW]
-            fields = [(reference.place - at, view.kinds.field_size(reference.key[0]) or _WORD) for reference in own]
-            text = _hex(piece, names, fields)
-            line = ListedLine(f"+{at:#x}", name, at, view.raw_bytes(parts[0], at, len(piece)), text, names)
-            rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))
-        return rows
+
+def _version(view: ObjectView | None, entry: Entry | None) -> Version | None:
+    parts = view.parts_of(entry.part_symbol) if view and entry else []
+    return Version(view, parts) if view and parts else None
+
+
+def _tables(old: Version, new: Version, moves: bool) -> Iterator[ListedHunk]:
+    """Yield the entries of special sections that differ."""
+    for table in tables.differences(old, new, moves):
+        rows = [
+            ListedRow(_entry(old.view, table, x) if x else None, _entry(new.view, table, y) if y else None, True)
+            for x, y in table.pairs()
+        ]
+        if rows:
+            yield ListedHunk(table.name, 0, rows)
+
+
+def _entry(view: ObjectView, table: tables.TableDifference, entry: SpecialEntry) -> ListedLine:
+    text = ", ".join([table.noun, *(tables.in_words(view, field) for field in entry.fields)])
+    return ListedLine(f"+{entry.place:#x}", view.part_name(entry.part), entry.place, b"", text)
+
+
+def _rows(version: Version | None) -> list[tuple[ListedLine | None, object]]:
+    """Return the rows of a variable and what each of them means."""
+    if version is None:
+        return []
+    view, (part, *_) = version
+    data, references = view.data(part), view.references(part)
+    rows: list[tuple[ListedLine | None, object]] = []
+    name = view.part_name(part)
+    for at in range(0, len(data), _ROW):
+        own = [reference for reference in references if at <= reference.place < at + _ROW]
+        names = ", ".join(describe(view, reference.row) for reference in own)
+        piece = data[at : at + _ROW]
+        fields = [(reference.place - at, view.kinds.field_size(reference.key[0]) or _WORD) for reference in own]
+        text = _hex(piece, names, fields)
+        line = ListedLine(f"+{at:#x}", name, at, view.raw_bytes(part, at, len(piece)), text, names)
+        rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))
+    return rows
 
 
 def shown_strings(before: str, after: str) -> tuple[str, str]:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which inlined functions a change comes from.
 
-Where the sources are at hand, those count whose text differs; where only the text of the function itself does, none.
-Otherwise it is those in which instructions differ, which may be more: a new value in a register makes other
-instructions of the whole function.
+Where the sources are at hand, they are those whose text differs, and none if only the text of the function itself
+does. Otherwise they are those in which instructions differ, which may be more: a value in another register changes
+instructions throughout the function.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,8 @@ from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.explain.comparison import Comparison
 from kbuild_klp.kernel.sources import SourceFiles
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line
-from kbuild_klp.object.view import ObjectView
 
 _MOST_LOOKED_UP = 200  # instructions of a function
 _MOST_NAMED = 3
@@ -50,9 +50,9 @@ class DebugSide:
         section, start = line.view.place(line.part)
         return self.inlined.at(section, start + line.offset)
 
-    def functions(self, view: ObjectView, parts: Sequence[int]) -> dict[str, InlinedFunction]:
+    def functions(self, function: Version) -> dict[str, InlinedFunction]:
         """Return everything that was inlined into a function, by name."""
-        places = (view.place(part) for part in parts)
+        places = map(function.view.place, function.parts)
         return {function.name: function for place in places for function in self.inlined.functions(*place)}
 
 
@@ -66,24 +66,23 @@ class Origins:
         self._texts: dict[tuple[str, InlinedFunction], str | None] = {}
         self._files: dict[str, list[str]] = {}
 
-    def of(
-        self, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> list[tuple[InlinedFunction, Reason]]:
+    def of(self, comparison: Comparison, old: Version, new: Version) -> list[tuple[InlinedFunction, Reason]]:
         """Return the inlined functions that a change comes from, each with the reason that names it; three at most."""
         if not (self.old.info.size or self.new.info.size) or not comparison.differs:
             return []
         found = []
-        if comparison.old and comparison.new:
-            old, new = comparison.old[0].view, comparison.new[0].view
-            before, after = self.old.functions(old, old_parts), self.new.functions(new, new_parts)
-            for name in sorted(before.keys() & after.keys()):
-                if self._text_differs(before[name], after[name]):
-                    was, is_ = str(before[name]), str(after[name])
-                    found.append((after[name], Reason.of(Code.INLINED_SOURCE, was, is_)))
-            own = self.old.inlined.around(*old.place(old_parts[0])), self.new.inlined.around(*new.place(new_parts[0]))
-            if not found and own[0] and own[1] and self._text_differs(own[0], own[1]):
-                return []
+        before, after = self.old.functions(old), self.new.functions(new)
+        for name in sorted(before.keys() & after.keys()):
+            if self._text_differs(before[name], after[name]):
+                reason = Reason.of(Code.INLINED_SOURCE, before[name], after[name])
+                found.append((after[name], reason))
+        own = [debug.inlined.around(*view.place(parts[0])) for debug, (view, parts) in self._sides(old, new)]
+        if not found and own[0] and own[1] and self._text_differs(own[0], own[1]):
+            return []
         return found[:_MOST_NAMED] or self._by_instruction(comparison)
+
+    def _sides(self, old: Version, new: Version) -> Iterator[tuple[DebugSide, Version]]:
+        return zip((self.old, self.new), (old, new), strict=True)
 
     def _by_instruction(self, comparison: Comparison) -> list[tuple[InlinedFunction, Reason]]:
         """Name the inlined functions in which instructions differ, those with the most of them first."""
@@ -104,18 +103,16 @@ class Origins:
 
     # -- one function ---------------------------------------------------------------------------------------------
 
-    def find(
-        self, name: str, old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> InlinedFunction | None:
+    def find(self, name: str, old: Version, new: Version) -> InlinedFunction | None:
         """Return the function ``name`` if it was inlined into a function on either side."""
-        return self.new.functions(new, new_parts).get(name) or self.old.functions(old, old_parts).get(name)
+        return self.new.functions(new).get(name) or self.old.functions(old).get(name)
 
-    def differs(self, name: str, comparison: Comparison, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+    def differs(self, name: str, comparison: Comparison, old: Version, new: Version) -> bool:
         """Say whether a change comes from the inlined function ``name``, or instructions of it differ."""
         chains = [*self._chains(comparison, 0), *self._chains(comparison, 1)]
         if any(function.name == name for chain in chains for function in chain):
             return True
-        return any(function.name == name for function, _ in self.of(comparison, old_parts, new_parts))
+        return any(function.name == name for function, _ in self.of(comparison, old, new))
 
     # -- sources --------------------------------------------------------------------------------------------------
 
@@ -150,10 +147,10 @@ class Origins:
 
 
 def function_text(lines: Sequence[str], name: str, line: int) -> str | None:
-    """Return the text of the function ``name`` that is declared in a line (from 1); None when it is not there.
+    """Return the text of the function ``name`` that is declared in a line (from 1), None if it is not there.
 
-    It ends with the first line that has a closing brace in its first column, as the kernel's coding style has it, or
-    with the line of the declaration if that ends in one. A function that a macro makes is not there.
+    It ends with the first line that begins with a closing brace, as in the kernel's coding style, or with the line of
+    the declaration if that ends with one. A function that a macro makes is not found.
     """
     if not 0 < line <= len(lines) or not re.search(rf"\b{re.escape(name)}\s*\(", lines[line - 1]):
         return None
@@ -164,7 +161,7 @@ def function_text(lines: Sequence[str], name: str, line: int) -> str | None:
 
 
 class _Tally(NamedTuple):
-    """How many instructions are of an inlined function, and where that was inlined (most often) in words."""
+    """How many instructions are of an inlined function, and in words where it was inlined most often."""
 
     function: InlinedFunction
     weight: int

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from itertools import zip_longest
+from itertools import compress, zip_longest
+from typing import NamedTuple
 
 from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import function_lines
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.reference_text import how
@@ -22,28 +24,34 @@ NAMES = (
     ("__bug_table", ReasonKind.BUG, "bug table"),
     ("runtime_*_*", ReasonKind.RUNTIME_CONSTANT, "runtime constants"),
 )
-"""Patterns of special sections, the word of the vocabulary for them, and what their entries are called together."""
+"""Patterns of special sections, each with the kind of its reasons and a name for all of its entries."""
 _RUNTIME = "runtime_*_*"
 
 
 def kind_of(section: str) -> tuple[ReasonKind, str]:
-    """Return the word of the vocabulary for a special section, and what its entries are called together."""
+    """Return the kind of the reasons about a special section, and a name for all of its entries."""
     for pattern, kind, name in NAMES:
         if fnmatchcase(section, pattern):
             return kind, name
     return ReasonKind.SPECIAL_SECTION, section
 
 
+class _Table(NamedTuple):
+    """The entries of a special section that belong to one version of a function."""
+
+    entries: list[SpecialEntry]
+    version: Version
+
+
 class TableDifference:
     """One special section of a function in two versions.
 
-    ``moves`` says that instructions came or went, so that places in the function differ by themselves.
+    ``moves`` says that instructions came or went, so that places in the function differ anyway.
     """
 
-    def __init__(self, section: str, old: list[SpecialEntry], new: list[SpecialEntry], moves: bool) -> None:
+    def __init__(self, section: str, old: _Table, new: _Table, moves: bool) -> None:
         self.kind, self.name = kind_of(section)
-        self.old = old
-        self.new = new
+        self._sides = old, new
         self._moves = moves
 
     @property
@@ -51,64 +59,75 @@ class TableDifference:
         """What one entry is called."""
         return self.name if self.kind is ReasonKind.SPECIAL_SECTION else self.kind.value
 
-    def _meaning(self, entry: SpecialEntry, parts: Sequence[int]) -> tuple[object, ...]:
-        place = () if self._moves else (parts.index(entry.part) if entry.part in parts else -1, entry.place)
-        return (entry.owner, *place, *(self._field_meaning(field) for field in entry.fields))
+    def _meanings(self, table: _Table) -> list[tuple[object, ...]]:
+        entries, (_, parts) = table
+        return [
+            (
+                entry.owner,
+                *(() if self._moves else (parts.index(entry.part) if entry.part in parts else -1, entry.place)),
+                *map(self._field_meaning, entry.fields),
+            )
+            for entry in entries
+        ]
 
     def _field_meaning(self, field: EntryField) -> object:
         return field.loose if self._moves else field.meaning
 
-    def pairs(
-        self, old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> Iterator[tuple[SpecialEntry | None, SpecialEntry | None]]:
-        """Yield the entries that differ: all in order while there are as many, else those that one side has."""
-        if len(self.old) == len(self.new):
-            for x, y in zip(self.old, self.new, strict=True):
-                if self._meaning(x, old_parts) != self._meaning(y, new_parts):
-                    yield x, y
-            return
-        before = [self._meaning(entry, old_parts) for entry in self.old]
-        after = [self._meaning(entry, new_parts) for entry in self.new]
-        gone = [entry for entry, meaning in zip(self.old, before, strict=True) if not _take(after, meaning)]
-        after = [self._meaning(entry, new_parts) for entry in self.new]
-        come = [entry for entry, meaning in zip(self.new, after, strict=True) if not _take(before, meaning)]
-        yield from zip_longest(gone, come)
+    def pairs(self) -> Iterator[tuple[SpecialEntry | None, SpecialEntry | None]]:
+        """Yield the entries that differ: in order if both sides have as many, else those that only one side has."""
+        (old, _), (new, _) = self._sides
+        before, after = map(self._meanings, self._sides)
+        if len(old) == len(new):
+            differs = (was != is_ for was, is_ in zip(before, after, strict=True))
+            yield from compress(zip(old, new, strict=True), differs)
+        else:
+            yield from zip_longest(_surplus(old, before, after), _surplus(new, after, before))
 
-    def reasons(
-        self, views: tuple[ObjectView, ObjectView], old_parts: Sequence[int], new_parts: Sequence[int]
-    ) -> list[Reason]:
+    def reasons(self) -> list[Reason]:
         """Return one reason for each entry that differs, or one for the number of entries."""
-        if len(self.old) != len(self.new):
-            was, is_ = (f"{len(side)} {'entry' if len(side) == 1 else 'entries'}" for side in (self.old, self.new))
-            counts = Reason.of(Code.ENTRY_COUNT, was, is_, table=self.name, old_count=len(self.old))
+        (old, _), (new, version) = self._sides
+        if len(old) != len(new):
+            was, is_ = (f"{len(side)} {'entry' if len(side) == 1 else 'entries'}" for side in (old, new))
+            counts = Reason.of(Code.ENTRY_COUNT, was, is_, table=self.name, old_count=len(old))
             return [counts._replace(kind=self.kind)]
         reasons = []
-        for x, y in self.pairs(old_parts, new_parts):
+        for x, y in self.pairs():
             assert x is not None and y is not None
-            was, is_ = self._difference(x, y, views)
-            place = where(views[1], y, new_parts)
+            was, is_ = self._difference(x, y)
+            place = Place("" if y.part == version.parts[0] else version.view.part_name(y.part), y.place)
             reasons.append(Reason.of(Code.ENTRY, was, is_, place, noun=self.noun)._replace(kind=self.kind))
         return reasons
 
-    def _difference(self, x: SpecialEntry, y: SpecialEntry, views: tuple[ObjectView, ObjectView]) -> tuple[str, str]:
+    def _difference(self, x: SpecialEntry, y: SpecialEntry) -> tuple[str, str]:
         """Return the fields in which two entries differ, in words."""
+        views = [version.view for _, version in self._sides]
         fields = [(a, b) for a, b in _by_field(x, y) if self._field_meaning(a) != self._field_meaning(b)]
         if not fields:
-            was, is_ = f"at +{x.place:#x}", f"at +{y.place:#x}"
-            if x.owner != y.owner:
-                was, is_ = (
-                    f"{view.kinds.name(entry.owner)} {text}"
-                    for view, entry, text in zip(views, (x, y), (was, is_), strict=True)
-                )
-            return was, is_
-        was, is_ = (", ".join(in_words(views[side], pair[side]) for pair in fields) for side in (0, 1))
-        if was == is_:
-            was, is_ = (", ".join(_precise(views[side], pair[side]) for pair in fields) for side in (0, 1))
-        return was, is_ if was != is_ else f"another {is_}"
+            sides = zip(views, (x, y), strict=True)
+            kinds = [f"{view.kinds.name(entry.owner)} " if x.owner != y.owner else "" for view, entry in sides]
+            return f"{kinds[0]}at +{x.place:#x}", f"{kinds[1]}at +{y.place:#x}"
+        for words in (in_words, _precise):
+            was, is_ = (", ".join(words(views[side], pair[side]) for pair in fields) for side in (0, 1))
+            if was != is_:
+                return was, is_
+        return was, f"another {is_}"
+
+
+def _surplus(
+    entries: list[SpecialEntry], meanings: list[tuple[object, ...]], others: list[tuple[object, ...]]
+) -> list[SpecialEntry]:
+    """Return the entries whose meaning is not among ``others``, where each accounts for one."""
+    left, found = others.copy(), []
+    for entry, meaning in zip(entries, meanings, strict=True):
+        if meaning in left:
+            left.remove(meaning)
+        else:
+            found.append(entry)
+    return found
 
 
 def _by_field(x: SpecialEntry, y: SpecialEntry) -> Iterator[tuple[EntryField, EntryField]]:
-    """Yield the fields of two entries side by side; one that an entry does not have has no value."""
+    """Yield the fields of two entries in pairs; one that an entry does not have is "nothing"."""
     before, after = ({field.name: field for field in entry.fields} for entry in (x, y))
     for name in dict.fromkeys([*before, *after]):
         nothing = EntryField(name, "nothing", (), (), None)
@@ -116,7 +135,7 @@ def _by_field(x: SpecialEntry, y: SpecialEntry) -> Iterator[tuple[EntryField, En
 
 
 def in_words(view: ObjectView, field: EntryField) -> str:
-    """Return name and value of a field; code that is known by content (a replacement) as its instructions."""
+    """Return name and value of a field; for code without a name (a replacement), its instructions."""
     text = field.text
     part = view.content_part(field.row) if field.row is not None else None
     if part is not None and view.is_code(part):
@@ -125,29 +144,22 @@ def in_words(view: ObjectView, field: EntryField) -> str:
 
 
 def _precise(view: ObjectView, field: EntryField) -> str:
-    """Return a field in more words than usual."""
+    """Return a field in more words than in_words, with the type of its relocation."""
     relation = f"{how(view, field.row)} " if field.row is not None else ""
     return f"{field.name} {relation}{field.text}"
 
 
-def where(view: ObjectView, entry: SpecialEntry, parts: Sequence[int]) -> Place:
-    """Return the place in the function to which an entry belongs."""
-    return Place("" if entry.part == parts[0] else view.part_name(entry.part), entry.place)
-
-
-def differences(
-    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int], moves: bool
-) -> list[TableDifference]:
-    """Return the special sections of a function on both sides, by name."""
-    before, after = _by_name(special_entries(old, old_parts)), _by_name(special_entries(new, new_parts))
+def differences(old: Version, new: Version, moves: bool) -> list[TableDifference]:
+    """Return the special sections of a function in both versions, by name."""
+    before, after = _by_name(special_entries(*old)), _by_name(special_entries(*new))
     return [
-        TableDifference(name, before.get(name, []), after.get(name, []), moves)
+        TableDifference(name, _Table(before.get(name, []), old), _Table(after.get(name, []), new), moves)
         for name in sorted(before.keys() | after.keys())
     ]
 
 
 def _by_name(found: dict[str, list[SpecialEntry]]) -> dict[str, list[SpecialEntry]]:
-    """Join the sections in whose names stands what is patched in: they are one table with a field more."""
+    """Make one table, with one more field, of the sections whose names say what is patched in."""
     tables: dict[str, list[SpecialEntry]] = {}
     for section, entries in found.items():
         name = section
@@ -161,11 +173,3 @@ def _by_name(found: dict[str, list[SpecialEntry]]) -> dict[str, list[SpecialEntr
     if _RUNTIME in tables:
         tables[_RUNTIME].sort(key=lambda entry: (entry.part, entry.place))
     return tables
-
-
-def _take(meanings: list[tuple[object, ...]], wanted: tuple[object, ...]) -> bool:
-    """Remove ``wanted`` from ``meanings``; returns whether it was there."""
-    if wanted in meanings:
-        meanings.remove(wanted)
-        return True
-    return False

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The calls of a function, and which constants its instructions pass to them in registers.
+"""The calls of a function, and the constants that its instructions pass to them in registers.
 
-What reaches a call is followed along all ways through the function, split-off parts, jump tables and the places of its
-special entries (static branches, exception fixups) included. Only what is asked for is followed: where the value of
-an instruction goes to, and where the arguments of a call come from.
+Values are followed along all paths through the function, including split-off parts, jump tables and the places that its
+special entries name (static branches, exception fixups). Only what is asked for is followed: where the value that an
+instruction sets goes, and where the arguments of a call come from.
 """
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 from kbuild_klp.arch.registry import Effect, Flow
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Spot, decode_parts, jump_table
 from kbuild_klp.object.special_entries import special_tables
-from kbuild_klp.object.view import ObjectView
 
 UNKNOWN = -1
 """In place of an instruction that sets an argument: something else did."""
@@ -25,28 +24,26 @@ UNKNOWN = -1
 # Looking up a member of an enum costs as much as the rest of the line.
 _NEXT, _CALL, _BRANCH, _JUMP, _END = Flow
 _LEAVES = (_JUMP, _END)
-_ENDS_WAY = (*_LEAVES, _CALL)
-_LEAVING = re.compile(b"[%c%c]" % _LEAVES)
+_ENDS_PATH = (*_LEAVES, _CALL)
 
 
 class FunctionCalls:
-    """The instructions of a function and its split-off parts, by number, and the ways of control between them.
+    """The instructions of a function and its split-off parts, by number, and the flow of control between them.
 
-    Arguments are counted from 0: those in registers, and one behind them for all that are stored in memory.
+    Arguments are counted from 0: those in registers, and one more for all that are stored in memory.
     """
 
-    def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
+    def __init__(self, function: Version) -> None:
+        self._view, self._parts = view, parts = function.view, function.parts
         decode_parts(view, parts)
-        self._view = view
         self._in_memory = view.architecture.arguments
-        self._parts = parts
         self.spots: list[Spot] = [(part, start) for part in parts for start in view.code[part].starts]
         self._number = {spot: at for at, spot in enumerate(self.spots)}
         self._flows = b"".join(view.code[part].flows for part in parts)
         self._effects: dict[int, Effect] = {}
         self._references: dict[int, list[int]] = defaultdict(list)
         self._goals: dict[int, set[int]] = defaultdict(set)
-        """By instruction, those to which control may go from it, the next one apart."""
+        """By instruction, those that control may go to from it, apart from the next one."""
         self._stay: set[int] = set()
         """The instructions that go, or refer, to a place in the function."""
         self._leave: set[int] = set()
@@ -62,7 +59,7 @@ class FunctionCalls:
         return self._references.get(at, ())
 
     def users(self, rows: Collection[int]) -> list[int]:
-        """Return the instructions that have one reference, which is among some."""
+        """Return the instructions that have one reference, and it is among ``rows``."""
         return [at for at, own in self._references.items() if len(own) == 1 and own[0] in rows]
 
     def data(self, at: int) -> bytes:
@@ -79,7 +76,7 @@ class FunctionCalls:
         return found
 
     def callee(self, at: int) -> tuple[int, ...] | None:
-        """Return what is equal for calls of the same function, None for those that go through a register."""
+        """Return what is equal for calls of the same function, None for calls through a register."""
         rows = self.references(at)
         return self._view.meanings.target(rows[0]) if rows else None
 
@@ -88,12 +85,12 @@ class FunctionCalls:
         flow = self._flows[at]
         return flow == _CALL or (flow in (_BRANCH, _JUMP) and at in self._leave and at not in self._stay)
 
-    # -- from where an argument comes, and where it goes ----------------------------------------------------------
+    # -- where an argument comes from, and where it goes ----------------------------------------------------------
 
     def setters(self, call: int) -> list[set[int]]:
         """Return, by argument of a call, the instructions that may have set it, with UNKNOWN for anything else.
 
-        The last are those that stored some in memory.
+        The last set has those that stored an argument in memory.
         """
         found: list[set[int]] = [set() for _ in range(self._in_memory + 1)]
         seen: dict[int, frozenset[int]] = {}
@@ -104,10 +101,10 @@ class FunctionCalls:
             if not arguments:
                 continue
             seen[at] = seen.get(at, frozenset()) | arguments
-            waiting += ((origin, arguments) for origin in self._origins.get(at, ()) if self._is_reached(origin))
+            waiting += ((origin, arguments) for origin in self._origins.get(at, ()) if origin in self._reached)
             before = at - 1
-            is_next = at > 0 and self._flows[before] not in _LEAVES and self._is_reached(before)
-            if at in self._heads or not self._is_reached(at) or (is_next and self._flows[before] == _CALL):
+            is_next = before in self._reached and self._flows[before] not in _LEAVES
+            if at in self._heads or at not in self._reached or (is_next and self._flows[before] == _CALL):
                 for argument in arguments - {self._in_memory}:
                     found[argument].add(UNKNOWN)
             if is_next and self._flows[before] != _CALL:
@@ -120,7 +117,7 @@ class FunctionCalls:
         return found
 
     def takers(self, setter: int, argument: int) -> Iterator[int]:
-        """Yield the instructions before which an argument may still be in its register as one instruction set it."""
+        """Yield the instructions before which an argument may still be in its register as ``setter`` set it."""
         seen, waiting = set[int](), [setter + 1]
         while waiting:
             at = waiting.pop()
@@ -128,19 +125,19 @@ class FunctionCalls:
                 yield at
                 seen.add(at)
                 waiting += self._goals.get(at, ())
-                if self._flows[at] in _ENDS_WAY or argument in self.effect(at).writes:
+                if self._flows[at] in _ENDS_PATH or argument in self.effect(at).writes:
                     break
                 at += 1
 
     def uses(self, at: int, argument: int) -> bool:
-        """Say whether an instruction does anything with an argument; one that jumps to who knows where does."""
+        """Say whether an instruction may do anything with an argument, as one that jumps to an unknown place may."""
         is_lost = self._flows[at] in (_BRANCH, _JUMP) and not self._goals.get(at) and not self.is_call(at)
         return is_lost or argument in self.effect(at).reads
 
-    # -- the ways of control --------------------------------------------------------------------------------------
+    # -- the flow of control --------------------------------------------------------------------------------------
 
     def _find_goals(self, part: int) -> None:
-        """Find the ways of branches, of references to places in the function, and of jump tables."""
+        """Find where branches, references to places in the function, and jump tables go."""
         view, code, family = self._view, self._view.code[part], frozenset(self._parts)
         for place, (_, goal) in code.inside.items():
             if (part, goal) in self._number:
@@ -165,7 +162,7 @@ class FunctionCalls:
         self._goals[at].add(goal)
 
     def _find_special_goals(self, part: int) -> None:
-        """Find the ways between the places in the function that an entry of a special section names."""
+        """Let control go between all places in the function that one entry of a special section names."""
         view = self._view
         start = {own: int(view.canonical.parts.start[own]) for own in self._parts}
         references, targets = view.canonical.references, view.canonical.targets
@@ -181,13 +178,13 @@ class FunctionCalls:
                     self._goals[at].update(known)
 
     def _at(self, part: int, place: int) -> int:
-        """Return the instruction that has a byte of a part."""
+        """Return the instruction that has the byte at a place of a part."""
         starts = self._view.code[part].starts
         return self._number[part, starts[max(bisect_right(starts, place) - 1, 0)]]
 
     @cached_property
     def _origins(self) -> dict[int, set[int]]:
-        """By instruction, those from which control may come to it, the one before it apart."""
+        """By instruction, those that control may come from, apart from the one before it."""
         found = defaultdict[int, set[int]](set)
         for at, goals in self._goals.items():
             for goal in goals:
@@ -196,34 +193,23 @@ class FunctionCalls:
 
     @cached_property
     def _heads(self) -> set[int]:
-        """The instructions to which control comes from who knows where."""
+        """The instructions that control reaches from an unknown place."""
         branched, other = set[int](), set[int]()
         for at, goals in self._goals.items():
             (other if self._flows[at] == _NEXT else branched).update(goals)
-        return (({end + 1 for end in self._ends[:-1]} | other) - branched) | {0}
+        other.update(at + 1 for at, flow in enumerate(self._flows[:-1]) if flow in _LEAVES)
+        return (other - branched) | {0}
 
     @cached_property
-    def _ends(self) -> list[int]:
-        """The instructions behind which control does not go to the next one, and the last."""
-        return [
-            *(found.start() for found in _LEAVING.finditer(self._flows, 0, len(self._flows) - 1)),
-            len(self._flows) - 1,
-        ]
-
-    @cached_property
-    def _first_reached(self) -> list[int]:
-        """For each of ``_ends``, the first instruction from which control comes there without leaving the order."""
-        first = [end + 1 for end in self._ends]
-        sources, waiting = sorted(self._goals), list(self._heads)
+    def _reached(self) -> set[int]:
+        """The instructions that control can reach."""
+        reached, waiting = set[int](), list(self._heads)
         while waiting:
             at = waiting.pop()
-            run = bisect_left(self._ends, at)
-            if at < first[run]:
-                passed = sources[bisect_left(sources, at) : bisect_left(sources, first[run])]
-                first[run] = at
-                waiting += (goal for source in passed for goal in self._goals[source])
-        return first
-
-    def _is_reached(self, at: int) -> bool:
-        """Say whether there is a way to an instruction."""
-        return at >= self._first_reached[bisect_left(self._ends, at)]
+            while at < len(self._flows) and at not in reached:
+                reached.add(at)
+                waiting += self._goals.get(at, ())
+                at += 1
+                if self._flows[at - 1] in _LEAVES:
+                    break
+        return reached

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What Clang's gcov says of how and where an object was made: __llvm_gcov_writeout, which the kernel calls for it.
 
-It hands the name of a file to llvm_gcda_start_file() with a stamp, and for each function a number with two checksums
-to llvm_gcda_emit_function(): of the function's name and line, and of the branches (LLVM: GCOVProfiler,
-insertCounterWriteout). Clang 11 and later; all of it is kept for a program to hold beside the notes that the compiler
-wrote (kernel/gcov/clang.c). The counters are variables, one for each function, and are told of themselves: that these
-are handed over, and cleared by __llvm_gcov_reset, follows where they are not the same as before.
+It passes the name of a file and a stamp to llvm_gcda_start_file(), and for each function a number and two checksums to
+llvm_gcda_emit_function(): of the function's name and line, and of its branches (LLVM: GCOVProfiler,
+insertCounterWriteout; Clang 11 and later). The kernel only keeps all this for a program that compares it with the
+notes that the compiler wrote (kernel/gcov/clang.c). The counters are variables, one for each function, and have
+changes of their own. Where they change, it follows that other ones are handed over, and cleared by __llvm_gcov_reset.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kbuild_klp.lines.calls import UNKNOWN, FunctionCalls
+from kbuild_klp.lines.referring import target_name
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.view import ObjectView
 
 _WRITEOUT = "__llvm_gcov_writeout"
@@ -22,7 +24,7 @@ _COUNTERS, _TABLES = "__llvm_gcov_ctr", "__llvm_internal_gcov_"
 _RETURN = "__x86_return_thunk"  # CONFIG_MITIGATION_RETHUNK
 _START_FILE, _FILE, _SUFFIX = "llvm_gcda_start_file", 0, ".gcda"
 _STAMPS = {_START_FILE: (2,), "llvm_gcda_emit_function": (1, 2)}
-# What the functions that Clang makes for gcov refer to, but for counters, tables of these, and the name of the file.
+# What the functions that Clang makes for gcov refer to, besides counters, tables of these, and the name of the file.
 _CALLS = {
     _WRITEOUT: {
         *("llvm_gcda_start_file", "llvm_gcda_emit_function", "llvm_gcda_emit_arcs"),
@@ -30,25 +32,23 @@ _CALLS = {
     },
     "__llvm_gcov_reset": {"memset", _RETURN},
 }
-# Where there are many functions, a loop takes the arguments from tables: these are three words each.
+# With many functions, a loop takes the arguments from tables, which have three words for each.
 _ARGUMENTS, _ARGUMENTS_SIZE, _ARGUMENT_STAMPS = "__llvm_internal_gcov_emit_function_args", 12, (4, 8)
 
 
-def is_writeout(view: ObjectView, part: int) -> bool:
-    """Say whether a function is the one that Clang made for gcov."""
-    return view.part_name(part).partition(".")[0] == _WRITEOUT
+def writeout_stamps(view: ObjectView, part: int) -> tuple[list[int], list[int]] | None:
+    """Return the instructions that load a stamp, and the references to the name of the file, all by place.
 
-
-def writeout_stamps(view: ObjectView, part: int) -> tuple[list[int], list[int]]:
-    """Return which instructions of it load a stamp, and which of its references go to the name of the file; by place.
-
-    They do nothing else with it.
+    Only those whose value goes nowhere else. None for a function that is not the one of gcov.
     """
-    calls = FunctionCalls(view, [part])
+    if view.part_name(part).partition(".")[0] != _WRITEOUT:
+        return None
+    calls = FunctionCalls(Version(view, [part]))
     stamps: list[int] = []
     files: list[int] = []
-    for call in range(len(calls.spots)):
-        callee = _callee(view, calls, call) if calls.is_call(call) else ""
+    for call in filter(calls.is_call, range(len(calls.spots))):
+        references = calls.references(call)
+        callee = target_name(view, references[0]) if len(references) == 1 else ""
         if callee not in _STAMPS:
             continue
         setters = calls.setters(call)
@@ -60,13 +60,8 @@ def writeout_stamps(view: ObjectView, part: int) -> tuple[list[int], list[int]]:
     return stamps, files
 
 
-def _callee(view: ObjectView, calls: FunctionCalls, call: int) -> str:
-    symbols = [view.target_symbol(row) for row in calls.references(call)]
-    return view.object.symbol_name(symbols[0]) if len(symbols) == 1 and symbols[0] >= 0 else ""
-
-
 def _only_for(calls: FunctionCalls, call: int, argument: int, setters: Sequence[set[int]]) -> list[int]:
-    """Return the instructions that set an argument of a call, if nothing else sets it, or does anything with it."""
+    """Return the instructions that set an argument of a call; none where anything else sets or uses it."""
     found = setters[argument]
     is_used = UNKNOWN in found or any(
         calls.uses(at, argument) for setter in found for at in calls.takers(setter, argument) if at != call
@@ -82,24 +77,25 @@ def argument_stamps(view: ObjectView, part: int) -> Sequence[int]:
 
 
 def is_for_gcov(name: str) -> bool:
-    """Say whether a function is one that Clang made to hand over, or to clear, the counters of an object."""
+    """Say whether Clang made a function to hand over or to clear the counters of an object."""
     return name.partition(".")[0] in _CALLS
 
 
-def follows_from_counters(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+def follows_from_counters(old: Version, new: Version) -> bool:
     """Say whether such a function is for all counters of its source, and these are not the same in both objects."""
-    if not old_parts or not new_parts:
+    if not old.parts or not new.parts:
         return False
     # With kCFI, the hash of its type is before it.
-    if [old.data(part) for part in old_parts[1:]] != [new.data(part) for part in new_parts[1:]]:
+    if [old.view.data(part) for part in old.parts[1:]] != [new.view.data(part) for part in new.parts[1:]]:
         return False
-    sides = [(view, parts, _counters(view, parts[0])) for view, parts in ((old, old_parts), (new, new_parts))]
-    before, after = (sorted(map(view.size, counters)) for view, _, counters in sides)
-    return before != after and all(_is_for_all(*side) for side in sides)
+    counters = _counters(old), _counters(new)
+    sizes = [sorted(map(version.view.size, own)) for version, own in zip((old, new), counters, strict=True)]
+    return sizes[0] != sizes[1] and _is_for_all(old, counters[0]) and _is_for_all(new, counters[1])
 
 
-def _counters(view: ObjectView, part: int) -> set[int]:
+def _counters(function: Version) -> set[int]:
     """Return the counters of the source that a function is of."""
+    view, part = function.view, function.parts[0]
     chunks, sources = view.canonical.chunks, view.canonical.sources
     names = enumerate(view.object.names_of(chunks.heads.tolist()))
     named = np.array([at for at, name in names if name.partition(".")[0] == _COUNTERS], np.int64)
@@ -107,16 +103,17 @@ def _counters(view: ObjectView, part: int) -> set[int]:
     return {*view.canonical.parts.at(chunks.start[named[is_own]]).tolist()}
 
 
-def _is_for_all(view: ObjectView, parts: Sequence[int], counters: set[int]) -> bool:
-    """Say whether a function refers to all counters, and to nothing else but what it does with them."""
+def _is_for_all(function: Version, counters: set[int]) -> bool:
+    """Say whether a function refers to all counters, and otherwise only to what it needs for them."""
+    view, parts = function
     if any(view.reference_range(part) for part in parts[1:]):
         return False
     allowed = _CALLS[view.part_name(parts[0]).partition(".")[0]]
     seen, waiting, reached = {parts[0]}, [parts[0]], set[int]()
     while waiting:
         for row in view.reference_range(waiting.pop()):
-            symbol, part = view.target_symbol(row), int(view.canonical.targets.part[row])
-            if symbol >= 0 and view.object.symbol_name(symbol) in allowed:
+            part = int(view.canonical.targets.part[row])
+            if target_name(view, row) in allowed:
                 continue
             if part in counters:
                 reached.add(part)

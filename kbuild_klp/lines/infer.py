@@ -1,103 +1,101 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Inference, where there are no sources, that numbers in code are source lines that moved.
 
-A number is a line by its role, and by nothing else: that it is the very line on which its instruction stands, as debug
-information says, or that it moved by as much as all lines did, happens to constants as well. Records are lines by
-definition (records.py). In code there is one more role, and it is known by the company that a number keeps: the kernel
-passes ``__LINE__`` to a function together with ``__FILE__`` or ``__func__``. So number a, which is b now, is taken for
-a line if all of the following holds.
+A number is a line because of its role, and for no other reason. That it equals the line on which its instruction
+stands, as debug information says, or that it moved by as much as all lines did, happens to constants as well. Records
+are lines by definition (records.py). In code there is one more role, which shows in what a number is passed with: the
+kernel passes ``__LINE__`` to a function together with ``__FILE__`` or ``__func__``. So number a, which is b now, is
+taken for a line if all of the following holds.
 
-*Argument.* An instruction gives the number to a register in which the psABI passes arguments, whole, and from there it
-goes to calls and nowhere else, whichever way control takes: no instruction reads it, and no other call comes between.
-What is on the stack is never taken for a line.
+*Argument.* An instruction loads the whole number into a register in which the psABI passes arguments, and from there
+it reaches calls and nothing else, whichever way control takes: no instruction reads it, and no other call comes in
+between. A number on the stack is never taken for a line.
 
 *Company.* Another register of each of these calls holds, whichever way control came, the address of a string that
-is the name of a source file or of a function of this object, or what ``__func__`` stands for (which is that of an
-inlined function, too).
+is the name of a source file or of a function of this object, or of what ``__func__`` stands for (in an inlined
+function, that is its own name).
 
-*Nothing else differs* in the function but numbers of which all this holds.
+*Nothing else differs* in the function but numbers for which all this holds.
 
-*One argument only.* Where further numbers are passed to the function that is called (in registers or on the stack,
-whether they changed or not), one argument is that of the line, the same in all its calls about this source file. Which
-one it is, each version of the object has to say by itself, by order: in the calls with both, more of its numbers than
-of any other argument's are in order of place with each other and with records and other lines, in one version at
-least, and no fewer in the other. Levels and errnos are not. Or all its numbers, three at least, are lines of records
-in their functions, as where a WARN stands beside the call, and those of no other argument are. Where that does not
-tell, all changes stand. Behind a format it is the format that says what a number is (formats.py), and each of them
-counts as a function of its own.
+*One argument only.* Where more than one number is passed to the called function (in registers or on the stack, changed
+or not), one argument is the line, and it is the same one in all calls about this source file. Each version of the
+object has to show by itself which one, by order: in the calls that have both, more of its numbers than of any other
+argument's are in order of place with each other and with records and other lines, in at least one version, and no
+fewer in the other. Log levels and errnos are not. Or all its numbers, at least three, are lines of records in their
+functions, as where a WARN stands beside the call, and those of no other argument are. Where neither decides, all
+changes stand. In a call with a format, the format says what a number is (formats.py), and each format counts as a
+function of its own.
 
-*Order of place.* Of all records and arguments of lines that are about one source file, the most that rise together,
-before and now, with the places of the functions in their section are lines in order (order.py); the number is
-indispensable among them. So it lies between the lines of its neighbours in both versions. Where as many others would
-do, those win that take fewer edits; where that does not tell, the changes stand. Compilers do not emit all functions
-in the order of the source, so this is asked only where the role is not beyond doubt: not of an argument of which a
-format says that it is a line, that is in order in three functions at least and in half of all, or that is recorded.
-All numbers have to be in order by themselves, wherever their functions are. Functions of headers are inlined anywhere,
-so among lines of a header places do not count at all.
+*Order of place.* Take all records and arguments that are lines of one source file. The largest set of them that rises,
+before and now, with the places of the functions in their section are the lines in order (order.py), and the number is
+in every such set. So it lies between the lines of its neighbours in both versions. Among sets of one size those win
+that take fewer edits; where several are left, the changes stand. Compilers do not emit all functions in the order of
+the source, so this is required only where the role is in doubt: not of an argument that a format calls a line, that is
+in order in at least three functions and in half of all, or that is recorded. All numbers have to be in order among
+themselves, wherever their functions are. Functions of headers are inlined anywhere, so for the lines of a header
+places do not count at all.
 
-*What is about one source file* says the name of the file; where only a function is named, the source of its symbol, or
-in an object without such symbols the file that the functions around it name.
+*The source file* of a number is the one that is named with it. Where only a function is named, it is the source of
+that function's symbol, or, in an object without such symbols, the file that the functions around it name.
 
-*Agreement.* Next to it, by line, are on either side records or lines in order of the same source file. The number
-moved as one of these two did, or by an amount in between. In front of the first line nothing moves; behind the last one
-there is no limit.
+*Agreement.* The nearest lines before and after it, of records or of lines in order of the same source file, moved as
+well: the number moved by as much as one of the two, or by an amount in between. Before the first line nothing moves;
+behind the last one there is no limit.
 
-*Debug information*, where there is some, does not contradict: the number is not in front of the first line or behind
-the last one of that file from which code of the function came.
+*Debug information*, where there is some, does not contradict: the number lies between the first and the last line of
+that file that code of the function came from.
 
-None of this is a proof. A number that is no line is taken for one if it is passed with the name of a file and no other
-number that could be the line, fits between the lines of the functions around it, before and now, and moved as if
-it was one of them. Nothing is inferred about numbers in data and strings, in instructions that became longer, and
-in calls that name neither file nor function; and about lines in a static function that was inlined elsewhere than where
-its own place would have been, and does not name itself.
+None of this is a proof. A number that is no line is taken for one if it is passed with the name of a file and with no
+other number that could be the line, fits between the lines of the functions around it, before and now, and moved as if
+it were one of them. Nothing is inferred about numbers in data and strings, in instructions that became longer, and
+in calls that name neither file nor function; nor about lines in a static function that was inlined away from where
+its own place would have been and does not name itself.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
 from kbuild_klp.lines.order import Ordered, concordance
 from kbuild_klp.lines.proof import MOST_LINES
-from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, Witness, Witnesses
+from kbuild_klp.lines.versions import Version
+from kbuild_klp.lines.witnesses import HEADERS, NO_UNIT, Home, NamingCalls, Witness, Witnesses
 from kbuild_klp.object.view import ObjectView
-
-Parts = Sequence[int]
-
 
 _MOST_FUNCTIONS = 1024  # that are taken apart to see what they say of one source
 _ENOUGH = 3  # lines in order that show what an argument is
 
 
 class _Source(NamedTuple):
-    """A source: ``file`` as records and arguments call it (None: none does), ``unit`` its number (as in Home)."""
+    """A source: ``file`` as records and arguments name it (None: none does), ``unit`` its number (as in Home)."""
 
     file: str | None
     unit: int
 
 
 class LineInference:
-    """What the objects themselves say about lines; nothing is collected before the first question.
+    """What the objects themselves tell about lines; nothing is collected before the first question.
 
     ``changed`` are the old main parts of the functions that are not the same in both.
     """
 
     def __init__(self, old: ObjectView, new: ObjectView, changed: Collection[int]) -> None:
         self._old = old
-        self._sides = (old, SourceLines(old.file)), (new, SourceLines(new.file))
+        self._tables = SourceLines(old.file), SourceLines(new.file)
         self._witnesses = Witnesses(old, new, changed)
         self._lines: dict[_Source, frozenset[Witness]] = {}
 
-    def infers(self, old_parts: Parts, new_parts: Parts, numbers: list[Number]) -> bool:
+    def infers(self, old: Version, new: Version, numbers: list[Number]) -> bool:
         """Return True when all ``numbers`` in which two versions of a function differ can be taken for lines."""
         if not all(number.file is not None or _is_in_code(number) for number in numbers):
             return False
-        own = self._witnesses.of(old_parts[0], old_parts, new_parts)
-        elsewhere = self._witnesses.used_elsewhere(old_parts)
+        own = self._witnesses.of(old, new)
+        elsewhere = NamingCalls(old).used_elsewhere
         for number in numbers:
             if number.instruction is None:
                 continue  # a record of UBSAN
@@ -107,18 +105,18 @@ class LineInference:
                 return False
             if not all(witness in self._lines_of(self._source(witness)) for witness in found):
                 return False
-            if not all(self._is_where_code_came_from(witness, old_parts, new_parts) for witness in found):
+            if not all(self._is_where_code_came_from(witness, old, new) for witness in found):
                 return False
         return True
 
     def _is_in_register(self, witness: Witness) -> bool:
         return witness.role is not None and witness.role[1] < self._old.architecture.arguments
 
-    def _is_where_code_came_from(self, witness: Witness, *parts: Parts) -> bool:
-        """Say whether the line tables of both sides leave it open that a number is a line."""
+    def _is_where_code_came_from(self, witness: Witness, *versions: Version) -> bool:
+        """Say whether the line tables of both sides do not rule out that a number is a line."""
         file = posixpath.basename(witness.home.file or "")
-        for (view, table), own, number in zip(self._sides, parts, (witness.old, witness.new), strict=True):
-            known = [line for part in own for line in table.between(*_extent(view, part))]
+        for table, (view, parts), number in zip(self._tables, versions, (witness.old, witness.new), strict=True):
+            known = [line for part in parts for line in table.between(*_extent(view, part))]
             lines = [line.line for line in known if not file or posixpath.basename(line.file) == file]
             if lines and not min(lines) <= number <= max(lines):
                 return False
@@ -160,7 +158,7 @@ class LineInference:
         return self._lines[source]
 
     def _sections(self, functions: Iterable[int]) -> dict[int, str]:
-        """Return in which section each function is; those of -ffunction-sections are taken for the one they replace."""
+        """Return the section of each function; for one of -ffunction-sections, the section that it stands for."""
         view = self._old
         return {
             function: view.canonical.section_name(function).removesuffix(f".{view.part_name(function)}")
@@ -179,9 +177,9 @@ def _is_in_code(number: Number) -> bool:
 
 
 def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
-    """Return those of some witnesses about one source that are arguments and lines.
+    """Return those witnesses about one source that are arguments and lines.
 
-    ``sections`` are those of the functions; places of functions without one do not count.
+    ``sections`` are those of the functions; without them, places do not count.
     """
     known = [witness for witness in about if witness.role is None]
     roles: dict[object, dict[int, list[Witness]]] = defaultdict(lambda: defaultdict(list))
@@ -193,21 +191,21 @@ def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
     for arguments in roles.values():
         (chosen if len(arguments) == 1 else unclear).append(list(arguments.values()))
     known += (witness for choices in chosen for witness in choices[0])
-    # What has the most calls first: its lines are the neighbours of the others.
+    # The function with the most calls first: its lines are neighbours for the others.
     for choices in sorted(unclear, key=lambda choices: -max(map(len, choices))):
         best = _in_best_order(known, choices, sections)
         if best is not None:
             chosen.append([best])
             known += best
     in_order = set(_in_order(known, {}))
-    by_place = {witness for own in _by_section(known, sections) for witness in _in_order(own, sections)}
+    by_place = {witness for own in _by_section(known, sections).values() for witness in _in_order(own, sections)}
     by_place |= {witness for (own,) in chosen for witness in own if not sections or _is_settled(own, known, sections)}
     lines = in_order & by_place
     return [witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)]
 
 
 def _is_settled(witnesses: list[Witness], known: list[Witness], sections: dict[int, str]) -> bool:
-    """Say whether the numbers of an argument are lines, whatever the place of one of them."""
+    """Say whether the role of an argument is beyond doubt, so that its numbers need not be in order of place."""
     if all(witness.is_said for witness in witnesses) or _are_recorded(witnesses, known):
         return True
     first: dict[int, int] = {}
@@ -222,7 +220,7 @@ def _is_settled(witnesses: list[Witness], known: list[Witness], sections: dict[i
 
 
 def _are_recorded(witnesses: list[Witness], known: list[Witness]) -> bool:
-    """Say whether each of some numbers, and there are enough, is that of a record in its function, before and now."""
+    """Say whether there are enough numbers, and each is the line of a record in its function, before and now."""
     if len({(each.function, each.old) for each in witnesses}) < _ENOUGH:
         return False
     old, new = (
@@ -232,17 +230,17 @@ def _are_recorded(witnesses: list[Witness], known: list[Witness]) -> bool:
     return all((each.function, each.old) in old and (each.function, each.new) in new for each in witnesses)
 
 
-def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> list[list[Witness]]:
+def _by_section(witnesses: Iterable[Witness], sections: dict[int, str]) -> dict[str | None, list[Witness]]:
     found: dict[str | None, list[Witness]] = defaultdict(list)
     for witness in witnesses:
         found[sections.get(witness.function)].append(witness)
-    return list(found.values())
+    return found
 
 
 def _in_best_order(
     known: list[Witness], choices: list[list[Witness]], sections: dict[int, str]
 ) -> list[Witness] | None:
-    """Return the one of some arguments of a function that is the line, None when nothing tells."""
+    """Return which of several arguments of a function is the line, None when nothing tells."""
     recorded = [choice for choice in choices if _are_recorded(choice, known)]
     if len(recorded) == 1:
         return recorded[0]
@@ -255,7 +253,7 @@ def _in_best_order(
 def _is_in_better_order(
     known: list[Witness], choice: list[Witness], other: list[Witness], sections: dict[int, str]
 ) -> bool:
-    """Say whether one argument is better in order than another, as far as the same calls have both."""
+    """Say whether one argument is in better order than another, in the calls that have both."""
     common = {(each.function, each.call) for each in choice} & {(each.function, each.call) for each in other}
     (before, after), (was, is_) = (
         [
@@ -268,13 +266,12 @@ def _is_in_better_order(
 
 
 def _concordance(own: list[Witness], known: list[Witness], sections: dict[int, str], is_new: bool) -> int:
-    """Return how much better than by chance the numbers of one version rise, among others that do."""
-    total = 0
-    for section in {sections.get(each.function) for each in own}:
-        here = [[each for each in some if sections.get(each.function) == section] for some in (own, known)]
-        everything = [each for some in here for each in some]
+    """Return by how much better than chance the numbers of one version rise together with known lines."""
+    total, others = 0, _by_section(known, sections)
+    for section, here in _by_section(own, sections).items():
+        everything = [*here, *others.get(section, ())]
         places = [each.function if sections else 0 for each in everything]
-        total += concordance(places, [each.new if is_new else each.old for each in everything], len(here[0]))
+        total += concordance(places, [each.new if is_new else each.old for each in everything], len(here))
     return total
 
 
@@ -286,7 +283,7 @@ def _in_order(witnesses: list[Witness], sections: dict[int, str]) -> list[Witnes
 
 
 def _agrees(witness: Witness, known: Iterable[Witness], lines: Iterable[Witness]) -> bool:
-    """Say whether a number moved as records and lines in order next to it did."""
+    """Say whether a number moved as the records and lines next to it did."""
     others = {
         (each.old, each.new) for each in (*known, *lines) if each.role is None or (each in lines and each != witness)
     }

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """KASAN's constructors, which hand descriptors of all variables of a file to the kernel (struct kasan_global).
 
-What a descriptor says follows from its variable: where it lies, how large it is and with what behind it, what it is
-called. A variable that came, went or is another one is told of itself, and so is a string of who uses it; that they
-are registered otherwise is told only where that does not follow.
+What a descriptor says follows from its variable: where that lies, its size with and without the redzone, its name. A
+variable that came, went or changed is a change of its own, and so is a string of the function that uses it. That they
+are registered differently is a change only where it does not follow from these.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.lines.referring import target_name, users
 from kbuild_klp.lines.roles import Role, role_of
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.view import ObjectView
 
 _SIZE = 64  # struct kasan_global: eight words
@@ -25,15 +26,13 @@ _NUMBERED = re.compile(r"(\*\.LC|\.str|__unnamed_)\.?\d+")  # what compilers cal
 _REGISTER = ("__asan_register_globals", "__asan_unregister_globals")
 _RETURN = "__x86_return_thunk"  # CONFIG_MITIGATION_RETHUNK
 _MOST_CODE, _NO_CODE = 64, 16  # bytes: two arguments and a call; a return
-_GRANULE = 32  # bytes to which the whole is rounded
-
-_Descriptor = tuple[object, bytes, str | None, tuple[int, ...], tuple[int, int, int]]
+_GRANULE = 32  # bytes that the size with the redzone is a multiple of
 
 
 class _Nameless(NamedTuple):
-    """A variable that is known by its content; ``is_told`` says whether it is in the checksum of somebody else as well.
+    """A variable that is known by its content; ``is_told`` says whether other checksums cover it as well.
 
-    The length is here so that none of these is resized.
+    With another length it is another variable: only those with a name are resized.
     """
 
     content: tuple[int, ...]
@@ -41,73 +40,92 @@ class _Nameless(NamedTuple):
     is_told: bool
 
 
-class _Registered(NamedTuple):
-    """What a constructor registers: ``variables`` with what their descriptors say, in the end of their sizes.
+class _Descriptor(NamedTuple):
+    """What a descriptor says: ``fields`` are the places of its references, ``rest`` is what nothing else here covers.
 
-    ``total`` is their number, ``table`` the part in which they are.
+    ``sizes`` are those of the variable, of the variable with its redzone, and of its symbol.
     """
 
-    variables: Counter[_Descriptor]
+    variable: str | _Nameless
+    rest: bytes
+    name: str | None
+    fields: tuple[int, ...]
+    sizes: tuple[int, int, int]
+
+    def is_smaller(self, other: _Descriptor) -> bool:
+        """Say whether the same variable is smaller here, as its symbol says as well, and its redzone no larger."""
+        (length, whole, size), (other_length, other_whole, other_size) = self.sizes, other.sizes
+        return self[:-1] == other[:-1] and length < other_length and whole <= other_whole and size < other_size
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether only the constructor's checksum covers the variable."""
+        return isinstance(self.variable, _Nameless) and not self.variable.is_told
+
+
+class _Registered(NamedTuple):
+    """What a constructor registers: the descriptors, their number, and the part that they are in."""
+
+    descriptors: Counter[_Descriptor]
     total: int
     table: int
 
 
 def is_constructor(name: str) -> bool:
-    """Say whether a function is one that the compiler made to be called before or behind all others."""
+    """Say whether a function is one that the compiler made to run before or after all others."""
     return name.startswith(("_sub_", "_GLOBAL_", "asan.module_"))
 
 
-def registers_the_same(old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]) -> bool:
+def registers_the_same(old: Version, new: Version) -> bool:
     """Say whether two versions of a constructor differ in nothing but in what follows from the variables."""
-    if len(old_parts) != len(new_parts) or not old_parts:
+    if len(old.parts) != len(new.parts) or not old.parts:
         return False
-    # What is before it, in a kernel with kCFI.
-    if any(_all_of(old, x) != _all_of(new, y) for x, y in zip(old_parts[1:], new_parts[1:], strict=True)):
+    # With kCFI, the hash of its type is before it.
+    rest = zip(old.parts[1:], new.parts[1:], strict=True)
+    if any(_all_of(old.view, x) != _all_of(new.view, y) for x, y in rest):
         return False
-    before, after = _registered(old, old_parts[0]), _registered(new, new_parts[0])
-    if before is None or after is None:
+    before, after = _registered(old), _registered(new)
+    if before is None or after is None or not _is_same_code(old, new, before, after):
         return False
-    if not _is_same_code(old, new, old_parts[0], new_parts[0], before, after):
-        return False
-    gone, come = before.variables - after.variables, after.variables - before.variables
-    if any(isinstance(key[0], _Nameless) and not key[0].is_told for key in (*gone, *come)):
+    gone, come = before.descriptors - after.descriptors, after.descriptors - before.descriptors
+    if any(descriptor.is_untold for descriptor in (*gone, *come)):
         return False
     # A variable of another size has another descriptor.
-    resized = {key[:-1] for key in gone if any(key[:-1] == other[:-1] and _is_less(key, other) for other in come)}
-    resized |= {key[:-1] for key in come if any(key[:-1] == other[:-1] and _is_less(key, other) for other in gone)}
-    left = [{key[0] for key in side if key[:-1] not in resized} for side in (gone, come)]
-    names = [_names(view) | {key[0] for key in side.variables} for view, side in ((old, before), (new, after))]
+    resized = {x[:-1] for x in gone for y in come if x.is_smaller(y) or y.is_smaller(x)}
+    left = [{descriptor.variable for descriptor in side if descriptor[:-1] not in resized} for side in (gone, come)]
+    names = [
+        _names(version.view) | {descriptor.variable for descriptor in side.descriptors}
+        for version, side in ((old, before), (new, after))
+    ]
     return left[0].isdisjoint(names[1]) and left[1].isdisjoint(names[0])
 
 
-def registers_what_is_told(
-    view: ObjectView, other: ObjectView, parts: Sequence[int], other_parts: Sequence[int]
-) -> bool:
-    """Say whether a constructor registers, or takes back, nothing but what ``other`` does not have.
+def registers_what_other_lacks(version: Version, other: Version) -> bool:
+    """Say whether a constructor registers, or unregisters, nothing but what the other object does not have.
 
-    ``other_parts`` are its own ones there: none, or one that does nothing (Clang makes it for each file). It is there
-    because of the first variables of their file, which are told of themselves.
+    Its version there is missing, or does nothing (Clang makes one for each file). It exists because of the first
+    variables of its file, which are changes of their own.
     """
-    found = _registered(view, parts[0]) if parts else None
-    if found is None or not _does_nothing(other, other_parts) or not _does_nothing(view, parts[1:]):
+    view, found = version.view, _registered(version) if version.parts else None
+    if found is None or not _does_nothing(other) or not _does_nothing(Version(view, version.parts[1:])):
         return False
-    if view.size(parts[0]) > _MOST_CODE or any(
-        view.content_part(row) != found.table and _name(view, row) not in (*_REGISTER, _RETURN)
-        for row in view.reference_range(parts[0])
+    head = version.parts[0]
+    if view.size(head) > _MOST_CODE or any(
+        view.content_part(row) != found.table and target_name(view, row) not in (*_REGISTER, _RETURN)
+        for row in view.reference_range(head)
     ):
         return False
-    names, data = _names(other), other.canonical.image.buffer
-    if any(it[0] in names or (isinstance(it[0], _Nameless) and not it[0].is_told) for it in found.variables):
+    names, data = _names(other.view), other.view.canonical.image.buffer
+    if any(descriptor.variable in names or descriptor.is_untold for descriptor in found.descriptors):
         return False
     rows = [row for row in view.reference_range(found.table) if not view.reference_place(found.table, row) % _SIZE]
     return not any(_bytes(view, row) in data for row in rows if view.target_symbol(row) < 0)
 
 
 def holds_only_descriptors(view: ObjectView, section: str) -> bool:
-    """Say whether there is nothing in the sections of a name but tables of descriptors, and places that these name."""
+    """Say whether the sections of a name hold only tables of descriptors, and places that these refer to."""
     parts = view.canonical.parts
     own = np.isin(parts.section, view.sections_called(section)).nonzero()[0].tolist()
-    # Ends at the first one that is something else.
     return all(_is_table(view, part) or _is_used_by_tables(view, part) for part in own)
 
 
@@ -116,24 +134,19 @@ def _is_table(view: ObjectView, part: int) -> bool:
 
 
 def _is_used_by_tables(view: ObjectView, part: int) -> bool:
-    rows = view.references_to(part)
-    users = {*view.canonical.parts.at(view.canonical.references.place[rows]).tolist()}
-    return bool(users) and all(_is_table(view, user) for user in users)
+    parts = {user for _, user in users(view, part)}
+    return bool(parts) and all(_is_table(view, user) for user in parts)
 
 
-def _does_nothing(view: ObjectView, parts: Sequence[int]) -> bool:
+def _does_nothing(version: Version) -> bool:
     """Say whether parts of a constructor are nothing but a return, and the hash of its type before it."""
+    view, parts = version
     rows = [row for part in parts for row in view.reference_range(part)]
-    return all(view.size(part) <= _NO_CODE for part in parts) and all(_name(view, row) == _RETURN for row in rows)
-
-
-def _name(view: ObjectView, reference: int) -> str:
-    symbol = view.target_symbol(reference)
-    return view.object.symbol_name(symbol) if symbol >= 0 else ""
+    return all(view.size(part) <= _NO_CODE for part in parts) and all(target_name(view, row) == _RETURN for row in rows)
 
 
 def _bytes(view: ObjectView, reference: int) -> bytes:
-    """Return what a reference goes to that is known by its content, places that are filled in cleared."""
+    """Return what a reference goes to that is known by its content, with the fields of relocations cleared."""
     text = view.string(reference)
     if text is not None:
         return text.encode("utf-8", "surrogateescape") + b"\0"
@@ -145,59 +158,51 @@ def _all_of(view: ObjectView, part: int) -> tuple[bytes, list[tuple[object, ...]
     return view.data(part), [(it.place, *it.key) for it in view.references(part)]
 
 
-def _is_less(key: _Descriptor, other: _Descriptor) -> bool:
-    """Say whether a variable is smaller, which its symbol tells, too, and what is behind it not less than before."""
-    return key[-1][0] < other[-1][0] and key[-1][1] <= other[-1][1] and key[-1][2] < other[-1][2]
-
-
 def _names(view: ObjectView) -> set[object]:
     """Return the names of all variables and functions of an object."""
     symbols = view.canonical.chunks.heads.tolist()
     return {canonical_name(name).text for name in view.object.names_of(symbols)}
 
 
-def _registered(view: ObjectView, part: int) -> _Registered | None:
-    rows = view.reference_range(part)
+def _registered(constructor: Version) -> _Registered | None:
+    """Return what a constructor registers, None for other functions and tables that are not understood."""
+    view, rows = constructor.view, constructor.view.reference_range(constructor.parts[0])
     tables = {view.content_part(row) for row in rows} - {None}
     table = tables.pop() if len(tables) == 1 else None
     if table is None or role_of(view, table, rows) is not Role.KASAN_GLOBALS:
         return None
-    data, order = view.data(table), view.architecture.byteorder
-    at = {view.reference_place(table, row): row for row in view.reference_range(table)}
-    count = sum(place % _SIZE == _VARIABLE for place in at)
-    if any(place >= count * _SIZE for place in at) or any(data[count * _SIZE :]) or len(data) < count * _SIZE:
+    data, references = view.data(table), defaultdict[int, dict[int, int]](dict)
+    for row in view.reference_range(table):
+        number, field = divmod(view.reference_place(table, row), _SIZE)
+        references[number][field] = row
+    count = sum(_VARIABLE in fields for fields in references.values())
+    if max(references, default=-1) >= count or any(data[count * _SIZE :]) or len(data) < count * _SIZE:
         return None
-    variables: Counter[_Descriptor] = Counter()
-    for start in range(0, count * _SIZE, _SIZE):
-        variable, name = at.get(start + _VARIABLE), at.get(start + _NAME)
-        length, whole = (int.from_bytes(data[start + at : start + at + 8], order) for at in (_LENGTH, _WHOLE))
-        if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:
-            return None
-        size, text = length, view.string(name)
-        symbol, target = view.target_symbol(variable), int(view.canonical.targets.part[variable])
-        if symbol >= 0:
-            # Clang puts the redzone into what it does not share with other objects.
-            size = int(view.object.symbols["size"][symbol])
-            if size not in (length, whole):
-                return None
-            what: object = canonical_name(view.object.symbol_name(symbol)).text
-            text = text and canonical_name(text).text
-        elif target >= 0 and (nameless := _nameless(view, variable, target, length)) is not None:
-            what = nameless
-            text = text and _NUMBERED.sub(r"\1", canonical_name(text).text)
-        else:
-            return None
-        fields = tuple(sorted(place - start for place in at if start <= place < start + _SIZE))
-        rest = data[start + _REST : start + _SIZE]
-        variables[what, rest, text, fields, (length, whole, size)] += 1
-    return _Registered(variables, count, table)
+    found = [_descriptor(view, data[at * _SIZE : (at + 1) * _SIZE], references[at]) for at in range(count)]
+    descriptors = Counter(descriptor for descriptor in found if descriptor is not None)
+    return _Registered(descriptors, count, table) if descriptors.total() == count else None
 
 
-def _is_told_by_others(view: ObjectView, reference: int) -> bool:
-    """Say whether what a reference goes to, known by its content, is in the checksum of somebody else as well."""
-    references = view.canonical.references
-    users = (references.target == references.target[reference]).nonzero()[0].tolist()
-    return any(user != reference for user in users)
+def _descriptor(view: ObjectView, data: bytes, references: dict[int, int]) -> _Descriptor | None:
+    """Read one descriptor, of which ``references`` are by place; None if it is not understood."""
+    variable, name, order = references.get(_VARIABLE), references.get(_NAME), view.architecture.byteorder
+    length, whole = (int.from_bytes(data[at : at + 8], order) for at in (_LENGTH, _WHOLE))
+    if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:
+        return None
+    size, text = length, view.string(name)
+    text = text and canonical_name(text).text
+    symbol, target = view.target_symbol(variable), int(view.canonical.targets.part[variable])
+    what: str | _Nameless | None
+    if symbol >= 0:
+        # Clang puts the redzone into what it does not share with other objects.
+        size = int(view.object.symbols["size"][symbol])
+        what = canonical_name(target_name(view, variable)).text if size in (length, whole) else None
+    else:
+        what = _nameless(view, variable, target, length) if target >= 0 else None
+        text = text and _NUMBERED.sub(r"\1", text)
+    if what is None:
+        return None
+    return _Descriptor(what, data[_REST:], text, tuple(sorted(references)), (length, whole, size))
 
 
 def _nameless(view: ObjectView, reference: int, target: int, length: int) -> _Nameless | None:
@@ -206,31 +211,25 @@ def _nameless(view: ObjectView, reference: int, target: int, length: int) -> _Na
     size = view.size(target) if text is None else len(text.encode("utf-8", "surrogateescape")) + 1
     if length > size:
         return None
-    return _Nameless(view.meanings.target(reference)[2:], length, _is_told_by_others(view, reference))
+    # Whether any other reference goes to the same place.
+    targets = view.canonical.references.target
+    return _Nameless(view.meanings.target(reference)[2:], length, int((targets == targets[reference]).sum()) > 1)
 
 
-def _is_same_code(
-    old: ObjectView, new: ObjectView, old_part: int, new_part: int, before: _Registered, after: _Registered
-) -> bool:
-    """Say whether the code is the same, but for the number of descriptors, and what it refers to, but for these."""
-    x, y, order = old.data(old_part), new.data(new_part), new.architecture.byteorder
-    differing = [at for at, (was, is_) in enumerate(zip(x, y, strict=False)) if was != is_]
-    if len(x) != len(y):
-        return False
-    if differing:
-        # Both numbers are of one word, of which the last bytes may be the same.
-        counts = [side.total.to_bytes(4, order) for side in (before, after)]
-        if not any(
-            (x[at : at + 4], y[at : at + 4]) == tuple(counts) and x[:at] + x[at + 4 :] == y[:at] + y[at + 4 :]
-            for at in range(max(differing[0] - 3, 0), differing[0] + 1)
-        ):
-            return False
-    elif before.total != after.total:
-        return False
-    return _meanings(old, old_part, before.table) == _meanings(new, new_part, after.table)
+def _is_same_code(old: Version, new: Version, before: _Registered, after: _Registered) -> bool:
+    """Say whether two constructors have the same code but for the number of descriptors and what these refer to."""
+    x, y, order = old.view.data(old.parts[0]), new.view.data(new.parts[0]), new.view.architecture.byteorder
+    was, is_ = (side.total.to_bytes(4, order) for side in (before, after))
+    is_same = x == y
+    if was != is_:
+        places = (at for at in range(len(x)) if x.startswith(was, at))
+        is_same = any(x[:at] + is_ + x[at + len(is_) :] == y for at in places)
+    return is_same and _meanings(old, before.table) == _meanings(new, after.table)
 
 
-def _meanings(view: ObjectView, part: int, table: int) -> list[tuple[int, ...]]:
+def _meanings(constructor: Version, table: int) -> list[tuple[int, ...]]:
     """Return what a constructor refers to, and where; of the table of descriptors only that it does."""
-    references = view.references(part)
-    return [(it.place, *(it.key[:1] if view.content_part(it.row) == table else it.key)) for it in references]
+    view, parts = constructor
+    return [
+        (it.place, *(it.key[:1] if view.content_part(it.row) == table else it.key)) for it in view.references(parts[0])
+    ]

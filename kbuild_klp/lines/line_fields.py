@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Line numbers that a function carries outside of its instructions: in the bug table, dynamic debug descriptors etc.
+"""Line numbers that a function carries outside its instructions: in the bug table, dynamic debug descriptors and so on.
 
-Which sections these are, and where in an entry the number stands, says special.toml.
+special.toml says which sections have them, and where in an entry.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.lines.versions import Version
+from kbuild_klp.object.owned import LINE_SIZE
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.special.table import SOURCE_NAME
 
-_LINE_SIZE = 4  # bytes of a line field, once taken out (canonical/owned.py)
-
 
 class PlacedLine(NamedTuple):
-    """One line number: the section that holds it, the place in the function that it is about, and the
-    source file that stands beside it (None: it names none).
+    """One line number: its section, the place in the function that it is about, and the source file that is named
+    beside it (None: there is none).
     """
 
     section: str
@@ -30,9 +30,9 @@ class PlacedLine(NamedTuple):
     line: int
 
 
-def line_fields(view: ObjectView, parts: Sequence[int]) -> list[PlacedLine]:
-    """Return the line numbers in the records of the parts of a function or variable, in order."""
-    return [field for part in parts for field in _fields(view, part, parts)]
+def line_fields(version: Version) -> list[PlacedLine]:
+    """Return the line numbers in the records of a function or variable, in order."""
+    return [field for part in version.parts for field in _fields(version, part)]
 
 
 def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
@@ -41,19 +41,17 @@ def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
     return next((text for text in strings if text and SOURCE_NAME.fullmatch(text)), None)
 
 
-def line_reasons(
-    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
-) -> Iterator[Reason]:
-    """Yield the line numbers outside of the instructions that differ between two versions of a function."""
-    for x, y in zip(line_fields(old, old_parts), line_fields(new, new_parts), strict=False):
-        if x.line == y.line:
-            continue
-        file = {"file": y.file} if y.file else {}
-        yield Reason.of(Code.LINE_IN_RECORD, x.line, y.line, y.place, section=y.section, **file)
+def line_reasons(old: Version, new: Version) -> Iterator[Reason]:
+    """Yield a reason for each line number outside the instructions that differs between two versions of a function."""
+    for x, y in zip(line_fields(old), line_fields(new), strict=False):
+        if x.line != y.line:
+            file = {"file": y.file} if y.file else {}
+            yield Reason.of(Code.LINE_IN_RECORD, x.line, y.line, y.place, section=y.section, **file)
 
 
-def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[PlacedLine]:
-    name = "" if part == parts[0] else view.part_name(part)
+def _fields(version: Version, part: int) -> Iterator[PlacedLine]:
+    view = version.view
+    name = "" if part == version.parts[0] else view.part_name(part)
     start = int(view.canonical.parts.start[part])
     users: list[tuple[int, int | None]] = [(row, None) for row in view.known_by_content(part)]
     for table in special_tables(view, part):
@@ -69,7 +67,7 @@ def _fields(view: ObjectView, part: int, parts: Sequence[int]) -> Iterator[Place
             users += [(row, place) for row in references if row != owner and row in view.meanings.by_content]
             for line in lines:
                 yield PlacedLine(table.section, Place(name, place), source_file(view, references), line)
-    # Records that have no owner are known by content; several instructions may refer to one. Or by name.
+    # Records without an owner are known by their content, and several instructions may refer to one; or by name.
     seen = {part}
     yield from _record_fields(view, part, Place(name, 0))
     for row, owner_place in users:
@@ -84,5 +82,5 @@ def _record_fields(view: ObjectView, record: int, place: Place) -> Iterator[Plac
     data = view.canonical.lines_of_record(record)
     section = view.object.section_names[int(view.canonical.parts.section[record])]
     file = source_file(view, [reference.row for reference in view.references(record)]) if data else None
-    for at in range(0, len(data), _LINE_SIZE):
-        yield PlacedLine(section, place, file, int.from_bytes(data[at : at + _LINE_SIZE], "little"))
+    for at in range(0, len(data), LINE_SIZE):
+        yield PlacedLine(section, place, file, int.from_bytes(data[at : at + LINE_SIZE], "little"))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What differs between two versions of a function or variable, if that is nothing but numbers.
+"""The numbers in which two versions of a function or variable differ, if nothing else does.
 
-A line number can be an immediate operand, a field of data that the function refers to and that has no name of its
-own (what UBSAN reports with: roles.py), a field of a variable, or digits in a string. Everything else has to be
-equal: the instructions, what they refer to, the entries of special sections. This is asked of every function that
-differs, thousands after a change in a header, so the first difference of another kind ends it, and only the
-instructions that differ are decoded.
+A line number can be an immediate operand, a field of nameless data that the function refers to (what UBSAN reports
+with: roles.py), a field of a variable, or digits in a string. Everything else has to be equal: the instructions, what
+they refer to, the entries of special sections. This is asked of every function that differs, and there are thousands
+after a change in a header. So the first difference of another kind ends it, and only instructions that differ are
+decoded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
+from kbuild_klp.lines.immediates import immediate_values
 from kbuild_klp.lines.proof import NumberPair
 from kbuild_klp.lines.roles import (
     NOTHING,
@@ -32,21 +33,22 @@ from kbuild_klp.lines.roles import (
     stack_lines,
 )
 from kbuild_klp.lines.ubsan import has_more, holds_only_records, size_read
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
-_FIELD = 4  # bytes in data that are looked at as one number, or as two
+_FIELD = 4  # bytes of data that are read as one number, or as two
 _PLACE = (1 << KIND_SHIFT) - 1
 _DIGITS = re.compile(r"(\d+)")
 
 
 class Number(NamedTuple):
-    """A number that differs, and where: ``place`` in words, ``instruction`` the offset of an immediate's (part,
-    offset in it, on both sides), None for others. ``file`` is the source file when the field is known to hold a line,
-    empty for a column, and for a line that stands without its file.
+    """A number that differs, and where: ``place`` in words, and for an immediate operand its ``instruction`` on both
+    sides (part, offset). ``file`` is the source file if the field is known to hold a line; empty for a column, and for
+    a line that stands without its file; None for any other number.
     """
 
     pair: NumberPair
@@ -60,11 +62,10 @@ class DifferentError(Exception):
 
 
 class Differences(NamedTuple):
-    """The numbers in which two entries differ, and what was seen to differ besides.
+    """The numbers in which two entries differ, and what else does that may be no change.
 
-    ``identity``: what their builds say of themselves. ``empty``: what else lies at the places of variables without
-    bytes to which they can refer; only the source tells whether it is these that are meant. ``beside``: what stands
-    behind what UBSAN reads.
+    ``identity``: what the builds say of themselves. ``empty``: what lies at the place of a variable without bytes;
+    only the source tells which of the two a reference means. ``beside``: what follows the data that UBSAN reads.
     """
 
     numbers: list[Number]
@@ -73,40 +74,24 @@ class Differences(NamedTuple):
     beside: bool
 
 
-def differing_numbers(
-    old: ObjectView,
-    new: ObjectView,
-    old_parts: Sequence[int],
-    new_parts: Sequence[int],
-    is_function: bool,
-    identities: Identities,
-) -> Differences | None:
-    """Return the numbers that differ between the parts of two entries, None when anything else does."""
-    if len(old_parts) != len(new_parts):
+def differing_numbers(old: Version, new: Version, is_function: bool, identities: Identities) -> Differences | None:
+    """Return the numbers in which two versions of an entry differ, None when anything else does."""
+    if len(old.parts) != len(new.parts):
         return None
-    comparison = _Comparison(old, new, identities)
-    try:
-        numbers = list(comparison.entries(old_parts, new_parts, is_function))
-        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
-    except DifferentError:
-        return None
+    comparison = _Comparison(old.view, new.view, identities)
+    return comparison.differences(comparison.entries(old.parts, new.parts, is_function))
 
 
 def differing_leftovers(old: ObjectView, new: ObjectView, section: str, identities: Identities) -> Differences | None:
     """Return the numbers that differ in what belongs to nobody in the sections of a name, None when anything else."""
-    # Compilers leave the records there of checks that they found to be unnecessary: those may come and go.
-    found = None
-    for without_records in (False, True):
-        comparison = _Comparison(old, new, identities)
-        try:
-            numbers = list(comparison.leftovers(section, without_records=without_records))
-        except DifferentError:
-            continue
-        beside = comparison.beside_differs or without_records
-        found = Differences(numbers, comparison.identity_differs, comparison.empty_differs, beside)
-        if all(number.file is not None for number in numbers):
-            break
-    return found
+    comparison = _Comparison(old, new, identities)
+    found = comparison.differences(comparison.leftovers(section))
+    if found is not None and all(number.file is not None for number in found.numbers):
+        return found
+    # Compilers leave the records of checks there that they found to be unnecessary. These may come and go.
+    comparison = _Comparison(old, new, identities)
+    without_records = comparison.differences(comparison.leftovers(section, without_records=True))
+    return found if without_records is None else without_records._replace(beside=True)
 
 
 def differing_content(
@@ -115,18 +100,14 @@ def differing_content(
     """Return the numbers that differ in what pairs of references go to, wherever these are; None when more differs."""
     comparison = _Comparison(old, new, identities)
     before, after = ([pair[side] for pair in references] for side in (0, 1))
-    try:
-        numbers = list(comparison.content(before, after))
-        return Differences(numbers, comparison.identity_differs, comparison.empty_differs, comparison.beside_differs)
-    except DifferentError:
-        return None
+    return comparison.differences(comparison.content(before, after))
 
 
 def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[int]) -> int:
     """Count the uses of some numbers in one version of a function; ``chosen`` are their indices in ``numbers``.
 
     Compilers copy code, to the ends of several branches for instance. Immediate operands are one use when the rest of
-    the instruction is the same and the next that leaves the function goes to the same place.
+    the instruction is the same and the next branch out of the function goes to the same place.
     """
     uses: set[object] = set()
     for index in chosen:
@@ -139,22 +120,28 @@ def _use(view: ObjectView, part: int, offset: int) -> object:
     """Return how an instruction with an immediate operand is used: see distinct_uses."""
     data, starts, *_ = part_code(view, part)
     arch = view.architecture
-    at = bisect_right(starts, offset)
-    end = starts[at] if at < len(starts) else len(data)
+    _, end = _instruction_at(starts, data, offset)
     instruction = data[offset:end]
     rest = int.from_bytes(instruction, arch.byteorder) & ~arch.immediate(instruction)
     for reference in view.reference_range(part):
         place = view.reference_place(part, reference)
         if place >= end:
-            at = bisect_right(starts, place) - 1
-            stop = starts[at + 1] if at + 1 < len(starts) else len(data)
-            if arch.disassemble(data[starts[at] : stop], starts[at], ()).is_branch:
+            start, stop = _instruction_at(starts, data, place)
+            if arch.disassemble(data[start:stop], start, ()).is_branch:
                 return rest, len(instruction), *view.meanings.target(reference)[2:]
     return rest, len(instruction), offset
 
 
+def _instruction_at(starts: Sequence[int], data: bytes, place: int) -> tuple[int, int]:
+    """Return where the instruction with the byte at a place starts and ends; raises DifferentError if there is none."""
+    at = bisect_right(starts, place)
+    if not at:
+        raise DifferentError
+    return starts[at - 1], starts[at] if at < len(starts) else len(data)
+
+
 class _Comparison:
-    """One comparison; ``_seen`` are the nameless parts that were compared, for they may refer to each other."""
+    """One comparison. ``_seen`` are the nameless parts that were compared: they may refer to each other."""
 
     def __init__(self, old: ObjectView, new: ObjectView, identities: Identities) -> None:
         self.old = old
@@ -163,8 +150,16 @@ class _Comparison:
         self._identities = identities
         self._seen: set[tuple[int, int]] = set()
 
+    def differences(self, numbers: Iterator[Number]) -> Differences | None:
+        """Return what ``numbers``, from one of the methods below, yields and what it notes; None if it raises."""
+        try:
+            found = list(numbers)
+        except DifferentError:
+            return None
+        return Differences(found, self.identity_differs, self.empty_differs, self.beside_differs)
+
     def entries(self, old_parts: Sequence[int], new_parts: Sequence[int], is_function: bool) -> Iterator[Number]:
-        """Yield what differs; raises DifferentError."""
+        """Yield what differs between the parts of two entries; raises DifferentError."""
         for old_part, new_part in zip(old_parts, new_parts, strict=True):
             before, after = (view.data(part) for view, part in self._sides(old_part, new_part))
             old_rows, new_rows = self.old.reference_range(old_part), self.new.reference_range(new_part)
@@ -190,7 +185,7 @@ class _Comparison:
         return (self.old, old_part), (self.new, new_part)
 
     def _is_identity(self, before: bytes, after: bytes) -> bool:
-        """Say whether nothing but what the builds say of themselves differs, and remember it."""
+        """Say whether nothing but what the builds say of themselves differs, and note it."""
         found = self._identities.are_all_that_differs(before, after)
         self.identity_differs |= found
         return found
@@ -223,10 +218,9 @@ class _Comparison:
             if variable and variable == self.new.empty_variable(new[at]):
                 self.empty_differs = True
                 differs[at] = False
-        offsets = (view.canonical.targets.offset[list(rows)] for view, rows in ((self.old, old), (self.new, new)))
-        if ((next(offsets) != next(offsets)) & differs).any():
-            raise DifferentError
         for at in differs.nonzero()[0].tolist():
+            if self.old.target_offset(old[at]) != self.new.target_offset(new[at]):
+                raise DifferentError
             if self.old.meanings.ordinals.get(old[at]) != self.new.meanings.ordinals.get(new[at]):
                 raise DifferentError
             if is_owner and is_owner[at]:
@@ -252,13 +246,13 @@ class _Comparison:
         if (old_part, new_part) in self._seen:
             return
         self._seen.add((old_part, new_part))
-        # What a record of UBSAN refers to is a type.
+        # A record of UBSAN refers to types.
         role = within if within is Role.UBSAN else role_of(self.old, old_part, users)
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
 
     def _stack_lines(self, old: int, new: int, before: str, after: str) -> list[Number]:
-        """Return the lines in which two strings of KASAN differ, empty where they are none or more than these does."""
+        """Return the lines in which two strings of KASAN differ; none where they are no such strings, or more does."""
         was, is_ = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
         if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
             return []
@@ -271,10 +265,10 @@ class _Comparison:
         contents = [view.meanings.content.of(part) for view, part in sides]
         kinds = {int(view.canonical.parts.kind[part]) for view, part in sides}
         # Code without a name is the replacement of an alternative: it holds no line.
-        if len(kinds) > 1 or any(_is_code(*side) for side in sides) or contents[0][2] != contents[1][2]:
+        if len(kinds) > 1 or any(view.is_code(part) for view, part in sides) or contents[0][2] != contents[1][2]:
             raise DifferentError
         rows: list[Sequence[int]] = [view.reference_range(part) for view, part in sides]
-        # What stands behind nameless data may be zeros of its own, or what aligns the next.
+        # Zeros behind nameless data may be a part of it, or align what comes next.
         size = max(len(data) for data, _, _ in contents) if known is not NOTHING else len(contents[0][0])
         read = self._size_read(old_part, new_part) if role is Role.UBSAN else None
         if read is not None and read < size:
@@ -290,7 +284,7 @@ class _Comparison:
         yield from self._references(rows[0], rows[1], known=known, within=role)
 
     def _size_read(self, old_part: int, new_part: int) -> int | None:
-        """Return how much UBSAN reads of two parts, None where that is all, or not known, or not the same."""
+        """Return how many bytes UBSAN reads of both parts, None where that is all, not known, or not the same."""
         if not any(has_more(view, part) for view, part in self._sides(old_part, new_part)):
             return None
         before, after = (size_read(view, part) for view, part in self._sides(old_part, new_part))
@@ -298,8 +292,8 @@ class _Comparison:
 
     # -- what belongs to nobody -----------------------------------------------------------------------------------
 
-    def leftovers(self, section: str, *, without_records: bool) -> Iterator[Number]:
-        """Yield what differs in what no symbol covers and nobody refers to, of the sections of a name."""
+    def leftovers(self, section: str, *, without_records: bool = False) -> Iterator[Number]:
+        """Yield what differs in what no symbol covers and nobody refers to, in the sections of a name."""
         if not self._are_same_strings(section):
             raise DifferentError
         parts = [
@@ -340,11 +334,7 @@ class _Comparison:
         for at in differing:
             if at < end:
                 continue
-            index = bisect_right(starts, at) - 1
-            if index < 0:
-                raise DifferentError
-            start = starts[index]
-            end = starts[index + 1] if index + 1 < len(starts) else len(before)
+            start, end = _instruction_at(starts, before, at)
             mask = arch.immediate(after[start:end])
             was, is_ = (int.from_bytes(side[start:end], arch.byteorder) for side in (before, after))
             size = end - start
@@ -392,38 +382,12 @@ class _Comparison:
                 yield from self._references(x.references, y.references, x.is_owner)
 
 
-def _is_code(view: ObjectView, part: int) -> bool:
-    return int(view.canonical.parts.start[part]) < view.canonical.image.code_end
-
-
 def _differing(before: bytes, after: bytes) -> list[int]:
     """Return the places at which two strings of bytes of one length differ."""
     if before == after:
         return []
     places: list[int] = (np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).nonzero()[0].tolist()
     return places
-
-
-def immediate_values(was: int, is_: int, mask: int) -> NumberPair:
-    """Return what the bits of ``mask`` in two instructions may be: with a sign, and without one."""
-    signed = signed_immediate(was, mask), signed_immediate(is_, mask)
-    return NumberPair(tuple(dict.fromkeys((signed, (_masked(was, mask), _masked(is_, mask))))))
-
-
-def signed_immediate(instruction: int, mask: int) -> int:
-    """Return what the bits of ``mask`` in an instruction are as a number with a sign."""
-    value, sign = _masked(instruction, mask), 1 << mask.bit_count() >> 1
-    return value - 2 * sign if value & sign else value
-
-
-def _masked(instruction: int, mask: int) -> int:
-    """Return the bits of ``mask``, which may lie in pieces, as one number."""
-    value = at = 0
-    for bit in range(mask.bit_length()):
-        if mask >> bit & 1:
-            value |= (instruction >> bit & 1) << at
-            at += 1
-    return value
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

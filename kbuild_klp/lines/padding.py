@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""NOPs inside a function that align what is behind them, and follow from where the function lies.
+"""NOPs inside a function that align the code behind them, and depend on where the function lies.
 
-GCC aligns small loops to 32 and 64 bytes (from 14 on, with -falign-loops=1 as well), and functions to 16. When what is
-before a function grows by 16, each such loop has other NOPs before it. Those are left out of a comparison, where in
-both versions
+GCC aligns small loops to 32 and 64 bytes (from 14 on, with -falign-loops=1 as well), but functions only to 16. When the
+code before a function grows by 16 bytes, the NOPs before each such loop change. They are left out of the comparison
+where, in both versions,
 
-- there are fewer of them, in bytes, than a power of two to which the next instruction is aligned in its section, and
-  to which the section is;
-- nothing but what may as well be meant to go to that instruction goes to them: a branch to the first is one to it.
+- they have fewer bytes than a power of two to which both the next instruction, in its section, and the section are
+  aligned;
+- no branch goes to one of them but to the first, which means the instruction that they align.
 
-Which NOPs they are is the assembler's choice. Where both versions have the same, they are instructions like others:
-they may be the place of a static branch.
+Which NOPs are used is the assembler's choice. NOPs that both versions have are compared as any other instruction: they
+may be the place of a static branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from kbuild_klp.lines.numbers import DifferentError
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line, Spot, function_lines
 from kbuild_klp.object.view import ObjectView
 
@@ -26,10 +26,11 @@ from kbuild_klp.object.view import ObjectView
 class Unpadded(NamedTuple):
     """The instructions of a function without its padding.
 
-    ``numbers`` are their places in ``lines``, by part and offset. ``kept`` are these by their numbers with padding:
-    None for what is left out, but for the first of a run, which has that of what it aligns.
+    ``numbers`` maps the place of an instruction to its index in ``lines``. ``kept`` has that index for each instruction
+    of the function, padding included: the first NOP of a run has that of the instruction it aligns, the others None.
     """
 
+    version: Version
     lines: list[Line]
     numbers: dict[Spot, int]
     kept: list[int | None]
@@ -46,7 +47,7 @@ class Unpadded(NamedTuple):
 
 
 def lies_otherwise(old: ObjectView, new: ObjectView, old_part: int, new_part: int) -> bool:
-    """Say whether two versions of a part lie in their sections so that something in them may be aligned otherwise."""
+    """Say whether code in a part may be aligned otherwise because of where its two versions lie in their sections."""
     (_, before), (_, after) = old.place(old_part), new.place(new_part)
     return (before - after) % min(_alignment(old, old_part), _alignment(new, new_part)) != 0
 
@@ -55,12 +56,9 @@ def _alignment(view: ObjectView, part: int) -> int:
     return max(int(view.object.sections["align"][view.place(part)[0]]), 1)
 
 
-def without_padding(
-    old: ObjectView, new: ObjectView, old_parts: Sequence[int], new_parts: Sequence[int]
-) -> tuple[Unpadded, Unpadded]:
+def without_padding(old: Version, new: Version) -> tuple[Unpadded, Unpadded]:
     """Return the instructions of two versions of a function, as many of each; raises DifferentError."""
-    sides = _Side(old, old_parts), _Side(new, new_parts)
-    before, after = sides
+    sides = before, after = _Side(old), _Side(new)
     while not (before.is_done and after.is_done):
         if before.is_done or after.is_done:
             raise DifferentError
@@ -81,12 +79,11 @@ def without_padding(
 class _Side:
     """One version, read from its first instruction to its last."""
 
-    def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
-        self._view, self._parts = view, parts
-        self._lines = function_lines(view, parts)
+    def __init__(self, version: Version) -> None:
+        self._lines = function_lines(*version)
         self._at = 0
-        self.found = Unpadded([], {}, [])
-        self._is_alignment = view.architecture.is_alignment
+        self.found = Unpadded(version, [], {}, [])
+        self._is_alignment = version.view.architecture.is_alignment
 
     @property
     def is_done(self) -> bool:
@@ -99,15 +96,15 @@ class _Side:
 
     @property
     def part(self) -> int:
-        """The how manieth part of the function that is of."""
-        return self._parts.index(self.line.part)
+        """Which part of the function the next instruction is in, by number."""
+        return self.found.version.parts.index(self.line.part)
 
     def is_nop(self) -> bool:
         """Say whether the next instruction does nothing."""
         return not self.line.references and self._is_alignment(self.line.token[0])
 
     def keep(self) -> None:
-        """Take the next instruction, which is one of the function."""
+        """Take the next instruction."""
         number = len(self.found.lines)
         self.found.lines.append(self.line)
         self.found.numbers[self.line.part, self.line.offset] = number
@@ -115,7 +112,7 @@ class _Side:
         self._at += 1
 
     def drop_nops(self) -> int:
-        """Leave out what does nothing up to the next instruction that does; returns how many bytes these have."""
+        """Leave out the NOPs before the next instruction that is none; returns their size in bytes."""
         first = self._at
         while not self.is_done and self.is_nop() and self.line.part == self._lines[first].part:
             self._at += 1
@@ -131,5 +128,6 @@ class _Side:
         """Say whether the next instruction is aligned."""
         if self.is_done:
             return False
-        _, start = self._view.place(self.line.part)
-        return _alignment(self._view, self.line.part) % alignment == 0 and (start + self.line.offset) % alignment == 0
+        view, part = self.found.version.view, self.line.part
+        _, start = view.place(part)
+        return _alignment(view, part) % alignment == 0 and (start + self.line.offset) % alignment == 0

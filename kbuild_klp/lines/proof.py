@@ -12,7 +12,7 @@ which a line number can come into the code (``__LINE__ << 16 | 3``).
 *Something else differs too.* Somewhere in the object's sources there is a change, which may be such that a constant
 moves by as much as the lines do. Then, for each pair:
 
-- line a of a file is its line b now, and a macro stands on it that expands to ``__LINE__`` (kernel/macros.py);
+- line a of a file is its line b now, and a macro stands on it that expands to ``__LINE__`` (source/macros.py);
 - that line lies in the function itself, or in one that can have been inlined because the function mentions it, in
   several steps if need be; and the text of either is the same as before, lines apart. So a function that was
   edited is never excused;

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What stands in data that the compiler made to instrument code, known by who uses them: they have no names.
+"""The fields of data that the compiler made to instrument code. They have no names, and are known by who uses them.
 
-A field is a line number, or a stamp of the build, because of its role: the runtime to which the data are handed has a
-structure with such a field at that place. The data themselves may lie in any section; scripts/module.lds.S of 7.x puts
-them beside all others.
+A field is a line number, or a stamp of the build, because the function that the data are passed to takes a structure
+with such a field at that place. The section of the data says nothing; scripts/module.lds.S of 7.x puts them beside all
+others.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kbuild_klp.lines.gcov_writeout import argument_stamps, is_writeout, writeout_stamps
+from kbuild_klp.lines.gcov_writeout import argument_stamps, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
+from kbuild_klp.lines.referring import part_with, target_name
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.view import ObjectView
 
@@ -30,12 +31,12 @@ _GCOV_FUNCTION, _GCOV_IDENT = "__gcov_.", (8, 12)
 
 
 class Role(enum.Enum):
-    """What nameless data are for."""
+    """What nameless data are for. The value is the name of the function that they are passed to, or its beginning."""
 
     UBSAN = "__ubsan_handle_"
-    """What UBSAN reports with: struct source_location first, for some another one behind it."""
+    """What UBSAN reports with: a struct source_location first, in some a second one behind it."""
     KASAN_GLOBALS = "__asan_register_globals"
-    """struct kasan_global, an array of them: the places in the source behind it are known by their own form."""
+    """An array of struct kasan_global: the places in the source that it refers to are known by their own form."""
     GCOV = "__gcov_init"
     """struct gcov_info."""
     PM_TRACE = "generate_pm_trace"
@@ -52,9 +53,9 @@ _CALLED = {
 
 
 class Fields(NamedTuple):
-    """The fields of some data of which more is known, by place: ``lines``, each with its file (empty: a column).
+    """The places of fields whose meaning is known: ``lines``, each with its file (empty: it is a column).
 
-    ``stamps``, and what the references at the places ``quiet`` go to, say nothing but how and where they were made.
+    ``stamps``, and what the references at the places ``quiet`` go to, only say how and where the data were made.
     """
 
     lines: dict[int, str]
@@ -66,23 +67,20 @@ NOTHING = Fields({})
 
 
 def called_next(view: ObjectView, reference: int) -> str:
-    """Return the name of the function that is called next behind an instruction with a reference, empty for none.
+    """Return the name of the function that is called next after an instruction with a reference, empty for none.
 
-    That is the function of which what the instruction loads is an argument.
+    What the instruction loads is an argument of that function.
     """
-    parts = view.canonical.parts
-    part = int(parts.at(view.canonical.references.place[reference : reference + 1])[0])
+    part = part_with(view, reference)
     if not view.is_code(part):
         return ""
-    for row in range(reference + 1, view.reference_range(part).stop):
-        if goes_to_target(view, part, view.reference_place(part, row)):
-            symbol = view.target_symbol(row)
-            return view.object.symbol_name(symbol) if symbol >= 0 else ""
-    return ""
+    later = range(reference + 1, view.reference_range(part).stop)
+    call = next((row for row in later if goes_to_target(view, part, view.reference_place(part, row))), None)
+    return "" if call is None else target_name(view, call)
 
 
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
-    """Return what nameless data are for; ``users`` are the references among which those to them are."""
+    """Return what nameless data are for, going by those of ``users`` (references) that go to them."""
     if not users:
         return Role.OTHER
     rows = view.references_to(part)
@@ -103,12 +101,12 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
     if role is Role.GCOV:
         rows = view.reference_range(part)
         last = view.reference_place(part, rows[-1]) if rows else 0
-        # How many functions there are, and which, is told of these.
+        # The number and the table of functions: these have changes of their own.
         return Fields({}, (*_GCOV_STAMPS, last - 8), (_GCOV_FILE, last))
     if role is Role.PM_TRACE:
         rows = view.reference_range(part)
         file = source_file(view, rows[:1]) if rows and view.reference_place(part, rows[0]) == _TRACED_FILE else None
-        # Behind the line are bytes that a relocation fills.
+        # A field has 4 bytes: the two behind the line are filled by a relocation.
         return Fields({0: file}) if file else NOTHING
     stamps = argument_stamps(view, part)
     return Fields({}, stamps) if stamps else NOTHING
@@ -116,7 +114,8 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
 
 def fields_of_function(view: ObjectView, part: int) -> Fields:
     """Return what is known of the operands of a function: ``stamps`` are the places of instructions that load one."""
-    return Fields({}, *writeout_stamps(view, part)) if is_writeout(view, part) else NOTHING
+    found = writeout_stamps(view, part)
+    return NOTHING if found is None else Fields({}, *found)
 
 
 def fields_of_variable(view: ObjectView, part: int) -> Fields:
@@ -137,19 +136,18 @@ def locations(view: ObjectView, part: int) -> Fields:
     return Fields(lines)
 
 
-# What ASAN tells of a function's variables on the stack: how many, and of each offset, size, and the length of what
-# follows, which is its name, and behind a colon the line on which it is declared (GCC: asan_emit_stack_protection;
-# LLVM: ComputeASanStackFrameDescription). Before it on the stack stands the magic number.
+# ASAN's string about a function's variables on the stack: their number, and for each its offset, its size, the length
+# of what follows, its name, and behind a colon the line that declares it (GCC: asan_emit_stack_protection; LLVM:
+# ComputeASanStackFrameDescription). On the stack, a magic number stands before the pointer to it.
 _STACK_MAGIC = 0x41B58AB3
 _STACK_VARIABLE = re.compile(r" (\d+ \d+) (\d+) ")
 _LINE_OF_NAME = re.compile(r"(.*):(\d{1,7})", re.S)
 
 
 def stack_lines(view: ObjectView, reference: int, text: str) -> tuple[list[str], list[int]] | None:
-    """Return what KASAN's string of a function's variables says without lines, and these; None for other strings."""
-    part = int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
-    count = re.match(r"\d+(?= )", text)
-    if count is None or _STACK_MAGIC.to_bytes(4, view.architecture.byteorder) not in view.data(part):
+    """Return what KASAN's string about a function's variables says without lines, and the lines; None for others."""
+    count, magic = re.match(r"\d+(?= )", text), _STACK_MAGIC.to_bytes(4, view.architecture.byteorder)
+    if count is None or magic not in view.data(part_with(view, reference)):
         return None
     said, lines, at = [count[0]], list[int](), count.end()
     while match := _STACK_VARIABLE.match(text, at):

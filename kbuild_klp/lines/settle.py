@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which of the changes that the checksums show are changes of line numbers only, or no changes at all.
 
-This is a second look at the objects, between comparing checksums and telling reasons: only at objects and entries
-that differ, and in several processes where there are many. What differs is first reduced to numbers (numbers.py), or
-it is none of ours. Then the numbers are proved from the sources (kbuild_klp.lines.proof), known by their records
-(records.py), or inferred from these (infer.py), in this order. A function in which no number differs, but the length
-of a branch (encoding.py), is the same; so is what differs only in what the two builds say of themselves (identity.py).
+This is a second look at the objects, after checksums were compared and before reasons are found: only at objects and
+entries that differ, and in several processes where there are many. What differs is first reduced to numbers
+(numbers.py); where it is more than that, the change stands. Then the numbers are proved from the sources (proof.py),
+known by their records (records.py), or inferred from these (infer.py), in this order. A function in which no number
+differs but the length of a branch (encoding.py) is the same, and so is what differs only in what the two builds say of
+themselves (identity.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from enum import Enum
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -30,13 +30,14 @@ from kbuild_klp.lines.kasan_globals import (
     holds_only_descriptors,
     is_constructor,
     registers_the_same,
-    registers_what_is_told,
+    registers_what_other_lacks,
 )
 from kbuild_klp.lines.linked_proofs import LinkedProofs, linked_proofs
 from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
 from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
+from kbuild_klp.lines.versions import Version, versions_of
 from kbuild_klp.object.function import expect_functions
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.view import ObjectView
@@ -47,7 +48,7 @@ _STRING_ALIGNMENTS = ["1", "8"]
 
 
 def is_candidate(change: Change) -> bool:
-    """Say, from checksums alone, whether a change can be one of lines, or of what builds say of themselves, only."""
+    """Say, from checksums alone, whether a change can be one of lines only, or of what builds say of themselves."""
     if change.change is ChangeType.LINE_ONLY:
         return True
     old, new = change.old, change.new
@@ -65,22 +66,22 @@ def is_candidate(change: Change) -> bool:
 
 
 def is_of_interest(change: Change) -> bool:
-    """Say whether a change can be one of line numbers, those in names included, or of what builds say of themselves."""
+    """As is_candidate, but counting line numbers in names, and functions that compilers make."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
-        return any(map(str.isdigit, change.symbol)) or _is_of_the_compiler(change.symbol)
-    return is_candidate(change) or _is_of_the_compiler(change.symbol)
+        return any(map(str.isdigit, change.symbol)) or _is_made_by_compiler(change.symbol)
+    return is_candidate(change) or _is_made_by_compiler(change.symbol)
 
 
-def _is_of_the_compiler(name: str) -> bool:
+def _is_made_by_compiler(name: str) -> bool:
     return is_constructor(name) or is_for_gcov(name)
 
 
 class Settled(NamedTuple):
-    """The changes of an object, those marked LINE_ONLY that are of line numbers only.
+    """The changes of an object; those of line numbers only are marked LINE_ONLY.
 
-    Some are no changes at all, and not among them any more. ``reencoded`` counts the functions with the same
-    instructions, of other lengths, or that refer to variables without bytes beside which something else lies now;
-    ``identity_only`` what differs only in what builds say of themselves.
+    What turned out to be no change is left out and counted. ``reencoded``: functions whose instructions are the same
+    but have other lengths, or that refer to variables without bytes that have other neighbours now.
+    ``identity_only``: what differs only in what builds say of themselves.
     """
 
     changes: list[Change]
@@ -89,7 +90,7 @@ class Settled(NamedTuple):
 
 
 def settle(prover: LineProver, pair: ObjectPair, changes: list[Change]) -> Settled:
-    """Say which changes of an object are of line numbers only, and which are none."""
+    """Say which changes of an object are of line numbers only, and which are no changes."""
     if None in pair.files or not any(map(is_of_interest, changes)):
         return Settled(changes)
     try:
@@ -106,7 +107,7 @@ class _Same(Enum):
 
 
 class _Judge:
-    """Settles the changes of one object. Objects and sources are read when they are first needed."""
+    """Settles the changes of one object. Nothing is read before it is needed."""
 
     def __init__(self, prover: LineProver, pair: ObjectPair) -> None:
         self._prover = prover
@@ -136,12 +137,12 @@ class _Judge:
         return linked_proofs(self._prover, self._pair, self._changes)
 
     def _proof(self, old: Entry, new: Entry) -> ObjectProof | None:
-        """Return the proof from the sources that a function or variable is of."""
+        """Return what proves things from the sources of a function or variable, None without these."""
         linked = self._linked_proofs
         return linked.of(old, new) if linked is not None else self._object_proof
 
     def _only_lines_differ(self, old: Entry, new: Entry) -> bool:
-        # What else differs in a linked object is of other sources.
+        # What else differs in a linked object comes from other sources.
         may_be = self._may_be_only_lines or self._linked_proofs is not None
         proof = self._proof(old, new) if may_be else None
         return proof is not None and proof.only_lines_differ
@@ -153,9 +154,9 @@ class _Judge:
         return LineInference(old, new, {own[0] for own in parts if own})
 
     def settle(self, changes: list[Change]) -> Settled:
-        """Return the changes with those marked that are of line numbers only; raises KlpError."""
+        """See the function settle; raises KlpError."""
         self._changes = changes
-        # Where more differs than lines, do not read the sources for instructions of other lengths.
+        # Where more than lines differs, sources are not read for instructions of other lengths.
         self._may_be_only_lines = all(map(is_of_interest, changes))
         candidates = [change for change in changes if is_candidate(change)]
         pairs = [(it.old, it.new) for it in candidates if it.kind == KIND_FUNCTION and it.old and it.new]
@@ -168,14 +169,14 @@ class _Judge:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
-            if settled is change and _is_of_the_compiler(change.symbol) and self._follows_from_variables(change):
+            if settled is change and _is_made_by_compiler(change.symbol) and self._follows_from_variables(change):
                 settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
             else:
                 left.append(settled)
         came_or_went = any(change.change in (ChangeType.ADDED, ChangeType.REMOVED) for change in left)
-        if came_or_went and (self._linked_proofs or self._object_proof):  # else nothing is proved
+        if came_or_went and (self._linked_proofs or self._object_proof):  # else nothing can be proved
             left = with_renamed(left, self._is_line_in_name)
         return Settled(left, same[_Same.FORM], same[_Same.IDENTITY])
 
@@ -185,30 +186,28 @@ class _Judge:
         return proof is not None and proof.proves(new.name, new.kind == KIND_FUNCTION, pairs)
 
     def _settled(self, change: Change, old: Entry, new: Entry) -> Change | _Same:
-        """Return a change as what it is: of lines only, or of the section; or why it is none at all."""
-        before, after = self._views
+        """Return what a change turns out to be (LINE_ONLY, MOVED, or itself), or why it is none."""
         if change.kind == KIND_SECTION:
             return self._settled_section(change)
-        old_parts, new_parts = before.parts_of(old.part_symbol), after.parts_of(new.part_symbol)
-        if not old_parts or not new_parts:
+        before, after = versions_of(change, *self._views)
+        if not before.parts or not after.parts:
             return change
-        moves = line_moves(before, after, old_parts, new_parts) if old.lines != new.lines else []
+        moves = line_moves(before, after) if old.lines != new.lines else []
         if change.change is ChangeType.LINE_ONLY:
             return change._replace(proof=self._records_proof(old, new, moves))
         is_function = change.kind == KIND_FUNCTION
         if is_function and old.size != new.size:
-            numbers, why = self._reencoded_numbers(old, new, old_parts, new_parts)
+            numbers, why = self._reencoded_numbers(old, new, before, after)
         else:
-            found = differing_numbers(before, after, old_parts, new_parts, is_function, self._identities)
-            # Where nothing of this differs, it is not known what does.
-            numbers = found.numbers if found is not None and any(found) else None
-            if found is not None and found.empty and not self._says_the_same(old, new):
+            found = differing_numbers(before, after, is_function, self._identities)
+            # Where the comparison finds nothing at all, it does not know what makes the checksums differ.
+            if found is None or not any(found) or (found.empty and not self._says_the_same(old, new)):
                 return change
-            why = _Same.IDENTITY if found is not None and found.identity else _Same.FORM
+            numbers, why = found.numbers, _Same.IDENTITY if found.identity else _Same.FORM
         if numbers is None:
             return change
         if numbers:
-            proof = self._numbers_proof(old, new, (old_parts, new_parts), numbers)
+            proof = self._numbers_proof(old, new, (before, after), numbers)
             if proof is None or old.home != new.home:
                 return change
             if old.lines != new.lines and proof is Proof.SOURCES:
@@ -221,26 +220,23 @@ class _Judge:
         return why
 
     def _follows_from_variables(self, change: Change) -> bool:
-        """Say whether a constructor of KASAN, or what Clang's gcov does, differs, came or went as its variables did."""
-        (before, after), old, new = self._views, change.old, change.new
-        old_parts = before.parts_of(old.part_symbol) if old else []
-        new_parts = after.parts_of(new.part_symbol) if new else []
+        """Say whether a function that KASAN or Clang's gcov made differs, came or went because its variables did."""
+        (before, after), old, new = versions_of(change, *self._views), change.old, change.new
         if old and new:
             if old.home != new.home or old.split_components().attributes != new.split_components().attributes:
                 return False
-            if is_constructor(change.symbol) and registers_the_same(before, after, old_parts, new_parts):
+            if is_constructor(change.symbol) and registers_the_same(before, after):
                 return True
         if is_for_gcov(change.symbol):
-            return follows_from_counters(before, after, old_parts, new_parts)
-        is_first = registers_what_is_told(after, before, new_parts, old_parts)
-        return is_first or registers_what_is_told(before, after, old_parts, new_parts)
+            return follows_from_counters(before, after)
+        return registers_what_other_lacks(after, before) or registers_what_other_lacks(before, after)
 
     def _settled_section(self, change: Change) -> Change | _Same:
         """Return a change of what belongs to nobody as what it is."""
         found = differing_leftovers(*self._views, change.symbol, self._identities)
         assert change.old is not None and change.new is not None
         if all(holds_only_descriptors(view, change.symbol) for view in self._views):
-            return _Same.FORM  # aligned as these are
+            return _Same.FORM  # only the alignment of the descriptors
         aligned = [entry.place["align"] for entry in (change.old, change.new)]
         is_realigned = aligned[0] != aligned[1]
         if found is None or found.empty or not (any(found) or is_realigned):
@@ -259,20 +255,19 @@ class _Judge:
         return proof is not None and proof.says_the_same(new.name)
 
     def _reencoded_numbers(
-        self, old: Entry, new: Entry, old_parts: Sequence[int], new_parts: Sequence[int]
+        self, old: Entry, new: Entry, before: Version, after: Version
     ) -> tuple[list[Number] | None, _Same]:
-        """Return the numbers that differ between two functions of other sizes, None when anything else does.
+        """Return the numbers that differ between two functions of different sizes, None when anything else does.
 
-        Numbers that differ and are no lines of records are believed only where nothing but lines can. And why the
-        functions are the same if there are none.
+        A number outside a record is believed to be a line only where nothing but lines can differ. With it comes why
+        the functions are the same if there are no numbers.
         """
-        before, after = self._views
-        same = alike(before, after, old_parts, new_parts, self._identities)
+        same = alike(before, after, self._identities)
         if same is None:
             return None, _Same.FORM
         numbers: list[Number] | None = None
-        if has_other_form(before, after, old_parts, new_parts) or self._only_lines_differ(old, new):
-            numbers = reencoded_numbers(before, after, old_parts, new_parts, same.references)
+        if has_other_form(before, after) or self._only_lines_differ(old, new):
+            numbers = reencoded_numbers(before, after, same.references)
         if numbers is not None:
             numbers += same.differences.numbers
             if any(number.file is None for number in numbers) and not self._only_lines_differ(old, new):
@@ -280,21 +275,21 @@ class _Judge:
         return numbers, _Same.IDENTITY if same.differences.identity else _Same.FORM
 
     def _records_proof(self, old: Entry, new: Entry, moves: list[LineMove]) -> Proof:
-        """Say how it is known of line records that they are lines that moved: they are lines in any case."""
+        """Say how it is known that line records moved with their lines; that they are lines is known anyway."""
         proof = self._proof(old, new)
         if proof is not None and moves and all(proof.proves_record(*move) for move in moves):
             return Proof.SOURCES
         return Proof.RECORDS
 
     def _numbers_proof(
-        self, old: Entry, new: Entry, parts: tuple[Sequence[int], Sequence[int]], numbers: list[Number]
+        self, old: Entry, new: Entry, versions: tuple[Version, Version], numbers: list[Number]
     ) -> Proof | None:
-        """Say how it is known of numbers that they are lines that moved, None when it is not."""
+        """Say how it is known that numbers are lines that moved, None when it is not."""
         proof, is_function = self._proof(old, new), new.kind == KIND_FUNCTION
         if proof is None:
             if all(number.file is not None for number in numbers):
                 return Proof.RECORDS
-            inferred = is_function and self._inference.infers(*parts, numbers)
+            inferred = is_function and self._inference.infers(*versions, numbers)
             return Proof.INFERRED if inferred else None
         known = [number for number in numbers if number.file is not None]
         others = [number for number in numbers if number.file is None]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What in two versions of an object may be the number of a source line, before and now.
 
-Records are, by definition (records.py). A number that is passed to a call beside the name of a source file or of a
-function of the object may be: whether it is, says infer.py.
+Records are, by definition (records.py). A number that a call passes together with the name of a source file or of a
+function of the object may be one; infer.py decides.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ import numpy as np
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.lines.calls import UNKNOWN, FunctionCalls
 from kbuild_klp.lines.formats import Shown, shown
-from kbuild_klp.lines.numbers import signed_immediate
-from kbuild_klp.lines.records import line_moves, line_records
+from kbuild_klp.lines.immediates import signed_immediate
+from kbuild_klp.lines.records import line_moves
+from kbuild_klp.lines.referring import target_name
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Spot, decode_parts
 from kbuild_klp.object.parts import CONTENT, STRINGS
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.special.table import SOURCE_NAME
 
 Role = tuple[object, int]
-"""Which argument of which function: what it is called, and the number of the argument."""
+"""Which argument of which function: what identifies the function, and the number of the argument."""
 
 NO_UNIT = -1
 HEADERS = (".h", ".inc")
-"""What is included ends in these; its functions may be inlined anywhere."""
+"""Included files end in these; their functions may be inlined anywhere."""
 
-# What a function is called in it: C11 6.4.2.2, and GCC's older names (GCC manual, Function Names). Clang's are
-# __func__.NAME.
+# The variables that hold a function's name: C11 6.4.2.2, and GCC's older ones (GCC manual, Function Names). Clang's
+# are __func__.NAME.
 _FUNCTION_NAMES = frozenset(("__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"))
 _WORD = re.compile(rb"\w+\0")
 
 
 class Home(NamedTuple):
-    """Which source lines are of: ``file`` as it is named (None: it is not), ``unit`` the number of the source.
+    """The source that a line is of: ``file`` as it is named (None: it is not), ``unit`` the number of the source.
 
-    The unit is NO_UNIT where the object is of one source, or its symbols do not say.
+    The unit is NO_UNIT where the object has only one source, or its symbols do not say.
     """
 
     file: str | None
@@ -52,8 +54,8 @@ class Home(NamedTuple):
 class Witness(NamedTuple):
     """A number that was ``old`` and is ``new`` now, and may be a line of ``home``.
 
-    ``function`` is the old main part in which it is. ``spot`` and ``role`` are those of an argument, None for a record;
-    ``call`` is the one to which it is passed, as a number in its function; ``is_said``: a format calls it a line.
+    ``function`` is the old main part that it is in. ``spot`` and ``role`` are those of an argument, None for a record;
+    ``call`` is the call that it is passed to, by its number in the function; ``is_said``: a format calls it a line.
     """
 
     home: Home
@@ -67,9 +69,9 @@ class Witness(NamedTuple):
 
 
 class NamingCall(NamedTuple):
-    """A call (``at``) to which the name of a source file or function is passed: ``numbers`` are the others by argument,
-    each with the instructions that set it. Arguments in memory are counted behind those in registers. ``said`` are the
-    arguments of which a format says that they are lines. One that is not ``is_direct`` goes through a register.
+    """A call (``at``) that passes the name of a source file or function. ``numbers`` are its other arguments, each with
+    the instructions that set it; those in memory are counted behind those in registers. ``said`` are the arguments
+    that a format calls lines. A call that is not ``is_direct`` goes through a register.
     """
 
     at: int
@@ -81,22 +83,21 @@ class NamingCall(NamedTuple):
 
     @property
     def home(self) -> Home:
-        """Of which source it is: the file that it names, else that of the function."""
+        """The source that it is about: the file that it names, else that of the function."""
         return next((name for name in self.names if name.file is not None), self.names[0])
 
 
 class NamingCalls:
-    """The calls of one function to which a name is passed."""
+    """The calls of one function that pass a name."""
 
-    def __init__(self, view: ObjectView, parts: Sequence[int]) -> None:
-        self._view = view
-        self._parts = parts
-        rows = (row for part in parts for row in view.content_rows(part))
+    def __init__(self, version: Version) -> None:
+        self._version = version
+        self._view = view = version.view
+        rows = (row for part in version.parts for row in view.content_rows(part))
         self._names = {row: home for row in rows if (home := named(view, row)) is not None}
         users = self._calls.users(self._names) if self._names else ()
-        calls = {call for at in users for call in self._receivers(at)}
         self._by_call: dict[int, NamingCall] = {}
-        for call in sorted(calls):
+        for call in sorted({call for at in users for call in self._receivers(at)}):
             found = self._naming(call)
             if found is not None:
                 self._by_call[call] = found
@@ -105,7 +106,7 @@ class NamingCalls:
 
     @cached_property
     def _calls(self) -> FunctionCalls:
-        return FunctionCalls(self._view, self._parts)
+        return FunctionCalls(self._version)
 
     def spot(self, at: int) -> Spot:
         """Return the place of an instruction."""
@@ -113,7 +114,7 @@ class NamingCalls:
 
     @property
     def used_elsewhere(self) -> set[Spot]:
-        """The instructions of which the number goes elsewhere, too, than to calls to which a name is passed."""
+        """The instructions whose number also goes elsewhere than to calls that pass a name."""
         naming = {found.at for found in self.found}
         numbers = {(at, argument) for found in self.found for argument, own in found.numbers.items() for at in own}
         return {
@@ -131,21 +132,20 @@ class NamingCalls:
         return signed_immediate(int.from_bytes(code, arch.byteorder), arch.immediate(code))
 
     def _receivers(self, at: int) -> Iterator[int]:
-        """Yield the calls that the argument may reach which an instruction sets."""
+        """Yield the calls that may receive the argument that an instruction sets."""
         argument = self._calls.effect(at).sets
         return filter(self._calls.is_call, self._calls.takers(at, argument) if argument is not None else ())
 
     def _basename_before(self, call: int) -> Home | None:
-        """Return the file of which a call may be given the name without its directories, found right before it.
+        """Return the file whose name without directories a call may be passed, if the call before it computes that.
 
-        kbasename() in include/linux/string.h: what is behind the last slash, where no compiler computed strrchr().
+        kbasename() in include/linux/string.h calls strrchr() where the compiler does not compute it.
         """
         before = next((at for at in range(call - 1, -1, -1) if self._calls.is_call(at)), -1)
         found = self._by_call.get(before)
         if found is None or found.home.file is None:
             return None
-        symbol = self._view.target_symbol(self._calls.references(before)[0]) if found.is_direct else -1
-        is_search = symbol >= 0 and self._view.object.symbol_name(symbol) == "strrchr"
+        is_search = found.is_direct and target_name(self._view, self._calls.references(before)[0]) == "strrchr"
         return found.home if is_search and [self.value(at) for at in found.numbers.get(1, ())] == [ord("/")] else None
 
     def _naming(self, call: int) -> NamingCall | None:
@@ -173,7 +173,7 @@ class NamingCalls:
                 numbers[argument] = [at]
         target = self._calls.callee(call)
         callee: object = target if target is not None else ("through a register", *self.spot(call))
-        # Behind a format, that says what is shown, and not the function that is called.
+        # Arguments behind a format are what it shows, whatever function is called.
         text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
         file = self._basename_before(call) if text and computed else None
         if file is not None:
@@ -201,7 +201,7 @@ def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:
 
 
 def named(view: ObjectView, row: int) -> Home | None:
-    """Return the source that the target of a reference names, None when it is no such name."""
+    """Return the source that is named by what a reference goes to, None when that is no such name."""
     text = view.string(row)
     if text is not None:
         if SOURCE_NAME.fullmatch(text):
@@ -214,13 +214,13 @@ def named(view: ObjectView, row: int) -> Home | None:
 
 
 def unit(view: ObjectView, part: int) -> int:
-    """Return the source of a part, as a number."""
+    """Return the number of the source that a part is of."""
     symbols = view.canonical.part_symbols(part)[:1]
     return int(view.canonical.sources.home(symbols)[0]) if len(symbols) else NO_UNIT
 
 
 def is_function_name(view: ObjectView, part: int) -> bool:
-    """Say whether a part is what ``__func__`` stands for."""
+    """Say whether a part is the variable that ``__func__`` stands for."""
     name = canonical_name(view.part_name(part)).text.partition(".")[0]
     return name in _FUNCTION_NAMES and _WORD.fullmatch(view.data(part)) is not None
 
@@ -228,7 +228,7 @@ def is_function_name(view: ObjectView, part: int) -> bool:
 class Witnesses:
     """All that may be a line in two versions of an object; functions are read when they are first asked for.
 
-    ``changed`` are the old main parts of which the checksums are others now, or that are gone.
+    ``changed`` are the old main parts whose checksums changed, or that are gone.
     """
 
     def __init__(self, old: ObjectView, new: ObjectView, changed: Collection[int]) -> None:
@@ -237,45 +237,25 @@ class Witnesses:
         self._changed = changed
         self._known: dict[int, list[Witness]] = {}
 
-    def of(self, function: int, old_parts: Sequence[int], new_parts: Sequence[int]) -> list[Witness]:
-        """Return those of one function, an old main part, that changed."""
+    def of(self, old: Version, new: Version) -> list[Witness]:
+        """Return those of one function that changed."""
+        function = old.parts[0]
         if function not in self._known:
-            self._known[function] = list(self._found(function, old_parts, new_parts))
+            self._known[function] = list(_witnesses(old, new))
         return self._known[function]
 
     def of_all(self, functions: Collection[int]) -> Iterator[Witness]:
         """Yield those of some functions, old main parts, in order."""
-        wanted = {function: self._old.family(function) for function in sorted(functions)}
-        decode_parts(self._old, (part for own in wanted.values() for part in own))
-        for function, parts in wanted.items():
-            if function in self._changed:
-                yield from self.of(function, parts, self._new_parts(function))
-                continue
-            if function not in self._known:
-                self._known[function] = list(self._unchanged(function, parts))
-            yield from self._known[function]
+        wanted = [Version(self._old, self._old.family(function)) for function in sorted(functions)]
+        decode_parts(self._old, (part for version in wanted for part in version.parts))
+        for version in wanted:
+            function = version.parts[0]
+            yield from self.of(version, self._new_version(function) if function in self._changed else version)
 
-    def _new_parts(self, function: int) -> Sequence[int]:
+    def _new_version(self, function: int) -> Version:
         heads = self._old.canonical.part_symbols(function)[:1]
         symbols = self._old.canonical.sources.ids(np.asarray(heads, np.int64))
-        return self._new.parts_of(symbols[0]) if symbols else ()
-
-    def _unchanged(self, function: int, parts: Sequence[int]) -> Iterator[Witness]:
-        for record in line_records(self._old, parts):
-            if record.file is not None:
-                yield Witness(Home(record.file), function, record.line, record.line)
-        calls = NamingCalls(self._old, parts)
-        yield from _arguments(function, calls, calls)
-
-    def _found(self, function: int, old_parts: Sequence[int], new_parts: Sequence[int]) -> Iterator[Witness]:
-        if not new_parts:
-            return
-        for move in line_moves(self._old, self._new, old_parts, new_parts):
-            if move.file is not None:
-                yield Witness(Home(move.file), function, move.old, move.new)
-        before = NamingCalls(self._old, old_parts)
-        if before.found:
-            yield from _arguments(function, before, NamingCalls(self._new, new_parts))
+        return Version(self._new, self._new.parts_of(symbols[0]) if symbols else ())
 
     @cached_property
     def has_many_sources(self) -> bool:
@@ -283,7 +263,7 @@ class Witnesses:
         return sum(map(bool, self._old.canonical.sources.files)) > 1
 
     def users(self, home: Home) -> set[int]:
-        """Return the old main parts of the functions of which the code or a special entry refers to a name."""
+        """Return the old main parts of the functions that refer to a name, in code or in a special entry."""
         return self._users.get(home, set())
 
     @cached_property
@@ -304,7 +284,7 @@ class Witnesses:
                 found[home].add(parent.get(part, part))
             elif home is not None:
                 data[part].add(home)
-        # A record says of what source the functions are that refer to it.
+        # A record that has a name names the source of the functions that refer to it.
         users = np.flatnonzero(np.isin(targets.part, [*data]) & (owner >= 0))
         for part, record in zip(owner[users].tolist(), targets.part[users].tolist(), strict=True):
             if view.is_code(part):
@@ -328,9 +308,9 @@ class Witnesses:
         return len({file for files in self._files.values() for _, file in files}) == 1
 
     def file_by_place(self, function: int) -> str | None:
-        """Return the C file of which a function is, by those that the functions around it name; None: they differ.
+        """Return the C file that a function is of, by those that the functions around it name; None: they differ.
 
-        Linkers put the code of one source after that of another.
+        Linkers do not mix the code of several sources.
         """
         around = self._files.get(int(self._old.canonical.parts.section[function]), [])
         at, end = (bisect_left(around, (place, "")) for place in (function, function + 1))
@@ -339,13 +319,19 @@ class Witnesses:
         is_between = bool(own) or 0 < at < len(around)
         return near.pop() if len(near) == 1 and (is_between or self._has_one_file) else None
 
-    def used_elsewhere(self, old_parts: Sequence[int]) -> set[Spot]:
-        """Return the instructions of a function of which the number goes elsewhere than to calls with a name."""
-        return NamingCalls(self._old, old_parts).used_elsewhere
 
-
-def _arguments(function: int, before: NamingCalls, after: NamingCalls) -> Iterator[Witness]:
-    """Yield the numbers that both versions of a function pass to calls with a name, unless these calls are others."""
+def _witnesses(old: Version, new: Version) -> Iterator[Witness]:
+    """Yield what may be lines in two versions of a function: records, and what both pass to calls with a name."""
+    if not new.parts:
+        return
+    function = old.parts[0]
+    for move in line_moves(old, new):
+        if move.file is not None:
+            yield Witness(Home(move.file), function, move.old, move.new)
+    before = NamingCalls(old)
+    if not before.found:
+        return
+    after = before if new is old else NamingCalls(new)
     if [_shape(found) for found in before.found] != [_shape(found) for found in after.found]:
         return
     for x, y in zip(before.found, after.found, strict=True):
@@ -356,7 +342,7 @@ def _arguments(function: int, before: NamingCalls, after: NamingCalls) -> Iterat
 
 
 def _shape(found: NamingCall) -> tuple[object, ...]:
-    """Return what has to be equal in both versions of a call, so that its numbers can be put side by side."""
+    """Return what has to be equal in both versions of a call for its numbers to correspond."""
     callee = found.callee if found.is_direct else None
     files = [name.file for name in found.names]
     return callee, files, [(argument, len(setters)) for argument, setters in found.numbers.items()]

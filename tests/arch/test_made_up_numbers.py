@@ -15,6 +15,7 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.numbers import differing_numbers
 from kbuild_klp.lines.records import LineMove, line_moves
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object import canonical
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
@@ -86,8 +87,8 @@ def test_line_number_in_data(pair: tuple[Path, Path]) -> None:
     line_only = {("f", "function", "line-only")}
     assert _diff(pair, source.format(258), source.format(259)) == line_only
     old, new = (ObjectView(str(path)) for path in pair)
-    parts = old.parts_of(SymbolId("f")), new.parts_of(SymbolId("f"))
-    assert line_moves(old, new, *parts) == [LineMove("kernel/fork.c", 258, 259)]
-    found = differing_numbers(old, new, *parts, True, Identities({}, lambda: None))
+    before, after = (Version(view, view.parts_of(SymbolId("f"))) for view in (old, new))
+    assert line_moves(before, after) == [LineMove("kernel/fork.c", 258, 259)]
+    found = differing_numbers(before, after, True, Identities({}, lambda: None))
     assert found is not None
     assert [number.pair.values for number in found.numbers] == [((258, 259), (258, 259))]

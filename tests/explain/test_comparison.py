@@ -13,6 +13,7 @@ from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.reasons import ReasonKind
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison
+from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
@@ -60,7 +61,7 @@ def _parts(view: ObjectView, name: str) -> list[int]:
 
 def _compare(old: Path, new: Path, name: str = "f") -> Comparison:
     views = ObjectView(str(old)), ObjectView(str(new))
-    return Comparison.of(*views, _parts(views[0], name), _parts(views[1], name))
+    return Comparison(*(Version(view, _parts(view, name)) for view in views))
 
 
 def _differing(comparison: Comparison) -> tuple[list[str], list[str]]:
@@ -215,7 +216,7 @@ def test_text_of_an_instruction(gcc: Compiler, body: str, text: str) -> None:
         '.section .rodata.cst8, "aM", %progbits, 8\n.Lconstant: .quad 0x1234\n'
     )
     view = ObjectView(str(gcc.assembly(_function(body) + rest)))
-    comparison = Comparison.of(view, view, _parts(view, "f"), _parts(view, "f"))
+    comparison = Comparison(*[Version(view, _parts(view, "f"))] * 2)
     line = comparison.old[0]
     assert line.text.replace("(,%rdi,8)", "(, %rdi, 8)") == text
     assert line.bytes == view.raw_bytes(line.part, 0, len(line.bytes)) and len(line.bytes) == line.size

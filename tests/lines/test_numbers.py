@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kbuild_klp.lines.numbers import immediate_values
+from kbuild_klp.lines.immediates import immediate_values
 
 WHOLE, S_TYPE = 0x0000FFFF, 0xFE000F80  # of riscv's stores: bits 11 to 5, then registers, then bits 4 to 0
 

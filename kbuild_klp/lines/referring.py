@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where references stand, and the names of what they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kbuild_klp.object.view import ObjectView
+
+
+def part_with(view: ObjectView, reference: int) -> int:
+    """Return the part in which a reference stands."""
+    return int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
+
+
+def users(view: ObjectView, part: int) -> Iterator[tuple[int, int]]:
+    """Yield the references to a part, each with the part in which it stands."""
+    rows = view.references_to(part)
+    yield from zip(rows, view.canonical.parts.at(view.canonical.references.place[rows]).tolist(), strict=True)
+
+
+def target_name(view: ObjectView, reference: int) -> str:
+    """Return the name of the symbol that a reference is known by, empty if it is known by something else."""
+    symbol = view.target_symbol(reference)
+    return view.object.symbol_name(symbol) if symbol >= 0 else ""
