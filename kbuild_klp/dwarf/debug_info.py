@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The debug information of one object, ready for pyelftools.
+"""The debug information of one object, as pyelftools reads it.
 
 pyelftools applies relocations one by one, which takes a second for an average object of a kernel. Here numpy applies
-them, to a copy of those sections that are asked for; where there is much (vmlinux.o), to those pieces that are read
-(see windows.py). In that copy, the sections of the object, which all start at 0, lie behind each other: address =
-section << SECTION_SHIFT | offset.
+them to a copy of the debug sections, or, where these are large (vmlinux.o), to the pieces that are read
+(relocated_stream.py). All sections of an object start at address 0. In the relocated debug information they have
+different addresses: section << SECTION_SHIFT | offset.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import sys
 import zlib
 from bisect import bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from kbuild_klp.dwarf.die_scan import DieScan, Unit
 from kbuild_klp.dwarf.relocated_stream import RelocatedStream, apply
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, RELA_SIZE, SECTION_HEADER, ObjectFile
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile
 
 if TYPE_CHECKING:
     from elftools.dwarf.die import DIE
@@ -33,21 +32,16 @@ if TYPE_CHECKING:
 
 SECTION_SHIFT = 40
 MOST_COPIED = 8 << 20
-"""Bytes of debug information that are copied as a whole. Of more, only what is read: that is slower per byte."""
+"""Bytes of debug information up to which all of it is copied. Reading it in pieces is slower per byte."""
 MOST_BYTES = 1 << 30
-"""Bytes of debug information of which anything is read: a third of a second and 100 MB for 300 MiB."""
+"""Bytes of debug information above which none is read. 300 MiB take a third of a second and 100 MB."""
 MOST_COMPRESSED = 64 << 20
-"""The same where it is compressed, and has to be unpacked from its start: 1 s and 300 MB."""
+"""The same for compressed debug information, which has to be unpacked from its start: 1 s and 300 MB."""
 _NAMES = "abbrev addr aranges info line line_str loclists ranges rnglists str str_offsets"
 _WANTED = frozenset(f".debug_{name}" for name in _NAMES.split())
 # What may contain functions, and what in a function may contain inlined code.
 _SCOPES = frozenset({"DW_TAG_namespace", "DW_TAG_module"})
 _NESTING = frozenset({"DW_TAG_lexical_block", "DW_TAG_inlined_subroutine", "DW_TAG_try_block", "DW_TAG_catch_block"})
-# Elf64_Ehdr, and the byte that says in which order it is (e_ident[EI_DATA]).
-_EHDRS = {
-    "little": (struct.Struct("<16sHHIQQQIHHHHHH"), elf.ELFDATA2LSB),
-    "big": (struct.Struct(">16sHHIQQQIHHHHHH"), elf.ELFDATA2MSB),
-}
 _CHDR_SIZE = 24  # Elf64_Chdr, gABI chapter 4, "Section Compression"
 _ELFCOMPRESS_ZLIB = 1
 _LENGTH = 4
@@ -89,17 +83,13 @@ class DebugInfo:
 
     @cached_property
     def dwarf(self) -> DWARFInfo | None:
-        """What pyelftools makes of it; None when there is none, too much, or nothing that it understands."""
+        """What pyelftools makes of it; None when there is none, too much, or it is not understood."""
         if not self.size or self.is_too_large:
             return None
         try:
-            from elftools.elf.elffile import ELFFile  # 60 ms to import, and only changed functions need it
-
-            if self.size <= MOST_COPIED or self._is_compressed:
-                return ELFFile(io.BytesIO(self._copy())).get_dwarf_info(relocate_dwarf_sections=False)
-            return self._in_windows(ELFFile)
+            return self._relocated()
         except Exception:
-            # It is an extra, and pyelftools raises whatever it meets in debug information that it does not
+            # It is an extra, and pyelftools raises all sorts of errors for debug information that it does not
             # understand.
             return None
 
@@ -193,50 +183,29 @@ class DebugInfo:
     def _wanted(self) -> NDArray[np.bool_]:
         return np.array([name in _WANTED for name in self._object.section_names], bool)
 
-    def _copy(self) -> bytes:
-        """Return an ELF file with nothing but the debug information, relocated."""
-        obj = self._object
-        contents = {index: self._content(index) for index in self._wanted.nonzero()[0].tolist()}
-        for table, index in self._relocation_tables(contents):
-            apply(contents[index], 0, table, self._values, obj.machine)
-        names = [obj.section_names[index] for index in contents]
-        pieces = [content.tobytes() for content in contents.values()]
-        self._info = pieces[names.index(".debug_info")] if ".debug_info" in names else b""
-        return self._file(names, pieces)
+    def _relocated(self) -> DWARFInfo:
+        """Return the debug information with relocations applied: to a copy, or, where it is large, to what is read."""
+        from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 
-    def _in_windows(self, elf_file: Any) -> DWARFInfo:
-        """Return the debug information over streams that relocate what is read of them."""
-        obj = self._object
-        contents = {index: obj.section_array(index) for index in self._wanted.nonzero()[0].tolist()}
-        tables = {index: table for table, index in self._relocation_tables(contents)}
-        names = [obj.section_names[index] for index in contents]
-        # pyelftools finds the sections in a file in which they are empty, and gets them afterwards.
-        dwarf: DWARFInfo = elf_file(io.BytesIO(self._file(names, [b""] * len(names)))).get_dwarf_info(False)
-        for (index, content), name in zip(contents.items(), names, strict=True):
-            stream = RelocatedStream(content, tables.get(index), self._values, obj.machine)
-            field = f"{name[1:]}_sec"
-            setattr(dwarf, field, getattr(dwarf, field)._replace(stream=stream, size=len(content)))
+        obj, is_copied = self._object, self.size <= MOST_COPIED or self._is_compressed
+        tables = dict(self._relocation_tables())
+        sections: dict[str, DebugSectionDescriptor] = {}
+        for index in self._wanted.nonzero()[0].tolist():
+            name, table = obj.section_names[index], tables.get(index)
+            content = self._content(index) if is_copied else obj.section_array(index)
+            if not is_copied:
+                stream: Any = RelocatedStream(content, table, self._values, obj.machine)
+            else:
+                if table is not None:
+                    apply(content, 0, table, self._values, obj.machine)
+                stream = io.BytesIO(content.data)
+            sections[f"{name[1:]}_sec"] = DebugSectionDescriptor(stream, name, 0, len(content), 0)
             if name == ".debug_info":
                 self._info = content.data  # DieScan reads nothing that is relocated
-        return dwarf
-
-    def _file(self, names: list[str], pieces: list[bytes]) -> bytes:
-        """Return an ELF file with some sections."""
-        strings = b"".join(b"\0%s" % name.encode() for name in ("", *names, ".shstrtab")) + b"\0"
-        headers = np.zeros(len(names) + 2, SECTION_HEADER)
-        ehdr, order = _EHDRS[self._object.byteorder]
-        place = ehdr.size + headers.nbytes
-        for header, name, piece in zip(headers[1:], [*names, ".shstrtab"], [*pieces, strings], strict=True):
-            header["name"] = strings.index(b"\0%s\0" % name.encode()) + 1
-            header["type"] = elf.SHT_STRTAB if name == ".shstrtab" else elf.SHT_PROGBITS
-            header["offset"], header["size"], header["align"] = place, len(piece), 1
-            place += len(piece)
-        count, size = len(headers), ehdr.size
-        ident = elf.ELF_MAGIC + bytes((elf.ELFCLASS64, order, 1))
-        head = ehdr.pack(ident, elf.ET_REL, self._object.machine, 1, 0, 0, size, 0, size, 0, 0, 64, count, count - 1)
-        if self._object.byteorder != sys.byteorder:
-            headers = headers.byteswap()
-        return b"".join((head, headers.tobytes(), *pieces, strings))
+        config = DwarfConfig(obj.byteorder == "little", machine_arch="", default_address_size=8)
+        # Which sections it takes depends on its version.
+        names = [name for name in signature(DWARFInfo).parameters if name.endswith("_sec")]
+        return DWARFInfo(config, **{name: sections.get(name) for name in names})
 
     def _content(self, index: int) -> NDArray[np.uint8]:
         """Return the bytes of a section, to be written to."""
@@ -259,15 +228,15 @@ class DebugInfo:
         values: NDArray[np.int64] = obj.symbols["value"].astype(np.int64)
         return values + np.where(allocated, section << SECTION_SHIFT, 0)
 
-    def _relocation_tables(self, sections: Container[int]) -> Iterator[tuple[NDArray[np.void], int]]:
-        """Yield the relocations of those sections, and the section of each table."""
+    def _relocation_tables(self) -> Iterator[tuple[int, NDArray[np.void]]]:
+        """Yield the sections that have relocations, with these."""
         obj = self._object
         for table in (obj.sections["type"] == elf.SHT_RELA).nonzero()[0].tolist():
             index = int(obj.sections["info"][table])
-            if index in sections:
+            if 0 <= index < len(self._wanted) and self._wanted[index]:
                 # Not ObjectFile.relocations: the places are those in the section before it was compressed.
                 data = obj.section_array(table)
-                yield data[: len(data) // RELA_SIZE * RELA_SIZE].view(RELA[obj.byteorder]), index
+                yield index, data[: len(data) // RELA_SIZE * RELA_SIZE].view(RELA[obj.byteorder])
 
 
 def address(section: int, offset: int) -> int:
