@@ -15,6 +15,7 @@ from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.answer import answer
 from kbuild_klp.compare.passes import compare
+from kbuild_klp.report import json
 from kbuild_klp.report.text import TextStyle
 
 _SIDE_BY_SIDE = 130  # columns of `diff --side-by-side`
@@ -52,10 +53,10 @@ def main(arguments: argparse.Namespace) -> int:
         report = compare(old, new, arguments.jobs, progress, looking=looking)
         looking.close()
         found = answer(arguments.names[builds:], old, new, report, max(arguments.context, 0), explaining)
-        from kbuild_klp.report.explanation import WIDE, ListingStyle, json_answer, text_answer
+        from kbuild_klp.report.explanation import WIDE, ListingStyle, text_answer
 
         if arguments.json:
-            lines = json_answer(found, report)
+            lines = json.explanation(found, report)
         else:
             complain(report.warnings)
             here, is_terminal = text_style(True, True), sys.stdout.isatty()

@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What differs in one function or variable, for people: side by side or as a unified diff; and as data."""
+"""What differs in one function or variable, for people: side by side, or as a unified diff."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import NOTES, Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
-from kbuild_klp.report.json import DOCUMENT_VERSION, change_data
 from kbuild_klp.report.model import Explanation, Report
 from kbuild_klp.report.text import TextStyle, summary_line
 
 WIDE = 100
-"""Columns from which on a terminal shows two versions side by side."""
+"""Columns that a terminal needs to show two versions side by side by default."""
 
 _INDENT = "    "
 _MOST_ROWS = 200
@@ -27,7 +24,7 @@ _TEXT = 44  # columns for an instruction before its source line
 _OPERAND = re.compile(r'"(?:\\.|[^"\\])*"|[(<]|[)>]|, ?| ')
 
 _Pieces = list[tuple[str, bool]]
-"""Text, cut where it begins or ceases to differ."""
+"""Text, cut where a difference begins or ends; the second value says whether a piece differs."""
 
 
 class ListingStyle(NamedTuple):
@@ -50,16 +47,16 @@ def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = Non
         difference = _difference(first)
         yield f"{_INDENT}first difference at {_place(first)}: {difference}"
     for reason in change.reasons:
-        # Not twice the same: a reason about one instruction is its place and both versions of it.
+        # Do not repeat it: a reason about one instruction is its place and both versions.
         if not difference or not reason.startswith("+") or reason.partition(": ")[2] != difference:
             yield f"{_INDENT}{reason}"
     yield from _verdict_lines(change, style)
 
 
 def _verdict_lines(change: Change, style: TextStyle) -> Iterator[str]:
-    """Say whether a livepatch can carry a change, and what its author has to know; nothing where nothing is to carry.
+    """Say whether a livepatch can carry a change, and what its author has to know.
 
-    That the whole kernel has no livepatch is no news of one change.
+    Nothing for line numbers, and nothing if the whole kernel has no livepatch.
     """
     reasons = change.livepatch.reasons
     obstacles = {reason.obstacle for reason in reasons} - NOTES
@@ -156,7 +153,7 @@ def marked(old: str, new: str) -> tuple[_Pieces, _Pieces]:
 
 
 def _marked_names(old: ListedLine, new: ListedLine) -> tuple[_Pieces, _Pieces]:
-    """Mark in two rows of data to what they refer; the bytes have a line below them that does."""
+    """Mark what two rows of data refer to; for the bytes, a line below them does that."""
     sides = []
     for line in (old, new):
         names = f"<{line.target}>"
@@ -178,7 +175,7 @@ def _render(pieces: _Pieces, code: str, style: TextStyle) -> str:
 
 
 def _cut(pieces: _Pieces, width: int) -> _Pieces:
-    """Cut pieces at a number of columns; what differs is not cut off, but what stands between it and the first one."""
+    """Cut pieces to a number of columns: first what is between the place and the first difference, then the end."""
     if sum(len(text) for text, _ in pieces) <= width:
         return pieces
     first = next((at for at, (_, differs) in enumerate(pieces) if differs), 0)
@@ -286,56 +283,6 @@ def _columns(row: ListedRow, texts: tuple[_Pieces, _Pieces], width: int, style: 
     return f"{_INDENT}{sides[0]} {mark} {sides[1]}".rstrip()
 
 
-# -- as data ----------------------------------------------------------------------------------------------------------
-
-
-def as_data(listing: Listing) -> dict[str, Any]:
-    """Return everything about one change as JSON has it."""
-    change, first = listing.change, listing.first
-    document: dict[str, Any] = {
-        **change_data(change),
-        "first_difference": {"old": _line(first.old), "new": _line(first.new)} if first else None,
-        "hunks": list(_hunks(listing)),
-    }
-    if listing.note:
-        document["note"] = listing.note
-    return document
-
-
-def _hunks(listing: Listing) -> Iterator[dict[str, Any]]:
-    """Yield each run of lines that differ, and how many are the same before it."""
-    same = 0
-    what = ""
-    for hunk in listing.hunks:
-        same = (same if hunk.what == what else 0) + hunk.before
-        what = hunk.what
-        for differs, group in groupby(hunk.rows, lambda row: row.differs):
-            run = list(group)
-            if not differs:
-                same += len(run)
-                continue
-            yield {
-                "what": hunk.what,
-                "same_before": same,
-                "old": [_line(row.old) for row in run if row.old],
-                "new": [_line(row.new) for row in run if row.new],
-            }
-            same = 0
-
-
-def _line(line: ListedLine | None) -> dict[str, Any] | None:
-    if line is None:
-        return None
-    return {
-        "part": line.part,
-        "offset": line.offset,
-        "bytes": line.bytes.hex(),
-        "text": line.text,
-        "target": line.target or None,
-        "source": line.source or None,
-    }
-
-
 # -- the whole answer -------------------------------------------------------------------------------------------------
 
 
@@ -368,35 +315,3 @@ def text_answer(answer: Explanation, report: Report, style: ListingStyle) -> Ite
         yield f"{symbol}: no difference ({', '.join(objects)})"
     if not (answer.differs or answer.symbols):
         yield summary_line(report.summary)
-
-
-def json_answer(answer: Explanation, report: Report) -> Iterator[str]:
-    """Yield the lines of one JSON document, each change as soon as it is known: there may be many thousands."""
-    inlined: list[dict[str, Any]] = []
-    yield f'{{"version": {DOCUMENT_VERSION},'
-    last = '"changes": ['
-    for found in answer.objects:
-        place = {"object": found.object, "unit": found.units[0], "units": found.units}
-        missing: dict[str, Any] = {"first_difference": None, "hunks": [], "note": "the objects are not at hand"}
-        rows: Iterable[dict[str, Any]] = map(as_data, found.listings or ())
-        if found.listings is None:
-            rows = (change_data(change) | missing for change in found.changes)
-        for row in rows:
-            yield last if last.endswith("[") else f"{last},"
-            last = json.dumps(place | row)
-        for function, symbols in found.inlined.items():
-            inlined.append({"function": function, "into": _into((found.object, symbol) for symbol in symbols)})
-    yield last
-    inlined += [{"function": each.function, "into": _into(each.into)} for each in answer.inlined]
-    rest = {
-        "inlined": inlined,
-        "unchanged": [{"symbol": symbol, "objects": objects} for symbol, objects in answer.unchanged],
-        "aliases": [{"symbol": symbol, "of": other} for symbol, other in answer.aliases],
-        "warnings": [*report.warnings, *report.failed],
-    }
-    yield "],"
-    yield ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in rest.items()) + "}"
-
-
-def _into(places: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"object": name, "symbol": function} for name, function in places]

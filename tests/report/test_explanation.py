@@ -19,7 +19,8 @@ from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing, shown_strings
 from kbuild_klp.object.reference_text import quote
 from kbuild_klp.object.view import ObjectView
-from kbuild_klp.report.explanation import ListingStyle, as_data, marked, reason_lines, text_lines
+from kbuild_klp.report.explanation import ListingStyle, marked, reason_lines, text_lines
+from kbuild_klp.report.json import as_data
 from kbuild_klp.report.text import TextStyle
 
 UNIFIED = ListingStyle(TextStyle(80), False)
