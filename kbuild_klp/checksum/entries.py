@@ -385,7 +385,7 @@ def _label_lines(meanings: Meanings) -> Iterator[tuple[int, str]]:
             digests[:, 1:3] = _digests_of([b"%d %d %d" % (kind, size, offset) if size or offset else b"%d" % kind])
             if size:
                 digests[:, 3:5] = as_digests(meanings.content.digest(part))
-            [found], [short] = canonical.sources.ids(np.array([symbol])), _components(digests)
+            found, [short] = canonical.sources.id_of(symbol), _components(digests)
             section = int(canonical.parts.section[part])
             where, checksum = canonical.section_names[section], xxh3_128_hexdigest(digests.tobytes())
             yield (

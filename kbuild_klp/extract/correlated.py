@@ -69,11 +69,6 @@ class CorrelatedSide:
         names = self.view.canonical.image.empty_variables
         return {name: self.view.object.symbol_name(symbol) for symbol, name in names.items()}
 
-    def symbol_of(self, part: int) -> SymbolId | None:
-        """Return the symbol by which a part is known, None for one without."""
-        members = self.view.canonical.part_symbols(part)
-        return self.view.canonical.sources.ids(members[:1])[0] if len(members) else None
-
     def users(self, part: int) -> set[int]:
         """Return the main parts of all that refers to a part: functions, and data."""
         canonical = self.view.canonical
@@ -88,7 +83,7 @@ class CorrelatedSide:
         if sections:
             is_site = (parts.kind == CONTENT) & np.isin(parts.section, sections)
             for part in sorted(is_site.nonzero()[0].tolist(), key=self._line):
-                symbol = self.symbol_of(part)
+                symbol = self.view.symbol_of(part)
                 found[symbol.file if symbol else "", self.view.meanings.content.digest(part)].append(part)
         return found
 
@@ -141,7 +136,7 @@ class Correlated:
 
     def is_unchanged(self, part: int) -> bool:
         """Say whether a part of the new object has a counterpart with the same checksum."""
-        symbol = self.new.symbol_of(part)
+        symbol = self.new.view.symbol_of(part)
         old = self._old_of.get(symbol) if symbol else None
         return bool(old and symbol and self.old.entries[old].checksum == self.new.entries[symbol].checksum)
 
@@ -150,7 +145,7 @@ class Correlated:
 
         One that the compiler made otherwise (foo, foo.isra.0) has other arguments: it is a new one. So are `copies`.
         """
-        symbol = self.new.symbol_of(part)
+        symbol = self.new.view.symbol_of(part)
         old = self._old_of.get(symbol) if symbol else None
         if old is None or symbol is None or part in self.copies:
             return None
@@ -178,7 +173,7 @@ class Correlated:
 
         Raises CannotCarryError when it may be one of several, or of another function.
         """
-        symbol = self.new.symbol_of(part)
+        symbol = self.new.view.symbol_of(part)
         assert symbol is not None
         old = self._old_variable(part, symbol)
         if old is None:
@@ -232,8 +227,8 @@ class Correlated:
         """Say whether a function refers to both, each in its build."""
         before = self.old.users(self.old.view.parts_of(old)[0])
         after = self.new.users(new_part)
-        olds = {self._old_of.get(symbol) for user in after if (symbol := self.new.symbol_of(user)) is not None}
-        return any(self.old.symbol_of(user) in olds for user in before)
+        olds = {self._old_of.get(symbol) for user in after if (symbol := self.new.view.symbol_of(user)) is not None}
+        return any(self.old.view.symbol_of(user) in olds for user in before)
 
     def _is_only_one(self, old: SymbolId, name: CanonicalName, symbol: SymbolId) -> bool:
         """Say whether no other variable of the new object could be an old one as well."""
@@ -265,7 +260,7 @@ class Correlated:
     def _old_sites(self) -> dict[int, SymbolId | None]:
         before = self.old.sites
         return {
-            part: self.old.symbol_of(old)
+            part: self.old.view.symbol_of(old)
             for text, parts in self.new.sites.items()
             if len(before.get(text, ())) == len(parts)
             for part, old in zip(parts, before[text], strict=True)

@@ -129,7 +129,7 @@ def _is_new_global(change: Change) -> bool:
 
 
 def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
-    symbol = both.new.symbol_of(part)
+    symbol = both.new.view.symbol_of(part)
     return symbol is not None and _are_left_out((symbol.name,), wanted.without)
 
 

@@ -215,8 +215,8 @@ def named(view: ObjectView, row: int) -> Home | None:
 
 def unit(view: ObjectView, part: int) -> int:
     """Return the number of the source that a part is of."""
-    symbols = view.canonical.part_symbols(part)[:1]
-    return int(view.canonical.sources.home(symbols)[0]) if len(symbols) else NO_UNIT
+    chunk = int(view.canonical.parts.chunk[part])
+    return view.canonical.sources.home_of(int(view.canonical.chunks.heads[chunk])) if chunk >= 0 else NO_UNIT
 
 
 def is_function_name(view: ObjectView, part: int) -> bool:
@@ -253,9 +253,7 @@ class Witnesses:
             yield from self.of(version, self._new_version(function) if function in self._changed else version)
 
     def _new_version(self, function: int) -> Version:
-        heads = self._old.canonical.part_symbols(function)[:1]
-        symbols = self._old.canonical.sources.ids(np.asarray(heads, np.int64))
-        return Version(self._new, self._new.parts_of(symbols[0]) if symbols else ())
+        return Version(self._new, self._new.parts_of(self._old.symbol_of(function)))
 
     @cached_property
     def has_many_sources(self) -> bool:

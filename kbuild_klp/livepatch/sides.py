@@ -192,7 +192,7 @@ class ObjectSide:
             return None
         if symbol >= 0:
             is_local = part >= 0 and self._object.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
-            [local] = self.view.canonical.sources.ids(np.array([symbol])) if is_local else [None]
+            local = self.view.canonical.sources.id_of(symbol) if is_local else None
             return Key(self._object.symbol_name(symbol), is_call, part >= 0, local)
         return Key(describe(self.view, reference), is_call, True)
 
@@ -355,11 +355,7 @@ class ObjectSide:
 
     def _entry_of(self, part: int) -> SymbolId:
         """Return the symbol of the entry of a part; of one without a name, that of its section."""
-        symbols = self._canonical.part_symbols(part)[:1]
-        if not len(symbols):
-            return SymbolId(self._canonical.section_name(part))
-        [found] = self.view.canonical.sources.ids(symbols)
-        return found
+        return self.view.symbol_of(part) or SymbolId(self._canonical.section_name(part))
 
     @cached_property
     def _users_of_content(self) -> dict[int, set[int]]:

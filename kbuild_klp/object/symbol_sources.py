@@ -90,6 +90,17 @@ class Sources:
                 result[symbol] = counts[home, name]
         return result
 
+    def home_of(self, symbol: int) -> int:
+        """Return the index into ``homes`` of one symbol, as `home`."""
+        position = int(self._namespace[np.searchsorted(self._marks, symbol, "right") - 1])
+        is_local = self._objects.symbols["info"][symbol] >> 4 == elf.STB_LOCAL
+        return position if is_local and self._has_many[position] else -1
+
+    def id_of(self, symbol: int) -> SymbolId:
+        """Return which symbol of its object one is."""
+        file, source = self.homes[self.home_of(symbol)]
+        return SymbolId(self._objects.symbol_name(symbol), file, source, self.copies.get(symbol, 1))
+
     def ids(self, symbols: NDArray[np.int64]) -> list[SymbolId]:
         """Return which symbol of its object each is."""
         listed, copies, homes = symbols.tolist(), self.copies, self.homes

@@ -94,10 +94,13 @@ class ObjectView:
 
     def _find_parts(self, symbol: SymbolId | None) -> list[int]:
         candidates = [] if symbol is None else self._parts_called(symbol.name)
-        heads = self.canonical.chunks.heads[self.canonical.parts.chunk[candidates]]
-        ids = self.canonical.sources.ids(heads) if candidates else []
-        part = next((part for part, found in zip(candidates, ids, strict=True) if found == symbol), None)
+        part = next((part for part in candidates if self.symbol_of(part) == symbol), None)
         return [] if part is None else self.family(part)
+
+    def symbol_of(self, part: int) -> SymbolId | None:
+        """Return the symbol by which a part is known, None for one without."""
+        chunk = int(self.canonical.parts.chunk[part])
+        return self.canonical.sources.id_of(int(self.canonical.chunks.heads[chunk])) if chunk >= 0 else None
 
     def family(self, part: int) -> list[int]:
         """Return a main part and those that were split off it."""
