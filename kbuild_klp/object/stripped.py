@@ -27,8 +27,9 @@ from kbuild_klp.object.code import decode
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.special_groups import GUARD
 
-# Not .altinstr_replacement, .fixup and the like: their pieces belong to functions.
-_TEXT = re.compile(r"(?:\.\w+)?\.text(?:\..*)?")
+# Not .altinstr_replacement, .fixup and the like: their pieces belong to functions, as do those of .text..refcount
+# (arch/x86/include/asm/refcount.h, up to 5.4).
+_TEXT = re.compile(r"(?:\.\w+)?\.text(?!\.\.refcount)(?:\..*)?")
 _POINTERS = re.compile(r"\.(?:\w+\.)?data(?:\..*)?")
 _ALIGNED = 16
 

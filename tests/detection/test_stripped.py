@@ -135,3 +135,38 @@ def test_assembly_with_static_functions_is_not_stripped(gcc: Compiler) -> None:
     source = ".text\n.type f, @function\nf: mov $1, %eax\nret\n.size f, . - f\nmov ${}, %eax\nret\n"
     [(symbol, kind, _)] = diff_objects(gcc.assembly(source.format(1)), gcc.assembly(source.format(2)))
     assert (symbol, kind) == (".text", "section")
+
+
+# arch/x86/include/asm/refcount.h, up to 5.4: _REFCOUNT_EXCEPTION
+COUNTED = r"""
+#define COUNT(operation, place, trap, handler) asm volatile( \
+    operation " %0\njs 111f\n.pushsection .text..refcount, \"ax\"\n" \
+    "111: lea " place ", %%rcx\n112: " trap "\n.popsection\n113:\n.pushsection __ex_table, \"a\"\n.balign 4\n" \
+    ".long 112b - ., 113b - ., " handler " - .\n.popsection" : "+m"(*counter) : : "cc", "rcx")
+int f(int *counter) { MORE COUNT("incl", "%0", "ud2", "ex_handler_refcount"); return 3; }
+int g(int *counter) { COUNT("decl", "%0", "ud2", "ex_handler_refcount"); return 5; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (("", ""), ()),
+        (("MORE", "if (*counter > 9) return 7;"), "f"),
+        (('"incl", "%0"', '"incl", "4%0"'), "f"),
+        (('"decl", "%0"', '"decl", "4%0"'), "g"),
+        (('"%0", "ud2"', '"%0", ".byte 0x0f, 0xff"'), "fg"),
+        (('refcount"); return 5', 'other"); return 5'), "g"),
+        (("return 5", "return 6"), "g"),
+    ],
+)
+def test_code_of_reference_counts_is_its_functions(
+    gcc: Compiler, strip: str, edit: tuple[str, str], names: str
+) -> None:
+    """Each function has a piece of .text..refcount, and jumps into it."""
+    paths = []
+    for source in (COUNTED, COUNTED.replace(*edit)):
+        path = gcc.object(source, "-DMORE=")
+        subprocess.run([*strip.split(), str(path)], check=True)
+        paths.append(path)
+    assert diff_objects(*paths) == diff_objects(*reversed(paths)) == changed(*names)
