@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import numpy as np
 import pytest
 from snippets import Changes, Compiler, changed, changes_of, diff_objects
@@ -129,12 +127,3 @@ def test_a_fixup_that_goes_back_to_a_moved_place_is_no_reason(gcc: Compiler) -> 
     report = compare(ObjectBuild(str(first)), ObjectBuild(str(second)))
     [change] = [change for group in report.objects for change in group.changes]
     assert not [reason for reason in change.reasons if "exception" in reason]
-
-
-def test_the_value_of_a_crc_is_compared_once(gcc: Compiler) -> None:
-    """Up to 5.18 a table of CRCs refers to absolute symbols, which are entries of their own."""
-    path = gcc.assembly('.section __kcrctab, "a"\n.weak __crc_f\n.long __crc_f\n')
-    sides = [path.with_name(f"{value}.o") for value in (1, 2)]
-    for side in sides:
-        subprocess.run(["ld", "-r", "--defsym", f"__crc_f={side.stem}", path, "-o", side], check=True)
-    assert diff_objects(*sides) == {("__crc_f", "data", "changed")}
