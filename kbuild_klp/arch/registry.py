@@ -140,6 +140,14 @@ class Flow(IntEnum):
     END = 4  # out of the function
 
 
+class Asked(IntEnum):
+    """What an instruction asks about an address that stands in it."""
+
+    NONE = 0
+    EQUAL = 1  # whether it is equal
+    ORDER = 2  # which is the greater one
+
+
 class Effect(NamedTuple):
     """What one instruction does with arguments; these are counted from 0, in the order of the psABI's registers.
 
@@ -210,6 +218,11 @@ class Architecture:
     """Say of the two bytes before a PC-relative field that is no branch's: the instruction makes an address of it.
 
     False: it reads or writes there. None: that cannot be told.
+    """
+    compares: Callable[[bytes, bytes], Asked] | None = None
+    """Say of an instruction with an address in it, and the one behind it, what is compared with that address, if it is.
+
+    None: that cannot be told.
     """
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""

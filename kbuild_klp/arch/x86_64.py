@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import (
     Architecture,
+    Asked,
     FarJump,
     Field,
     Instruction,
@@ -159,6 +160,26 @@ def _is_lea(before: bytes) -> bool:
     return before[:1] == b"\x8d"
 
 
+_PREFIXES = frozenset({0x66, *range(0x40, 0x50)})  # of which REX is the last
+# CMP with an immediate of 4 bytes: to RAX, and to what a ModRM byte says.
+_CMP_RAX, _CMP = 0x3D, 0x81
+# Jcc, and behind 0F also that, CMOVcc and SETcc: with condition 4 (equal) or 5 (not equal).
+_IF_EQUAL = tuple(
+    bytes([*first, kind | condition])
+    for first, kind in (([], 0x70), ([15], 0x80), ([15], 0x40), ([15], 0x90))
+    for condition in (4, 5)
+)
+
+
+def _compared(instruction: bytes, behind: bytes) -> Asked:
+    """Say so of CMP (SDM, volume 2), and of what uses its flags: what is not known asks for the order."""
+    code, used = (it.lstrip(bytes(_PREFIXES)) for it in (instruction, behind))
+    is_cmp = code[:1] == bytes([_CMP_RAX]) or (code[:1] == bytes([_CMP]) and code[1:2] and code[1] >> 3 & 7 == 7)
+    if not is_cmp:
+        return Asked.NONE
+    return Asked.EQUAL if used.startswith(_IF_EQUAL) else Asked.ORDER
+
+
 ARCHITECTURE = Architecture(
     name="x86_64",
     machine=elf.EM_X86_64,
@@ -185,6 +206,7 @@ ARCHITECTURE = Architecture(
     call_opcodes=b"\xe8",
     is_alignment=is_alignment,
     makes_address=_is_lea,
+    compares=_compared,
     filler=b"\x90",
     far_jump=FarJump(b"\xe9" + bytes(_FAR_WIDTH), 1, _FAR[0]),
     pointer=1,  # R_X86_64_64

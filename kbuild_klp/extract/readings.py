@@ -9,13 +9,16 @@ more would be (GCC's ivopts): as far behind the end of the array as it began beh
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from math import gcd
 
+from kbuild_klp.arch.registry import Asked
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.correlated import Correlated, is_harmless
 from kbuild_klp.extract.relocated import WrittenReference
+from kbuild_klp.object.function import part_code
 from kbuild_klp.object.parts import CONTENT, FILLER, OWNED, PIECE
 
 _NEAR = 64  # bytes before an array from which it may be counted
@@ -29,6 +32,7 @@ class Readings:
         self._both = both
         self._view = both.new.view
         self._parts = self._view.canonical.parts
+        self._targets = self._view.canonical.targets.part
         self._known: dict[int, dict[int, list[int]]] = {}
 
     def other(self, reference: WrittenReference, part: int, address: int, place: int, function: int) -> Iterator[int]:
@@ -54,6 +58,9 @@ class Readings:
         if len(goals) == 1:
             return
         yield from (array for array in self._walked(section, address, function) if array != part)
+        ended = self._ended_at(section, address)
+        if ended is not None and self._asks_for_end(reference, part, ended, place, function):
+            yield ended
         if goals and len(set(goals)) == 1:
             return
         behind = part + 1
@@ -72,7 +79,7 @@ class Readings:
         if not self._is_place(reference) or (is_inside and not self._is_padding(part) and not self.is_global(part)):
             return None
         arrays = list(self._walked(section, address, function))
-        return max(arrays, default=None)  # the nearest
+        return max(arrays, default=self._ended_at(section, address))  # the nearest
 
     def is_other(self, reference: WrittenReference, part: int) -> bool:
         """Say whether a reference cannot mean the part to which it goes."""
@@ -110,16 +117,52 @@ class Readings:
             if any(place >= behind and gcd(size, place - behind) > behind for place in places):
                 yield array
 
+    def _ended_at(self, section: int, address: int) -> int | None:
+        """Return the array that ends right at an address."""
+        part = int(self._parts.at(self._parts.start.dtype.type(address - 1)))
+        is_end = int(self._parts.end[part]) == address and self._is_array(part, section)
+        return part if is_end and not self._is_padding(part) else None
+
+    def _asks_for_end(self, reference: WrittenReference, part: int, array: int, place: int, function: int) -> bool:
+        """Say whether a reference to the start of ``part`` may ask whether the end of the array before is reached.
+
+        Who was given a pointer into that refers to its end only. Who asks whether a pointer is equal to a variable is
+        taken at its word if it refers to that otherwise, as a walk through a list begins at its head.
+        """
+        if not self._view.is_code(place):
+            return any(int(self._targets[row]) == array for row in self._view.reference_range(place))
+        if array in self._places_of(function):
+            return False  # _walked() knows
+        places = self._view.canonical.references.place
+        asked = self._asked(reference.place)
+        rows = [row for row in self._rows_of(function) if int(self._targets[row]) == part]
+        is_used = any(self._asked(int(places[row])) is Asked.NONE for row in rows)
+        return asked is Asked.ORDER or (asked is Asked.EQUAL and not is_used)
+
+    def _asked(self, place: int) -> Asked:
+        """Return what the instruction at a place asks about the address in it."""
+        part = int(self._parts.at(self._parts.start.dtype.type(place)))
+        compares, code = self._view.architecture.compares, part_code(self._view, part)
+        if compares is None:
+            return Asked.NONE
+        at = bisect_right(code.starts, place - int(self._parts.start[part])) - 1
+        bounds = [*code.starts[at : at + 3], len(code.data), len(code.data)]
+        return compares(code.data[bounds[0] : bounds[1]], code.data[bounds[1] : bounds[2]])
+
+    def _rows_of(self, function: int) -> Iterator[int]:
+        """Yield the references in the code of a function."""
+        for member in self._view.family(function):
+            yield from self._view.reference_range(member)
+
     def _places_of(self, function: int) -> dict[int, list[int]]:
         """Return where in which data the code of a function refers to."""
         if function not in self._known:
             found = self._known[function] = defaultdict(list)
-            canonical = self._view.canonical
-            for member in self._view.family(function):
-                for row in self._view.reference_range(member):
-                    part = int(canonical.targets.part[row])
-                    if part >= 0 and not self._view.is_code(part):
-                        found[part].append(int(canonical.references.target[row] - self._parts.start[part]))
+            targets = self._view.canonical.references.target
+            for row in self._rows_of(function):
+                part = int(self._targets[row])
+                if part >= 0 and not self._view.is_code(part):
+                    found[part].append(int(targets[row] - self._parts.start[part]))
         return self._known[function]
 
     def _own_goals(self, part: int, function: int) -> list[int]:

@@ -189,8 +189,12 @@ class Sources:
     @property
     def goals(self) -> set[str]:
         """What the function `walk` refers to."""
+        return self.goals_of("walk")
+
+    def goals_of(self, name: str) -> set[str]:
+        """What a function refers to."""
         view = ObjectView(ObjectFile.open(str(self.output)))
-        [part] = view.functions_called("walk")
+        [part] = view.functions_called(name)
         return {describe(view, row) for row in view.reference_range(part)}
 
 
@@ -253,7 +257,8 @@ def test_who_refers_to_nothing_but_the_end_before_a_global_variable(sources: Sou
     end = "int is_behind(struct entry *p) { return (p >= array + 6)%s; }"
     behind = {"behind": "int behind", "walk": ""}
     old, new = (_LOOP % {**behind, **rest} + end % more for rest, more in ((_FRESH, ""), (_GONE, " * x")))
-    assert sources(old, new.replace("struct entry *p)", "struct entry *p, int x)")) == {("is_behind", "readings")}
+    assert not sources(old, new.replace("struct entry *p)", "struct entry *p, int x)"))
+    assert "array+0x60" in sources.goals_of("is_behind")
 
 
 _LISTS = """
@@ -296,3 +301,63 @@ def test_several_locks_are_an_array(sources: Sources) -> None:
     old = _LISTS % {"fresh": "", "lock": "", "unlock": ""}
     new = _LISTS % {"fresh": fresh, "lock": "lock(&fresh[0]);", "unlock": "unlock(&fresh[0]);"}
     assert sources(old, new) == {("walk", "readings")}
+
+
+_GIVEN = """
+    movl ${number}, %eax
+    {before}
+    cmpq $array+size, %rdi
+    {after}
+1:  nop
+"""
+_ASKED = [
+    # What is done before, what with the answer, and whether that may be about the end of an array.
+    ("nop", "jb 1f", True),
+    ("nop", "cmovaeq %rax, %rdi", True),
+    ("nop", "movq %rax, %rdx\n jae 1f", True),
+    ("movl fresh(%rip), %ecx", "jb 1f", True),
+    ("nop", "jne 1f", True),
+    ("nop", "sete %al", True),
+    ("movq fresh(%rip), %rdi", "jne 1f", False),  # a list
+    ("movq $array, %rdi", "jne 1f", True),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "may_be"), _ASKED)
+def test_who_was_given_a_pointer_into_it_has_the_end_only(
+    gcc: Compiler, tmp_path: Path, before: str, after: str, may_be: bool
+) -> None:
+    """`return ++p < array + 32 ? p : NULL`, as a seq_file does: behind the array is a new variable, or an old one."""
+
+    def made(old: str, new: str) -> Extraction:
+        sources = [
+            f'.file "unit.c"\n.text\n{function("given", _GIVEN.format(number=number, before=before, after=after))}'
+            f"{users(*(it for it in ('array', 'fresh', 'behind') if f'{it}:' in data))}{data}"
+            for number, data in ((1, old), (2, new))
+        ]
+        before_path, after_path = (str(gcc.assembly(source)) for source in sources)
+        return extract(before_path, after_path, str(tmp_path / "out.o"))
+
+    behind, fresh = variable("behind", 640), variable("fresh", 640)
+    same = made(array(32) + fresh, array(32) + fresh)
+    assert not same.refused and same.carried
+    old = array(32) + behind + (fresh if "fresh" in before else "")
+    found = made(old, array(32) + fresh + behind)
+    assert (("given", "readings") in refusals(found)) == may_be
+
+
+@pytest.mark.parametrize("behind", ["", ".section .data\n.balign 32\n", variable("behind", 640)])
+def test_the_end_of_it_where_nothing_else_begins(gcc: Compiler, tmp_path: Path, behind: str) -> None:
+    """At the end of the section, in padding: that cannot be anything else."""
+    sizes = ".set size, 1000\n" + variable("array", 1000)
+    sources = [
+        f'.file "unit.c"\n.text\n{function("given", _GIVEN.format(number=number, before="nop", after="jb 1f"))}'
+        f"{users('array')}{users('behind') if 'behind:' in behind else ''}{fill}{sizes}{behind}"
+        for number, fill in ((1, ""), (2, variable("first", 640) + users("first")))
+    ]
+    before, after = (str(gcc.assembly(source)) for source in sources)
+    found = extract(before, after, str(tmp_path / "out.o"))
+    assert not found.refused and "given" in {it.symbol for it in found.carried}
+    view = ObjectView(ObjectFile.open(str(tmp_path / "out.o")))
+    [part] = view.functions_called("given")
+    assert [describe(view, row) for row in view.reference_range(part)][1:] == ["array+0x3e8"]
