@@ -172,8 +172,12 @@ class _Beside:
 
     def _sections(self) -> Iterator[int]:
         for section, flags in enumerate(self.made.flags):
-            if flags & elf.SHF_ALLOC and self.made.size(section) and not flags & elf.SHF_MERGE:
+            if flags & elf.SHF_ALLOC and self.made.size(section) and not self._is_merged(section):
                 yield section
+
+    def _is_merged(self, section: int) -> bool:
+        """Say whether the linker merges what is in a section: nothing with relocations (.altinstructions of 6.19)."""
+        return bool(self.made.flags[section] & elf.SHF_MERGE) and not self.made.rows[section]
 
     def _beside_another(self, section: int) -> NewPlace | None:
         """Return where a table has to be of which each entry goes with one of another table; None for what is none."""
@@ -289,7 +293,7 @@ class _Beside:
             return [(now.section, now.place - goal.place)] == [(it.section, it.place) for it in homes]
         if now.section < 0:
             return False
-        if self.made.flags[goal.section] & elf.SHF_MERGE:
+        if self._is_merged(goal.section):
             return self._is_same_constant(section, goal, now) and not self._header(goal.section, now.section)
         known = self.homes.get(goal.section) or found.setdefault(
             goal.section, NewPlace(now.section, now.place - goal.place)
