@@ -32,7 +32,8 @@ from kbuild_klp.errors import KlpError
 from kbuild_klp.module import making
 from kbuild_klp.module.finished import Range, carried_ranges
 from kbuild_klp.module.glue import FUNCTIONS, OBJECTS
-from kbuild_klp.module.post_link import SHN_LIVEPATCH, LivepatchSymbol, post_link
+from kbuild_klp.module.livepatch_elf import SHN_LIVEPATCH, LivepatchSymbol
+from kbuild_klp.module.post_link import post_link
 
 _NAME = "livepatch-damaged"
 _ARRAYS = (FUNCTIONS.partition("{")[0], OBJECTS)

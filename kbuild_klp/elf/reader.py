@@ -232,6 +232,10 @@ class ObjectFile:
             )
         return bytes(self._data[start : start + size])
 
+    def named_bytes(self, name: str) -> bytes:
+        """Return the content of the first section of a name, empty where there is none."""
+        return self.section_bytes(self.section_names.index(name)) if name in self.section_names else b""
+
     def section_array(self, index: int) -> NDArray[np.uint8]:
         """Return the content of one section without copying it (read-only)."""
         [content] = self.section_arrays(np.array([index]))
@@ -336,6 +340,11 @@ def native(data: NDArray[np.uint8], dtype: np.dtype[np.void], byteorder: str) ->
     if byteorder == sys.byteorder:
         return data.view(dtype)
     return data.view(dtype.newbyteorder()).astype(dtype)
+
+
+def encoded(name: str) -> bytes:
+    """Return a name as it stands in a string table, without its end."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def names_at(strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int], BadObjectError]) -> list[str]:

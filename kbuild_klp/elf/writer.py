@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA_SIZE, SECTION_HEADER, SYMBOL
+from kbuild_klp.elf.reader import RELA_SIZE, SECTION_HEADER, SYMBOL, encoded
 from kbuild_klp.errors import KlpError
 
 _HEADER_SIZE = 64
@@ -86,7 +86,7 @@ class _Strings:
     def add(self, text: str) -> int:
         """Append a string, and return where it stands."""
         at = len(self.data) if text else 0
-        self.data += text.encode("latin-1") + b"\0" if text else b""  # as the reader has it
+        self.data += encoded(text) + b"\0" if text else b""
         return at
 
 

@@ -40,6 +40,9 @@ _ARCHITECTURES = (
     ("UML", "um", "um"),
 )
 
+VMLINUX = "vmlinux"
+"""The name of the unit that is the kernel itself."""
+
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
 # Assembly objects stay ELF under LTO, and head objects come first: look at this many, spread over the list.
 _PROBES = 24
@@ -163,7 +166,7 @@ class BuildTree:
         if self._is_bitcode(objects or [name for unit in modules.values() for name in unit.objects]):
             modules = {path: LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()}
             objects = ["vmlinux.o"] if objects else []
-        vmlinux = [LinkUnit("vmlinux", tuple(objects))] if objects else []
+        vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
         return [*vmlinux, *modules.values()]
 
     def built_units(self, goals: Sequence[str] = ()) -> list[LinkUnit]:
@@ -192,7 +195,7 @@ class BuildTree:
     @cached_property
     def _image_names(self) -> dict[str, str]:
         """What each unit is linked to; of modules of one name, none."""
-        names = {"vmlinux": "vmlinux"}
+        names = {VMLINUX: VMLINUX}
         for path in self._module_paths():
             unit = posixpath.basename(path)
             names[unit] = "" if unit in names else f"{path}.ko"
@@ -269,7 +272,7 @@ class BuildTree:
         if self._is_bitcode([*objects, *(name for unit in modules.values() for name in unit.objects)]):
             # Modules are linked by now; vmlinux is not until it is asked for.
             return [LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()]
-        vmlinux = [LinkUnit("vmlinux", tuple(objects))] if objects else []
+        vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
         return [*vmlinux, *modules.values()]
 
     def _single_object(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
@@ -281,7 +284,7 @@ class BuildTree:
             return known
         saved = read_saved_command(f"{self.root}/{cmd_path(goal)}")
         module = _MODULE_NAME.search(saved.command) if saved and " -DMODULE " in saved.command else None
-        return [LinkUnit(module.group(1) if module else "vmlinux", (goal,))]
+        return [LinkUnit(module.group(1) if module else VMLINUX, (goal,))]
 
 
 def configuration_text(root: str) -> str | None:

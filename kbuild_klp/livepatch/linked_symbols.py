@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.objects import Objects
-from kbuild_klp.elf.reader import ObjectFile
+from kbuild_klp.elf.reader import ObjectFile, encoded
 from kbuild_klp.errors import BadObjectError, KlpError
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.livepatch.linked_threads import thread_functions
 from kbuild_klp.livepatch.rules import Position
 from kbuild_klp.livepatch.sides import FunctionSymbol
@@ -53,7 +54,7 @@ class LinkedSymbols:
 
     def __init__(self, path: Path, unit: str, names: set[str]) -> None:
         self.unit = unit
-        self._is_vmlinux = unit == "vmlinux"
+        self._is_vmlinux = unit == VMLINUX
         self._object = open_linked(path)
         self._table = Objects.of(self._object)
         symbols, shndx = self._object.symbols, self._object.shndx
@@ -61,7 +62,7 @@ class LinkedSymbols:
         # scripts/mksysmap: undefined ones, local absolute ones and those for debuggers are not in kallsyms.
         listed = (shndx != elf.SHN_UNDEF) & (kind != elf.STT_FILE) & (kind != elf.STT_SECTION)
         listed &= ~((shndx == elf.ABSOLUTE) & (binding == elf.STB_LOCAL))
-        found = self._table.named(name.encode("utf-8", "surrogateescape") for name in (*names, *_LIST))
+        found = self._table.named(encoded(name) for name in (*names, *_LIST))
         found = [(symbol, name) for symbol, name in found if listed[symbol]]
         if self._is_vmlinux:
             found.sort(key=lambda it: int(symbols["value"][it[0]]))
@@ -82,7 +83,7 @@ class LinkedSymbols:
         return self._table.encoded_name(symbol).decode("utf-8", "surrogateescape")
 
     def _found(self, name: str) -> list[int]:
-        return self._by_name.get(name.encode("utf-8", "surrogateescape"), [])
+        return self._by_name.get(encoded(name), [])
 
     def _candidate(self, symbol: int) -> _Candidate:
         file = int(np.searchsorted(self._files, symbol))

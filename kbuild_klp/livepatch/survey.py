@@ -20,6 +20,7 @@ from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry, short_hash
 from kbuild_klp.kernel.symvers import Exports, changed_crcs
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.livepatch.import_crcs import changed_imports
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.readers import readers
@@ -41,7 +42,6 @@ from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
 
-_VMLINUX = "vmlinux"
 _UNKNOWN_UNIT = ""
 _TRACEPOINT_KEY, _TRACEPOINT_CALL = "__tracepoint_", "__SCT__tp_func_"
 # The objects that hold the vdso's image: vdso-image-64.o on x86, vdso-wrap.o, vdso64_wrapper.o and so on elsewhere.
@@ -103,7 +103,7 @@ class Survey:
             if change.kind == KIND_FUNCTION and not needs_nothing(change)
         }
         old, new = pair.old, pair.new
-        in_module = any(unit != _VMLINUX for unit in real)
+        in_module = any(unit != VMLINUX for unit in real)
         before = ObjectSide(old, is_vmlinux=not in_module) if old else None
         after = ObjectSide(new) if new else None
         refers = after.references_to(self.crcs) if after and self.crcs else {}
@@ -126,7 +126,7 @@ class Survey:
             users=users,
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
             readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
-            imports=changed_imports(old, new) if old and new and any(map(says_of_imports, changes)) else None,
+            imports=changed_imports(old.file, new.file) if old and new and any(map(says_of_imports, changes)) else None,
             realigned=frozenset(_realigned(changes, before, after)) if before and after else frozenset(),
         )
 
@@ -268,7 +268,7 @@ class Survey:
         indirect: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             home = self._home(found, unit, key)
-            if home == _VMLINUX:
+            if home == VMLINUX:
                 continue
             tracepoint = key.symbol.removeprefix(_TRACEPOINT_CALL if key.is_call else _TRACEPOINT_KEY)
             if tracepoint != key.symbol:
@@ -293,10 +293,10 @@ class Survey:
 
     def _home(self, found: SeenObject, unit: str, key: Key) -> str:
         """Return the unit in which a key lives; vmlinux also for one that the livepatch brings along."""
-        if unit == _VMLINUX:
-            return _VMLINUX
+        if unit == VMLINUX:
+            return VMLINUX
         if key.local in found.added if key.local else key.symbol in self._added[unit]:
-            return _VMLINUX
+            return VMLINUX
         if key.is_defined:
             return unit
         known = [exports for exports in self._exports if exports is not None]

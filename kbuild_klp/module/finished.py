@@ -23,9 +23,8 @@ from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.livepatch.sides import JUMP_KEY, JUMP_TABLE
+from kbuild_klp.module.livepatch_elf import BELONGS, LivepatchSymbol, wrong_module
 from kbuild_klp.module.loader_tables import loader_tables
-from kbuild_klp.module.post_link import LivepatchSymbol
-from kbuild_klp.module.running import BELONGS
 
 _LONGEST_TAIL = 12
 """Bytes from the field of a PC-relative reference to the end of the instruction, at most: an address and a constant."""
@@ -74,6 +73,9 @@ class RelocatedFile:
     """An object or module: the contents and relocations of its sections."""
 
     def __init__(self, file: ObjectFile) -> None:
+        found = architecture(file.machine)
+        assert found is not None
+        self.architecture = found
         self.file = file
         self.names = file.section_names
         self.flags = [int(flags) for flags in file.sections["flags"]]
@@ -110,7 +112,7 @@ class RelocatedFile:
         """Return the bytes of a section; of one without (.bss), zeros."""
         if section not in self._contents:
             is_empty = self.file.sections["type"][section] == elf.SHT_NOBITS
-            found = bytes(self.size(section)) if is_empty else bytes(self.file.section_bytes(section))
+            found = bytes(self.size(section)) if is_empty else self.file.section_bytes(section)
             self._contents[section] = found
         return self._contents[section]
 
@@ -126,9 +128,6 @@ class _Beside:
 
     def __init__(self, made: RelocatedFile, module: RelocatedFile) -> None:
         self.made, self.module = made, module
-        found = architecture(made.file.machine)
-        assert found is not None
-        self.architecture = found
         self.homes: dict[int, NewPlace] = {}
         self.relocations = 0
         self.constants: set[Range] = set()
@@ -136,9 +135,7 @@ class _Beside:
 
     def fail(self, section: int, what: str) -> BadObjectError:
         """Make the error that names the module, and the section of the extracted object."""
-        return BadObjectError(
-            f"the module is wrong: {what}", file=self.module.file.path, place=self.made.names[section], hint="report it"
-        )
+        return wrong_module(self.module.file, what, self.made.names[section])
 
     def check(self) -> None:
         """Find everything of the object again."""
@@ -247,7 +244,7 @@ class _Beside:
             now = moved.get(home.place + place)
             if now is None:
                 return f"the relocation at {place:#x} is lost", found
-            is_off = place in off and now.type in self.architecture.none_types
+            is_off = place in off and now.type in self.made.architecture.none_types
             if not is_off and not self._leads_there(section, goal, now, found):
                 return f"the relocation at {place:#x} leads elsewhere", found
         if bytes(content) != there:
@@ -259,13 +256,14 @@ class _Beside:
 
         These are calls of __fentry__ (--mnop), and jumps of jump labels that begin as a NOP (--hacks=jump_label).
         """
-        calls = (at - 1 for at, goal in self.made.rows[section].items() if goal.name == self.architecture.trace_call)
+        architecture = self.made.architecture
+        calls = (at - 1 for at, goal in self.made.rows[section].items() if goal.name == architecture.trace_call)
         off: set[int] = set()
         for start in (*calls, *self._switches[section]):
             code = np.frombuffer(bytes(content[start : start + _LONGEST_INSTRUCTION]), np.uint8)
-            end = start + int(self.architecture.instruction_lengths(code)[0]) if len(code) else start
+            end = start + int(architecture.instruction_lengths(code)[0]) if len(code) else start
             nop = there[start:end]
-            if nop and self.architecture.is_filler(nop):
+            if nop and architecture.is_filler(nop):
                 content[start:end] = nop
                 off.update(range(start, end))
         return off
@@ -322,7 +320,7 @@ class _Beside:
 
         In code, a reference counts from the end of the instruction; in a table, from its field or the entry's first.
         """
-        if not self.architecture.relocation_types[kind].pc_relative:
+        if not self.made.architecture.relocation_types[kind].pc_relative:
             return (0,)
         is_code = self.made.flags[section] & elf.SHF_EXECINSTR
         return range(4, _LONGEST_TAIL) if is_code else (0, -4, -8)

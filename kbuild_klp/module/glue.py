@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.arch.registry import Architecture
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.module.live_code import OPCODE
-from kbuild_klp.module.running import VMLINUX, PatchedFunction, livepatch_symbol, module_name
+from kbuild_klp.module.livepatch_elf import livepatch_symbol, module_name
+from kbuild_klp.module.running import PatchedFunction
 from kbuild_klp.module.runtime_constants import RuntimeConstant
 
 FUNCTIONS, OBJECTS = "klp_old_functions_{}", "klp_old_objects"
@@ -139,8 +141,10 @@ def glue(
     for number, (unit, glued) in enumerate(units.items()):
         functions = FUNCTIONS.format(number)
         text += "".join(f"extern void *const {it.table}[], *const {it.table}_callbacks[];\n" for it in glued)
-        rows = [row for it in glued for row in _rows(it)]
-        text += f"static struct klp_func {functions}[] = {{\n{''.join(rows)}\t{{ }}\n}};\n\n"
+        replaced = [function for it in glued for function in it.functions]
+        rows = (f'{{ .old_name = "{_quoted(it.name)}", .old_sympos = {it.position} }},' for it in replaced)
+        text += "".join([f"static struct klp_func {functions}[] = {{\n", *(f"\t{row}\n" for row in rows)])
+        text += "\t{ }\n};\n\n"
         name = "NULL" if unit == VMLINUX else f'"{module_name(unit)}"'
         objects.append(f"\t{{ .name = {name}, .funcs = {functions} }},\n")
         begin += [
@@ -148,35 +152,30 @@ def glue(
             for it in glued
             for row, kind in enumerate(it.callbacks)
         ]
-        at = 0
-        for it in glued:
-            begin += [f"\t{functions}[{at + row}].new_func = {it.table}[{row}];\n" for row in range(len(it.functions))]
-            at += len(it.functions)
-    text += _constants(units, arch)
+        sources = (f"{it.table}[{row}]" for it in glued for row in range(len(it.functions)))
+        begin += [f"\t{functions}[{at}].new_func = {source};\n" for at, source in enumerate(sources)]
+    everything = [it for glued in units.values() for it in glued]
+    written = {f"{it.table}_{constant.table}": constant for it in everything for constant in it.constants}
+    text += _constants(written, arch) if written else ""
     text += f"static struct klp_object {OBJECTS}[] = {{\n{''.join(objects)}\t{{ }}\n}};\n\n"
     return text + _END.format(
-        declared="\tint error;\n\n" * any(it.constants for glued in units.values() for it in glued),
+        declared="\tint error;\n\n" if written else "",
         begin="".join(begin),
-        write=_write(units),
+        write=_write(written),
         objects=OBJECTS,
         replace="true" if replace else "false",
         description=_quoted(description),
     )
 
 
-def _rows(glued: GluedObject) -> Iterator[str]:
-    for function in glued.functions:
-        yield f'\t{{ .old_name = "{_quoted(function.name)}", .old_sympos = {function.position} }},\n'
+def _constants(written: Mapping[str, RuntimeConstant], arch: Architecture) -> str:
+    """Return the code that writes constants into other code, and where it finds them.
 
-
-def _constants(units: Mapping[str, Sequence[GluedObject]], arch: Architecture) -> str:
-    """Return the code that writes constants into other code, and where it finds them; empty where there are none."""
-    known = {constant.table: constant for glued in units.values() for it in glued for constant in it.constants}
-    if not known:
-        return ""
+    ``written`` has each constant by the table of an extracted object that lists where to.
+    """
     writer = livepatch_symbol(VMLINUX, arch.write_code, 0)
     text = _WRITER.format(tail_call=arch.tail_call, writer=writer, opcode=OPCODE)
-    for table, constant in known.items():
+    for table, constant in {constant.table: constant for constant in written.values()}.items():
         rows = (f'\\"{livepatch_symbol(VMLINUX, place.name, 0)}\\" + {place.offset}' for place in constant.live)
         text += _CONSTANTS.format(
             live=LIVE.format(table),
@@ -185,18 +184,15 @@ def _constants(units: Mapping[str, Sequence[GluedObject]], arch: Architecture) -
             rows="".join(f'    "\t.quad {row}\\n"\n' for row in rows),
             bytes=", ".join("{ " + ", ".join(map(hex, place.opcode)) + " }" for place in constant.live),
         )
-    tables = (f"{it.table}_{each.table}" for glued in units.values() for it in glued for each in it.constants)
-    return text + "".join(f"extern const int {table}[];\n" for table in tables) + "\n"
+    return text + "".join(f"extern const int {table}[];\n" for table in written) + "\n"
 
 
-def _write(units: Mapping[str, Sequence[GluedObject]]) -> str:
+def _write(written: Mapping[str, RuntimeConstant]) -> str:
     """Return the statements that write constants."""
     calls = [
-        f"write_constant({it.table}_{each.table}, {each.places}, {each.size}, "
-        f"{LIVE.format(each.table)}, {len(each.live)}, {OPCODES.format(each.table)})"
-        for glued in units.values()
-        for it in glued
-        for each in it.constants
+        f"write_constant({table}, {constant.places}, {constant.size}, "
+        f"{LIVE.format(constant.table)}, {len(constant.live)}, {OPCODES.format(constant.table)})"
+        for table, constant in written.items()
     ]
     rest = "".join(f"\tif (!error)\n\t\terror = {call};\n" for call in calls[1:])
     return f"\terror = {calls[0]};\n{rest}\tif (error)\n\t\treturn error;\n" if calls else ""

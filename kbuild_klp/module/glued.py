@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kbuild_klp.arch.registry import architecture
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.module.finished import Destination, NewPlace, RelocatedFile
 from kbuild_klp.module.glue import FUNCTIONS, LIVE, OBJECTS, OPCODES, GluedObject
 from kbuild_klp.module.live_code import OPCODE
-from kbuild_klp.module.running import VMLINUX, livepatch_symbol, module_name
+from kbuild_klp.module.livepatch_elf import livepatch_symbol, module_name, wrong_module
 from kbuild_klp.module.runtime_constants import RuntimeConstant
 
 _POINTER, _POSITION = 8, 16
@@ -46,9 +46,7 @@ class _Arrays:
 
     def __init__(self, module: ObjectFile) -> None:
         self.module = RelocatedFile(module)
-        found = architecture(module.machine)
-        assert found is not None
-        self._pointer = found.pointer
+        self._pointer = self.module.architecture.pointer
         names = [module.symbol_name(number) for number in range(len(module.symbols))]
         self._sizes = {name: int(module.symbols["size"][number]) for number, name in enumerate(names)}
 
@@ -104,4 +102,4 @@ class _Arrays:
 
     def wrong(self, what: str) -> BadObjectError:
         """Make the error that names the module."""
-        return BadObjectError(f"the module is wrong: {what}", file=self.module.file.path, hint="report it")
+        return wrong_module(self.module.file, what)

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile
 from kbuild_klp.errors import BadObjectError
-from kbuild_klp.module.post_link import SHF_RELA_LIVEPATCH, SHN_LIVEPATCH, LivepatchSymbol
-from kbuild_klp.module.running import VMLINUX
-
-_PREFIX = ".klp.rela."
-_FLAGS = elf.SHF_ALLOC | elf.SHF_INFO_LINK | SHF_RELA_LIVEPATCH
+from kbuild_klp.kernel.tree import VMLINUX
+from kbuild_klp.module.livepatch_elf import (
+    RELOCATION_FLAGS,
+    RELOCATIONS,
+    SHF_RELA_LIVEPATCH,
+    SHN_LIVEPATCH,
+    LivepatchSymbol,
+    wrong_module,
+)
 
 
 class LoaderTable(NamedTuple):
@@ -38,19 +42,19 @@ def loader_tables(module: ObjectFile) -> list[LoaderTable]:
     """
     found = []
     for table in np.flatnonzero(module.sections["type"] == elf.SHT_RELA).tolist():
-        rows = np.frombuffer(bytes(module.section_bytes(table)), RELA[module.byteorder])
+        rows = np.frombuffer(module.section_bytes(table), RELA[module.byteorder])
         if len(rows) and int(rows["symbol"].max()) >= len(module.symbols):
             raise _wrong(module, table, "a relocation names a symbol that does not exist")
         is_livepatch = module.symbols["shndx"][rows["symbol"]] == SHN_LIVEPATCH
         name, section = module.section_names[table], int(module.sections["info"][table])
-        if not name.startswith(_PREFIX) and not int(module.sections["flags"][table]) & SHF_RELA_LIVEPATCH:
+        if not name.startswith(RELOCATIONS) and not int(module.sections["flags"][table]) & SHF_RELA_LIVEPATCH:
             if is_livepatch.any():
                 raise _wrong(module, table, "it has a relocation for the livepatch loader")
             continue
-        home = name.removeprefix(_PREFIX).partition(".")[0]
+        home = name.removeprefix(RELOCATIONS).partition(".")[0]
         if not is_livepatch.all():
             raise _wrong(module, table, "it has a relocation that is not for the livepatch loader")
-        if not _is_whole(module, table) or name != f"{_PREFIX}{home}.{module.section_names[section]}":
+        if not _is_whole(module, table) or name != f"{RELOCATIONS}{home}.{module.section_names[section]}":
             raise _wrong(module, table, "its header is not one of the livepatch loader")
         if any(symbol.object == VMLINUX != home for symbol in _symbols(module, table, rows["symbol"])):
             raise _wrong(module, table, "it needs a symbol of vmlinux")
@@ -61,12 +65,12 @@ def loader_tables(module: ObjectFile) -> list[LoaderTable]:
 def _is_whole(module: ObjectFile, table: int) -> bool:
     """Say whether the header is as module-elf-format.rst wants it."""
     header = module.sections[table]
-    is_table = int(header["flags"]) == _FLAGS and int(header["entsize"]) == RELA_SIZE and int(header["size"]) > 0
+    is_table = header["flags"] == RELOCATION_FLAGS and header["entsize"] == RELA_SIZE and header["size"] > 0
     symtab = int(header["link"])
     is_linked = symtab < len(module.sections) and module.sections["type"][symtab] == elf.SHT_SYMTAB
     section = int(header["info"])
     has_target = 0 < section < len(module.sections) and bool(module.sections["flags"][section] & elf.SHF_ALLOC)
-    return is_table and is_linked and has_target
+    return bool(is_table and is_linked and has_target)
 
 
 def _symbols(module: ObjectFile, table: int, numbers: NDArray[np.uint32]) -> list[LivepatchSymbol]:
@@ -77,5 +81,4 @@ def _symbols(module: ObjectFile, table: int, numbers: NDArray[np.uint32]) -> lis
 
 
 def _wrong(module: ObjectFile, table: int, what: str) -> BadObjectError:
-    place = module.section_names[table]
-    return BadObjectError(f"the module is wrong: {what}", file=module.path, place=place, hint="report it")
+    return wrong_module(module, what, module.section_names[table])

@@ -16,7 +16,8 @@ from kbuild_klp.extract.pieces import Goal, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.livepatch.sides import CALL_KEY
-from kbuild_klp.module.running import PREFIX, VMLINUX, CarriedObject
+from kbuild_klp.module.livepatch_elf import LivepatchSymbol
+from kbuild_klp.module.running import CarriedObject, goals_of_entry
 
 _EARLY = ("__jump_table", ".static_call_sites", ".altinstructions", ".parainstructions")
 _REPLACEMENT = ".altinstr_replacement"
@@ -32,7 +33,8 @@ _REPLACED = 8
 
 def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
     """Refuse functions whose tables need what only the patched module can say."""
-    of_modules = {name for name, text in spelled.items() if text.startswith(PREFIX) and not _is_of_vmlinux(text)}
+    symbols = {name: LivepatchSymbol.parse(text) for name, text in spelled.items()}
+    of_modules = {name for name, symbol in symbols.items() if symbol is not None and not symbol.is_of_vmlinux}
     if not of_modules:
         return
     needed = part.needed
@@ -62,13 +64,10 @@ def _silence_tracepoints(needed: Needed, of_modules: Collection[str]) -> None:
 
     What calls the tracepoint then is never reached, so that nobody has to know where its static call goes.
     """
-    for entry in list(needed.entries):
-        for reference in needed.relocated.between(entry.low, entry.high):
-            goal = needed.goals.get(reference.row)
-            if goal is None or goal.name not in of_modules:
-                continue
-            if goal.name.startswith(_TRACEPOINT) and _section(needed, entry) == "__jump_table":
-                needed.goals[reference.row] = Goal(SILENT_KEY, goal.offset & _KEY_FLAGS)
+    for entry in _entries_of(needed, "__jump_table"):
+        for row, goal in goals_of_entry(needed, entry):
+            if goal.name in of_modules and goal.name.startswith(_TRACEPOINT):
+                needed.goals[row] = Goal(SILENT_KEY, goal.offset & _KEY_FLAGS)
 
 
 def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
@@ -77,19 +76,18 @@ def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
     What stands in the code is a call of the trampoline, a jump that is always to where the static call goes
     (arch_static_call_transform in arch/x86/kernel/static_call.c); and the trampoline is a function like others.
     """
-    for entry in [entry for entry in needed.entries if _section(needed, entry) == _CALLS]:
-        goals = (needed.goals.get(it.row) for it in needed.relocated.between(entry.low, entry.high))
-        if any(goal is not None and goal.name in of_modules and goal.name.startswith(CALL_KEY) for goal in goals):
+    for entry in _entries_of(needed, _CALLS):
+        if any(goal.name in of_modules and goal.name.startswith(CALL_KEY) for _, goal in goals_of_entry(needed, entry)):
             needed.entries.remove(entry)
             needed.dropped.add(entry.low)
 
 
+def _entries_of(needed: Needed, section: str) -> list[TakenEntry]:
+    return [entry for entry in needed.entries if _section(needed, entry) == section]
+
+
 def _section(needed: Needed, entry: TakenEntry) -> str:
     return needed.canonical.owned.groups[entry.group].name
-
-
-def _is_of_vmlinux(text: str) -> bool:
-    return text.startswith(f"{PREFIX}{VMLINUX}.")
 
 
 def _read_early(needed: Needed) -> Iterator[tuple[int, str, WrittenReference]]:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.builds.side import Build
-from kbuild_klp.changes.classification import Change, ChangeType
+from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.writer import remove_old, write_whole
@@ -20,7 +20,7 @@ from kbuild_klp.extract.extraction import Carried, carried_by
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, take
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
-from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS, join_names
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.livepatch.threads import Threads
@@ -31,7 +31,7 @@ from kbuild_klp.module.glued import check_glue
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
-from kbuild_klp.module.running import VMLINUX, CarriedObject, PatchedFunction, Running
+from kbuild_klp.module.running import CarriedObject, PatchedFunction, Running
 from kbuild_klp.module.runtime_constants import RuntimeConstant, runtime_constants
 from kbuild_klp.module.sealed import refuse_pointers_to_sealed
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
@@ -106,21 +106,21 @@ class _Resolved(NamedTuple):
 
 
 class _Extracted(NamedTuple):
-    """One extracted object: what it is of, the object, and which functions of the old kernel it replaces.
+    """The object that was made of one part; ``checked`` functions were held beside their originals."""
 
-    ``checked`` functions were held beside their originals.
-    """
-
-    part: CarriedObject
+    resolved: _Resolved
     laid: LaidOut
     data: bytes
-    functions: list[PatchedFunction]
-    constants: list[RuntimeConstant]
     checked: int
 
+    @property
+    def part(self) -> CarriedObject:
+        """What it was made of."""
+        return self.resolved.part
 
-def _silent(stage: str) -> None:
-    del stage
+
+def _say_nothing(stage: str) -> None:
+    """Do not tell anybody what is being done."""
 
 
 def make_livepatch(
@@ -129,13 +129,48 @@ def make_livepatch(
     output: str,
     options: Options,
     compared: Callable[[Build, Build], Report] = compare,
-    on_stage: Callable[[str], None] = _silent,
+    on_stage: Callable[[str], None] = _say_nothing,
 ) -> Livepatch:
     """Write a livepatch module to ``output``, whole or not at all; raises KlpError.
 
     Nothing is written when something that differs cannot be carried, or nothing differs. ``compared`` compares the
     builds; ``on_stage`` is told what is being done.
     """
+    tree = _prepare(old, new, output, options)
+    report = compared(old, new)
+    if report.failed:
+        raise KlpError(report.failed[0])
+
+    on_stage("what comes along")
+    selected = _select(old, new, report, options.without)
+    running = Running(old, selected.parts, tree)
+    resolved = [_resolve(part, running) for part in selected.parts]
+    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
+    refused = [*selected.refused, *refused]
+    warnings = _heard(new, report, options.without)
+    if refused or not selected.parts:
+        return Livepatch("", (), refused, selected.left_out, selected.not_needed, (), warnings)
+
+    on_stage("extraction")
+    extracted = [_extract(it, number) for number, it in enumerate(resolved)]
+    on_stage("module build")
+    linked, said = _build(tree, extracted, options)
+    on_stage("checks")
+    data = post_link(linked, output)
+    checks = _check(ObjectFile(data, output), extracted, running, old, tree)
+    write_whole(output, signed(tree, data) if options.sign else data)
+
+    pieces = [(it.part, piece) for it in extracted for piece in carried_by(it.part.needed, it.laid)]
+    carried = [CarriedPiece(part.object, part.unit, piece) for part, piece in pieces]
+    names = {piece.symbol for _, piece in pieces}
+    not_needed = [name for name in selected.not_needed if name not in names]
+    changes = [change for group in report.objects for change in group.changes]
+    warnings += [*_warnings(selected.parts, running), *index_warning(changes), *said]
+    return Livepatch(output, carried, (), selected.left_out, not_needed, checks, warnings)
+
+
+def _prepare(old: Build, new: Build, output: str, options: Options) -> BuildTree:
+    """Return the tree to build in, and remove what was made before; raises KlpError, better before all work."""
     _check_alike(old, new)
     tree = _tree_to_build_in(old, new)
     exports_of(tree)
@@ -143,40 +178,7 @@ def make_livepatch(
         check_that_it_can_sign(tree)
     _check_output(output, (old, new))
     remove_old(output)
-    report = compared(old, new)
-    if report.failed:
-        raise KlpError(report.failed[0])
-
-    on_stage("what comes along")
-    selected = _select(old, new, report, options.without)
-    warnings = _heard(new, report, options.without)
-    running = Running(old, selected.parts, tree)
-    resolved = [_resolve(part, running) for part in selected.parts]
-    refused = selected.refused + [
-        RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused
-    ]
-    if refused or not selected.parts:
-        return Livepatch("", (), refused, selected.left_out, selected.not_needed, (), warnings)
-
-    on_stage("extraction")
-    extracted = [_extract(it, number) for number, it in enumerate(resolved)]
-    silent = _silent_tracepoints(selected.parts)
-    on_stage("module build")
-    linked, said = _build(tree, extracted, options, SILENT_KEY if silent else "")
-    on_stage("checks")
-    data = post_link(linked, output)
-    checks = _check(ObjectFile(data, output), extracted, running, old, tree)
-    if options.sign:
-        with working_directory() as directory:
-            data = signed(tree, data, directory)
-    write_whole(output, data)
-
-    carried = [CarriedPiece(it.part.object, it.part.unit, piece) for it in extracted for piece in _pieces(it)]
-    names = {it.piece.symbol for it in carried}
-    not_needed = [name for name in selected.not_needed if name not in names]
-    begun = [f"{part.object}: {text}" for part in selected.parts for text in begun_anew(part.needed)]
-    warnings += [*silent, *_threads(selected.parts, running), *begun, *index_warning(_all_changes(report)), *said]
-    return Livepatch(output, carried, (), selected.left_out, not_needed, checks, warnings)
+    return tree
 
 
 def _heard(new: Build, report: Report, without: Sequence[str]) -> list[str]:
@@ -185,30 +187,25 @@ def _heard(new: Build, report: Report, without: Sequence[str]) -> list[str]:
     return [*report.warnings, *not_built, *misspelt(report.objects, without)]
 
 
-def _all_changes(report: Report) -> list[Change]:
-    return [change for group in report.objects for change in group.changes]
-
-
-def _silent_tracepoints(parts: Sequence[CarriedObject]) -> list[str]:
-    """Return what is said of tracepoints that nobody can switch on."""
-    return [
-        f"{part.object}: tracepoint {tracepoint} of {part.unit} is silent in the new {function}"
-        for part in parts
-        for function, tracepoint in silent_tracepoints(part.needed)
-    ]
-
-
-def _build(
-    tree: BuildTree, extracted: Sequence[_Extracted], options: Options, silent_key: str
-) -> tuple[bytes, list[str]]:
+def _build(tree: BuildTree, extracted: Sequence[_Extracted], options: Options) -> tuple[bytes, list[str]]:
     """Build the module; returns it as the kernel's build left it, and what that warned of."""
     about = f"made from {len(extracted)} changed objects"
     arch = extracted[0].part.needed.view.architecture
-    source = glue(_by_unit(extracted), options.replace, about, arch, silent_key)
+    key = SILENT_KEY if any(silent_tracepoints(it.part.needed) for it in extracted) else ""
+    source = glue(_by_unit(extracted), options.replace, about, arch, key)
     objects = {_OBJECT.format(number): it.data for number, it in enumerate(extracted)}
     with working_directory() as directory:
         made, warnings = build_module(tree, directory, options.name, source, objects)
         return made.read_bytes(), warnings
+
+
+def _warnings(parts: Sequence[CarriedObject], running: Running) -> Iterator[str]:
+    """Yield what somebody who loads it has to know: of silent tracepoints, waiting threads, and what begins anew."""
+    for part in parts:
+        for function, tracepoint in silent_tracepoints(part.needed):
+            yield f"{part.object}: tracepoint {tracepoint} of {part.unit} is silent in the new {function}"
+    yield from _threads(parts, running)
+    yield from (f"{part.object}: {text}" for part in parts for text in begun_anew(part.needed))
 
 
 def _threads(parts: Sequence[CarriedObject], running: Running) -> list[str]:
@@ -305,7 +302,7 @@ def _extract(resolved: _Resolved, number: int) -> _Extracted:
     laid = LaidOut(part.needed, part.taken.side, resolved.spelled, _TABLE.format(number), tables)
     data = laid.file()
     count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
-    return _Extracted(part, laid, data, resolved.functions, resolved.constants, count)
+    return _Extracted(resolved, laid, data, count)
 
 
 def _check(
@@ -327,10 +324,6 @@ def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
     units: dict[str, list[GluedObject]] = {}
     for number, it in enumerate(extracted):
         callbacks = [callback.kind for callback in it.part.needed.callbacks]
-        glued = GluedObject(_TABLE.format(number), it.functions, callbacks, it.constants)
+        glued = GluedObject(_TABLE.format(number), it.resolved.functions, callbacks, it.resolved.constants)
         units.setdefault(it.part.unit, []).append(glued)
     return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))
-
-
-def _pieces(extracted: _Extracted) -> list[Carried]:
-    return carried_by(extracted.part.needed, extracted.laid)

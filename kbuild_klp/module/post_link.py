@@ -11,40 +11,23 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from typing import NamedTuple
 
 import numpy as np
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, SYMBOL, ObjectFile, encoded
 from kbuild_klp.errors import BadObjectError
-from kbuild_klp.module.running import BELONGS, PREFIX, VMLINUX
+from kbuild_klp.kernel.tree import VMLINUX
+from kbuild_klp.module.livepatch_elf import (
+    BELONGS,
+    RELOCATION_FLAGS,
+    RELOCATIONS,
+    SHN_LIVEPATCH,
+    LivepatchSymbol,
+    livepatch_symbol,
+)
 
-SHF_RELA_LIVEPATCH = 0x00100000  # include/uapi/linux/elf.h
-SHN_LIVEPATCH = 0xFF20
-_SYMBOL = 24  # Elf64_Sym
 _SHDR = "IIQQQQIIQQ"  # Elf64_Shdr
-
-
-class LivepatchSymbol(NamedTuple):
-    """A livepatch symbol taken apart; ``home`` is the object whose relocation section it belongs to."""
-
-    object: str
-    name: str
-    position: int
-    home: str
-
-    @classmethod
-    def parse(cls, text: str) -> LivepatchSymbol | None:
-        """Read a symbol's name; None for one that is no livepatch symbol."""
-        if not text.startswith(PREFIX):
-            return None
-        spelled, _, belongs = text.partition(BELONGS)
-        known, _, rest = spelled.removeprefix(PREFIX).partition(".")
-        name, _, position = rest.rpartition(",")
-        if not (known and name and position.isdecimal() and position.isascii()):
-            return None
-        return cls(known, name, int(position), belongs or known)
 
 
 class _File:
@@ -91,30 +74,27 @@ def post_link(data: bytes, path: str) -> bytes:
     tables = _split_tables(out, file, symbols)
     if len(out.headers) + len(tables) >= elf.SHN_LORESERVE:
         raise BadObjectError("more sections than an object can number", file=file.path, hint="take fewer functions")
-    names = bytearray()
-    for home, section in tables:
-        names += f".klp.rela.{home}.{file.section_names[section]}".encode() + b"\0"
-    name = out.grow(out.string_section, bytes(names))
-    flags = elf.SHF_ALLOC | elf.SHF_INFO_LINK | SHF_RELA_LIVEPATCH
-    for (home, section), rows in tables.items():
+    texts = (f"{RELOCATIONS}{home}.{file.section_names[section]}" for home, section in tables)
+    names = [encoded(text) + b"\0" for text in texts]
+    name = out.grow(out.string_section, b"".join(names))
+    for (_, section), rows, text in zip(tables, tables.values(), names, strict=True):
         at = out.add(rows)
-        out.headers.append([name, elf.SHT_RELA, flags, 0, at, len(rows), symtab, section, 8, RELA_SIZE])
-        name += len(f".klp.rela.{home}.{file.section_names[section]}") + 1
+        out.headers.append([name, elf.SHT_RELA, RELOCATION_FLAGS, 0, at, len(rows), symtab, section, 8, RELA_SIZE])
+        name += len(text)
     return out.finish()
 
 
 def _mark_symbols(out: _File, file: ObjectFile, symtab: int, symbols: dict[int, LivepatchSymbol]) -> None:
     """Say of each livepatch symbol that it is one; what its name was lengthened by goes."""
-    extra, names = bytearray(), {}
+    extra = bytearray()
     strings = int(file.sections["link"][symtab])
     size = int(file.sections["size"][strings])
     for index, symbol in symbols.items():
+        at = int(file.sections["offset"][symtab]) + index * SYMBOL.itemsize
         if BELONGS in file.symbol_name(index):
-            names[index] = size + len(extra)
-            extra += f"{PREFIX}{symbol.object}.{symbol.name},{symbol.position}".encode() + b"\0"
-        at = int(file.sections["offset"][symtab]) + index * _SYMBOL
-        if index in names:
-            struct.pack_into(f"{out.order}I", out.data, at, names[index])
+            struct.pack_into(f"{out.order}I", out.data, at, size + len(extra))
+            text = livepatch_symbol(symbol.object, symbol.name, symbol.position)
+            extra += encoded(text) + b"\0"
         struct.pack_into(f"{out.order}H", out.data, at + 6, SHN_LIVEPATCH)
     if extra:
         out.grow(strings, bytes(extra))
@@ -125,7 +105,7 @@ def _split_tables(out: _File, file: ObjectFile, symbols: dict[int, LivepatchSymb
     found: dict[tuple[str, int], bytes] = defaultdict(bytes)
     for table in np.flatnonzero(file.sections["type"] == elf.SHT_RELA).tolist():
         header = file.sections[table]
-        rows = np.frombuffer(bytes(file.section_bytes(table)), RELA[file.byteorder])
+        rows = np.frombuffer(file.section_bytes(table), RELA[file.byteorder])
         is_livepatch = np.isin(rows["symbol"], list(symbols))
         section = int(header["info"])
         if not is_livepatch.any() or not file.sections["flags"][section] & elf.SHF_ALLOC:

@@ -2,9 +2,7 @@
 """How the symbols that carried code refers to are called in the kernel that is to be patched.
 
 What vmlinux exports without a namespace stays an ordinary undefined symbol, so that modversions checks it. All else is
-a livepatch symbol, `.klp.sym.OBJECT.NAME,POSITION`, which kernel/livepatch/core.c (klp_resolve_symbols) looks up in
-kallsyms: OBJECT is vmlinux or a module, POSITION counts among the symbols of the name from 1, and 0 says that there is
-one only (Documentation/livepatch/module-elf-format.rst).
+a livepatch symbol (`livepatch_elf`).
 """
 
 from __future__ import annotations
@@ -18,21 +16,19 @@ from kbuild_klp.builds.side import Build
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.needed import Needed
+from kbuild_klp.extract.pieces import Goal, TakenEntry
 from kbuild_klp.extract.runtime_tables import runtime_tables
 from kbuild_klp.extract.wanted import Taken
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
-from kbuild_klp.kernel.symvers import Export
-from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.kernel.symvers import Export, Exports
+from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.linked_symbols import LinkedSymbols, crc_symbol
+from kbuild_klp.livepatch.rules import Position
 from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol, ObjectSide
 from kbuild_klp.module.live_code import LivePlace, live_places
+from kbuild_klp.module.livepatch_elf import BELONGS, LivepatchSymbol, livepatch_symbol, module_name
 from kbuild_klp.object.symbol_id import SymbolId
-
-VMLINUX = "vmlinux"
-PREFIX = ".klp.sym."
-BELONGS = "@"
-"""Stands before the unit with which a symbol of another one is resolved; `post_link` takes it away."""
 
 # KSYM_NAME_LEN is 512 since 6.1, 128 before; MODULE_NAME_LEN is 64 - sizeof(unsigned long) (include/linux/).
 _LONGEST_OBJECT = 55
@@ -59,16 +55,6 @@ class PatchedFunction(NamedTuple):
     position: int
 
 
-def module_name(unit: str) -> str:
-    """Return what the kernel calls a unit: dashes of a module are underscores (scripts/Makefile.lib, name-fix)."""
-    return unit.replace("-", "_")
-
-
-def livepatch_symbol(unit: str, name: str, position: int) -> str:
-    """Return what the livepatch loader looks up: a symbol of a unit, and its position (module-elf-format.rst)."""
-    return f"{PREFIX}{module_name(unit)}.{name},{position}"
-
-
 class Running:
     """The symbols of the old kernel, for some ``parts`` that are to be put into one livepatch."""
 
@@ -77,7 +63,7 @@ class Running:
         self._parts = parts
         self._tree = tree
         self._images = LinkedImages(old, lambda unit: self._names)
-        self._exports = old.exports()
+        self._exports = old.exports() or Exports([], {})
 
     @cached_property
     def _names(self) -> set[str]:
@@ -130,9 +116,7 @@ class Running:
             raise CannotCarryError(Bar.NO_IMAGE, name=symbol.name, unit=part.unit)
         if not found.count or (found.is_other and is_replaced):
             raise CannotCarryError(Bar.NOT_RUNNING, name=symbol.name, unit=part.unit)
-        if not found.number:
-            raise CannotCarryError(Bar.NO_POSITION, name=symbol.name, unit=part.unit)
-        return found.number if found.count > 1 else 0
+        return _loader_position(found, symbol.name)
 
     def _old_symbol(self, part: CarriedObject, symbol: SymbolId) -> FunctionSymbol:
         """Return the symbol of the old object that is meant, as it is to be found in the linked image."""
@@ -160,14 +144,15 @@ class Running:
 
     def is_in_table(self, text: str, table: str) -> bool:
         """Say whether a table of its unit lists a livepatch symbol."""
-        known, _, rest = text.partition(BELONGS)[0].removeprefix(PREFIX).partition(".")
-        name, _, position = rest.rpartition(",")
-        symbols = self._symbols_of(known) if text.startswith(PREFIX) else None
-        return symbols is not None and symbols.is_in_table(name, int(position), table)
+        symbol = LivepatchSymbol.parse(text)
+        symbols = self._symbols_of(symbol.object) if symbol is not None else None
+        if symbol is None or symbols is None:
+            return False
+        return symbols.is_in_table(symbol.name, symbol.position, table)
 
     def export(self, name: str) -> Export | None:
         """Return what vmlinux exports under a name."""
-        found = self._exports.get(name) if self._exports else None
+        found = self._exports.get(name)
         return found if found and found.unit == VMLINUX else None
 
     def linked_crcs(self, names: Collection[str]) -> dict[str, int]:
@@ -205,15 +190,14 @@ class Running:
             position = self._outer_position(unit, name)
             if position is not None:
                 return self._of(unit, name, position, part.unit)
-        export = self._exports.get(name) if self._exports else None
+        export = self._exports.get(name)
         if export is not None and export.unit != VMLINUX:
             position = self._outer_position(export.unit, name)
             if position is not None:
                 if export.unit not in self._needed_by(part.unit):
                     raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=export.unit, home=part.unit)
                 return self._of(export.unit, name, position, part.unit)
-        new = part.needed.view.object
-        if like >= 0 and int(new.symbols["info"][like]) >> 4 == elf.STB_WEAK:
+        if like >= 0 and part.needed.view.object.symbols["info"][like] >> 4 == elf.STB_WEAK:
             return name
         raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))
 
@@ -236,8 +220,7 @@ class Running:
         found, waiting = set[str](), [home]
         while waiting:
             symbols = self._images.symbols(waiting.pop())
-            names = symbols.undefined if symbols else ()
-            exports = [self._exports.get(name) for name in names] if self._exports else []
+            exports = [self._exports.get(name) for name in symbols.undefined] if symbols else []
             units = {it.unit for it in exports if it is not None} - found - {VMLINUX}
             found |= units
             waiting += units
@@ -252,9 +235,7 @@ class Running:
         # In vmlinux, hidden symbols have become local ones.
         if not found.count or (unit != VMLINUX and not symbols.has_global(name)):
             return None
-        if not found.number:
-            raise CannotCarryError(Bar.NO_POSITION, name=name, unit=unit)
-        return found.number if found.count > 1 else 0
+        return _loader_position(found, name)
 
     def _of(self, unit: str, name: str, position: int, home: str) -> str:
         """Return a livepatch symbol; ``home`` is the unit for which it is."""
@@ -262,13 +243,20 @@ class Running:
         if len(known) > _LONGEST_OBJECT or "." in known or len(name) > self._longest or "," in name:
             raise CannotCarryError(Bar.NAME, name=name, unit=unit)
         belongs = f"{BELONGS}{module_name(home)}" if unit not in (VMLINUX, home) else ""
-        return f"{livepatch_symbol(unit, name, position)}{belongs}"
+        return livepatch_symbol(unit, name, position) + belongs
 
     @cached_property
     def _longest(self) -> int:
         release = (self._tree.release or "").split(".")
         numbers = [int(number) for number in release[:2] if number.isdigit()]
         return _LONGEST_NAME[numbers >= [6, 1]]
+
+
+def _loader_position(found: Position, name: str) -> int:
+    """Return a position as the loader takes it: 0 for the only symbol of its name."""
+    if not found.number:
+        raise CannotCarryError(Bar.NO_POSITION, name=name, unit=found.unit)
+    return found.number if found.count > 1 else 0
 
 
 def _new_globals(needed: Needed) -> Iterator[str]:
@@ -279,8 +267,14 @@ def _new_globals(needed: Needed) -> Iterator[str]:
         if needed.main(piece.part) in old:
             continue
         for symbol in view.canonical.part_symbols(piece.part).tolist():
-            if int(view.object.symbols["info"][symbol]) >> 4 != elf.STB_LOCAL:
+            if view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL:
                 yield view.object.symbol_name(symbol)
+
+
+def goals_of_entry(needed: Needed, entry: TakenEntry) -> list[tuple[int, Goal]]:
+    """Return the references of a table's entry that have to be resolved: their rows, and where they lead."""
+    rows = [it.row for it in needed.relocated.between(entry.low, entry.high)]
+    return [(row, needed.goals[row]) for row in rows if row in needed.goals]
 
 
 def _users(needed: Needed, name: str) -> list[int]:
@@ -290,7 +284,6 @@ def _users(needed: Needed, name: str) -> list[int]:
         if any(needed.goals[it.row].name == name for it in needed.references_of(piece) if it.row in needed.goals):
             found[piece.need] = None
     for entry in needed.entries:
-        rows = [it.row for it in needed.relocated.between(entry.low, entry.high)]
-        if any(needed.goals[row].name == name for row in rows if row in needed.goals):
+        if any(goal.name == name for _, goal in goals_of_entry(needed, entry)):
             found[needed.main(entry.owner)] = None
     return list(found) or list(needed.functions)[:1]

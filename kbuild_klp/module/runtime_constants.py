@@ -14,8 +14,9 @@ from typing import NamedTuple
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.runtime_tables import kind_and_name, runtime_tables
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.module.live_code import LivePlace
-from kbuild_klp.module.running import VMLINUX, CarriedObject, Running
+from kbuild_klp.module.running import CarriedObject, Running
 
 
 class RuntimeConstant(NamedTuple):

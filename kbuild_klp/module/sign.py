@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.module.work import working_directory
 from kbuild_klp.processes import run
 
 _PROGRAM, _CERTIFICATE = "scripts/sign-file", "certs/signing_key.x509"
@@ -24,18 +25,16 @@ def check_that_it_can_sign(tree: BuildTree) -> None:
             raise KlpError(f"has no {name} to sign with", file=kernel, hint="build it, or sign the module yourself")
 
 
-def signed(tree: BuildTree, data: bytes, directory: Path) -> bytes:
-    """Return a module with its signature, by the tree's own program and key; raises KlpError.
-
-    ``directory`` is one to work in.
-    """
+def signed(tree: BuildTree, data: bytes) -> bytes:
+    """Return a module with its signature, by the tree's own program and key; raises KlpError."""
     kernel = tree.kernel
     assert kernel is not None
-    unsigned, result = directory / _MODULE, directory / _SIGNED
-    unsigned.write_bytes(data)
     digest = (tree.setting("MODULE_SIG_HASH") or "").strip('"')
-    run([kernel / _PROGRAM, digest, _key(tree, kernel), _CERTIFICATE, unsigned, result], cwd=kernel)
-    found = result.read_bytes() if result.is_file() else b""
+    with working_directory() as directory:
+        unsigned, result = directory / _MODULE, directory / _SIGNED
+        unsigned.write_bytes(data)
+        run([kernel / _PROGRAM, digest, _key(tree, kernel), _CERTIFICATE, unsigned, result], cwd=kernel)
+        found = result.read_bytes() if result.is_file() else b""
     if not found.startswith(data) or len(found) == len(data):
         raise KlpError("did not sign the module", file=kernel / _PROGRAM, hint="try it by hand")
     return found

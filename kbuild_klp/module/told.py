@@ -9,8 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from kbuild_klp.kernel.tree import VMLINUX
+from kbuild_klp.module.livepatch_elf import module_name
 from kbuild_klp.module.making import CarriedPiece, Livepatch, RefusedChange
-from kbuild_klp.module.running import VMLINUX, module_name
 
 DOCUMENT_VERSION = 1
 # What objtool and Clang call the bytes before a function that belong to it.
