@@ -17,15 +17,15 @@ from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.errors import BadTreeError, KlpError
 from kbuild_klp.kernel.settings import Settings
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+from kbuild_klp.kernel.tree import BuildTree, LinkUnit, objects_of
 
 
 class TreeBuild(Build):
     """A build tree, or the directory of an external module."""
 
-    def __init__(self, path: str, tree: BuildTree | None = None) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._tree = tree or BuildTree.open(path)
+        self._tree = BuildTree.open(path)
         self._units: list[LinkUnit] | None = None
         self._memory: dict[str, bytes] = {}
         self._source_times: dict[str, int] = {}
@@ -50,7 +50,7 @@ class TreeBuild(Build):
 
     def objects(self) -> list[str]:
         """Return all objects, each once."""
-        return list(dict.fromkeys(name for unit in self.units() for name in unit.objects))
+        return objects_of(self.units())
 
     def _path(self, name: str) -> str:
         return name if name.startswith("/") else f"{self._tree.root}/{name}"

@@ -27,9 +27,8 @@ from kbuild_klp.builds.archive import ArchiveBuild
 from kbuild_klp.builds.side import Build
 from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.errors import BadSumFileError, BadTreeError
-from kbuild_klp.kernel.modules import read_text
 from kbuild_klp.kernel.sources import SourceFiles
-from kbuild_klp.kernel.symvers import Exports, export_files
+from kbuild_klp.kernel.symvers import Exports, export_files, exports_in
 from kbuild_klp.kernel.tree import BuildTree
 
 BASE_DIRECTORY = ".klp-base"
@@ -222,6 +221,4 @@ class KeptBuild(ArchiveBuild):
 
     def exports(self) -> Exports | None:
         """Return what was exported then, None when no file said so."""
-        paths = [self._files / row.file for row in self._tables["exports"].values()]
-        texts = [text for path in paths if (text := read_text(str(path))) is not None]
-        return Exports([line for text in texts for line in text.splitlines()], {}) if texts else None
+        return exports_in(str(self._files / row.file) for row in self._tables["exports"].values())

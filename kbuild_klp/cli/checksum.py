@@ -15,7 +15,7 @@ from kbuild_klp.cli.options import add_jobs, add_quiet
 from kbuild_klp.cli.progress import ProgressLine
 from kbuild_klp.containers.ar import is_object_archive, member_files, object_path, split_path
 from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.tree import BuildTree, LinkUnit
+from kbuild_klp.kernel.tree import BuildTree, LinkUnit, objects_of
 
 _MOST_LINES = 20
 
@@ -33,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _objects(units: list[LinkUnit], root: Path) -> list[str]:
     """Return the paths of all objects of the units, each once."""
-    names = dict.fromkeys(name for unit in units for name in unit.objects)
     prefix = f"{root}/"
-    return [name if name.startswith("/") else prefix + name for name in names]
+    return [name if name.startswith("/") else prefix + name for name in objects_of(units)]
 
 
 def _tree_objects(path: str, arguments: argparse.Namespace) -> list[str]:

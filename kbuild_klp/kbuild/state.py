@@ -7,15 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kbuild_klp.checksum.path import freshness
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kbuild import blocks
 from kbuild_klp.kbuild.install import read_file
-
-if TYPE_CHECKING:
-    from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.kernel.tree import BuildTree, objects_of
 
 
 class PartState(Enum):
@@ -106,6 +103,6 @@ class Counts:
 
 def count_checksums(tree: BuildTree) -> Counts:
     """The counts over every object that is linked into vmlinux or a module; raises BadTreeError."""
-    objects = list(dict.fromkeys(name for unit in tree.units() for name in unit.objects))
+    objects = objects_of(tree.units())
     counts = Counter(state.value for state in freshness(tree.root, objects))
     return Counts(len(objects), counts["fresh"], counts["stale"], counts["missing"])

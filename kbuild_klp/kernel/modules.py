@@ -26,6 +26,19 @@ def read_text(path: str) -> str | None:
         return None
 
 
+def file_time(path: str) -> int:
+    """When a file was changed (ns), -1 if there is none."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return -1
+
+
+def normal_path(path: str) -> str:
+    """A path without what `ar` and kbuild leave in it: "./init/main.o" when that was asked for."""
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
 def ordered_modules(root: str) -> list[str] | None:
     """The modules of a whole tree, each as its path without suffix, in the order of ``modules.order``.
 
@@ -46,7 +59,7 @@ def ordered_modules(root: str) -> list[str] | None:
 def module_names(order: str) -> list[str]:
     """The entries of the text of a ``modules.order``, without suffix."""
     return [
-        _normal(line[:-3] if line.endswith(".ko") else line[:-2])
+        normal_path(line[:-3] if line.endswith(".ko") else line[:-2])
         for line in order.split()
         if line.endswith((".o", ".ko"))
     ]
@@ -57,11 +70,7 @@ def module_objects(mod: str) -> list[str]:
 
     Whatever does not end in ``.o`` is an undefined symbol of the old format.
     """
-    return list(dict.fromkeys(_normal(word) for word in mod.split() if word.endswith(".o")))
-
-
-def _normal(path: str) -> str:
-    return posixpath.normpath(path) if "./" in path or "//" in path else path
+    return list(dict.fromkeys(normal_path(word) for word in mod.split() if word.endswith(".o")))
 
 
 class Locator:

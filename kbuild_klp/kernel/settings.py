@@ -17,7 +17,7 @@ from enum import Enum
 
 from kbuild_klp.kernel.cmdfile import SavedCommand
 from kbuild_klp.kernel.modules import read_text
-from kbuild_klp.kernel.tree import BuildTree, configuration_text
+from kbuild_klp.kernel.tree import BuildTree, parse_configuration
 
 
 class SettingKind(Enum):
@@ -82,8 +82,7 @@ class Settings:
     @classmethod
     def of(cls, tree: BuildTree) -> Settings:
         """The settings of ``tree`` as it was built (include/config/auto.conf, include/generated/compile.h)."""
-        configuration = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
-        return cls(tree.architecture, configuration, _built_by(tree), tree.release)
+        return cls(tree.architecture, tree.configuration, _built_by(tree), tree.release)
 
 
 def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
@@ -118,11 +117,9 @@ def compare_configurations(old: str, new: str) -> list[tuple[str, str | None, st
     Takes the text of ``.config`` or ``auto.conf``. ``# CONFIG_X is not set`` is the same as no line at all;
     None stands for both.
     """
-    if old == new:
-        return []
-    before, after = set(old.split("\n")), set(new.split("\n"))
-    removed, added = dict(_symbols(before - after)), dict(_symbols(after - before))
-    return [(name, removed.get(name), added.get(name)) for name in sorted(removed.keys() | added.keys())]
+    before, after = (parse_configuration(text) if old != new else {} for text in (old, new))
+    rows = ((name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys()))
+    return [(name, was, is_now) for name, was, is_now in rows if was != is_now]
 
 
 def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifference]:
@@ -135,29 +132,18 @@ def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifferenc
     before, after = list(_flags(old.command)), list(_flags(new.command))
     if before == after:
         return []
-    removed, added = Counter(before) - Counter(after), Counter(after) - Counter(before)
-    if not removed and not added:
+    gone, come = _by_name(Counter(before) - Counter(after)), _by_name(Counter(after) - Counter(before))
+    if not gone and not come:
         return [SettingDifference(SettingKind.FLAG, "order", " ".join(before), " ".join(after))]
-    gone: dict[str, list[str]] = {}
-    come: dict[str, list[str]] = {}
-    for flag in removed.elements():
-        gone.setdefault(_flag_name(flag), []).append(flag)
-    for flag in added.elements():
-        come.setdefault(_flag_name(flag), []).append(flag)
-    return [
-        SettingDifference(
-            SettingKind.FLAG, name, " ".join(gone.get(name, ())) or None, " ".join(come.get(name, ())) or None
-        )
-        for name in sorted(gone.keys() | come.keys())
-    ]
+    names = sorted(gone.keys() | come.keys())
+    return [SettingDifference(SettingKind.FLAG, name, gone.get(name), come.get(name)) for name in names]
 
 
-def _symbols(lines: set[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        if line.startswith("CONFIG_"):
-            name, equals, value = line.partition("=")
-            if equals:
-                yield name[7:], value
+def _by_name(flags: Counter[str]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for flag in flags.elements():
+        found.setdefault(_flag_name(flag), []).append(flag)
+    return {name: " ".join(own) for name, own in found.items()}
 
 
 def _built_by(tree: BuildTree) -> str | None:

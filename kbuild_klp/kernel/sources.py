@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, read_saved_command
-from kbuild_klp.kernel.tree import BuildTree, configuration_text
+from kbuild_klp.kernel.modules import file_time
+from kbuild_klp.kernel.tree import BuildTree
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class SourceFiles:
         nearly the same headers.
         """
         known = {} if known is None else known
-        known.update((path, _mtime(path)) for path in self.files.values() if path not in known)
+        known.update((path, file_time(path)) for path in self.files.values() if path not in known)
         times = list(map(known.__getitem__, self.files.values()))
         if not times or 0 <= min(times) <= max(times) <= time_ns:
             return []
@@ -108,11 +109,9 @@ class FileComparison:
         return known
 
 
-def configuration_symbols(tree: BuildTree) -> dict[str, str]:
+def configuration_symbols(tree: BuildTree) -> Mapping[str, str]:
     """What a MacroIndex takes: the symbols (without ``CONFIG_``) set in a tree's configuration."""
-    text = (configuration_text(str(tree.kernel)) if tree.kernel else None) or ""
-    pairs = (line[7:].partition("=") for line in text.split("\n") if line.startswith("CONFIG_"))
-    return {name: value for name, equals, value in pairs if equals}
+    return tree.settings
 
 
 @lru_cache(maxsize=8)
@@ -164,13 +163,6 @@ class _Resolved(dict[str, tuple[str, str]]):
 def _source_link(root: str) -> str:
     link = f"{root}/source"
     return os.path.realpath(link) if os.path.islink(link) else root  # noqa: PTH114
-
-
-def _mtime(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116
-    except OSError:
-        return -1
 
 
 def _same_content(old: str, new: str) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.cmdfile import cmd_path
 from kbuild_klp.kernel.modules import read_text
-from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.kernel.tree import BuildTree, objects_of
 
 _FILE = "Module.symvers"
 _REAL_CRC = re.compile(r"^0x0*[1-9a-f]", re.MULTILINE)
@@ -75,9 +75,15 @@ def export_files(tree: BuildTree) -> list[str]:
 
 def read_exports(tree: BuildTree) -> Exports | None:
     """Return what is exported in ``tree``; None if no file says."""
-    texts = [text for path in export_files(tree) if (text := read_text(path)) is not None]
-    has_crcs = any(_REAL_CRC.search(text) for text in texts)
-    newer = dict(_newer_crcs(tree)) if has_crcs else {}
+    return exports_in(export_files(tree), tree)
+
+
+def exports_in(files: Iterable[str], tree: BuildTree | None = None) -> Exports | None:
+    """Return what some files say is exported, None if there is none; ``tree`` may have objects that are newer."""
+    texts = [text for path in files if (text := read_text(path)) is not None]
+    newer: dict[str, int] = {}
+    if tree is not None and any(map(_REAL_CRC.search, texts)):
+        newer.update(_newer_crcs(tree))
     return Exports([line for text in texts for line in text.splitlines()], newer) if texts else None
 
 
@@ -85,7 +91,7 @@ def _newer_crcs(tree: BuildTree) -> Iterator[tuple[str, int]]:
     """Yield the CRCs of exports of objects that are newer than the file."""
     try:
         time = (Path(tree.root) / _FILE).stat().st_mtime_ns
-        names = dict.fromkeys(name for unit in tree.units() for name in unit.objects)
+        names = objects_of(tree.units())
     except (OSError, KlpError):
         return
     for name in names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 
 from kbuild_klp.containers.ar import members_of
+from kbuild_klp.kernel.modules import normal_path
 
 
 def members(archive: str) -> list[str]:
@@ -21,10 +22,4 @@ def members(archive: str) -> list[str]:
     with open(archive, "rb") as file:  # noqa: PTH123 - pathlib costs more than the read
         data = file.read()
     directory = posixpath.dirname(archive)
-    return [_joined(directory, member.name) for member in members_of(data, archive)]
-
-
-def _joined(directory: str, name: str) -> str:
-    path = posixpath.join(directory, name)
-    # `ar` records "./init/main.o" when it was asked for "./init/main.o".
-    return posixpath.normpath(path) if "./" in path or "//" in path else path
+    return [normal_path(posixpath.join(directory, member.name)) for member in members_of(data, archive)]

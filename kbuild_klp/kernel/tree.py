@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,19 +63,24 @@ class LinkUnit:
     objects: tuple[str, ...]
 
 
+def objects_of(units: Iterable[LinkUnit]) -> list[str]:
+    """All objects of some units, each once."""
+    return list(dict.fromkeys(name for unit in units for name in unit.objects))
+
+
 @dataclass(frozen=True)
 class BuildTree:
     """A directory in which kbuild made objects. Use ``open`` or ``open_external``.
 
     ``root`` is the object tree (for an external module its directory), without symbolic links; ``source``
     where the sources are; ``kernel`` the kernel's object tree, which is ``root`` itself or, for an external
-    module, the one it was built against, None if that is not known.
+    module, the one it was built against, None if that is not known. ``configuration`` is the text of auto.conf.
     """
 
     root: Path
     source: Path
     kernel: Path | None
-    _configuration: str = field(default="", repr=False, compare=False)
+    configuration: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> BuildTree:
@@ -123,12 +128,12 @@ class BuildTree:
 
     def setting(self, symbol: str) -> str | None:
         """The value of a configuration symbol (without ``CONFIG_``) as written; None if it is not set."""
-        start = self._configuration.find(f"\nCONFIG_{symbol}=")
-        if start < 0:
-            return None
-        start = self._configuration.index("=", start) + 1
-        end = self._configuration.find("\n", start)
-        return self._configuration[start : end if end >= 0 else None]
+        return self.settings.get(symbol)
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """The values of all configuration symbols that are set, by their names without ``CONFIG_``."""
+        return parse_configuration(self.configuration)
 
     @cached_property
     def architecture(self) -> str:
@@ -162,12 +167,7 @@ class BuildTree:
         """
         root = str(self.root)
         objects = [] if self.is_external else linked_objects(root, self.source_architecture)
-        modules = self._modules(self._module_paths())
-        if self._is_bitcode(objects or [name for unit in modules.values() for name in unit.objects]):
-            modules = {path: LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()}
-            objects = ["vmlinux.o"] if objects else []
-        vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
-        return [*vmlinux, *modules.values()]
+        return self._linked_units(objects, self._modules(self._module_paths()), ["vmlinux.o"])
 
     def built_units(self, goals: Sequence[str] = ()) -> list[LinkUnit]:
         """What ``make GOALS`` may have made: whole units, or for goals such as ``fs/ext4/`` their part.
@@ -177,9 +177,9 @@ class BuildTree:
         other goal, or none, gives ``units()``. What make was asked for and did not get made may be among
         them.
         """
-        singles = [posixpath.normpath(goal) + "/" * goal.endswith("/") for goal in goals if _is_single(goal)]
-        if len(singles) < len(goals) or not goals:
+        if not goals or not all(goal.endswith(_SINGLE_SUFFIXES) for goal in goals):
             return self.units()
+        singles = [posixpath.normpath(goal) + "/" * goal.endswith("/") for goal in goals]
         found: dict[str, dict[str, None]] = {}
         whole = self.units() if any(goal.endswith(".o") for goal in singles) else []
         for goal in singles:
@@ -246,6 +246,14 @@ class BuildTree:
         step = max(1, len(objects) // _PROBES)
         return any(_magic(posixpath.join(self.root, name)) in _BITCODE for name in objects[::step])
 
+    def _linked_units(self, objects: list[str], modules: dict[str, LinkUnit], linked: list[str]) -> list[LinkUnit]:
+        """The units of objects of vmlinux and of modules (by path); under LTO, ``linked`` stands for the objects."""
+        if self._is_bitcode([*objects, *objects_of(modules.values())]):
+            modules = {path: LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()}
+            objects = linked if objects else []
+        vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
+        return [*vmlinux, *modules.values()]
+
     def _linked(self, module: str) -> str:
         """The linked object of a module: ``x.o``; 5.12 to 5.18 ``x.lto.o``, ``x.prelink.o``."""
         for suffix in (".prelink.o", ".lto.o"):
@@ -269,11 +277,8 @@ class BuildTree:
             modules = self._modules([stem])
             if not modules and suffix == ".o":
                 return self._single_object(goal, whole)
-        if self._is_bitcode([*objects, *(name for unit in modules.values() for name in unit.objects)]):
-            # Modules are linked by now; vmlinux is not until it is asked for.
-            return [LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()]
-        vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
-        return [*vmlinux, *modules.values()]
+        # Modules are linked by now; vmlinux is not until it is asked for.
+        return self._linked_units(objects, modules, [])
 
     def _single_object(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
         """One object, in the units that list it; if none does yet, in the one that its own command tells."""
@@ -287,17 +292,22 @@ class BuildTree:
         return [LinkUnit(module.group(1) if module else VMLINUX, (goal,))]
 
 
+def parse_configuration(text: str) -> dict[str, str]:
+    """The symbols (without ``CONFIG_``) that ``.config`` or ``auto.conf`` sets, and their values as written.
+
+    ``# CONFIG_X is not set`` is the same as no line at all.
+    """
+    pairs = (line.removeprefix("CONFIG_").partition("=") for line in text.split("\n") if line.startswith("CONFIG_"))
+    return {name: value for name, equals, value in pairs if equals}
+
+
 def configuration_text(root: str) -> str | None:
     """What a tree was built with: include/config/auto.conf; .config may have been edited since."""
     for name in ("include/config/auto.conf", ".config"):
         text = read_text(f"{root}/{name}")
         if text is not None:
-            return "\n" + text
+            return text
     return None
-
-
-def _is_single(goal: str) -> bool:
-    return goal.endswith(_SINGLE_SUFFIXES)
 
 
 def _magic(path: str) -> bytes:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.modules import file_time, read_text
 from kbuild_klp.kernel.thin_archive import members
 
 _WHOLE = re.compile(r"--whole-archive[ \t](.*?)[ \t]--no-whole-archive", re.DOTALL)
@@ -48,7 +48,7 @@ def linked_objects(root: str, source_architecture: str) -> list[str]:
         return _flattened(root, [*archives, *libraries])
     archives, libraries = _discover(root, source_architecture)
     objects = _flattened(root, [*archives, *libraries])
-    if _time(f"{root}/vmlinux") < 0:
+    if file_time(f"{root}/vmlinux") < 0:
         return objects
     return [*_head_objects(root, source_architecture, objects), *objects]
 
@@ -72,14 +72,6 @@ def is_own_program(path: str) -> bool:
     return _OWN_PROGRAMS.search(path) is not None
 
 
-def _time(path: str) -> int:
-    """The mtime in ns, -1 if there is no such file."""
-    try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116
-    except OSError:
-        return -1
-
-
 def _archive_parts(root: str) -> list[str]:
     match = _AR.search(read_text(f"{root}/.vmlinux.a.cmd") or "")
     return match.group(1).split() if match else ["built-in.a"]
@@ -87,18 +79,18 @@ def _archive_parts(root: str) -> list[str]:
 
 def _is_current(root: str) -> bool:
     """Whether vmlinux.a is there, and none of what it was made from was made again since."""
-    made = _time(f"{root}/vmlinux.a")
-    return made >= 0 and all(_time(f"{root}/{part}") <= made for part in _archive_parts(root))
+    made = file_time(f"{root}/vmlinux.a")
+    return made >= 0 and all(file_time(f"{root}/{part}") <= made for part in _archive_parts(root))
 
 
 def _parts_of_vmlinux(root: str, saved: str) -> list[str]:
     """What vmlinux.a is made from (6.1 on), or what the saved link of vmlinux.o names (5.19, 6.0)."""
-    parts = [part for part in _archive_parts(root) if _time(f"{root}/{part}") >= 0]
+    parts = [part for part in _archive_parts(root) if file_time(f"{root}/{part}") >= 0]
     if parts:
         return parts
     whole = _WHOLE.search(saved)
     named = whole.group(1).split() if whole else []
-    return [part for part in named if part != "vmlinux.a" and _time(f"{root}/{part}") >= 0]
+    return [part for part in named if part != "vmlinux.a" and file_time(f"{root}/{part}") >= 0]
 
 
 def _flattened(root: str, parts: list[str]) -> list[str]:

@@ -40,7 +40,6 @@ from kbuild_klp.livepatch.seen import SeenFunction, SeenObject
 from kbuild_klp.livepatch.sides import TRAMPOLINE, FunctionSymbol, Key, ObjectSide
 from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.object.symbol_id import SymbolId
-from kbuild_klp.object.view import ObjectView
 
 _UNKNOWN_UNIT = ""
 _TRACEPOINT_KEY, _TRACEPOINT_CALL = "__tracepoint_", "__SCT__tp_func_"
@@ -121,7 +120,7 @@ class Survey:
             real,
             no_old="" if old else "the old object is not at hand",
             no_new="" if new else "the new object is not at hand",
-            time=_time(old),
+            time=old.file.mtime_ns if old else 0,
             functions=functions,
             users=users,
             gone=before.users_of_gone(after) if before is not None and after is not None else {},
@@ -351,10 +350,3 @@ def _realigned(changes: Sequence[Change], before: ObjectSide, after: ObjectSide)
             more, less = sorted((before, after), key=lambda side: side.alignment(name), reverse=True)
             if more.contents(name, more.alignment(name)) - less.contents(name):
                 yield at
-
-
-def _time(view: ObjectView | None) -> int:
-    try:
-        return 0 if view is None else Path(view.file.path).stat().st_mtime_ns
-    except OSError:
-        return 0
