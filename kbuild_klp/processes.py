@@ -69,24 +69,16 @@ def run(
     lines = _Lines(on_line) if on_line else None
     options = {
         "cwd": None if cwd is None else os.fspath(cwd),
-        "env": {**(os.environ if environment is None else environment), "LC_ALL": "C"},
         "timeout": timeout,
         "tty_out": False,
         "err_to_out": merged,
-        "err_bufsize": _BLOCK,
         **({"out": lines.take} if lines else {"out_bufsize": _BLOCK}),
     }
-    process: Any = None
-    try:
-        with open(os.devnull, "rb") as nothing, _interrupts_held():  # noqa: PTH123
-            process = _start(words, package, stdin=nothing, **options)
-        ending = _ending(_wait(process))
-    except sh.TimeoutException:
-        ending = f"not done after {timeout:g} s"
-    except BaseException:
-        if process is not None:
-            _stop(process)
-        raise
+    with _running(words, package, os.environ if environment is None else environment, **options) as process:
+        try:
+            ending = _ending(_wait(process))
+        except sh.TimeoutException:
+            ending = f"not done after {timeout:g} s"
     if lines and lines.raised:
         raise lines.raised
     output = os.fsdecode(process.stdout)
@@ -102,26 +94,34 @@ def read_output(command: Sequence[str], package: str = "") -> Generator[bytes, N
     Raises ProgramError as `run` does.
     """
     reader, writer = os.pipe()
-    process: Any = None
     try:
-        with open(os.devnull, "rb") as nothing, _interrupts_held():  # noqa: PTH123
-            options = {"env": {**os.environ, "LC_ALL": "C"}, "err_bufsize": _BLOCK}
-            process = _start(command, package, stdin=nothing, out=writer, **options)
-        os.close(writer)
-        writer = -1
-        while piece := os.read(reader, _BLOCK):
-            yield piece
-        ending = _ending(_wait(process))
-    except BaseException:
-        if process is not None:
-            _stop(process)
-        raise
+        with _running(command, package, os.environ, out=writer) as process:
+            os.close(writer)
+            writer = -1
+            while piece := os.read(reader, _BLOCK):
+                yield piece
+            ending = _ending(_wait(process))
     finally:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
     if ending:
         raise _program_error(command, ending, os.fsdecode(process.stderr))
+
+
+@contextmanager
+def _running(words: Sequence[str], package: str, environment: Mapping[str, str], **options: Any) -> Iterator[Any]:
+    """Start a program whose standard input is empty and whose language is C, and end it if anything is raised."""
+    process: Any = None
+    options |= {"env": {**environment, "LC_ALL": "C"}, "err_bufsize": _BLOCK}
+    try:
+        with open(os.devnull, "rb") as nothing, _interrupts_held():  # noqa: PTH123
+            process = _start(words, package, stdin=nothing, **options)
+        yield process
+    except BaseException:
+        if process is not None:
+            _stop(process)
+        raise
 
 
 class _Lines:
@@ -260,9 +260,7 @@ def job_slots(wanted: int | None, most: int) -> Iterator[int]:
     if flags is None:
         yield most
         return
-    auth = None
-    for auth in _AUTH.finditer(flags):  # noqa: B007 - make appends; the last one is that of our make
-        pass
+    auth = next(reversed([*_AUTH.finditer(flags)]), None)  # make appends; the last one is that of our make
     if auth is None:  # make without -j: one job
         yield 1
         return
