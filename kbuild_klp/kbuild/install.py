@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,6 @@ def read_file(path: Path) -> bytes | None:
         raise BadTreeError(error.strerror or str(error), file=path) from error
 
 
-def _existing(path: Path) -> bytes:
-    content = read_file(path)
-    if content is None:
-        raise BadTreeError("no such file", file=path, hint="is this a complete kernel source tree?")
-    return content
-
-
 def own_command() -> str:
     """A shell command without spaces in its words that runs this very kbuild-klp from anywhere."""
     package = Path(__file__).resolve().parents[2]
@@ -82,30 +75,38 @@ def own_command() -> str:
     return command if found.resolve() == package / "kbuild_klp" else f"PYTHONPATH={package} {command}"
 
 
-def plan_install(tree: Path, command: str | None) -> list[Edit]:
-    """The edits that put our blocks and Makefile.klp into the source tree ``tree``; none if all is in place.
+def _blocks_put_in(tree: Path, command: str | None) -> Iterator[tuple[bytes, Edit]]:
+    """Yield for each file with an include point what it is without our block, and the edit that puts the block in.
 
-    A block without a command, from a patch that the tree carries, is as good as one with. Raises
-    BadTreeError.
+    A block without a command, from a patch that the tree carries, is as good as one with.
     """
-    edits = []
     plain = blocks.makefile_block(None)
     for point, block in (
         (blocks.TOP_MAKEFILE, blocks.makefile_block(command)),
         (blocks.KCONFIG, blocks.kconfig_block()),
     ):
         path = tree / point.path
-        content = _existing(path)
+        content = read_file(path)
+        if content is None:
+            raise BadTreeError("no such file", file=path, hint="is this a complete kernel source tree?")
         found = blocks.find_block(path, content)
-        if found and found.block == plain:
-            block = plain
-        edits.append(Edit(path, content, blocks.insert_block(path, found.rest if found else content, point, block)))
+        rest = found.rest if found else content
+        new = plain if found and found.block == plain else block
+        yield rest, Edit(path, content, blocks.insert_block(path, rest, point, new))
+
+
+def plan_install(tree: Path, command: str | None) -> list[Edit]:
+    """The edits that put our blocks and Makefile.klp into the source tree ``tree``; none if all is in place.
+
+    Raises BadTreeError.
+    """
+    edits = [edit for _, edit in _blocks_put_in(tree, command)]
     copy = tree / blocks.MAKEFILE_COPY
-    content_of_copy = read_file(copy)
-    if content_of_copy is not None and not blocks.is_makefile_copy(content_of_copy):
+    content = read_file(copy)
+    if content is not None and not blocks.is_makefile_copy(content):
         raise BadTreeError("is there already and is not ours", file=copy, hint="move it away")
     # First, so that no moment has an include point without what it includes.
-    edits.insert(0, Edit(copy, content_of_copy, blocks.makefile_copy()))
+    edits.insert(0, Edit(copy, content, blocks.makefile_copy()))
     return [edit for edit in edits if edit.old != edit.new]
 
 
@@ -127,16 +128,7 @@ def plan_uninstall(tree: Path) -> list[Edit]:
 
 def plan_patch(tree: Path) -> list[Edit]:
     """The edits that install into ``tree`` as it would be without us, naming no path of this machine."""
-    edits = []
-    for point, block in (
-        (blocks.TOP_MAKEFILE, blocks.makefile_block(None)),
-        (blocks.KCONFIG, blocks.kconfig_block()),
-    ):
-        path = tree / point.path
-        content = _existing(path)
-        found = blocks.find_block(path, content)
-        rest = found.rest if found else content
-        edits.append(Edit(path, rest, blocks.insert_block(path, rest, point, block)))
+    edits = [Edit(edit.path, rest, edit.new) for rest, edit in _blocks_put_in(tree, None)]
     return [*edits, Edit(tree / blocks.MAKEFILE_COPY, None, blocks.makefile_copy())]
 
 

@@ -45,8 +45,7 @@ class Part:
 def install_parts(tree: Path) -> list[Part]:
     """The state of each file of the source tree ``tree``; never raises for what is in them."""
     expected = {
-        blocks.TOP_MAKEFILE: blocks.makefile_block(None).splitlines()[:1]
-        + blocks.makefile_block(None).splitlines()[-2:],
+        blocks.TOP_MAKEFILE: blocks.makefile_block(None).splitlines(),
         blocks.KCONFIG: blocks.kconfig_block().splitlines(),
     }
     parts = []

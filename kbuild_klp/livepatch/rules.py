@@ -12,7 +12,7 @@ patch author guide the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -58,7 +58,6 @@ _BROUGHT = (
     *(".data", ".rodata", ".bss", ".ref.data", ".ref.rodata", ".sdata", ".sbss", ".toc", ".opd", ".note"),
     *("__dyndbg", "__bug_table", "__tracepoint_str", "*"),
 )
-_ONLY_FUNCTIONS = "a livepatch replaces functions only"
 _MOST_NAMES = 3
 
 
@@ -99,7 +98,7 @@ class Readers(NamedTuple):
     @property
     def used_by(self) -> str:
         """Who cannot be replaced, in words."""
-        return f"it is used by {join_names(tuple(f'{it.name} ({it.why})' for it in self.others))}"
+        return f"it is used by {join_names([f'{it.name} ({it.why})' for it in self.others])}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -185,9 +184,14 @@ def is_realigned(change: Change) -> bool:
 
 def says_of_imports(change: Change) -> bool:
     """Say whether a change is one of the CRCs that a linked module has of what it uses."""
-    entries = (entry for entry in (change.old, change.new) if entry is not None)
-    sections = [entry.name if change.kind == KIND_SECTION else entry.section for entry in entries]
+    sections = _sections_of(change)
     return change.kind != KIND_FUNCTION and all(fnmatchcase(section, _VERSIONS) for section in sections)
+
+
+def _sections_of(change: Change) -> list[str]:
+    """Return the sections that a change is in, or is of: the old and the new one."""
+    entries = [entry for entry in (change.old, change.new) if entry is not None]
+    return [entry.name if change.kind == KIND_SECTION else entry.section for entry in entries]
 
 
 def _changes_lifetime(old: Entry, new: Entry) -> bool:
@@ -209,12 +213,10 @@ def _place_reason(change: Change, facts: Facts) -> Finding | None:
     """Return what forbids a livepatch by where the change is; nothing else matters then."""
     if facts.is_vdso and change.kind != KIND_FUNCTION:
         return Finding(Obstacle.VDSO, "vdso: its image is mapped into running programs")
-    for entry in (change.old, change.new):
-        if entry is not None:
-            section = entry.name if change.kind == KIND_SECTION else entry.section
-            reason = _section_reason(section)
-            if reason is not None and not (change.change is ChangeType.REMOVED and _is_of_exports(section)):
-                return reason
+    for section in _sections_of(change):
+        reason = _section_reason(section)
+        if reason is not None and not (change.change is ChangeType.REMOVED and _is_of_exports(section)):
+            return reason
     return None
 
 
@@ -245,7 +247,8 @@ def _function_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
             yield Finding(Obstacle.UNKNOWN, f"not known: whether it uses a static key of a module: {facts.no_new}")
         yield from facts.keys or ()
         yield from _table_reasons(facts)
-        yield from filter(None, [facts.retyped])
+        if facts.retyped is not None:
+            yield facts.retyped
         yield from (Finding(Obstacle.CRC, f"CRC: {text}") for text in facts.crcs)
 
 
@@ -304,13 +307,17 @@ def _removed_reasons(facts: Facts) -> Iterator[Finding]:
         yield Finding(Obstacle.REFERENCED, f"still referenced: by {join_names(facts.users)}", facts.users)
 
 
-def join_names(names: tuple[str, ...]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return some names in words, and how many more there are."""
     rest = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 # -- data and sections ----------------------------------------------------------------------------------------------
+
+
+def _data_stays(what: str) -> Finding:
+    return Finding(Obstacle.DATA, f"data: {what}; a livepatch replaces functions only")
 
 
 def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
@@ -321,7 +328,7 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
         yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
     elif old is None and new is not None and new.section.startswith(_PER_CPU):
-        yield Finding(Obstacle.DATA, f"data: a new per-CPU variable; {_ONLY_FUNCTIONS}")
+        yield _data_stays("a new per-CPU variable")
     if old is None or new is None:
         return  # new data comes with the livepatch; old data stays where it is
     before, after = old.split_components(), new.split_components()
@@ -334,7 +341,7 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     else:
         what = "content"
     if facts.readers is None:
-        yield Finding(Obstacle.DATA, f"data: {what}; {_ONLY_FUNCTIONS}")
+        yield _data_stays(what)
     elif facts.readers.others:
         yield Finding(Obstacle.DATA, f"data: {what}; {facts.readers.used_by}", facts.readers.names)
     else:
@@ -349,13 +356,13 @@ def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         return
     before, after = old.split_components(), new.split_components()
     if before[1:] != after[1:] and not _CONSTANTS.match(new.name):
-        yield Finding(Obstacle.DATA, f"data: content without a symbol; {_ONLY_FUNCTIONS}")
+        yield _data_stays("content without a symbol")
     elif before.attributes != after.attributes:
-        yield Finding(Obstacle.DATA, f"data: type or flags of the section; {_ONLY_FUNCTIONS}")
+        yield _data_stays("type or flags of the section")
     elif old.place.get("order") != new.place.get("order"):
-        yield Finding(Obstacle.DATA, f"data: the order of its symbols; {_ONLY_FUNCTIONS}")
+        yield _data_stays("the order of its symbols")
     elif not _CODE.match(new.name) and not facts.is_for_content and is_realigned(change):
-        yield Finding(Obstacle.DATA, f"data: alignment; {_ONLY_FUNCTIONS}")
+        yield _data_stays("alignment")
 
 
 _RULES: dict[str, Callable[[Change, Facts], Iterator[Finding]]] = {

@@ -76,7 +76,7 @@ class ObjectSide:
 
     def _tables(self, name: str) -> list[int]:
         """Return which of the object's special tables lie in sections of a name."""
-        return [at for at, group in enumerate(self.view.canonical.owned.groups) if group.name == name]
+        return [at for at, group in enumerate(self._canonical.owned.groups) if group.name == name]
 
     # -- functions ------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class ObjectSide:
         arch = self.view.architecture
         listed = self._tables(arch.trace_section)
         if listed:
-            owned = self.view.canonical.owned
+            owned = self._canonical.owned
             return frozenset(owned.owner[np.isin(owned.group, listed)].tolist())
         # objtool makes the list when it sees the linked kernel: the calls are what it will find.
         undefined = np.flatnonzero(self._object.shndx == elf.SHN_UNDEF).tolist()
@@ -234,9 +234,13 @@ class ObjectSide:
         parts = self.view.parts_of(entry.part_symbol)
         if not parts or not entry.section.startswith(_READ_ONLY):
             return False
-        symbols = self._object.symbols["info"][self._canonical.part_symbols(parts[0])] >> 4
         flags = int(self._object.sections["flags"][int(self._canonical.parts.section[parts[0]])])
-        return not flags & elf.SHF_WRITE and bool((symbols == elf.STB_LOCAL).all())
+        return not flags & elf.SHF_WRITE and self._is_own(parts[0])
+
+    def _is_own(self, part: int) -> bool:
+        """Say whether all symbols of a part are local."""
+        binding = self._object.symbols["info"][self._canonical.part_symbols(part)] >> 4
+        return bool((binding == elf.STB_LOCAL).all())
 
     def alignment(self, section: str) -> int:
         """Return how the sections of a name are aligned."""
@@ -285,9 +289,9 @@ class ObjectSide:
         parts = self.view.parts_of(function)
         if not parts or not self.view.is_code(parts[0]) or parts[0] in self._traced or not self._traced:
             return False
-        section, symbols = self._canonical.section_name(parts[0]), self._canonical.part_symbols(parts[0])
-        is_ordinary = not is_init(section) and not section.startswith(_NOINSTR) and bool(self._file(int(symbols[0])))
-        return is_ordinary and bool((self._object.symbols["info"][symbols] >> 4 == elf.STB_LOCAL).all())
+        section = self._canonical.section_name(parts[0])
+        is_ordinary = not is_init(section) and not section.startswith(_NOINSTR) and self._file_of(parts[0]) != ""
+        return is_ordinary and self._is_own(parts[0])
 
     def callers_of(self, function: SymbolId) -> dict[SymbolId, bool]:
         """Return the entries that refer to a function, and of each whether it does nothing but call it.
@@ -332,7 +336,7 @@ class ObjectSide:
         while waiting:
             current = waiting.pop()
             if kinds[current] == NAMED:
-                found.add(self._entry_of(self.view.canonical.families.parent.get(current, current)))
+                found.add(self._entry_of(self._canonical.families.parent.get(current, current)))
             elif kinds[current] == OWNED:  # what a special section says is about its owner
                 if int(self._canonical.parts.section[current]) in self._walked_tables:
                     found.add(self._entry_of(current))

@@ -83,7 +83,7 @@ class Survey:
         if not self.crcs:
             return []
         symbols = f"{len(self.crcs)} exported symbol{'s' * (len(self.crcs) > 1)}"
-        return [f"CRC of {symbols} differs: {join_names(tuple(sorted(self.crcs)))}"]
+        return [f"CRC of {symbols} differs: {join_names(sorted(self.crcs))}"]
 
     # -- looking at objects ---------------------------------------------------------------------------------------
 
@@ -110,23 +110,23 @@ class Survey:
         functions = {
             at: self._function(change, before, after, refers, in_module, threads) for at, change in asked.items()
         }
-        users: dict[SymbolId, set[SymbolId]] | None = None
-        if before is not None:
-            removed = [change.old for change in changes if change.old is not None and change.new is None]
-            is_function_gone = any(change.change is ChangeType.REMOVED for change in asked.values())
-            users = before.users_of_entries(removed) if is_function_gone else {}
-        return SeenObject(
+        seen = SeenObject(
             place,
             real,
             no_old="" if old else "the old object is not at hand",
             no_new="" if new else "the new object is not at hand",
             time=old.file.mtime_ns if old else 0,
             functions=functions,
-            users=users,
-            gone=before.users_of_gone(after) if before is not None and after is not None else {},
-            readers=readers(changes, before, after, is_vmlinux=not in_module) if before and after else {},
-            imports=changed_imports(old.file, new.file) if old and new and any(map(says_of_imports, changes)) else None,
-            realigned=frozenset(_realigned(changes, before, after)) if before and after else frozenset(),
+            users=_users_of_removed(changes, before) if before else None,
+        )
+        if before is None or after is None:
+            return seen
+        return replace(
+            seen,
+            gone=before.users_of_gone(after),
+            readers=readers(changes, before, after, is_vmlinux=not in_module),
+            imports=changed_imports(before.view.file, after.view.file) if any(map(says_of_imports, changes)) else None,
+            realigned=frozenset(_realigned(changes, before, after)),
         )
 
     def _function(
@@ -140,16 +140,15 @@ class Survey:
     ) -> SeenFunction:
         """Return what both versions of an object say of one function; ``refers`` is what refers to which export."""
         old, new = change.old, change.new
-        is_seen = old is not None and before is not None
         keys: tuple[Key, ...] | None = None
         if new is not None:
-            keys = () if not in_module else tuple(after.keys(new)) if after is not None else None
+            keys = () if not in_module else tuple(after.keys(new)) if after else None
         return SeenFunction(
-            untraced=before.untraced(old) if is_seen and before and old else None,
-            old=before.symbol(old) if is_seen and before and old else None,
-            new=after.symbol(new) if after is not None and new is not None and old is None else None,
+            untraced=before.untraced(old) if before and old else None,
+            old=before.symbol(old) if before and old else None,
+            new=after.symbol(new) if after and new and old is None else None,
             keys=keys,
-            crcs=self._crcs_of(new, refers) if new is not None else (),
+            crcs=self._crcs_of(new, refers) if new else (),
             is_thread=bool(threads and old and (threads.run(old.symbol) or threads.sleep_in(old.symbol))),
             tables=_tables(change, before, after),
             retyped=retyped(old, new, before, after) if old and new and before and after else None,
@@ -204,31 +203,31 @@ class Survey:
         """Put together what is known of one change in one unit."""
         place = found.name.rpartition("/")[2]
         is_vdso = place.startswith("vdso") and place.endswith(_VDSO_IMAGE)
-        seen = found.functions.get(at)
-        if seen is None:
-            own = at in found.realigned
-            return Facts(
-                self._livepatch, is_vdso, readers=found.readers.get(at), imports=found.imports, is_for_content=own
-            )
-        change = found.changes[at]
-        position = self._position(found, unit, seen.old) if seen.old else None
-        moved = ""
-        if change.change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
-            moved = self._new_homes.get((unit, seen.old.name), "")
-        return Facts(
+        facts = Facts(
             self._livepatch,
             is_vdso,
-            found.no_old,
-            found.no_new,
-            seen.untraced,
-            position,
-            None if seen.keys is None else tuple(self._key_reasons(found, unit, seen.keys)),
-            seen.crcs,
-            None if found.users is None else users,
-            moved,
-            found.readers.get(at),
-            seen.is_thread or bool(position and position.is_thread),
-            seen.tables,
+            readers=found.readers.get(at),
+            imports=found.imports,
+            is_for_content=at in found.realigned,
+        )
+        seen = found.functions.get(at)
+        if seen is None:
+            return facts
+        position = self._position(found, unit, seen.old) if seen.old else None
+        moved = ""
+        if found.changes[at].change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
+            moved = self._new_homes.get((unit, seen.old.name), "")
+        return facts._replace(
+            no_old=found.no_old,
+            no_new=found.no_new,
+            untraced=seen.untraced,
+            position=position,
+            keys=None if seen.keys is None else tuple(self._key_reasons(found, unit, seen.keys)),
+            crcs=seen.crcs,
+            users=None if found.users is None else users,
+            moved=moved,
+            is_thread=seen.is_thread or bool(position and position.is_thread),
+            tables=seen.tables,
             retyped=seen.retyped,
         )
 
@@ -279,16 +278,13 @@ class Survey:
                 yield Finding(Obstacle.UNKNOWN, f"not known: whether static key {key.symbol} is that of a module")
             else:
                 yield Finding(Obstacle.STATIC_KEY, f"static key: {key.symbol} of module {home}")
-        for home, names in indirect.items():
-            where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
-            text = (
-                f"static call: {join_names(tuple(sorted(names)))}{where} would go by its trampoline in the new function"
-            )
-            yield Finding(Obstacle.STATIC_CALL, text)
-        for home, names in silent.items():
-            where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
-            text = f"tracepoint: {join_names(tuple(sorted(names)))}{where} would be silent in the new function"
-            yield Finding(Obstacle.TRACEPOINT, text)
+        for obstacle, what, homes, fate in (
+            (Obstacle.STATIC_CALL, "static call", indirect, "go by its trampoline"),
+            (Obstacle.TRACEPOINT, "tracepoint", silent, "be silent"),
+        ):
+            for home, names in homes.items():
+                where = f" of module {home}" if home != _UNKNOWN_UNIT else ", if that is a module's,"
+                yield Finding(obstacle, f"{what}: {join_names(sorted(names))}{where} would {fate} in the new function")
 
     def _home(self, found: SeenObject, unit: str, key: Key) -> str:
         """Return the unit in which a key lives; vmlinux also for one that the livepatch brings along."""
@@ -317,6 +313,14 @@ class Survey:
         """Return the names of all old functions of a unit."""
         mine = [found for found in self._objects.values() if unit in found.units]
         return {seen.old.name for found in mine for seen in found.functions.values() if seen.old is not None}
+
+
+def _users_of_removed(changes: Sequence[Change], before: ObjectSide) -> dict[SymbolId, set[SymbolId]]:
+    """Return who in the old object refers to what was removed from it; nobody asks where no function was."""
+    removed = [change for change in changes if change.change is ChangeType.REMOVED]
+    if not any(change.kind == KIND_FUNCTION and not needs_nothing(change) for change in removed):
+        return {}
+    return before.users_of_entries([change.old for change in removed if change.old is not None])
 
 
 def _tables(change: Change, before: ObjectSide | None, after: ObjectSide | None) -> tuple[ToldFunction, ...] | None:
