@@ -11,7 +11,6 @@ it was. KSRC= is the kernel's source, a directory, a tarball or a Debian package
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -22,9 +21,10 @@ if sys.version_info < (3, 10):  # noqa: UP036 - whoever has an older one shall b
     sys.exit(f"kbuild-klp needs Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}")
 
 from klptest import TroubleError
+from klptest.bench import diff_trees
 from klptest.console import Step, Steps
 from klptest.host import CHECKOUT, install_packages, make_venv
-from klptest.kernel import MAKEFILE, Workshop, cache_directory, klp_command, make
+from klptest.kernel import MAKEFILE, Workshop, cache_directory, make
 from klptest.machine import run_in_machine, why_not
 from klptest.variant import CONFIG, fragments, missing_options
 
@@ -79,13 +79,9 @@ def build_patched(steps: Steps, shop: Workshop) -> Path:
 def compare(shop: Workshop, tree: Path, step: Step) -> None:
     """Ask the way a user does, and compare the answer with what the patch says; raises TroubleError."""
     ask_make(shop, tree, step, "klp-diff")
-    command = [*klp_command(), "diff", "--json", str(shop.orig), str(tree)]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    if answer.returncode not in (0, 1):
-        raise TroubleError(f"{' '.join(command)}: exit status {answer.returncode}")
     found = {
         (part["object"], change["symbol"], change["change"])
-        for part in json.loads(answer.stdout)["objects"]
+        for part in diff_trees(shop.orig, tree).document["objects"]
         for change in part["changes"]
         if change["change"] != "line-only"
     }

@@ -13,14 +13,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from klptest import TroubleError
 from klptest.bench import Bench, run_on_bench
 from klptest.cases import CaseDirectory
 from klptest.kernel import apply_patch
-from klptest.tap import Report, Result, failed, passed, skipped
+from klptest.tap import Report, Result, failed, passed, result_of, skipped
 
 CASES = Path(__file__).resolve().parent / "cases"
 
@@ -97,10 +97,7 @@ def run_cases(bench: Bench, names: Sequence[str], update: str) -> int:
     report = Report(len(chosen))
     objects = bench.count_objects()
     for case in chosen:
-        try:
-            result = run_case(bench, case, objects, update)
-        except TroubleError as error:
-            result = failed(str(error).splitlines())
+        result = result_of(partial(run_case, bench, case, objects, update))
         bench.restore()
         report.add(f"{case.name}: {case.title}", result)
     return report.finish()

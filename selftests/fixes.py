@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,13 +27,15 @@ from typing import Any
 
 from klptest import TroubleError
 from klptest.fixes import Fix, Fixes, unpacked
-from klptest.kernel import Workshop, klp_command
+from klptest.kernel import Workshop, ask_klp
 from klptest.machine import Output, run_in_machine, why_not
-from klptest.tap import Report, Result, failed, passed, skip_all, skipped
+from klptest.tap import Report, Result, bail_out, failed, passed, skip_all, skipped
 from klptest.vm_cases import complaints, new_taint
 
 _BOOT_SECONDS, _FIX_SECONDS = 240, 90
 _IN_ONE_BOOT = 20
+_NO_HARDWARE = ("kvm-intel",)
+_EMPTY = "for it in $(sed 's/ .*//' /proc/modules); do rmmod $it 2>/dev/null; done; rmmod kvm 2>/dev/null;"
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Answer:
     document: dict[str, Any] | None
     messages: str
     module: Path
+
+    @classmethod
+    def of(cls, status: int, text: str, messages: str, module: Path) -> Answer:
+        """Read what was said."""
+        return cls(status, json.loads(text) if text else None, messages, module)
 
     @property
     def codes(self) -> list[str]:
@@ -87,30 +93,25 @@ class Session:
         module = self.module(fix)
         kept = module.with_suffix(".json")
         if self.again or not kept.exists():
-            self.fixes.install(fix)
-            try:
-                status, text, messages = self._patch(module)
-            finally:
-                self.fixes.take_out(fix)
-            kept.write_text(json.dumps([status, text, messages]))
+            kept.write_text(json.dumps(self._patch([fix], module)))
         status, text, messages = json.loads(kept.read_text())
-        return Answer(status, json.loads(text) if text else None, messages, module)
+        return Answer.of(status, text, messages, module)
 
     def ask_together(self, fixes: Sequence[Fix]) -> Answer:
         """Ask for one livepatch of several fixes."""
         module = self.modules / "fix-together.ko"
+        status, text, messages = self._patch(fixes, module)
+        return Answer.of(status, text, messages, module)
+
+    def _patch(self, fixes: Sequence[Fix], module: Path) -> tuple[int, str, str]:
+        """Return exit status, document and messages."""
         for fix in fixes:
             self.fixes.install(fix)
         try:
-            status, text, messages = self._patch(module)
+            done = ask_klp("patch", "--json", self.fixes.old, self.fixes.work, "-o", module)
         finally:
             for fix in fixes:
                 self.fixes.take_out(fix)
-        return Answer(status, json.loads(text) if text else None, messages, module)
-
-    def _patch(self, module: Path) -> tuple[int, str, str]:
-        command = [*klp_command(), "patch", "--json", str(self.fixes.old), str(self.fixes.work), "-o", str(module)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
     # -- what came of it ----------------------------------------------------------------------------------------------
@@ -212,10 +213,6 @@ def _functions(answer: Answer) -> str:
     return f"{count} functions" if count != 1 else "1 function"
 
 
-_NO_HARDWARE = ("kvm-intel",)
-_EMPTY = "for it in $(sed 's/ .*//' /proc/modules); do rmmod $it 2>/dev/null; done; rmmod kvm 2>/dev/null;"
-
-
 def _judge(commands: Sequence[str], outputs: Sequence[Output]) -> Result:
     wrong = []
     for command, output in zip(commands, outputs, strict=True):
@@ -263,10 +260,7 @@ def main() -> int:
             fixes = Fixes(shop, source, shop.directory / f"fixes-{source.name}")
             return run_fixes(fixes, arguments.only or (), again=arguments.again, is_machine=is_machine)
     except TroubleError as error:
-        for line in str(error).splitlines():
-            print(f"# {line}")
-        print("Bail out! the trees could not be prepared", flush=True)
-        return 1
+        return bail_out(error)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from klptest.bench import Answer, Bench, diff_trees, run_on_bench
 from klptest.console import Step, Steps
 from klptest.kernel import Workshop, make
 from klptest.mirror import mirror
-from klptest.tap import Report, Result, failed, passed
+from klptest.tap import Outcome, Report, Result, failed, passed, result_of
 
 COMMENT = b"/* One more line. */\n"
 
@@ -115,11 +116,12 @@ def built_files(bench: Bench) -> dict[str, str]:
     return {goal: name for goal, name in FILES.items() if (bench.old / goal).exists()}
 
 
-def _shift_some(bench: Bench) -> None:
+def _shift_some(bench: Bench) -> Result:
     files = built_files(bench)
     for name in files.values():
         shift(bench.new / name)
     bench.build(list(files))
+    return passed()
 
 
 def _came_out_the_same(bench: Bench, goal: str) -> bool:
@@ -165,16 +167,9 @@ TESTS: dict[str, Callable[[Bench], Result]] = {
 def run_tests(bench: Bench) -> int:
     """Run the short tests; returns the exit code."""
     report = Report(len(TESTS))
-    obstacle: Result | None = None
-    try:
-        _shift_some(bench)
-    except TroubleError as error:
-        obstacle = failed(str(error).splitlines())
+    shifted = result_of(partial(_shift_some, bench))
     for title, test in TESTS.items():
-        try:
-            report.add(title, obstacle or test(bench))
-        except TroubleError as error:
-            report.add(title, failed(str(error).splitlines()))
+        report.add(title, shifted if shifted.outcome is Outcome.FAILED else result_of(partial(test, bench)))
     bench.restore()
     return report.finish()
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from klptest import TroubleError
 from klptest.bench import Bench, run_on_bench
 from klptest.console import run
-from klptest.tap import Report, Result, failed, passed
+from klptest.tap import Report, Result, failed, passed, result_of
 
 # A few of each sort: an assembly directory, one with many statics, one with bug tables and tracepoints, a module's.
 # Those of which this configuration has nothing are left out.
@@ -120,10 +120,7 @@ def run_tests(bench: Bench) -> int:
     """Run all tests; returns the exit code."""
     report = Report(len(TESTS))
     for title, test in TESTS.items():
-        try:
-            result = test(bench)
-        except TroubleError as error:
-            result = failed(str(error).splitlines())
+        result = result_of(partial(test, bench))
         bench.restore()
         report.add(title, result)
     return report.finish()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from klptest import TroubleError
 from klptest.bench import Bench, UnsuitableError, run_on_bench
 from klptest.console import run
-from klptest.kernel import apply_patch, klp_command
+from klptest.kernel import apply_patch, ask_klp
 from klptest.machine import Output, run_in_machine, why_not
 from klptest.signing import sign, wants_signatures
 from klptest.tap import Report, Result, failed, passed, skip_all, skipped
@@ -73,10 +72,9 @@ def ask_for_livepatch(bench: Bench, batch: Batch, module: Path) -> tuple[int, di
     """Ask kbuild-klp for a livepatch; returns its exit status and its answer, raises TroubleError without one."""
     options = [option for case in batch.cases for option in case.options]
     options += ["--sign"] * wants_signatures(bench.old)
-    command = [*klp_command(), "patch", "--json", *options, str(bench.old), str(bench.new), "-o", str(module)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = ask_klp("patch", "--json", *options, bench.old, bench.new, "-o", module)
     with bench.log.open("a") as log:
-        log.write(f"+ {' '.join(command)}\n{done.stdout}{done.stderr}")
+        log.write(f"+ {' '.join(done.args)}\n{done.stdout}{done.stderr}")
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from klptest import TroubleError
-from klptest.kernel import Workshop, klp_command, make
+from klptest.kernel import Workshop, ask_klp, make
 from klptest.mirror import mirror
-from klptest.tap import skip_all
+from klptest.tap import bail_out, skip_all
 
 
 class UnsuitableError(Exception):
@@ -36,10 +36,9 @@ class Answer:
 
 def diff_trees(old: Path, new: Path) -> Answer:
     """Compare two trees; raises TroubleError if the program fails."""
-    command = [*klp_command(), "diff", "--json", str(old), str(new)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = ask_klp("diff", "--json", old, new)
     if done.returncode not in (0, 1) or done.stderr:
-        raise TroubleError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.rstrip()}")
+        raise TroubleError(f"{' '.join(done.args)}: exit status {done.returncode}\n{done.stderr.rstrip()}")
     text = done.stdout.replace(str(old), "OLD").replace(str(new), "NEW")
     return Answer(done.returncode, json.loads(text))
 
@@ -142,10 +141,7 @@ def run_on_bench(tests: Callable[[Bench], int]) -> int:
     try:
         with open_bench() as bench:
             return tests(bench)
-    except (UnsuitableError, TroubleError) as error:
-        if isinstance(error, UnsuitableError):
-            return skip_all(str(error))
-        for line in str(error).splitlines():
-            print(f"# {line}")
-        print("Bail out! the trees could not be prepared", flush=True)
-        return 1
+    except UnsuitableError as error:
+        return skip_all(str(error))
+    except TroubleError as error:
+        return bail_out(error)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from klptest import TroubleError
 from klptest.console import run
-from klptest.kernel import MAKEFILE, Workshop
-from klptest.mirror import PRUNED, mirror
+from klptest.kernel import MAKEFILE, Workshop, untar
+from klptest.mirror import mirror
 
 # Compiled for the machine that builds, or into what boots the kernel.
 _NO_KERNEL = re.compile(r"(Documentation|samples|scripts|tools|usr|arch/x86/(boot|realmode|tools))/")
@@ -233,8 +233,7 @@ def unpacked(shop: Workshop, source: Path) -> Path:
         part = shop.directory / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        excludes = [f"--exclude=*/{pattern}" for pattern in PRUNED if not pattern.startswith(".git")]
-        run(["tar", "-C", part, "--strip-components=1", *excludes, "-xf", source], shop.log("source"))
+        untar(source, part, shop.log("source"))
         part.rename(target)
     if not (target / "Kbuild").exists():
         raise TroubleError(f"{source}: no kernel source")

@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,44 +27,36 @@ _PT_INTERP = 3  # elf.h
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something a kernel build needs, and how to see whether it is there: a command, or a C header."""
+    """Something a kernel build needs: Debian's name of the package, and how to see whether it is there."""
 
-    package: str  # Debian's name
-    command: str = ""
-    header: str = ""
-    file: Path | None = None
-    python: str = ""  # module
-    static: str = ""  # command that needs no shared library
+    package: str
+    is_met: Callable[[], bool]
 
-    def is_met(self) -> bool:
-        """Look for it."""
-        if self.command:
-            # Not everybody has depmod's directory in PATH; kbuild looks there by itself.
-            return shutil.which(self.command, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
-        if self.static:
-            return is_static(self.static)
-        if self.header:
-            return _succeeds("gcc", "-E", "-include", self.header, "-x", "c", os.devnull)
-        if self.python:
-            return _succeeds(sys.executable, "-c", f"import {self.python}")
-        return self.file is not None and self.file.exists()
+
+def _command(name: str) -> Callable[[], bool]:
+    # Not everybody has depmod's directory in PATH; kbuild looks there by itself.
+    return lambda: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+
+
+def _header(name: str) -> Callable[[], bool]:
+    return lambda: _succeeds("gcc", "-E", "-include", name, "-x", "c", os.devnull)
 
 
 REQUIREMENTS = (
-    Requirement("gcc", command="gcc"),
-    Requirement("make", command="make"),
-    Requirement("libc6-dev", header="stdlib.h"),
-    Requirement("git", command="git"),
-    Requirement("flex", command="flex"),
-    Requirement("bison", command="bison"),
-    Requirement("bc", command="bc"),
-    Requirement("cpio", command="cpio"),
-    Requirement("kmod", command="depmod"),
-    Requirement("rsync", command="rsync"),
-    Requirement("xz-utils", command="xz"),
-    Requirement("libelf-dev", header="gelf.h"),
-    Requirement("libssl-dev", header="openssl/evp.h"),
-    Requirement("python3-venv", python="ensurepip"),
+    Requirement("gcc", _command("gcc")),
+    Requirement("make", _command("make")),
+    Requirement("libc6-dev", _header("stdlib.h")),
+    Requirement("git", _command("git")),
+    Requirement("flex", _command("flex")),
+    Requirement("bison", _command("bison")),
+    Requirement("bc", _command("bc")),
+    Requirement("cpio", _command("cpio")),
+    Requirement("kmod", _command("depmod")),
+    Requirement("rsync", _command("rsync")),
+    Requirement("xz-utils", _command("xz")),
+    Requirement("libelf-dev", _header("gelf.h")),
+    Requirement("libssl-dev", _header("openssl/evp.h")),
+    Requirement("python3-venv", lambda: _succeeds(sys.executable, "-c", "import ensurepip")),
 )
 
 # What LLVM= takes beside these (Documentation/kbuild/llvm.rst); LLVM=1 and LLVM=-19 are Debian's.
@@ -71,8 +64,8 @@ _LLVM = (("clang", "clang"), ("lld", "ld.lld"), ("llvm", "llvm-ar"))
 
 # Without these there is no virtual machine, and the tests that want one are skipped.
 OPTIONAL = (
-    Requirement("qemu-system-x86", command="qemu-system-x86_64"),
-    Requirement("busybox-static", static="busybox"),
+    Requirement("qemu-system-x86", _command("qemu-system-x86_64")),
+    Requirement("busybox-static", lambda: is_static("busybox")),
 )
 
 
@@ -92,7 +85,7 @@ def _llvm() -> tuple[Requirement, ...]:
     if not llvm or llvm.endswith("/"):
         return ()
     suffix = llvm if llvm.startswith("-") else ""
-    return tuple(Requirement(f"{package}{suffix}", command=f"{command}{suffix}") for package, command in _LLVM)
+    return tuple(Requirement(f"{package}{suffix}", _command(f"{command}{suffix}")) for package, command in _LLVM)
 
 
 def _succeeds(*command: str) -> bool:
@@ -123,7 +116,7 @@ def install_packages(step: Step, log: Path) -> None:
     if platform.machine() != "x86_64":
         raise TroubleError(f"this machine is {platform.machine()}; the demo builds and reads x86_64 kernels")
     source, package = kernel_source()
-    requirements = (*REQUIREMENTS, *_llvm(), *([Requirement(package, file=source)] if package else ()))
+    requirements = (*REQUIREMENTS, *_llvm(), *([Requirement(package, source.exists)] if package else ()))
     missing = _missing(requirements)
     wanted = _missing(OPTIONAL)
     if not missing and not wanted:

@@ -142,7 +142,7 @@ class Workshop:
                 run(["make", "mrproper"], self.log("source"), cwd=part)
         else:
             part.mkdir()
-            _untar(self.source, part, self.log("source"))
+            untar(self.source, part, self.log("source"))
         part.rename(self.orig)
         return True
 
@@ -245,7 +245,7 @@ def _has_klp(objtool: Path) -> bool:
     return "klp checksum" in done.stdout + done.stderr
 
 
-def _untar(tarball: Path, target: Path, log: Path) -> None:
+def untar(tarball: Path, target: Path, log: Path) -> None:
     """Unpack what a build reads."""
     with tarfile.open(tarball) as archive:
         first = archive.next()
@@ -284,3 +284,9 @@ def klp_command() -> list[str]:
     if found is None:
         raise TroubleError("kbuild-klp is not installed: no .venv in the checkout, not in PATH; see selftests/demo.py")
     return [found]
+
+
+def ask_klp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run kbuild-klp, and return what it said, whatever its exit status."""
+    command = [*klp_command(), *map(str, arguments)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

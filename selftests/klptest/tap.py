@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+
+from klptest import TroubleError
 
 _MOST_LINES = 100
 
@@ -69,6 +71,22 @@ def skip_all(reason: str) -> int:
     print("TAP version 13")
     print(f"1..0 # SKIP {reason}", flush=True)
     return SKIP
+
+
+def bail_out(error: TroubleError) -> int:
+    """Say that no test can go on; returns the exit code."""
+    for line in str(error).splitlines():
+        print(f"# {line}")
+    print("Bail out! the trees could not be prepared", flush=True)
+    return FAIL
+
+
+def result_of(test: Callable[[], Result]) -> Result:
+    """Run a test; trouble is a failure."""
+    try:
+        return test()
+    except TroubleError as error:
+        return failed(str(error).splitlines())
 
 
 def passed(details: Iterable[str] = ()) -> Result:
