@@ -48,7 +48,7 @@ def build_module(
 
     ``objects`` are named without suffix.
     """
-    (directory / _GLUE).write_text(glue)
+    (directory / _GLUE).write_text(glue, "utf-8", "surrogateescape")
     parts = ["glue.o"]
     for stem, data in objects.items():
         path = directory / f"{stem}.o"

@@ -135,3 +135,12 @@ def test_more_sections_than_an_object_can_number_are_refused(number: int) -> Non
     sections = [OutputSection(".text", elf.SHF_ALLOC) for _ in range(number)]
     with pytest.raises(KlpError, match="more than an object can number"):
         write_object(elf.EM_X86_64, "little", sections, [])
+
+
+@pytest.mark.parametrize("name", ["größe", "функция", "\udcff"])
+def test_a_name_that_is_no_ascii(name: str) -> None:
+    """GCC takes identifiers in UTF-8; what is none must be written as it was read."""
+    section = OutputSection(f".text.{name}", elf.SHF_ALLOC | elf.SHF_EXECINSTR)
+    data = write_object(elf.EM_X86_64, "little", [section], [OutputSymbol(name, section)])
+    file = ObjectFile(data, "x")
+    assert (file.symbol_name(1), file.section_names[1]) == (name, f".text.{name}")
