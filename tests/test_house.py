@@ -57,6 +57,7 @@ LAYERS = (
     "cli",
     "__main__",
 )
+_FILE_OF_OURS = r"(?<![\w./-])((?:\w+/)*\w+\.py)(?<!/NAME\.py)\b"
 LOOSE = {"errors", "processes", "__main__"}
 RANK = {name: rank for rank, name in enumerate(LAYERS)}
 HEAVY = ("numpy", "capstone", "elftools", "sh", "hypothesis", "asyncio", "multiprocessing", "tomllib")
@@ -107,6 +108,13 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_no_module_lies_about() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == LOOSE
+
+
+def test_files_that_are_named_exist() -> None:
+    """A docstring or comment that sends the reader to a file of ours; NAME.py is an example."""
+    files = {f"/{_name(path)}" for path in PYTHON}
+    named = {(_name(path), name) for path in MODULES for name in re.findall(_FILE_OF_OURS, path.read_text("utf-8"))}
+    assert [it for it in sorted(named) if not any(file.endswith(f"/{it[1]}") for file in files)] == []
 
 
 def test_each_name_means_one_thing() -> None:

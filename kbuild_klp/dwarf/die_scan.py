@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where in .debug_info certain entries (DIEs) are, without reading the others (DWARF 5, sections 2.3 and 7.5).
 
-Nine of ten entries of an object are types and variables. pyelftools makes objects of all that it passes; this only
-steps over them, so that an object of a kernel takes a few milliseconds.
+Nine of ten entries of an object are types and variables. pyelftools makes a Python object of each that it passes; this
+only steps over them, so that an object file of the kernel takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class DieScan:
     def with_code(self, at: int, tag: str, inside: Collection[str]) -> Iterator[tuple[int, int]]:
         """Yield place and depth (from 0) of the entries of a ``tag`` that have code, from offset ``at`` on.
 
-        Those are the children of one entry, the first of which is at ``at``, and what is in them as far as their tag
-        is one of ``inside``. Raises UnknownFormError.
+        Searched are the children of one entry, the first of which is at ``at``, and the children of those whose tag is
+        one of ``inside``. Raises UnknownFormError.
         """
         info = self._info
         open_levels = [True]  # whether what is found there counts

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kbuild_klp.dwarf.debug_info import DebugInfo, address, ranges_of
@@ -77,10 +78,9 @@ class InlinedCode:
         """Return what was inlined into a function."""
         known = self._instances.get(found.offset)
         if known is None:
-            try:
+            known = []
+            with suppress(Exception):  # as in DebugInfo.dwarf
                 known = list(self._nested(found))
-            except Exception:  # as in DebugInfo.dwarf
-                known = []
             self._instances[found.offset] = known
         return known
 

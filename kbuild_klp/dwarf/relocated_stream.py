@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Sections of debug information to which relocations are applied, as a whole or piece by piece as they are read.
+"""Sections of debug information with relocations applied, to all of it or to the pieces that are read.
 
-The debug information of vmlinux.o has hundreds of megabytes, and what a few functions need of it is a thousandth.
+The debug information of vmlinux.o has hundreds of megabytes, and a few functions need a thousandth of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def apply(
 ) -> None:
     """Apply the relocations ``rows`` (Elf64_Rela) to ``content``, which starts at ``base`` in its section.
 
-    ``values`` are those of all symbols. What does not lie in it as a whole is left alone.
+    ``values`` are those of all symbols. Fields that are not completely in ``content`` are left alone.
     """
     arch = architecture(machine)
     if arch is None:
@@ -33,7 +33,7 @@ def apply(
     own = values[rows["symbol"]] + rows["addend"]
     place = rows["offset"].astype(np.int64) - base
     known = [(number, row) for number in {*rows["type"].tolist()} if (row := arch.relocation_types.get(number))]
-    # What takes off something comes after what puts it there.
+    # What subtracts comes after what it subtracts from.
     for number, row in sorted(known, key=lambda pair: pair[1].subtracts):
         if row.pc_relative:
             continue
@@ -48,10 +48,10 @@ def apply(
 
 
 class RelocatedStream:
-    """A section as a binary stream; what is read is relocated then, and kept.
+    """A section as a binary stream. A piece is relocated when it is first read, and kept.
 
-    ``table`` are its relocations (Elf64_Rela; None: it has none) in order of place, as assemblers and linkers write
-    them. Raises ValueError where they are not.
+    ``table`` are its relocations (Elf64_Rela; None: it has none), ordered by place as assemblers and linkers write
+    them. Raises ValueError if they are not.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RelocatedStream:
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return up to ``size`` bytes, all that is left without it."""
+        """Return up to ``size`` bytes, or all that are left."""
         start, length = self._at, len(self._content)
         end = length if size is None or size < 0 else min(start + size, length)
         if end <= start:
@@ -98,7 +98,7 @@ class RelocatedStream:
         return window
 
     def _relocated(self, start: int) -> bytes:
-        """Return the window at ``start``; fields at its ends may be of its neighbours too."""
+        """Return the window at ``start``. Fields may reach into it from its neighbours, and out of it."""
         low = max(0, start - _WIDEST)
         content = self._content[low : start + _WINDOW + _WIDEST].copy()
         if self._table is not None and self._offsets is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import posixpath
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kbuild_klp.dwarf.debug_info import DebugInfo, address
@@ -52,14 +54,16 @@ class SourceLines:
 
     def file_name(self, unit: Unit, number: int) -> str | None:
         """Return the name of file ``number`` of a compilation unit, as the compiler gives it."""
-        names = self._names.get(unit.cu_offset)
-        if names is None:
-            try:
-                names = _file_names(self._program(unit).header, _directory(unit))
-            except Exception:  # as in _table
-                names = []
-            self._names[unit.cu_offset] = names
+        names = self._files(unit)
         return names[number] if 0 <= number < len(names) and names[number] else None
+
+    def _files(self, unit: Unit) -> list[str]:
+        """Return the names of a compilation unit's files by number; none where they are not understood."""
+        if unit.cu_offset not in self._names:
+            self._names[unit.cu_offset] = []
+            with suppress(Exception):  # as in DebugInfo.dwarf
+                self._names[unit.cu_offset] = _file_names(self._program(unit).header, _directory(unit))
+        return self._names[unit.cu_offset]
 
     def _program(self, unit: Unit) -> Any:
         return unit.dwarfinfo.line_program_for_CU(unit)
@@ -68,31 +72,23 @@ class SourceLines:
         """Return start addresses, sorted, and the line from each on (None: no line)."""
         table = self._tables.get(unit.cu_offset)
         if table is None:
-            try:
-                rows = self._read(unit)
-            except Exception:
-                # Line numbers are an extra, and pyelftools raises whatever it meets in debug information that it
-                # does not understand.
-                rows = []
+            rows: list[tuple[int, bool, SourceLine | None]] = []
+            with suppress(Exception):  # as in DebugInfo.dwarf
+                rows = list(self._read(unit))
             # Where one sequence ends and the next starts, the start counts.
             rows.sort(key=lambda row: row[:2])
             table = self._tables[unit.cu_offset] = [row[0] for row in rows], [row[2] for row in rows]
         return table
 
-    def _read(self, unit: Unit) -> list[tuple[int, bool, SourceLine | None]]:
-        rows: list[tuple[int, bool, SourceLine | None]] = []
-        program = self._program(unit)
-        if program is None:
-            return rows
-        names = _file_names(program.header, _directory(unit))
-        for entry in program.get_entries():
+    def _read(self, unit: Unit) -> Iterator[tuple[int, bool, SourceLine | None]]:
+        """Yield start addresses, whether code begins there or ends, and the line."""
+        names = self._files(unit)
+        for entry in self._program(unit).get_entries():
             state = entry.state
-            if state is None:
-                continue
-            known = not state.end_sequence and state.line and 0 <= state.file < len(names)
-            line = SourceLine(names[state.file], state.line) if known else None
-            rows.append((state.address, not state.end_sequence, line))
-        return rows
+            if state is not None:
+                known = not state.end_sequence and state.line and 0 <= state.file < len(names)
+                line = SourceLine(names[state.file], state.line) if known else None
+                yield state.address, not state.end_sequence, line
 
 
 def _directory(unit: Unit) -> str:

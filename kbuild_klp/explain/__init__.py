@@ -3,6 +3,6 @@
 
 In: a change and both versions of the object. Out: reasons and listings, as data.
 
-Read in this order: instructions (a function as lines that can be compared), comparison, tables (special sections),
-attributes (what the linker sees), contents (code and data), origins (inlined functions), explainer, listing.
+Read in this order: comparison (which instructions differ), tables (special sections), attributes (what the linker
+sees), contents (code and data), origins (inlined functions), explainer, listing.
 """

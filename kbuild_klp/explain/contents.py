@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
+from posixpath import commonprefix
 
 from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
@@ -88,7 +89,9 @@ class Contents:
                 was, is_ = quote(after), f"{quote(after)} in another string"
                 return [Reason.of(Code.OTHER_STRING, was, is_, where)]
             quoted = quote(before, _ALL), quote(after, _ALL)
-            return [Reason.of(Code.STRING, *quoted, where, excerpt=_string_change(before, after))]
+            return [
+                Reason.of(Code.STRING, *quoted, where, excerpt=" -> ".join(shown_strings(before, after, _LEAD + 1)))
+            ]
         was, is_ = describe(self.old, old.row), describe(self.new, new.row)
         old_part, new_part = self.old.content_part(old.row), self.new.content_part(new.row)
         if old_part is not None and new_part is not None:
@@ -178,6 +181,18 @@ def _at_one_place(
             yield place, x, y
 
 
+_LONG, _LEAD = 32, 8  # characters of a string, and of what is the same before a difference in it
+
+
+def shown_strings(before: str, after: str, least: int = _LONG - _LEAD) -> tuple[str, str]:
+    """Return two strings in quotes; of long ones that share ``least`` characters at the start, from there on."""
+    shared = len(commonprefix((before, after)))
+    if max(len(before), len(after)) <= _LONG or shared < least:
+        return quote(before), quote(after)
+    at = shared - _LEAD
+    return f"...{quote(before[at:])}", f"...{quote(after[at:])}"
+
+
 _MENTIONS = (Code.CALLS, Code.REFERS, Code.REFERS_TO_STRING)
 
 
@@ -239,14 +254,3 @@ def _retarget(target: Retarget, comparison: Comparison) -> Reason:
 
 def _place(line: Line) -> str:
     return f"+{line.offset:#x} ({line.text})"
-
-
-def _string_change(before: str, after: str) -> str:
-    """Return two strings with what they share at the start cut off, when they are long."""
-    at = 0
-    if max(len(before), len(after)) > 32:
-        while at < min(len(before), len(after)) and before[at] == after[at]:
-            at += 1
-        at = max(0, at - 8)
-    dots = "..." if at else ""
-    return f"{dots}{quote(before[at:])} -> {dots}{quote(after[at:])}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import takewhile, zip_longest
+from itertools import zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change
 from kbuild_klp.checksum.entry import KIND_FUNCTION, Entry
 from kbuild_klp.explain import tables
 from kbuild_klp.explain.comparison import Comparison, Hunk
+from kbuild_klp.explain.contents import shown_strings
 from kbuild_klp.explain.origins import DebugSide
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line
@@ -21,15 +22,14 @@ from kbuild_klp.object.view import ObjectView
 
 _ROW = 16  # bytes of data in a line
 _WORD = 8
-_LONG, _LEAD = 32, 8  # characters of a string, and of what is the same before a difference in it
 _MOST_PAIRED = 400  # instructions of a hunk for which a best match is looked for
 
 
 class ListedLine(NamedTuple):
     """One instruction, or a row of data.
 
-    ``place`` is where it stands, as text; ``offset`` the same in bytes, in the symbol ``part``; ``bytes`` are those
-    in the object; ``target`` is what it refers to and ``source`` its source line (empty: nothing, not known).
+    ``place`` is its place as text, ``offset`` the same in bytes in the symbol ``part``; ``bytes`` are those in the
+    object; ``target`` is what it refers to (empty: nothing), ``source`` its source line (empty: not known).
     """
 
     place: str
@@ -42,7 +42,7 @@ class ListedLine(NamedTuple):
 
 
 class ListedRow(NamedTuple):
-    """A line of each side; None where one has no counterpart. ``differs`` is False for what stands around a change."""
+    """A line of each side; None where one has no counterpart. ``differs`` is False for the lines around a change."""
 
     old: ListedLine | None
     new: ListedLine | None
@@ -57,8 +57,8 @@ class ListedRow(NamedTuple):
 class ListedHunk(NamedTuple):
     """A stretch that differs, with its context.
 
-    ``what`` it is of (instructions, bytes, or entries of a special section); ``before`` counts the lines that are the
-    same since the last hunk and are not in ``rows``. One without rows counts those behind the last one.
+    ``what`` are the lines (instructions, bytes, or entries of a special section); ``before`` counts the unchanged lines
+    since the last hunk that are not in ``rows``. A hunk without rows counts those behind the last one.
     """
 
     what: str
@@ -79,7 +79,7 @@ class Listing(NamedTuple):
 
 
 class Lister:
-    """Lists changes between two versions of one object; a side that is None has no such object."""
+    """Lists changes between two versions of one object; None for one that is not there."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Lister:
         self._context = context
 
     def listing(self, change: Change, whole: bool = True) -> Listing:
-        """Return what differs; for a function that was added or removed, all of it if ``whole``."""
+        """Return what differs: for a function that was added or removed, all of it if ``whole``, else nothing."""
         if None in (change.old, change.new) and not whole:
             return Listing(change, [], None, "")
         old, new = (_version(view, entry) for view, entry in zip(self._views, (change.old, change.new), strict=True))
@@ -108,7 +108,7 @@ class Lister:
         return Listing(change, hunks, first, self._note())
 
     def _note(self) -> str:
-        """Say why there are no source lines, where there might be some."""
+        """Say why there are no source lines if debug information would have some."""
         for side in self._debug:
             if side and side.info.is_too_large:
                 size = side.info.size >> 20
@@ -244,15 +244,6 @@ def _rows(version: Version | None) -> list[tuple[ListedLine | None, object]]:
         line = ListedLine(f"+{at:#x}", name, at, view.raw_bytes(part, at, len(piece)), text, names)
         rows.append((line, (piece, [(reference.place, reference.key) for reference in own])))
     return rows
-
-
-def shown_strings(before: str, after: str) -> tuple[str, str]:
-    """Return two strings as they are shown: what they share at the start left out where it hides the difference."""
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
-    if max(len(before), len(after)) <= _LONG or shared < _LONG - _LEAD:
-        return quote(before), quote(after)
-    at = shared - _LEAD
-    return f"...{quote(before[at:])}", f"...{quote(after[at:])}"
 
 
 def _ended(hunks: list[ListedHunk], what: str, after: int) -> list[ListedHunk]:

@@ -3,5 +3,9 @@
 
 In: changes, and both versions of the object. Out: the same changes, some of them settled.
 
-Read settle first: it asks all others.
+Read in this order: settle (asks all others), numbers (what differs, if nothing but numbers does), encoding and padding
+(instructions that are the same but for their lengths), identity and directories (what builds say of themselves), proof
+and linked_proofs (from the sources), renamed (lines in names), records with line_fields and roles (fields that are
+lines by definition), infer with witnesses, calls, formats and order (from the objects), ubsan, kasan_globals and
+gcov_writeout (what compilers add).
 """

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""In which directory each of two builds lay, as the names of source files in their objects say it.
+"""The directory of each of two builds, as the names of source files in their objects tell it.
 
 Compilers write names as they were called with them: UBSAN's records, bug tables and ``__FILE__`` have
-/build/linux-7.2.9/crypto/x.c where the tree lay in /build/linux-7.2.9. That is the build speaking of itself, and no
-change, as long as what is left of each name is the same path in the tree. A path that became another one is a change,
-and it looks much the same: /build/linux/fs/ext2/inode.c and /build/linux/fs/ext4/inode.c end in the same name. So two
-directories are believed only where
+/build/linux-7.2.9/crypto/x.c if the tree was in /build/linux-7.2.9. That is something the build says of itself, and no
+change, as long as the rest of each name is the same path in the tree. A path that became another one is a change, and
+looks much the same: /build/linux/fs/ext2/inode.c and /build/linux/fs/ext4/inode.c end in the same name. So two
+directories are believed only if
 
-- most names that are others now, by how often they are referred to, differ by these two, and no name in the old
-  directory is still there in the new object;
-- both stand outside of a tree: absolute, or beginning with ``../``; and what differs is no directory of the kernel;
-- a directory of the kernel stands in what is left, or nowhere at all (a module of its own, of which no file that is
-  the same in both builds lies beside the two directories).
+- most of the names that changed, weighted by how often they are referred to, differ by these two, and the new object
+  has no name in the old directory;
+- both are outside a tree: absolute, or beginning with ``../``; and what differs is no directory of the kernel;
+- the rest of the names has a directory of the kernel in it, or there is none anywhere (an external module, and then no
+  file that both builds have is beside the two directories).
 
-Names that differ otherwise are changes where they stand.
+Names that differ otherwise are changes.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ import numpy as np
 from kbuild_klp.object.view import ObjectView
 
 _NAME = re.compile(rb"[!-$&-~]+\.(?:c|h|S|cc|rs|inc)(?=\0|\Z)")
-# The directories at the top of a kernel's tree; of these, those that have none of such a name in them, so that one
-# before another one is somebody's home and not a path in the tree.
+# The directories at the top of a kernel's tree. Those in _OUTSIDE_TOO have no directory in them that is called like one
+# of the list: if one stands before another of the list, it is somebody's directory, and not a path in the tree.
 _TOP = frozenset(
     b"arch block certs crypto drivers fs include init io_uring ipc kernel lib mm net rust samples scripts security "
     b"sound tools usr virt".split()
 )
 _OUTSIDE_TOO = frozenset((b"kernel", b"usr"))
-_ROOTS = [b"", b"usr"], [b"", b"lib"]  # directories of a file system
-# What a name can stand behind in a text.
+_ROOTS = [b"", b"usr"], [b"", b"lib"]  # of a file system
+# What can stand before a name in a text.
 _BEGINS = rb"(?<![^\s\"'(<,:=\x00-\x1f])"
 
 
 class Directories(NamedTuple):
-    """Where the old build lay and where the new one; each ends in a slash, or is empty."""
+    """The directories of the old and the new build; each ends with a slash, or is empty."""
 
     old: bytes
     new: bytes
@@ -54,7 +54,7 @@ class Directories(NamedTuple):
 
 
 def find_directories(old: ObjectView, new: ObjectView) -> Directories | None:
-    """Return the directories by which the names of source files in two objects differ, None when by nothing else."""
+    """Return the directories by which the names of source files in two objects differ, None if these are not clear."""
     before, after = _names(old), _names(new)
     came: dict[bytes, list[bytes]] = {}
     for name in after.keys() - before.keys():
@@ -70,7 +70,7 @@ def find_directories(old: ObjectView, new: ObjectView) -> Directories | None:
         return None
     found = ranked[0][0]
     same = before.keys() & after.keys()
-    # Where one directory lies in the other, their files are in both.
+    # If one directory lies in the other, the files of the inner one are in both.
     if found.old and any(name.startswith(found.old) and not name.startswith(found.new or b"\0") for name in same):
         return None
     rests = [name[len(found.old) :] for name in before.keys() - after.keys() if name.startswith(found.old)]
@@ -78,7 +78,7 @@ def find_directories(old: ObjectView, new: ObjectView) -> Directories | None:
 
 
 def _names(view: ObjectView) -> dict[bytes, int]:
-    """Return the names of source files in an object, each with how often it is referred to (at least once)."""
+    """Return the names of source files in an object, each with how often it is referred to (counted at least once)."""
     image = view.canonical.image
     found = [(match.start(), match[0]) for match in _NAME.finditer(image.buffer, image.code_end)]
     places = np.array([place for place, _ in found], np.int64)
@@ -92,7 +92,7 @@ def _names(view: ObjectView) -> dict[bytes, int]:
 
 
 def _split(old: bytes, new: bytes) -> tuple[Directories, bytes]:
-    """Return what two names of files begin with, and the path that both end in."""
+    """Return the directories that two names of files begin with, and the path that both end with."""
     was, is_ = old.split(b"/"), new.split(b"/")
     same = _shared(was[::-1], is_[::-1])
     rest = b"/".join(was[len(was) - same :])
@@ -100,12 +100,12 @@ def _split(old: bytes, new: bytes) -> tuple[Directories, bytes]:
 
 
 def _shared(old: list[bytes], new: list[bytes]) -> int:
-    """Return with how many equal names two lists begin."""
+    """Return how many names two lists have in common at the start."""
     return next((at for at, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), min(len(old), len(new)))
 
 
 def _are_outside(found: Directories, rests: Iterable[bytes], same: Iterable[bytes]) -> bool:
-    """Say whether two directories are where trees lie, and not in one."""
+    """Say whether two directories are those of trees, and not inside one."""
     if not all(not side or side.startswith((b"/", b"../", b"./")) for side in found):
         return False
     sides = [side.split(b"/")[:-1] for side in found]

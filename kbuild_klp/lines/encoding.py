@@ -22,7 +22,6 @@ import numpy as np
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.numbers import Differences, DifferentError, Number, differing_content
 from kbuild_klp.lines.padding import Unpadded, lies_otherwise, without_padding
-from kbuild_klp.lines.proof import NumberPair
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line, part_code
 from kbuild_klp.object.special_entries import special_tables
@@ -147,7 +146,7 @@ def _numbers(x: Line, y: Line, references: dict[int, int]) -> Iterator[Number]:
     place = (x.part, x.offset), (y.part, y.offset)
     for old, new in zip(was.immediates, is_.immediates, strict=True):
         if old != new:
-            yield Number(NumberPair(((old, new),)), f"at +{y.offset:#x}", place)
+            yield Number(((old, new),), f"at +{y.offset:#x}", place)
 
 
 def _compare_special(old: Unpadded, new: Unpadded, references: dict[int, int]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether what printk and its like are given is shown as the number of a line."""
+"""Whether a format of printk and its like shows an argument as a line number."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _NUMBERS = "diu"
 
 
 class Shown(Enum):
-    """What is shown as a number."""
+    """What a format shows a number as."""
 
-    LINE = "the line of a file, or what is called one"
-    MAYBE = "something that belongs to the name of a function"
+    LINE = "the line of a file, or what the format calls a line"
+    MAYBE = "something behind the name of a function"
     OTHER = "anything else"
 
 
 def shown(text: str, index: int, is_file: bool) -> Shown:
-    """Say as what argument ``index`` of those behind a format is shown.
+    """Say what argument ``index`` of those behind a format is shown as.
 
-    The one before it is the name of a file or of a function, as ``is_file`` says.
+    The argument before it is the name of a file (``is_file``), or of a function.
     """
     found = [match for match in _CONVERSION.finditer(text) if not match[1]]
     if not 0 < index < len(found) or any(match[2] or match[3] for match in found):

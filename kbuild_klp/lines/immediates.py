@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.lines.proof import Readings
 
 
-def immediate_values(was: int, is_: int, mask: int) -> NumberPair:
+def immediate_values(was: int, is_: int, mask: int) -> Readings:
     """Return what the bits of ``mask`` in two instructions may be: with a sign, and without one."""
     signed = signed_immediate(was, mask), signed_immediate(is_, mask)
-    return NumberPair(tuple(dict.fromkeys((signed, (_gathered(was, mask), _gathered(is_, mask))))))
+    return tuple(dict.fromkeys((signed, (_gathered(was, mask), _gathered(is_, mask)))))
 
 
 def signed_immediate(instruction: int, mask: int) -> int:

@@ -57,7 +57,6 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
@@ -71,13 +70,6 @@ _MOST_FUNCTIONS = 1024  # that are taken apart to see what they say of one sourc
 _ENOUGH = 3  # lines in order that show what an argument is
 
 
-class _Source(NamedTuple):
-    """A source: ``file`` as records and arguments name it (None: none does), ``unit`` its number (as in Home)."""
-
-    file: str | None
-    unit: int
-
-
 class LineInference:
     """What the objects themselves tell about lines; nothing is collected before the first question.
 
@@ -88,7 +80,7 @@ class LineInference:
         self._old = old
         self._tables = SourceLines(old.file), SourceLines(new.file)
         self._witnesses = Witnesses(old, new, changed)
-        self._lines: dict[_Source, frozenset[Witness]] = {}
+        self._lines: dict[Home, frozenset[Witness]] = {}
 
     def infers(self, old: Version, new: Version, numbers: list[Number]) -> bool:
         """Return True when all ``numbers`` in which two versions of a function differ can be taken for lines."""
@@ -122,16 +114,16 @@ class LineInference:
                 return False
         return True
 
-    def _source(self, witness: Witness) -> _Source:
-        """Return the source of a line by both its names, where it has both."""
+    def _source(self, witness: Witness) -> Home:
+        """Return the source of a line with both file and unit, as far as these are known."""
         file, unit = witness.home
         if file is None:
             around = self._witnesses.file_by_place(witness.function)
             if around is not None and unit in (NO_UNIT, self._unit(around)):
                 file = around
         if file is not None:
-            return _Source(file, self._unit(file))
-        return _Source(None, unit)
+            return Home(file, self._unit(file))
+        return Home(None, unit)
 
     def _unit(self, file: str) -> int:
         """Return the source that is called as a file is, NO_UNIT where that is not certain."""
@@ -141,7 +133,7 @@ class LineInference:
         units = [number for number, name in enumerate(names) if name == base]
         return units[0] if len(units) == 1 else NO_UNIT
 
-    def _lines_of(self, source: _Source) -> frozenset[Witness]:
+    def _lines_of(self, source: Home) -> frozenset[Witness]:
         """Return the arguments that are lines of one source."""
         if source not in self._lines:
             functions = set(self._old.functions_that_name(source.file) if source.file is not None else ())
@@ -173,7 +165,7 @@ def _extent(view: ObjectView, part: int) -> tuple[int, int, int]:
 
 
 def _is_in_code(number: Number) -> bool:
-    return number.instruction is not None and any(min(values) > 0 for values in number.pair.values)
+    return number.instruction is not None and any(min(values) > 0 for values in number.readings)
 
 
 def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:

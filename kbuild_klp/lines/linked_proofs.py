@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Proofs for objects that were linked from several (a module's .ko): each symbol is of the sources of one of these."""
+"""Proofs for objects that were linked from others, such as a module's .ko."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kbuild_klp.lines.proof import LineProver, ObjectProof
 
 
 class LinkedProofs:
-    """Proofs for an object that was linked from several: each symbol is of one of these, and of its sources only."""
+    """Proofs for an object that was linked from others: each symbol comes from one of these, and from its sources."""
 
     def __init__(self, prover: LineProver, name: str, old: LinkedSources, new: LinkedSources) -> None:
         self._prover = prover
@@ -24,7 +24,7 @@ class LinkedProofs:
         self._known: dict[str, ObjectProof | None] = {}
 
     def of(self, old: Entry, new: Entry) -> ObjectProof | None:
-        """Return the proof for what is of one source; None where that or its files are not at hand."""
+        """Return the proof for an entry, None where what it was linked from, or the sources of that, are missing."""
         member = self._old.member(old.symbol)
         if member is None or member != self._new.member(new.symbol):
             return None
@@ -41,7 +41,7 @@ class LinkedProofs:
 
 
 def linked_proofs(prover: LineProver, pair: ObjectPair, changes: Iterable[Change]) -> LinkedProofs | None:
-    """Return the proofs for the changes of an object, None where it was not linked from others on both sides."""
+    """Return the proofs for the changes of an object, None if it was not linked from others on both sides."""
     sides = zip(*((change.old, change.new) for change in changes), strict=True)
     old, new = ({entry.symbol.name for entry in side if entry is not None} for side in sides)
     sources = pair.linked_sources(old, new)

@@ -20,7 +20,7 @@ import numpy as np
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
 from kbuild_klp.lines.immediates import immediate_values
-from kbuild_klp.lines.proof import NumberPair
+from kbuild_klp.lines.proof import Readings
 from kbuild_klp.lines.roles import (
     NOTHING,
     Fields,
@@ -41,6 +41,7 @@ from kbuild_klp.object.special_entries import special_tables
 from kbuild_klp.object.view import ObjectView
 
 _FIELD = 4  # bytes of data that are read as one number, or as two
+_LOW, _HIGH = slice(0, 2), slice(2, 4)
 _PLACE = (1 << KIND_SHIFT) - 1
 _DIGITS = re.compile(r"(\d+)")
 
@@ -51,7 +52,7 @@ class Number(NamedTuple):
     a line that stands without its file; None for any other number.
     """
 
-    pair: NumberPair
+    readings: Readings
     place: str
     instruction: tuple[tuple[int, int], tuple[int, int]] | None = None
     file: str | None = None
@@ -257,7 +258,7 @@ class _Comparison:
         if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
             return []
         pairs = zip(was[1], is_[1], strict=True)
-        return [Number(NumberPair((pair,)), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
+        return [Number((pair,), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
 
     def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
         """Yield the numbers in which two nameless parts differ."""
@@ -359,14 +360,13 @@ class _Comparison:
                 continue
             old, new = before[at : at + _FIELD], after[at : at + _FIELD]
             values = [(int.from_bytes(old, byteorder), int.from_bytes(new, byteorder))]
-            for half in (slice(0, 2), slice(2, 4)):
-                other = slice(2, 4) if half.start == 0 else slice(0, 2)
+            for half, other in ((_LOW, _HIGH), (_HIGH, _LOW)):
                 if old[other] == new[other]:
                     values.append((int.from_bytes(old[half], byteorder), int.from_bytes(new[half], byteorder)))
             file = known.lines.get(at)
             if file is None and known is not NOTHING:
                 raise DifferentError  # the type that it is about, say
-            yield Number(NumberPair(tuple(values)), f"at +{at:#x}{f' of {where}' if where else ''}", file=file)
+            yield Number(tuple(values), f"at +{at:#x}{f' of {where}' if where else ''}", file=file)
 
     # -- special sections -----------------------------------------------------------------------------------------
 
@@ -399,4 +399,4 @@ def _digits(before: str, after: str) -> Iterator[Number]:
         if x != y:
             if max(len(x), len(y)) > 7 or x.startswith("0") or y.startswith("0"):
                 raise DifferentError
-            yield Number(NumberPair(((int(x), int(y)),)), "in a string")
+            yield Number(((int(x), int(y)),), "in a string")

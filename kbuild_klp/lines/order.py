@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which of some numbers, before and now, can be lines of one source file: those that are in order with each other.
 
-A chain is a choice among them that rises, before and now, with the places of their functions. Within a function, where
-compilers move code, they come in their own order, and the same line may come several times. The best chain has the
-most numbers, and among these the fewest that moved by another amount than the one before: that many edits it takes.
+A chain is a choice of numbers that rises, before and now, with the places of their functions. Numbers within a function
+may be taken in any order, since compilers move code, and one line may occur several times. The best chain has the most
+numbers, and among chains of one length the fewest that moved by another amount than the number before: each of these is
+an edit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ONE = 1 << 24  # one number more counts for more than any number of edits less
-# Chains are counted modulo a prime: a number is in every best chain if as many lead through it as there are.
+# Chains are counted modulo a prime: a number is in every best chain if as many lead through it as there are at all.
 _PRIME = (1 << 31) - 1
 
 _Columns = NDArray[np.int64]
@@ -23,7 +24,7 @@ _Columns = NDArray[np.int64]
 
 
 class _Chains(NamedTuple):
-    """The best chains that end at each number: how good they are, and how many (modulo _PRIME)."""
+    """The best chains that end at each number: their score, and how many there are (modulo _PRIME)."""
 
     best: NDArray[np.int64]
     ways: NDArray[np.int64]
@@ -39,11 +40,11 @@ class Ordered:
 
     @property
     def most(self) -> int:
-        """The number of numbers in the best chain."""
+        """The length of the best chain."""
         return int(-(-_ending(self._columns).best.max(initial=0) // _ONE))
 
     def certain(self) -> list[bool]:
-        """Say of each number whether every best chain has it."""
+        """Say of each number whether it is in every best chain."""
         before = _ending(self._columns)
         behind = _ending(-self._columns[:, ::-1], is_start=False)
         through = before.best + behind.best[::-1] - _ONE
@@ -56,7 +57,7 @@ class Ordered:
 def _ending(columns: _Columns, is_start: bool = True) -> _Chains:
     """Return the best chains up to each number.
 
-    ``is_start`` says that they start where the file does: that their first number moved is an edit, too.
+    ``is_start`` says that chains begin at the start of the file, where it is an edit that the first number moved.
     """
     place, old, new = columns
     shift = new - old
@@ -76,9 +77,9 @@ def _ending(columns: _Columns, is_start: bool = True) -> _Chains:
 
 
 def concordance(place: Sequence[int], number: Sequence[int], count: int) -> int:
-    """Return how many pairs of numbers rise with their places, less those that do not (Kendall's tau, not divided).
+    """Return how many pairs of numbers rise with their places, minus those that do not (Kendall's tau, not divided).
 
-    One of each pair is among the first ``count``. Pairs of one place say nothing.
+    The first number of a pair is among the first ``count``. Pairs at one place do not count.
     """
     places, numbers = np.array(place, np.int64), np.array(number, np.int64)
     total = 0

@@ -15,6 +15,8 @@ may be the place of a static branch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby, takewhile, zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.lines.numbers import DifferentError
@@ -34,6 +36,22 @@ class Unpadded(NamedTuple):
     lines: list[Line]
     numbers: dict[Spot, int]
     kept: list[int | None]
+
+    def take(self, step: _Step, count: int) -> None:
+        """Add an instruction and the first ``count`` NOPs before it; the other NOPs are padding."""
+        for line in step.nops[:count]:
+            self._keep(line)
+        padding = step.nops[count:]
+        if padding:
+            self.numbers[padding[0].part, padding[0].offset] = len(self.lines)
+            self.kept.extend([len(self.lines), *(None for _ in padding[1:])])
+        if step.line is not None:
+            self._keep(step.line)
+
+    def _keep(self, line: Line) -> None:
+        self.numbers[line.part, line.offset] = len(self.lines)
+        self.kept.append(len(self.lines))
+        self.lines.append(line)
 
     def goals(self, line: Line) -> tuple[tuple[int, ...], ...]:
         """Return to which instructions one goes, and each jump table that it uses; raises DifferentError."""
@@ -58,76 +76,46 @@ def _alignment(view: ObjectView, part: int) -> int:
 
 def without_padding(old: Version, new: Version) -> tuple[Unpadded, Unpadded]:
     """Return the instructions of two versions of a function, as many of each; raises DifferentError."""
-    sides = before, after = _Side(old), _Side(new)
-    while not (before.is_done and after.is_done):
-        if before.is_done or after.is_done:
+    before, after = (Unpadded(version, [], {}, []) for version in (old, new))
+    for x, y in zip_longest(_steps(old), _steps(new)):
+        if x is None or y is None or x.part != y.part:
             raise DifferentError
-        nops = [side.is_nop() for side in sides]
-        if nops[0] == nops[1] and (not nops[0] or before.line.token == after.line.token):
-            if before.part != after.part:
-                raise DifferentError
-            for side in sides:
-                side.keep()
-            continue
-        lengths = [side.drop_nops() for side in sides]
+        pairs = zip(x.nops, y.nops, strict=False)
+        same = sum(1 for _ in takewhile(lambda nops: nops[0].token == nops[1].token, pairs))
+        lengths = [sum(line.size for line in step.nops[same:]) for step in (x, y)]
         alignment = 1 << max(lengths).bit_length()
-        if not all(side.is_aligned(alignment) for side in sides):
-            raise DifferentError
-    return before.found, after.found
-
-
-class _Side:
-    """One version, read from its first instruction to its last."""
-
-    def __init__(self, version: Version) -> None:
-        self._lines = function_lines(*version)
-        self._at = 0
-        self.found = Unpadded(version, [], {}, [])
-        self._is_alignment = version.view.architecture.is_alignment
-
-    @property
-    def is_done(self) -> bool:
-        return self._at == len(self._lines)
-
-    @property
-    def line(self) -> Line:
-        """The next instruction."""
-        return self._lines[self._at]
-
-    @property
-    def part(self) -> int:
-        """Which part of the function the next instruction is in, by number."""
-        return self.found.version.parts.index(self.line.part)
-
-    def is_nop(self) -> bool:
-        """Say whether the next instruction does nothing."""
-        return not self.line.references and self._is_alignment(self.line.token[0])
-
-    def keep(self) -> None:
-        """Take the next instruction."""
-        number = len(self.found.lines)
-        self.found.lines.append(self.line)
-        self.found.numbers[self.line.part, self.line.offset] = number
-        self.found.kept.append(number)
-        self._at += 1
-
-    def drop_nops(self) -> int:
-        """Leave out the NOPs before the next instruction that is none; returns their size in bytes."""
-        first = self._at
-        while not self.is_done and self.is_nop() and self.line.part == self._lines[first].part:
-            self._at += 1
-        run = self._lines[first : self._at]
-        if run:
-            self.found.numbers[run[0].part, run[0].offset] = len(self.found.lines)
-            self.found.kept.extend([len(self.found.lines), *(None for _ in run[1:])])
-            if self.is_done or self.line.part != run[0].part:
+        for found, step in ((before, x), (after, y)):
+            if any(lengths) and not _is_aligned(found.version.view, step.line, alignment):
                 raise DifferentError
-        return sum(line.size for line in run)
+            found.take(step, same)
+    return before, after
 
-    def is_aligned(self, alignment: int) -> bool:
-        """Say whether the next instruction is aligned."""
-        if self.is_done:
-            return False
-        view, part = self.found.version.view, self.line.part
-        _, start = view.place(part)
-        return _alignment(view, part) % alignment == 0 and (start + self.line.offset) % alignment == 0
+
+class _Step(NamedTuple):
+    """An instruction (None: the end) of a part of a function, and the NOPs before it."""
+
+    part: int
+    nops: list[Line]
+    line: Line | None
+
+
+def _steps(version: Version) -> Iterator[_Step]:
+    """Yield the instructions of a function in order."""
+    view, parts = version
+    for part, lines in groupby(function_lines(view, parts), lambda line: line.part):
+        nops: list[Line] = []
+        for line in lines:
+            if not line.references and view.architecture.is_alignment(line.token[0]):
+                nops.append(line)
+            else:
+                yield _Step(parts.index(part), nops, line)
+                nops = []
+        yield _Step(parts.index(part), nops, None)
+
+
+def _is_aligned(view: ObjectView, line: Line | None, alignment: int) -> bool:
+    """Say whether an instruction is aligned in its section, and the section, too."""
+    if line is None:
+        return False
+    _, start = view.place(line.part)
+    return _alignment(view, line.part) % alignment == 0 and (start + line.offset) % alignment == 0

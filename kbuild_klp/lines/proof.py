@@ -4,31 +4,31 @@
 Both versions of all sources of the object have to be those that were compiled. What is to be proved is always a
 pair of numbers, a before and b now, at a place where nothing else differs. There are two proofs.
 
-*Nothing but lines differs.* All files of the object have the same tokens in the same order, and the same command
-compiled them. Then line numbers are the only thing that can differ at all, and it is enough that line a of one of the
-files is its line b now; or that the numbers differ by a power of two times as much as a line of the function on
-which a line number can come into the code (``__LINE__ << 16 | 3``).
+*Nothing but lines differs.* All files of the object have the same tokens in the same order, and were compiled by the
+same command. Then nothing but line numbers can differ, and it is enough that line a of one of the files is its line b
+now; or that a and b differ by a power of two times as much as a line of the function that can put its number into the
+code (``__LINE__ << 16 | 3``).
 
-*Something else differs too.* Somewhere in the object's sources there is a change, which may be such that a constant
-moves by as much as the lines do. Then, for each pair:
+*Something else differs, too.* The object's sources have a change somewhere, which may move a constant by as much as
+lines move. Then, for each pair:
 
-- line a of a file is its line b now, and a macro stands on it that expands to ``__LINE__`` (source/macros.py);
-- that line lies in the function itself, or in one that can have been inlined because the function mentions it, in
-  several steps if need be; and the text of either is the same as before, lines apart. So a function that was
+- line a of a file is its line b now, and has a macro on it that expands to ``__LINE__`` (source/macros.py);
+- the line is in the function itself, or in one that may be inlined there because the function mentions it, directly or
+  in several steps; and the text of both functions is the same as before, apart from lines. So a function that was
   edited is never excused;
 - no more numbers go from a to b than there are such macros on the line. A constant that goes the same way is one too
-  many. Where the compiler copied code, the copies are one: they load the number in the same way and call the same
+  many. Where the compiler copied code, the copies count as one: they load the number in the same way and call the same
   function next;
-- nowhere in the sources was a constant a replaced by a constant b.
+- nowhere in the sources did a constant a go and a constant b come.
 
-What that can miss: a line number that the compiler left out of both versions, while a constant that stands in a part of
-the sources that did change (a structure's size, an enumerator without a number) goes from the very number of that line
-to its new one. What it reports needlessly: a function that was edited without effect; a line number in a function that
-cannot be found in the source under its name, or that comes out of a function inlined by way of an unchanged header; and
-one that became longer, because line 128 needs more bytes than line 127 (that is seen through only where nothing but
+What this can miss: a line number that the compiler dropped from both versions, while a constant that comes from a
+changed part of the sources (the size of a structure, an enumerator without a value) goes from the old number of that
+line to the new one. What it reports needlessly: a function that was edited without effect; a line number in a function
+that is not in the source under its name, or that comes from a function inlined by way of an unchanged header; and
+one that became longer, because line 128 needs more bytes than line 127 (that is recognised only where nothing but
 lines differs).
 
-Numbers in variables are treated alike, where the variable is declared in the source under its name. A variable that a
+Numbers in variables are treated alike if the variable is declared in the source under its name. A variable that a
 macro makes (``_entry`` of printk) has the lines of that macro's invocations.
 """
 
@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from itertools import chain
 
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.elf.symbol_names import canonical_name, source_name
@@ -50,28 +50,22 @@ from kbuild_klp.source.macros import MacroIndex, line_sites
 from kbuild_klp.source.passages import Passage
 
 MOST_LINES = 1 << 20
-"""The longest generated header of Linux has some 250,000."""
-_MOST_HEADERS = 64  # that are searched for a function which is not in the file that was compiled
+"""Lines of a file. The longest generated header of Linux has some 250,000."""
+_MOST_HEADERS = 64  # searched for a function that is not in the compiled file
 _RENAMES = frozenset(("asm", "__asm", "__asm__", "alias", "__alias", "__alias__", "weakref", "__weakref__"))
-_PLACING_FLAGS = frozenset(("-ffunction-sections", "-fdata-sections"))  # they say where things lie, not what they are
+_PLACING_FLAGS = frozenset(("-ffunction-sections", "-fdata-sections"))  # they decide where things are, not what
 _MOST_SHIFT = 16  # bits by which a line number may have been shifted
 
 
-class NumberPair(NamedTuple):
-    """A number that changed. ``values`` are what it may have been and be: how wide its field is, is not known."""
-
-    values: tuple[tuple[int, int], ...]
-
+Readings = tuple[tuple[int, int], ...]
+"""A number that changed: what it may have been and be now, where the width of its field or its sign is not known."""
 
 DistinctUses = Callable[[Sequence[int]], int]
-"""Counts the uses among some numbers (by their index): what the compiler copied is one use."""
+"""Counts the uses of some numbers, given by index: copies that the compiler made are one use."""
 
 
 class LineProver:
-    """Proofs for the objects of two builds; what was read of a file is kept for the next object.
-
-    A file that changes while the prover lives is not read again.
-    """
+    """Proofs for the objects of two builds. Files are read once, whatever happens to them meanwhile."""
 
     def __init__(self, old: Build, new: Build) -> None:
         self.old = old
@@ -82,7 +76,7 @@ class LineProver:
 
     @cached_property
     def identities(self) -> dict[str, str]:
-        """What the old build says of itself, each with what the new one says instead, as far as that is known."""
+        """What the old build says of itself, with what the new one says instead, as far as both are known."""
         texts = []
         for side in (self.old, self.new):
             tree, settings = side.tree(SINGLE_OBJECT), side.settings()
@@ -103,19 +97,17 @@ class LineProver:
 
     def pair(self, old: str, new: str) -> FilePair:
         """Return two versions of a file."""
-        known = self._pairs.get((old, new))
-        if known is None:
-            known = self._pairs[old, new] = FilePair(old, new)
-        return known
+        if (old, new) not in self._pairs:
+            self._pairs[old, new] = FilePair(old, new)
+        return self._pairs[old, new]
 
     def macros(self, name: str) -> MacroIndex:
-        """Return the index of macros for the tree in which an object lies."""
+        """Return the index of macros for the tree that an object is in."""
         tree = self.old.tree(name) or self.new.tree(name)
         root = str(tree.root) if tree else ""
-        index = self._macros.get(root)
-        if index is None:
-            index = self._macros[root] = MacroIndex(configuration_symbols(tree) if tree else None)
-        return index
+        if root not in self._macros:
+            self._macros[root] = MacroIndex(configuration_symbols(tree) if tree else None)
+        return self._macros[root]
 
     def of(self, name: str) -> ObjectProof | None:
         """Return the proof for one object, None when its sources are not at hand."""
@@ -141,7 +133,7 @@ class ObjectProof:
 
     @cached_property
     def _changed(self) -> dict[str, FilePair]:
-        """The files that differ and that both objects depend on, by name; the one that was compiled comes first."""
+        """The files that differ and that both objects depend on, by name; the compiled one comes first."""
         changes = self._prover.comparison.changed_files(self._old, self._new)
         found = {
             change.name: self._prover.pair(change.old, change.new)
@@ -170,7 +162,7 @@ class ObjectProof:
         return self._prover.pair(old, old if self._prover.comparison.same(old, new) else new)
 
     def _was_replaced(self, old: int, new: int) -> bool:
-        """Say whether somewhere in the sources a constant ``old`` went and a constant ``new`` came."""
+        """Say whether a constant ``old`` went and a constant ``new`` came anywhere in the sources."""
         edited = [pair for pair in self._changed.values() if not pair.only_lines_differ]
         return any(old in pair.replaced[0] for pair in edited) and any(new in pair.replaced[1] for pair in edited)
 
@@ -190,15 +182,15 @@ class ObjectProof:
         return any(pair.lines.map(old) == new for pair in pairs)
 
     def proves(
-        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses = len
+        self, symbol: str, is_function: bool, numbers: Sequence[Readings], distinct_uses: DistinctUses = len
     ) -> bool:
         """Return True when all ``numbers`` of one function or variable are lines that moved."""
-        possible = [NumberPair(tuple(filter(_can_be_lines, number.values))) for number in numbers]
+        possible = [tuple(filter(_can_be_lines, readings)) for readings in numbers]
         if self.only_lines_differ:
             return all(
-                any(self._is_line(old, new) for old, new in lines.values)
-                or any(self._follows_from_line(symbol, is_function, old, new) for old, new in number.values)
-                for number, lines in zip(numbers, possible, strict=True)
+                any(self._is_line(*values) for values in lines)
+                or any(self._follows_from_line(symbol, is_function, *values) for values in readings)
+                for readings, lines in zip(numbers, possible, strict=True)
             )
         return self._proves_each(symbol, is_function, possible, distinct_uses)
 
@@ -206,27 +198,26 @@ class ObjectProof:
         return any(pair.lines.map(old) == new for pair in self._changed.values())
 
     def _follows_from_line(self, symbol: str, is_function: bool, old: int, new: int) -> bool:
-        """Say whether two numbers can have been computed from the two numbers of a line in the function itself."""
+        """Say whether two numbers can have been computed from the old and new number of a line in the function."""
         main = self._main
         if main is None or old == new:
             return False
-        sites = self._sites(main)
-        for passage in _own(main.old_passages, symbol, is_function):
-            for line in range(passage.first, passage.last + 1):
-                moved = main.lines.map(line) if line in sites else None
-                if moved is not None and moved != line:
-                    factor, rest = divmod(abs(new - old), abs(moved - line))
-                    if not rest and factor & (factor - 1) == 0 and factor <= 1 << _MOST_SHIFT:
-                        return True
+        passages = _own(main.old_passages, symbol, is_function)
+        for line in self._sites(main):
+            moved = main.lines.map(line)
+            if moved not in (None, line) and any(passage.first <= line <= passage.last for passage in passages):
+                factor, rest = divmod(abs(new - old), abs(moved - line))
+                if not rest and factor & (factor - 1) == 0 and factor <= 1 << _MOST_SHIFT:
+                    return True
         return False
 
     def _proves_each(
-        self, symbol: str, is_function: bool, numbers: Sequence[NumberPair], distinct_uses: DistinctUses
+        self, symbol: str, is_function: bool, numbers: Sequence[Readings], distinct_uses: DistinctUses
     ) -> bool:
-        # What costs least first: of thousands of functions that differ, hardly any gets past the second question.
+        # The cheapest questions first: of thousands of functions that differ, hardly any gets past the second.
         chosen: dict[tuple[int, int], list[int]] = {}
-        for index, number in enumerate(numbers):
-            pair = next((values for values in number.values if self._is_line(*values)), None)
+        for index, readings in enumerate(numbers):
+            pair = next((values for values in readings if self._is_line(*values)), None)
             if pair is None:
                 return False
             chosen.setdefault(pair, []).append(index)
@@ -235,13 +226,12 @@ class ObjectProof:
         if not places:
             return False
         for (old, new), uses in chosen.items():
-            known = 0
-            for file, passages in places:
-                if file.lines.map(old) == new and any(passage.first <= old <= passage.last for passage in passages):
-                    known += self._sites(file).get(old, 0)
-            if not known or self._was_replaced(old, new):
-                return False
-            if len(uses) > known and distinct_uses(uses) > known:
+            known = sum(
+                self._sites(file).get(old, 0)
+                for file, passages in places
+                if file.lines.map(old) == new and any(passage.first <= old <= passage.last for passage in passages)
+            )
+            if not known or self._was_replaced(old, new) or (len(uses) > known and distinct_uses(uses) > known):
                 return False
         return True
 
@@ -252,14 +242,14 @@ class ObjectProof:
     def _line_macros(self) -> frozenset[str]:
         return self._prover.macros(self._name).line_macros(self._old.files.values())
 
-    # -- where a line number of a function can come from ----------------------------------------------------------
+    # -- where the line numbers in a function can come from -------------------------------------------------------
 
     def _places(
         self, symbol: str, is_function: bool, wanted: Sequence[FilePair]
     ) -> Iterator[tuple[FilePair, list[Passage]]]:
-        """Yield those of the files ``wanted`` with pieces that can be in the code of a function (data of a variable).
+        """Yield those of the files ``wanted`` with pieces that may be in the code of a function (data of a variable).
 
-        Only pieces that did not change; nothing when the function itself did, or is not found.
+        Only pieces that did not change; nothing if the function itself did, or is not found.
         """
         main = self._main
         if main is None:
@@ -288,7 +278,7 @@ class ObjectProof:
         main = self._main
         files = [*([main] if main else ()), *(pair for pair in self._changed.values() if pair is not main)]
         for home in files:
-            # Functions of headers and of C files that are included; where all headers changed, it would take too long.
+            # It may be in a header or an included C file. If all headers changed, looking at them takes too long.
             if home is not main and not home.old.endswith(".c") and len(files) > _MOST_HEADERS:
                 continue
             if home is not main and symbol_word(symbol) not in read(home.old):
@@ -300,16 +290,16 @@ class ObjectProof:
 
     @staticmethod
     def _reached(home: FilePair, main: FilePair, own: list[Passage]) -> tuple[list[FilePair], list[Passage]]:
-        """Return what a function mentions, in several steps, in its file and the one that was compiled, and these."""
+        """Return its file and the compiled one, and what a function mentions there, directly or in several steps."""
         near = [home, main] if home is not main else [main]
         return near, _closure(own, [passage for pair in near for passage in pair.old_passages])
 
     def says_the_same(self, symbol: str) -> bool:
-        """Return True when a function means the same in both sources: its text, and all that it mentions.
+        """Return True when a function means the same in both sources.
 
-        None of the functions and macros that it mentions, in several steps, changed, came or went; the
-        configuration, the flags and the order of directives are the same too. Variables may come and go: those that
-        it mentions are known by name.
+        Its text is the same, none of the functions and macros that it mentions, directly or in several steps, changed,
+        came or went, and neither did the configuration, the flags or the order of directives. Variables may come and
+        go: those that it mentions are known by name.
         """
         old, new, main = self._old, self._new, self._main
         if main is None or old.saved is None or new.saved is None or not self._prover.has_same_configuration:
@@ -339,7 +329,7 @@ class ObjectProof:
 
 
 def _has_same_text(home: FilePair, own: list[Passage], symbol: str, is_function: bool) -> bool:
-    """Say whether the pieces of the old file that define something have the same text in the new one."""
+    """Say whether the pieces that define something have the same text in both versions of a file."""
     after = Counter(passage.text for passage in _own(home.new_passages, symbol, is_function))
     return Counter(passage.text for passage in own) == after
 
@@ -358,16 +348,16 @@ def _can_be_lines(values: tuple[int, int]) -> bool:
 
 
 def symbol_word(symbol: str) -> str:
-    """Return the word in the source that a symbol is named by: without its file, suffixes and numbers."""
+    """Return the word in the source that names a symbol: without its file, suffixes and numbers."""
     return source_name(canonical_name(symbol).text).partition(".")[0]
 
 
 def _own(passages: list[Passage], symbol: str, is_function: bool) -> list[Passage]:
-    """Return the pieces of a file in which a function or variable is defined; several where #if chooses."""
+    """Return the pieces of a file that define a function or variable; several where #if chooses one."""
     word = symbol_word(symbol)
     if not is_function:
         named = [passage for passage in passages if not passage.is_directive and word in passage.names]
-        # Else one in a function.
+        # Otherwise it is a static one in a function.
         return named or [passage for passage in passages if passage.is_function and word in passage.words]
     own = [passage for passage in passages if passage.is_function and word in passage.names]
     if not own:
@@ -383,23 +373,20 @@ def _own(passages: list[Passage], symbol: str, is_function: bool) -> list[Passag
 
 
 def _closure(own: list[Passage], passages: list[Passage]) -> list[Passage]:
-    """Return pieces and all functions and macros among ``passages`` that they mention, in several steps."""
-    found = list(own)
+    """Return pieces and all functions and macros among ``passages`` that they mention, directly or in several steps."""
     by_name: dict[str, list[Passage]] = {}
     for passage in passages:
         if passage.is_function or passage.is_directive:
             for name in passage.names:
                 by_name.setdefault(name, []).append(passage)
-    seen = {id(passage) for passage in own}
+    found = {id(passage): passage for passage in own}
     waiting = list(own)
     while waiting:
-        for name in waiting.pop().words & by_name.keys():
-            for passage in by_name[name]:
-                if id(passage) not in seen:
-                    seen.add(id(passage))
-                    found.append(passage)
-                    waiting.append(passage)
-    return found
+        mentioned = (by_name[name] for name in waiting.pop().words & by_name.keys())
+        fresh = [passage for passage in chain.from_iterable(mentioned) if id(passage) not in found]
+        found.update((id(passage), passage) for passage in fresh)
+        waiting += fresh
+    return [*found.values()]
 
 
 def _unchanged(pair: FilePair, passages: list[Passage]) -> list[Passage]:

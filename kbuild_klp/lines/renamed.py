@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Symbols that have a line number in their name: ELFNOTE makes `_note_43` in line 43 (include/linux/elfnote.h).
+"""Symbols with a line number in their name: ELFNOTE makes `_note_43` in line 43 (include/linux/elfnote.h).
 
-When the lines move, `_note_43` is called `_note_44`, and there may have been another of that name.
+When the lines move, `_note_43` becomes `_note_44`, and another one may have had that name.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ Prove = Callable[[Entry, Entry, int, int], bool]
 
 
 def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
-    """Return ``changes`` with those taken out that are nothing but other line numbers in names.
+    """Return ``changes`` with LINE_ONLY ones in place of those where only line numbers in names differ.
 
-    In their place stand changes of type LINE_ONLY. ``proves`` is asked of two entries whether a number in
-    the name of the first was one line and is another now.
+    ``proves`` says of two entries whether a number in the name of the first was one line and is another now.
     """
     before = {at: change.old for at, change in enumerate(changes) if change.old and _can_be(change, change.old)}
     after = {at: change.new for at, change in enumerate(changes) if change.new and _can_be(change, change.new)}
@@ -38,26 +37,20 @@ def with_renamed(changes: Sequence[Change], proves: Prove) -> list[Change]:
                 pairs[x] = y
                 taken.add(y)
                 break
-    # A change has two sides, and both have to be accounted for: take back what leaves one over.
+    # Both sides of a change have to find a partner: take back pairs that use only one of them.
     while True:
-        lost = {
-            x for x, y in pairs.items() if (x in after and x not in pairs.values()) or (y in before and y not in pairs)
-        }
-        if not lost:
+        partners = set(pairs.values())
+        kept = {x: y for x, y in pairs.items() if (x in partners or x not in after) and (y in pairs or y not in before)}
+        if kept == pairs:
             break
-        for x in lost:
-            del pairs[x]
-    partners = {y: before[x] for x, y in pairs.items()}
-    result = []
-    for at, change in enumerate(changes):
-        if at in partners:
-            old, new = partners[at], after[at]
-            why = (Reason.of(Code.LINE_IN_NAME, old.name, new.name),)
-            line_only = Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.SOURCES, label=new.name)
-            result.append(line_only)
-        elif at not in pairs:
-            result.append(change)
-    return result
+        pairs = kept
+    renamed = {y: _renamed(before[x], after[y]) for x, y in pairs.items()}
+    return [renamed.get(at, change) for at, change in enumerate(changes) if at in renamed or at not in pairs]
+
+
+def _renamed(old: Entry, new: Entry) -> Change:
+    why = (Reason.of(Code.LINE_IN_NAME, old.name, new.name),)
+    return Change(new.kind, ChangeType.LINE_ONLY, old, new, why, proof=Proof.SOURCES, label=new.name)
 
 
 def _can_be(change: Change, entry: Entry) -> bool:

@@ -34,7 +34,7 @@ from kbuild_klp.lines.kasan_globals import (
 )
 from kbuild_klp.lines.linked_proofs import LinkedProofs, linked_proofs
 from kbuild_klp.lines.numbers import Number, differing_leftovers, differing_numbers, distinct_uses
-from kbuild_klp.lines.proof import LineProver, NumberPair, ObjectProof
+from kbuild_klp.lines.proof import LineProver, ObjectProof
 from kbuild_klp.lines.records import LineMove, line_moves
 from kbuild_klp.lines.renamed import with_renamed
 from kbuild_klp.lines.versions import Version, versions_of
@@ -182,8 +182,7 @@ class _Judge:
 
     def _is_line_in_name(self, old: Entry, new: Entry, was: int, now: int) -> bool:
         proof = self._proof(old, new)
-        pairs = [NumberPair(((was, now),))]
-        return proof is not None and proof.proves(new.name, new.kind == KIND_FUNCTION, pairs)
+        return proof is not None and proof.proves(new.name, new.kind == KIND_FUNCTION, [((was, now),)])
 
     def _settled(self, change: Change, old: Entry, new: Entry) -> Change | _Same:
         """Return what a change turns out to be (LINE_ONLY, MOVED, or itself), or why it is none."""
@@ -294,9 +293,9 @@ class _Judge:
         known = [number for number in numbers if number.file is not None]
         others = [number for number in numbers if number.file is None]
         uses = partial(distinct_uses, self._views[0], others)
-        if others and not proof.proves(new.name, is_function, [number.pair for number in others], uses):
+        if others and not proof.proves(new.name, is_function, [number.readings for number in others], uses):
             return None
-        moves = [LineMove(number.file, *number.pair.values[0]) for number in known]
+        moves = [LineMove(number.file, *number.readings[0]) for number in known]
         return self._records_proof(old, new, moves) if moves else Proof.SOURCES
 
 
@@ -305,7 +304,7 @@ def _reasons(numbers: list[Number], proof: Proof) -> tuple[Reason, ...]:
     reasons = []
     for number in numbers[:_MOST_REASONS]:
         # Of several readings the one without a sign.
-        was, is_ = next((values for values in number.pair.values if min(values) > 0), number.pair.values[0])
+        was, is_ = next((values for values in number.readings if min(values) > 0), number.readings[0])
         place = Place("", number.instruction[1][1]) if number.instruction else None
         reasons.append(Reason.of(code, was, is_, place, words=number.place))
     return tuple(reasons)

@@ -87,6 +87,15 @@ class NamingCall(NamedTuple):
         return next((name for name in self.names if name.file is not None), self.names[0])
 
 
+class _Passed(NamedTuple):
+    """The arguments of a call: names, numbers with the instructions that set them, other strings, and unknown ones."""
+
+    names: dict[int, list[Home]]
+    numbers: dict[int, list[int]]
+    strings: dict[int, str]
+    computed: set[int]
+
+
 class NamingCalls:
     """The calls of one function that pass a name."""
 
@@ -149,35 +158,18 @@ class NamingCalls:
         return found.home if is_search and [self.value(at) for at in found.numbers.get(1, ())] == [ord("/")] else None
 
     def _naming(self, call: int) -> NamingCall | None:
-        names: dict[int, list[Home]] = {}
-        numbers: dict[int, list[int]] = {}
-        formats: dict[int, str] = {}
-        computed = set[int]()
-        *registers, stored = self._calls.setters(call)
-        for argument, setters in enumerate(registers):
-            known = sorted(setters - {UNKNOWN})
-            rows = [self._calls.references(at) for at in known]
-            homes = [self._names.get(own[0]) if len(own) == 1 else None for own in rows]
-            if homes and None not in homes and len(known) == len(setters):
-                names[argument] = [home for home in homes if home is not None]
-            elif plain := [at for at, own in zip(known, rows, strict=True) if not own]:
-                numbers[argument] = plain
-            elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
-                formats[argument] = text
-            elif not known:
-                computed.add(argument)
-        if not names:
+        passed = self._passed(call)
+        if not passed.names:
             return None
-        for argument, at in enumerate(sorted(stored), len(registers)):
-            if not self._calls.references(at):
-                numbers[argument] = [at]
+        names, numbers = passed.names, passed.numbers
         target = self._calls.callee(call)
         callee: object = target if target is not None else ("through a register", *self.spot(call))
         # Arguments behind a format are what it shows, whatever function is called.
-        text_at, text = next(((at, text) for at, text in formats.items() if "%" in text), (max(numbers, default=0), ""))
-        file = self._basename_before(call) if text and computed else None
+        formats = ((at, text) for at, text in passed.strings.items() if "%" in text)
+        text_at, text = next(formats, (max(numbers, default=0), ""))
+        file = self._basename_before(call) if text and passed.computed else None
         if file is not None:
-            names |= {argument: [file] for argument in computed if _names_line(text, argument - text_at)}
+            names |= {argument: [file] for argument in passed.computed if _names_line(text, argument - text_at)}
         says = {
             argument: _shown(text, argument - text_at - 1, names.get(argument - 1, ()))
             for argument in numbers
@@ -189,6 +181,27 @@ class NamingCalls:
         lines = {argument for argument, what in says.items() if what is Shown.LINE}
         homes_named = tuple(home for own in names.values() for home in own)
         return NamingCall(call, callee, target is not None, homes_named, numbers, lines)
+
+    def _passed(self, call: int) -> _Passed:
+        """Sort the arguments of a call by what they can be."""
+        passed = _Passed({}, {}, {}, set())
+        *registers, stored = self._calls.setters(call)
+        for argument, setters in enumerate(registers):
+            known = sorted(setters - {UNKNOWN})
+            rows = [self._calls.references(at) for at in known]
+            homes = [self._names.get(own[0]) if len(own) == 1 else None for own in rows]
+            if homes and None not in homes and len(known) == len(setters):
+                passed.names[argument] = [home for home in homes if home is not None]
+            elif plain := [at for at, own in zip(known, rows, strict=True) if not own]:
+                passed.numbers[argument] = plain
+            elif text := next((text for own in rows for row in own if (text := self._view.string(row))), None):
+                passed.strings[argument] = text
+            elif not known:
+                passed.computed.add(argument)
+        for argument, at in enumerate(sorted(stored), len(registers)):
+            if not self._calls.references(at):
+                passed.numbers[argument] = [at]
+        return passed
 
 
 def _names_line(text: str, index: int) -> bool:

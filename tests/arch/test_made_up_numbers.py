@@ -91,4 +91,4 @@ def test_line_number_in_data(pair: tuple[Path, Path]) -> None:
     assert line_moves(before, after) == [LineMove("kernel/fork.c", 258, 259)]
     found = differing_numbers(before, after, True, Identities({}, lambda: None))
     assert found is not None
-    assert [number.pair.values for number in found.numbers] == [((258, 259), (258, 259))]
+    assert [number.readings for number in found.numbers] == [((258, 259), (258, 259))]

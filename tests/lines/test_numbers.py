@@ -21,4 +21,4 @@ WHOLE, S_TYPE = 0x0000FFFF, 0xFE000F80  # of riscv's stores: bits 11 to 5, then 
     ],
 )
 def test_bits_of_an_immediate(mask: int, was: int, is_: int, values: tuple[tuple[int, int], ...]) -> None:
-    assert immediate_values(was, is_, mask).values == values
+    assert immediate_values(was, is_, mask) == values

@@ -16,7 +16,8 @@ from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import ChangeType
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.compare.passes import compare
-from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing, shown_strings
+from kbuild_klp.explain.contents import shown_strings
+from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing
 from kbuild_klp.object.reference_text import quote
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.report.explanation import ListingStyle, marked, reason_lines, text_lines
