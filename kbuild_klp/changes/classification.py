@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kind of difference a pair of entries is, told from checksum files alone."""
+"""What kind of change a pair of entries is, told from checksum files alone."""
 
 from __future__ import annotations
 
@@ -33,17 +33,14 @@ class Proof(enum.Enum):
     RECORDS = "records"
     """They stand in fields that are line numbers by definition (bug table, dynamic debug, UBSAN)."""
     INFERRED = "inferred"
-    """Some stand in code, where what they are passed with lets them be taken for lines (kbuild_klp.lines.infer)."""
+    """Some are in code, where what they are passed with makes them lines (lines/infer.py)."""
 
 
 class Change(NamedTuple):
     """One difference: ``old`` and ``new`` are the entries (None for added and removed), ``why`` are the reasons.
 
-    A stage that knows more of it makes another one.
-
-    ``ignored`` is the rule by which the user does not want to hear of it, None when he does; ``proof`` is only there
-    for LINE_ONLY; ``livepatch`` says whether a livepatch can carry it; ``label`` is the symbol, and for people what
-    tells it from all others of the object.
+    ``ignored`` is the user's rule that leaves it out, None if there is none; ``proof`` is only there for LINE_ONLY;
+    ``livepatch`` says whether a livepatch can carry it; ``label`` is the name that people are shown (labels.py).
     """
 
     kind: str
@@ -58,7 +55,7 @@ class Change(NamedTuple):
 
     @property
     def id(self) -> SymbolId:
-        """Which symbol of the new object it is, of the old one if it is not there any more; of a section its name."""
+        """Which symbol it is of the new object, or of the old one if it was removed; for a section its name."""
         entry = self.new or self.old
         assert entry is not None
         return entry.symbol
@@ -70,20 +67,20 @@ class Change(NamedTuple):
 
     @property
     def file(self) -> str:
-        """The source that a local symbol is of, where the object is of several; else empty."""
+        """The source of a local symbol, if the object has several; else empty."""
         return self.id.file
 
     @property
     def aliases(self) -> list[str]:
         """Its other names, in both builds."""
         names = {alias.name for entry in (self.old, self.new) if entry for alias in entry.aliases}
-        # What is an alias of the other build's name.
+        # The old build may list it under what is an alias now.
         names |= {self.old.name} if self.old and self.symbol in names else set()
         return sorted(names - {self.symbol})
 
     @property
     def title(self) -> str:
-        """The label, with another name beside it by which people may know the symbol."""
+        """The label, with another name by which people may know the symbol."""
         aliases = self.aliases
         more = f" and {len(aliases) - 1} more" if len(aliases) > 1 else ""
         return f"{self.label} (alias {aliases[0]}{more})" if aliases else self.label
@@ -95,7 +92,7 @@ class Change(NamedTuple):
 
 
 def component_reasons(old: Entry, new: Entry) -> list[Reason]:
-    """Say which components differ: all that can be said without the objects."""
+    """Say which components of the checksum differ: all that can be said without the objects."""
     before, after = old.split_components(), new.split_components()
     in_code = new.kind == KIND_FUNCTION
     codes = (
@@ -120,7 +117,7 @@ def place_reasons(old: Entry, new: Entry) -> list[Reason]:
 
 
 def moved_reason(old: Entry, new: Entry) -> Reason:
-    """Say from where to where something moved that is otherwise the same."""
+    """Say where something that is otherwise the same moved from and to."""
     return Reason.of(Code.MOVED, old.section, new.section)
 
 
@@ -143,7 +140,7 @@ def _classify_pair(pair: Pair) -> Change | None:
 
 
 def _is_laid_out_otherwise(old: dict[str, str], new: dict[str, str]) -> bool:
-    """Say whether the same variables lie in other places: one has another alignment, and moves those behind it."""
+    """Say whether the same variables have other places, because one is aligned differently and moves the next."""
     (sizes, _, places), (new_sizes, _, new_places) = (place.get("layout", "").partition(".") for place in (old, new))
     return bool(sizes) and sizes == new_sizes and places != new_places
 
@@ -170,16 +167,16 @@ def _content_reasons(old: Entry, new: Entry) -> list[Reason]:
 
 
 def _classify_section(pair: Pair, touched: dict[str, set[ChangeType]], realigned: set[str]) -> Change | None:
-    """Say what became of a section itself, beyond the symbols in it.
+    """Say what became of a section itself, apart from the symbols in it.
 
-    ``touched`` are the sections in which symbols changed, and how; ``realigned`` those in which they may have taken
-    the alignment with them.
+    ``touched`` are the sections in which symbols changed, and how; ``realigned`` those whose alignment these may have
+    changed.
     """
     old, new = pair
     if old is None or new is None:
         only = old or new
         assert only is not None
-        # A section that comes or goes with its symbols is no news.
+        # The symbols of a section that comes or goes say it all.
         if not only.size:
             return None
         change = ChangeType.ADDED if old is None else ChangeType.REMOVED
@@ -238,7 +235,7 @@ _ORDER = {KIND_FUNCTION: 0, KIND_DATA: 1, KIND_SECTION: 2}
 
 
 def _regrouped_change(pair: Pair, correlation: Correlation) -> Change | None:
-    """Return the change of an entry that only refers to another one of several that look alike."""
+    """Return the change of an entry that only refers to another one of several symbols that look alike."""
     if not correlation.regrouped or pair.old is None or pair.new not in correlation.regrouped:
         return None
     shared = correlation.regrouped[pair.new]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of two checksum files is to be paired at all: lines that both have are, for the most part, paired already.
+"""Which entries of two checksum files have to be paired: most lines are in both files, and are paired already.
 
-vmlinux.o has 80,000 entries of which a few hundred differ. A line that stands in both files is that of a pair without
-a difference, unless its name may mean something else as well, and that has to do with a line that differs: it is
-called alike, or refers to what is, in any number of steps. Where several sources have one name, all that is of them
-has to do with each other. So nearly all lines are never taken apart. What is left out is counted, for it tells which
-source of the old object is which of the new one.
+vmlinux.o has 80,000 entries, of which a few hundred differ. A line that is in both files is a pair without a
+difference, unless its name is ambiguous and it is linked to a line that differs: by an equal name, or because it refers
+to something of that name, in any number of steps. If several sources have one name, all of their entries are linked.
+So nearly all lines are never parsed. What is left out is counted, for it tells which source of the old object is which
+one of the new.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _FILE, _SOURCE = "\tfile=", "\tsource="
 
 
 class Contested(NamedTuple):
-    """The entries of both objects that are to be paired.
+    """The entries of both objects that have to be paired.
 
-    ``settled`` counts those that are left out, by their source (its file, and the how manieth of that name).
+    ``settled`` counts those that are left out, by their source (its file, and its number among those of that name).
     """
 
     old: list[Entry]
@@ -36,7 +36,7 @@ class Contested(NamedTuple):
 
 
 def contested(old: SumFile, new: SumFile) -> Contested:
-    """Leave out the entries of two files that are a pair whatever becomes of the others."""
+    """Leave out the entries of two files that are pairs however the others are paired."""
     after = {*new.lines}
     before, speaking, silent = _sorted_out(old.lines, after)
     sides = old.parse(before), new.parse(sorted(after.difference(old.lines)))
@@ -53,10 +53,10 @@ def contested(old: SumFile, new: SumFile) -> Contested:
 
 
 def _sorted_out(lines: Iterable[str], others: Set[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return the lines that are not among ``others``, and of those that are the speaking and the silent ones.
+    """Return the lines that are not among ``others``, and of the rest the speaking and the silent ones.
 
-    One speaks that tells of symbols that may be others, or is not written as it is called. The others are known by
-    their names; sections are left out then: they are the same if they refer to nothing by a name of several.
+    A speaking line names other symbols that may be ambiguous, or has an escaped name. A silent one is known by its
+    name alone. Silent sections are left out: they are the same if they refer to nothing by an ambiguous name.
     """
     missing, speaking, silent = [], [], []
     for line in lines:
@@ -70,7 +70,7 @@ def _sorted_out(lines: Iterable[str], others: Set[str]) -> tuple[list[str], list
 
 
 def _sources(lines: Iterable[str]) -> Counter[tuple[str, int]]:
-    """Count silent lines by the source that they are of."""
+    """Count silent lines by their source."""
     homes = Counter(line.partition(_FILE)[2] for line in lines)
     del homes[""]
     split = ((*home.partition(_SOURCE), count) for home, count in homes.items())
@@ -82,10 +82,9 @@ def _symbols(entry: Entry) -> Iterator[SymbolId]:
 
 
 class _Links:
-    """What some lines have to do with each other: names without numbers, and names of which several sources are.
+    """What links lines to each other: names without numbers, and the names of sources that several share.
 
-    ``several`` are the latter. A silent line whose name is nobody else's is found by that name alone. No line is taken
-    apart to be found.
+    ``several`` are the latter. A silent line with a unique name is found by that name. No line is parsed to be found.
     """
 
     def __init__(self, several: Set[str]) -> None:
@@ -113,14 +112,14 @@ class _Links:
                 self._lines[file, True].append(lines[at])
 
     def _of(self, entry: Entry) -> Iterator[tuple[str, bool]]:
-        """Yield the links of an entry: what it is, and whether that is the name of a source."""
+        """Yield the links of an entry: a name, and whether it is that of a source."""
         for symbol in _symbols(entry):
             yield canonical_name(symbol.name).text, False
             if symbol.file in self._several:
                 yield symbol.file, True
 
     def reached(self, start: list[Entry], parse: Callable[[list[str]], list[Entry]]) -> list[Entry]:
-        """Return the entries that have to do with those of ``start``."""
+        """Return the entries that are linked to those of ``start``, in any number of steps."""
         found: dict[str, Entry] = {}
         seen: set[tuple[str, bool]] = set()
         waiting = [*start]

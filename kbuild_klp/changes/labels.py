@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a symbol is called for people where others of its object have the same name."""
+"""What people are shown as the name of a symbol if others of its object have the same name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 
 def labels_of(symbols: Iterable[SymbolId], entries: Iterable[Entry]) -> dict[SymbolId, str]:
-    """Return what ``symbols`` are called for people: the name, and where ``entries`` have others of it, which one.
+    """Return the labels of ``symbols``: the name, and if others among ``entries`` have it, which one it is.
 
-    That is its file, the how manieth of that name, the how manieth in it: `run@core.c`, `run@core.c[2]`, `run[2]`.
+    `run@core.c` is the one of core.c, `run@core.c[2]` that of the second core.c, `run[2]` the second one in its source.
     """
     homes: dict[str, set[tuple[str, int]]] = {symbol.name: set() for symbol in symbols}
     for entry in entries:

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which entry of the old object is which entry of the new one.
 
-Names tell, where one entry of each side has them. Where several do, because a compiler's number was in them or because
-the object is of several sources that have the same name, these are asked in turn:
+A name decides where one entry of each side has it. Where several do, because compilers add numbers to it or because
+several sources of the object use it, these decide, in turn:
 
-- *the sources*: those of one name are told apart by what unchanged users refer to, by what else they hold, and last by
-  their order;
+- *the sources*: those of one name are told apart by what unchanged users refer to, by what else they contain, and last
+  by their order;
 - *the users*: two functions that did not change refer to the same variables and clones, in the same order;
-- *the checksums*, and what is left over then, in the order of the object.
+- *the checksums*, and for what is left then, the order in the object.
 
-What has several names may go by another one of them, and a function by that of a clone.
+An entry with several names may be paired by another of them, and a function by the name that it is a clone of.
 
-None of this has to be right for the answer to be: it only says which version is shown beside which. Last it is checked
-that everybody who did not change still refers to what his counterpart refers to. Who does not is reported: with equal
-checksums he may call the other one of two functions of one name. So pairs and checksums together say that two objects
-are the same up to names, whatever the names are.
+The answer does not depend on any of this being right: it only decides which version is shown beside which. At the end
+it is checked that every unchanged entry still refers to what its counterpart refers to. One that does not is reported:
+with equal checksums it may call the other one of two functions of one name. So pairs and checksums together say that
+two objects are the same up to names, whatever the names are.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ class Pair(NamedTuple):
 
 @dataclass
 class Correlation:
-    """All pairs of two objects, and who of the unchanged shares something in another way than before.
+    """All pairs of two objects, and the unchanged entries that share something in another way than before.
 
-    ``regrouped`` maps such a new entry to the name, without number, of what it shared with another in one build and
-    does not in the other.
+    ``regrouped`` maps such a new entry to the name, without number, of what it shares with others in only one build.
     """
 
     pairs: list[Pair]
@@ -52,7 +51,7 @@ class Correlation:
 
 
 class _Source(NamedTuple):
-    """One of the sources that an object is of: the how manieth of its name."""
+    """One of the sources of an object: its file, and its number among those of that name."""
 
     file: str
     number: int
@@ -70,13 +69,13 @@ A file that only one object has may have been renamed, or not be recorded (there
 
 
 class _Side:
-    """The symbols of one object that are in question, by number in the object's order.
+    """The symbols of one object that are to be paired, by number in the object's order.
 
     ``left`` are the numbers of those that are not paired yet. ``settled`` are the sources of the others.
     """
 
     def __init__(self, entries: Iterable[Entry], settled: Iterable[_Source]) -> None:
-        # One after the other costs less than both at once: hardly any two names are equal, and nearly all homes.
+        # Two sorts cost less than one by both: hardly any two names are equal, and nearly all homes are.
         self.entries = sorted(sorted(entries, key=_name), key=_kind_and_home)
         self.left = dict.fromkeys(range(len(self.entries)))
         sources = {entry.symbol[1:3] for entry in self.entries}
@@ -110,12 +109,12 @@ class _Side:
         return [self.entries[at] for at in self.left]
 
     def find(self, symbol: SymbolId) -> int | None:
-        """Return the number of the entry that is called so and not paired yet, None if there is none."""
+        """Return the number of the entry of a symbol if it is not paired yet, None if there is none."""
         at = self.numbers.get(symbol)
         return at if at is not None and at in self.left and self.entries[at].symbol == symbol else None
 
     def grouped(self, key: _KeyOf) -> dict[Hashable, list[int]]:
-        """Return the entries that are not paired yet, by what they have in common; without those that have None."""
+        """Return the entries that are not paired yet by their keys, leaving out those whose key is None."""
         groups: dict[Hashable, list[int]] = defaultdict(list)
         entries, names = self.entries, self.names
         for at in self.left:
@@ -124,7 +123,7 @@ class _Side:
         return groups
 
     def used_by(self, entry: Entry) -> dict[CanonicalName, list[SymbolId]]:
-        """Return to which of the symbols that look alike an entry refers, in the order of first use."""
+        """Return the symbols with ambiguous names that an entry refers to, in the order of first use."""
         used: dict[CanonicalName, list[SymbolId]] = defaultdict(list)
         for symbol in entry.uses:
             at = self.numbers.get(symbol)
@@ -132,16 +131,16 @@ class _Side:
         return used
 
     def all_alike(self, name: CanonicalName) -> list[SymbolId]:
-        """Return all symbols that are called alike; what is not defined here is one of them if there is no other."""
+        """Return all symbols of a name; one that is not defined here if there is none."""
         return self._alike.get(name) or [SymbolId(name.text)]
 
     def has(self, symbol: SymbolId) -> bool:
-        """Say whether a symbol has an entry: it is defined here, and no label in something else."""
+        """Say whether a symbol has an entry: it is defined here, and is no label inside something else."""
         return symbol in self.numbers
 
 
 _KeyOf = Callable[[Entry, int], Hashable]
-"""What an entry has in common with others, told from it and the number of its name."""
+"""Returns the key by which an entry is paired; called with the entry and the number of its name."""
 
 
 def _name(entry: Entry) -> str:
@@ -166,7 +165,7 @@ def _by_content(entry: Entry, name: int) -> Hashable:
 
 
 class _Use(NamedTuple):
-    """To what an unchanged entry refers in both builds; None where that cannot be told."""
+    """What an unchanged entry refers to in both builds; None where that is not certain."""
 
     user: Entry
     old: SymbolId | None
@@ -176,8 +175,8 @@ class _Use(NamedTuple):
 def _is_own(name: CanonicalName, entry: Entry) -> bool:
     """Say whether a name is that of an entry itself, or of the padding before it.
 
-    Its special entries refer to it, and list it where there is a number in the name. What is hashed is not the name:
-    who calls himself by it has another checksum when it is another one.
+    The special entries of a function refer to it, so it is listed if its name has a number. Its checksum does not
+    contain that name, and changes if it calls another function instead of itself.
     """
     own = canonical_name(entry.name)
     return name.numbered and own.numbered and name.text.removeprefix("__pfx_").removeprefix("__cfi_") == own.text
@@ -198,7 +197,7 @@ class _Correlator:
             side.number_names(self._files, numbers)
         self.pairs: list[tuple[Entry, Entry]] = []
         self._uses: dict[SymbolId, list[_Use]] = {}
-        """What those of `_unchanged_uses` that have been asked refer to, by new symbol."""
+        """What _unchanged_uses found so far, by new symbol."""
 
     def run(self) -> None:
         """Pair what can be paired."""
@@ -210,7 +209,7 @@ class _Correlator:
             )
             self._pair_groups(*of_source, only_single=True)
         self._pair_by_use()
-        # Functions first: what they agree on tells which of several equal variables is which.
+        # Functions first: what they agree on says which of several equal variables is which.
         if any(entry.kind == KIND_FUNCTION for entry in self.new.unpaired()):
             self._pair_equal(lambda entry: entry.kind == KIND_FUNCTION)
             self._pair_groups(self._same_variant)
@@ -223,10 +222,10 @@ class _Correlator:
         self._pair_groups(self._variant)
         self._pair_by_binding()
 
-    # -- what entries can have in common --------------------------------------------------------------------------
+    # -- keys -----------------------------------------------------------------------------------------------------
 
     def _variant(self, entry: Entry, _: int) -> Hashable:
-        """Return the name in the source of the function of which an entry is a variant, such as foo.isra.0."""
+        """Return the name in the source of the function that an entry is a variant of, as foo.isra.0 is of foo."""
         kind, text, file = entry.kind, _text(entry), entry.symbol.file
         return (source_name(text), file if file in self._files else None) if kind == KIND_FUNCTION else None
 
@@ -239,7 +238,7 @@ class _Correlator:
         del self.old.left[old], self.new.left[new]
 
     def _pair_groups(self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False) -> None:
-        """Pair entries with the same key, in their order; with ``only_single`` where one of each side has it."""
+        """Pair entries with the same key, in their order; with ``only_single`` only if each side has one of them."""
         news = self.new.grouped(new_key or old_key)
         for key, olds in self.old.grouped(old_key).items():
             partners = news.get(key, [])
@@ -250,9 +249,9 @@ class _Correlator:
     # -- what unchanged users say ---------------------------------------------------------------------------------
 
     def _unchanged_uses(self) -> Iterator[_Use]:
-        """Yield what unchanged entries refer to by names that do not say which is meant; the first by name first.
+        """Yield what unchanged entries refer to by ambiguous names, in the order of the entries' names.
 
-        An object in which there is only one of a name does not list it.
+        An object in which only one symbol has a name does not list it.
         """
         users = [(old, new) for old, new in self.pairs if old.checksum == new.checksum and (old.uses or new.uses)]
         for old, new in sorted(users, key=lambda pair: pair[1].symbol):
@@ -271,7 +270,7 @@ class _Correlator:
             yield from (_Use(new, x if is_clear else None, y) for x, y in zip(was, is_, strict=False))
 
     def _pair_by_use(self) -> None:
-        """Pair entries that unchanged users take for the same; the first user decides."""
+        """Pair entries that unchanged users use alike; the first user decides."""
         which: dict[SymbolId, SymbolId] = {}
         taken: set[SymbolId] = set()
         for _, before, after in self._unchanged_uses():
@@ -286,8 +285,8 @@ class _Correlator:
     def regrouped(self) -> dict[Entry, str]:
         """Return the unchanged users that refer to something else than their counterparts do.
 
-        Equal checksums say only that what they refer to looks the same: the other clone, or a variable of their own
-        where they shared one.
+        Equal checksums only say that what they refer to looks the same: it may be the other clone, or a variable of
+        their own where they shared one.
         """
         if not any(old.uses or new.uses for old, new in self.pairs):
             return {}
@@ -318,7 +317,7 @@ class _Correlator:
             if len(olds) == len(partners) == 1:
                 old, new = self.old.entries[olds[0]], self.new.entries[partners[0]]
                 others[_Source.of(old.symbol), _Source.of(new.symbol)] += 1
-        # In their order is the last resort.
+        # The last resort is their order.
         ranked = sorted({*users, *others}, key=lambda pair: (-users[pair], -others[pair], pair))
         for file in sorted(several):
             sides = ([source for source in side.sources if source.file == file] for side in (self.old, self.new))
@@ -346,7 +345,7 @@ class _Correlator:
         self._pair_groups(lambda entry, name: (name, entry.checksum) if wanted(entry) else None)
 
     def _pair_by_alias(self) -> None:
-        """Pair entries that share names: which one is the first hangs on the symbols' bindings."""
+        """Pair entries that share names: which one comes first depends on the symbols' bindings."""
         entries = self.new.entries
         for at in list(self.old.left):
             old = self.old.entries[at]
@@ -356,7 +355,7 @@ class _Correlator:
             )
             if new is not None:
                 self._pair(at, new)
-        # Or one of them in one build only: what is static in a stripped module is known by its alias.
+        # Or entries that share one in one build only: a static function in a stripped module is known by its alias.
         with_alias = {alias: new for new in self.new.left for alias in entries[new].aliases}
         for at in list(self.old.left):
             old = self.old.entries[at]
@@ -366,7 +365,7 @@ class _Correlator:
                 self._pair(at, new)
 
     def _pair_by_binding(self) -> None:
-        """Pair what was static and is not any more, or the other way round: then it has no file."""
+        """Pair what was static and is global now, or the other way round: only one of the two has a file."""
         news = self.new.grouped(lambda entry, _: (entry.kind, _text(entry)))
         for key, olds in self.old.grouped(lambda entry, _: (entry.kind, _text(entry))).items():
             partners = news.get(key, [])
@@ -385,6 +384,6 @@ def correlate(found: Contested) -> Correlation:
     pairs = [*sections, *map(Pair._make, both.pairs)]
     pairs += [Pair(entry, None) for entry in both.old.unpaired()]
     pairs += [Pair(None, entry) for entry in both.new.unpaired()]
-    # What sections refer to is looked at too.
+    # Sections refer to symbols, too.
     both.pairs += [(pair.old, pair.new) for pair in sections if pair.old and pair.new]
     return Correlation(pairs, both.regrouped())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The command line: finds the command, and is the only place that prints an error and exits."""
+"""The command line: runs the command, and is the only place that prints an error and exits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.pager import NO_PAGER_HELP
 from kbuild_klp.errors import KlpError
 
-EXIT_TROUBLE = 2
-
-# Of an error with these that names no file: what is written to files is an error of who writes it.
+# Errors of writing. Without a file name they are about standard output: errors of files are raised with their names.
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 _COMMANDS = {
@@ -64,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
             parsed = _parser(command).parse_args(arguments)
             status: int = parsed.main(parsed)
         finally:
-            sys.stdout.flush()  # also of --help: at the exit of the interpreter nobody could answer for it
+            sys.stdout.flush()  # also after --help: at the interpreter's exit errors cannot be handled any more
         return status
     except KlpError as error:
         print(f"kbuild-klp: {error}", file=sys.stderr)
     except BrokenPipeError:
-        _drop_output()  # the reader of our output went away (| head): not our trouble
+        _drop_output()  # the reader of our output is gone (| head)
     except KeyboardInterrupt:
         print("kbuild-klp: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
@@ -92,11 +90,11 @@ def main(arguments: Sequence[str]) -> int:
             f"kbuild-klp: internal error: {type(error).__name__}: {error}; please report it, with KLP_DEBUG=1 set",
             file=sys.stderr,
         )
-    return EXIT_TROUBLE
+    return ExitStatus.FAILED
 
 
 def _drop_output() -> None:
-    """Forget output that cannot be written (a closed pipe, a full disk), or the interpreter's exit fails once more."""
+    """Drop output that cannot be written (a closed pipe, a full disk), or the interpreter's exit fails, too."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -104,7 +102,7 @@ def _drop_output() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Give the standard streams that somebody closed (>&-) a file, or the next one opened would be taken for them."""
+    """Open the standard streams that somebody closed (>&-), or the next opened file would take their place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
@@ -113,13 +111,13 @@ def _open_what_is_closed() -> None:
 def run() -> NoReturn:
     """Entry point of the command."""
     _open_what_is_closed()
-    # numpy brings a library that starts a thread for each processor when it is imported. We multiply no matrices.
+    # numpy's OpenBLAS starts a thread for each processor when it is imported. We multiply no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # File and symbol names are bytes; the terminal's encoding may have no characters for them.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    gc.disable()  # one command and the end: there is no garbage in cycles worth walking over all objects for
+    gc.disable()  # one command and the end: cyclic garbage is not worth a walk over all objects
     status = main(sys.argv[1:])
-    gc.freeze()  # nor at exit
+    gc.freeze()  # nor is it at exit
     sys.exit(status)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pager: as git's, for answers that are longer than the screen."""
+"""The pager, as in git: for answers that are longer than the screen."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NOT_RUN = (126, 127)  # what sh says of a command that it cannot run
 
 
 def add_pager_option(parser: argparse.ArgumentParser) -> None:
-    """Declare --no-pager for a command; what stands before the command counts too."""
+    """Declare --no-pager for a command; it may also stand before the command."""
     parser.add_argument("--no-pager", dest="pager", action="store_false", default=argparse.SUPPRESS, help=NO_PAGER_HELP)
 
 
 def show(lines: Iterable[str], paged: bool, when_paged: Callable[[], None] = lambda: None) -> None:
     """Print the lines of an answer, through the pager if they are more than the terminal has.
 
-    ``when_paged`` is called before the terminal becomes the pager's. Lines for which nobody waits any more are not
-    asked for.
+    ``when_paged`` is called before the pager takes the terminal. When the user leaves the pager, no more lines are
+    computed.
     """
     rest = iter(lines)
     taken: list[str] = []
@@ -41,7 +41,7 @@ def show(lines: Iterable[str], paged: bool, when_paged: Callable[[], None] = lam
     if command:
         try:
             is_long = _fills_the_screen(rest, taken)
-        except BaseException:  # what comes before an error is an answer too
+        except BaseException:  # what comes before an error is printed, too
             _print(taken)
             raise
         if is_long:
@@ -57,7 +57,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _command() -> str:
-    """Return the user's pager as a command of the shell, as POSIX has it for PAGER; nothing where none is wanted."""
+    """Return the user's pager as a shell command, as POSIX says of PAGER; empty if none is wanted."""
     if os.environ.get("TERM", "dumb") == "dumb":
         return ""
     for name in ("KLP_PAGER", "PAGER"):
@@ -67,7 +67,7 @@ def _command() -> str:
 
 
 def _fills_the_screen(lines: Iterator[str], taken: list[str]) -> bool:
-    """Move lines to ``taken`` until there are more than fit above the next prompt; says if there are."""
+    """Move lines to ``taken`` until there are more than fit above the next prompt; returns whether there are."""
     screen = shutil.get_terminal_size()
     room = screen.lines - 1
     for line in lines:
@@ -79,9 +79,9 @@ def _fills_the_screen(lines: Iterator[str], taken: list[str]) -> bool:
 
 
 def _page(command: str, taken: list[str], rest: Iterator[str]) -> bool:
-    """Let the pager show lines, until there are no more or the user leaves; the former ``rest`` is then in ``taken``.
+    """Show lines in the pager until there are no more, or the user leaves. Lines of ``rest`` are moved to ``taken``.
 
-    Says whether there was a pager: where it cannot be run, it has shown nothing.
+    Returns whether the pager could be run; if not, nothing was shown.
     """
     sys.stdout.flush()
     with _interrupts_ignored():
@@ -103,9 +103,9 @@ def _page(command: str, taken: list[str], rest: Iterator[str]) -> bool:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Leave Ctrl-C to the pager, in which it stops a search.
+    """Leave Ctrl-C to the pager, where it stops a search.
 
-    By a function that does nothing, for programs that are started inherit that a signal is ignored.
+    With a handler that does nothing: programs that are started would inherit SIG_IGN.
     """
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Progress of long work: on a terminal a counter that is wiped at the end, in a pipe nothing."""
+"""Progress of long work: a counter on a terminal, wiped at the end; nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-_PATIENCE = 0.25  # seconds in which nobody asks how far it is
+_PATIENCE = 0.25  # seconds before anything is shown
 
 
 class ProgressLine:
-    """Shows `what: done/total` on standard error if that is a terminal, once it takes long."""
+    """Shows `what: done/total` on standard error if that is a terminal and it takes long."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -44,13 +44,13 @@ class ProgressLine:
             self._shown = False
 
     def between(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yield lines that are printed while the work goes on; for each the line of progress is wiped."""
+        """Yield lines that are printed while the work goes on, wiping the progress before each."""
         for line in lines:
             self.close()
             yield line
         self.close()
 
     def end(self) -> None:
-        """Show nothing from now on: the terminal is somebody else's."""
+        """Show nothing from now on: the terminal belongs to somebody else."""
         self.close()
         self._terminal = False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Archives of objects (``lib.a``, ``vmlinux.a``) as ar(5) lays them out, with GNU's ``//`` table of long names.
+"""Archives of objects (``lib.a``, ``vmlinux.a``) in the format of ar(5), with GNU's ``//`` table of long names.
 
-A thin one, as kbuild makes them, has headers only: each names a file. ``ar t`` is the independent check in the tests.
+A thin archive, as kbuild makes them, has only headers, each of which names a file. The tests compare with ``ar t``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def members_of(data: bytes | mmap.mmap, archive: str) -> Iterator[Member]:
 
 
 def with_keys(members: Iterable[Member]) -> Iterator[tuple[str, Member]]:
-    """Yield each member with what tells it from all others: its name, the second of one name as ``name[2]``."""
+    """Yield each member with a unique key: its name, or ``name[2]`` for the second one of a name."""
     counts: Counter[str] = Counter()
     for member in members:
         counts[member.name] += 1
@@ -131,7 +131,7 @@ def _name_field(data: bytes | mmap.mmap, offset: int) -> bytes:
 
 
 def _member_name(field: bytes, long_names: bytes, archive: str, offset: int) -> str:
-    """The name in a header: ``name/``, or ``/123``, the place of the name in the long-name table."""
+    """Return the name in a header: ``name/``, or ``/123``, the place of the name in the table of long names."""
     if not field.startswith(b"/"):
         return os.fsdecode(field.removesuffix(b"/"))
     place, _, nested = field[1:].partition(b":")
@@ -142,7 +142,7 @@ def _member_name(field: bytes, long_names: bytes, archive: str, offset: int) -> 
     name = os.fsdecode(long_names[start : end if end >= 0 else None])
     if not nested:
         return name
-    # "/123:456" is the member at 456 of the ordinary archive that is named at 123.
+    # "/123:456" is the member at offset 456 of the ordinary archive whose name is at 123.
     return _nested_name(archive, name, nested)
 
 
@@ -161,7 +161,7 @@ def _nested_name(archive: str, inner: str, place: bytes) -> str:
         table = data[8 + _HEADER : 8 + _HEADER + int(size)] if size.isdigit() else b""
     if not field or field == b"/":
         raise _cut_short(archive, at)
-    # One level only: what is inside an ordinary archive has no archive of its own.
+    # One level only: members of an ordinary archive are no archives.
     return posixpath.join(posixpath.dirname(inner), _member_name(field.partition(b":")[0], table, path, at))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Objects as distributions ship them: modules that were compressed (scripts/Makefile.modinst: gzip, xz, zstd).
+"""Modules as distributions ship them: compressed (scripts/Makefile.modinst: gzip, xz, zstd).
 
-What a file holds is known by its first bytes, not by its name. Content is unpacked piece by piece, and what becomes
+The first bytes of a file say what it holds, not its name. Content is unpacked piece by piece, so that what becomes
 longer than any kernel is refused before it fills the memory.
 """
 
@@ -17,12 +17,12 @@ from kbuild_klp.errors import BadObjectError, ProgramError
 from kbuild_klp.processes import read_output
 
 MOST = 1 << 30
-"""Bytes that an object may have: an allmodconfig vmlinux.o with debug information is of that order."""
+"""Most bytes of an object: an allmodconfig vmlinux.o with debug information is of that order."""
 
 _BLOCK = 1 << 20
 _MOST_MEMORY = 1 << 28  # of a decoder: xz -9 needs 65 MiB
 _LARGEST_WINDOW = 27  # zstd --ultra -22: 128 MiB
-_LITTLE = 1 << 12  # bytes of zstd that can become 128 MiB at once
+_LITTLE = 1 << 12  # bytes of zstd input at a time: they can become 128 MiB
 
 _AGAIN = "copy or download it again"
 
@@ -44,9 +44,9 @@ class _Decoder(Protocol):
 
 
 def unpacked(data: _Bytes, path: str) -> _Bytes:
-    """Return what ``data``, the content of the file at ``path``, is when unpacked; itself if it is not compressed.
+    """Return the unpacked content of the file at ``path``, whose bytes are ``data``; these if it is not compressed.
 
-    Raises BadObjectError for what is damaged, cut short or too long, and for zstd where nothing can read it.
+    Raises BadObjectError if it is damaged, cut short or too long, or if nothing can read zstd.
     """
     magic = bytes(data[:6])
     method = next((row for row in _METHODS if magic.startswith(row[0])), None)
@@ -120,7 +120,7 @@ def _zstd(data: _Bytes, path: str) -> _Pieces:
         except ImportError:
             continue
         return
-    # zstd passes symbolic links over.
+    # zstd ignores symbolic links.
     command = ["zstd", "-dcq", f"--memory={_MOST_MEMORY >> 20}MB", "--", os.path.realpath(path)]
     yield from read_output(command, package="zstd")
 

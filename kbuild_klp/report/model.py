@@ -27,9 +27,9 @@ class Summary:
     """Counts over all objects, each counted once however many units it is linked into.
 
     Of ``line_only``, ``line_only_proved`` are proved from the sources and ``line_only_inferred`` inferred from the
-    objects; the rest are fields that are line numbers by definition. What is in no list: ``reencoded`` counts
-    functions with the same instructions, of other lengths or beside other neighbours, ``identity_only`` what differs
-    only in what builds say of themselves (release, builder, time).
+    objects; the rest are fields that are line numbers by definition. Two counts are of what is not listed:
+    ``reencoded`` functions have the same instructions in other lengths or beside other neighbours, ``identity_only`` is
+    what differs only in what builds say of themselves (release, builder, time).
     """
 
     changed: int = 0
@@ -76,7 +76,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole comparison: ``failed`` names the objects that could not be compared, and why."""
+    """A whole comparison; ``failed`` are the objects that could not be compared, with the reasons."""
 
     old: str
     new: str
@@ -87,10 +87,10 @@ class Report:
 
 
 class ExplainedObject(NamedTuple):
-    """What there is to say about changes of one object.
+    """What there is to say about the changes of one object.
 
-    ``listings`` is None where the objects are not at hand; ``inlined`` maps inlined functions without code of their
-    own, in words, to the functions that differ because of them.
+    ``listings`` is None if the objects are not at hand; ``inlined`` maps inlined functions without code of their own,
+    in words, to the functions that differ because of them.
     """
 
     object: str
@@ -112,11 +112,11 @@ class InlinedEverywhere(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The answer to somebody who asked about some symbols, or about everything (``symbols`` is empty).
+    """The answer to a question about some symbols, or about everything (``symbols`` is empty).
 
-    ``aliases`` are symbols that are other names, each with what of; ``unchanged`` those of which nothing differs, with
-    their objects; ``objects`` are explained one by one as they are asked for. ``differs`` says whether anything but
-    line numbers does.
+    ``aliases`` are symbols that are other names, each with the name that is listed; ``unchanged`` those that do not
+    differ, with their objects; ``objects`` are explained one by one as they are iterated over. ``differs`` says whether
+    anything but line numbers does.
     """
 
     symbols: list[str]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A report for people: by link unit and object, one line a change, a summary line last."""
+"""A report for people: one line a change, by link unit and object, with a summary at the end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _COLORS = {
 }
 _BOLD = "1"
 
-# One sign in front of a change that a livepatch cannot carry, or not as it is, and the line of the legend about it.
-# What has none here is only in the JSON document and with -v.
+# The sign before a change that a livepatch cannot carry, or whose author has to know something, and its line in the
+# legend. Obstacles without one are only shown in JSON and with -v.
 _WITH_USERS = ("O", "a livepatch carries it, with all functions that refer to it")
 _MARKS = {
     Obstacle.INIT: ("I", "no livepatch: init or exit code"),
@@ -44,13 +44,13 @@ _MARKS = {
 }
 # SYMBOL_CRC() in include/linux/export-internal.h.
 _CRC = "__crc_"
-_MANY_CRCS = 4  # of one object, that are told in one line
+_MANY_CRCS = 4  # of one object, that share a line
 _LEAST_ROOM = 12  # columns for a reason
 _MARK_COLORS = {False: "31", True: "33"}
 
 
 class TextStyle:
-    """How wide lines may be (in columns), whether there is colour, and whether everything is to be shown."""
+    """How to print: ``width`` in columns, with colour, all reasons (``verbose``), line-only changes too (``lines``)."""
 
     def __init__(self, width: int = 80, color: bool = False, verbose: bool = False, lines: bool = False) -> None:
         self.width = width
@@ -69,7 +69,7 @@ def render(report: Report, style: TextStyle) -> str:
 
 
 def shown_changes(changes: ObjectChanges, style: TextStyle) -> list[Change]:
-    """Return the changes of an object that are to be listed."""
+    """Return the changes of an object that are listed."""
     return [
         change
         for change in changes.changes
@@ -102,13 +102,13 @@ def _lines(report: Report, style: TextStyle) -> Iterator[str]:
 
 
 def _mark(verdict: Verdict) -> Obstacle | None:
-    """Return what the sign in front of a change is about: what forbids a livepatch, or else what to know."""
+    """Return what the sign before a change is about: what forbids a livepatch, else what its author has to know."""
     marked = [reason.obstacle for reason in verdict.reasons if reason.obstacle in _MARKS]
     return next((obstacle for obstacle in marked if obstacle not in NOTES), marked[0] if marked else None)
 
 
 def _legend_lines(report: Report, style: TextStyle) -> Iterator[str]:
-    """Say what the signs mean that were used, and why there are none in a kernel without livepatch."""
+    """Explain the signs that were used, and why there are none in a kernel without livepatch."""
     verdicts = {change.livepatch for changes in report.objects for change in shown_changes(changes, style)}
     marks = {mark for mark in map(_mark, verdicts) if mark is not None}
     lines = dict.fromkeys((_MARKS[mark], mark in NOTES) for mark in _MARKS if mark in marks)
@@ -125,14 +125,14 @@ def _is_crc(change: Change) -> bool:
 
 
 def _crc_line(crcs: list[Change], style: TextStyle) -> str:
-    """Return one line for the CRCs of a module's exports: a release of the kernel changes them all."""
+    """Return one line for the CRCs of a module's exports: a new release of the kernel changes them all."""
     head, painted = _head(crcs[0], f"CRCs of {len(crcs)} exports (-v lists them)", style)
     names, room = ", ".join(change.symbol.removeprefix(_CRC) for change in crcs), style.width - len(head) - 2
     return painted if room < _LEAST_ROOM else f"{painted}  {_cut(names, room)}"
 
 
 def _head(change: Change, title: str, style: TextStyle) -> tuple[str, str]:
-    """Return the beginning of the line of a change, plain and as it is painted."""
+    """Return the beginning of the line of a change, plain and in colour."""
     mark = _mark(change.livepatch)
     sign = _MARKS[mark][0] if mark is not None else " "
     head = f"  {sign} {change.change.value:<9} {title}"
@@ -161,9 +161,9 @@ def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
 
 
 def fitted(reason: str, room: int) -> str:
-    """Return as much of a reason as there is room for (12 columns at least); of two sides, where they begin to differ.
+    """Return as much of a reason as there is room for (12 columns at least).
 
-    Of the new side only words that differ, if that will do.
+    Of the new side only the words that differ, if that is enough; else both sides from where they begin to differ.
     """
     if len(reason) <= room:
         return reason

@@ -11,10 +11,10 @@ from kbuild_klp.source.passages import Passage, TextChange, integers, is_only_co
 
 
 class FilePair:
-    """Two versions of one file, at paths ``old`` and ``new``; equal ones may be given as one path twice.
+    """Two versions of one file, at paths ``old`` and ``new``; if they are equal, the paths may be, too.
 
-    Nothing is read before the first question, and no text is kept: an object has a thousand headers. A file that
-    cannot be read is empty.
+    Nothing is read before it is needed, and no text is kept: an object has a thousand headers. A file that cannot be
+    read counts as empty.
     """
 
     def __init__(self, old: str, new: str) -> None:
@@ -28,11 +28,11 @@ class FilePair:
 
     @cached_property
     def only_lines_differ(self) -> bool:
-        """Whether the two have the same tokens in the same order, so that nothing differs but on which lines."""
+        """Whether both have the same tokens in the same order, so that only their lines can differ."""
         if self.old == self.new:
             return True
         before, after = read(self.old), read(self.new)
-        # Nearly always what came or went is at the top, and the rest need not be taken apart.
+        # Often all that came or went is a comment at the top, and the rest need not be taken apart.
         longer, shorter = (after, before) if len(after) > len(before) else (before, after)
         if longer.endswith(shorter):
             top = longer[: len(longer) - len(shorter)]
@@ -63,7 +63,7 @@ class FilePair:
 
 
 def read(path: str) -> str:
-    """Return the text of a source file, any bytes of it, or nothing when it cannot be read."""
+    """Return the text of a source file, whatever its bytes are; empty if it cannot be read."""
     try:
         return Path(path).read_text("utf-8", "surrogateescape")
     except OSError:

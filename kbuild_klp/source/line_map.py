@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which line of an old source file is which line of the new one.
 
-The map pairs only lines whose text is identical, and never crosses: it is a common subsequence of the two
-files. As with diff(1) there may be several; a repeated line (a brace) may be paired with another copy of
-itself, which does not matter for a proof about ``__LINE__``, because the text that would have to be
-compiled is the same.
+The map pairs only lines with the same text, and never crosses: it is a common subsequence of the two files. As with
+diff(1) there may be several, and a repeated line (a brace) may be paired with another copy of itself. For a proof about
+``__LINE__`` that does not matter, because the compiled text is the same.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class LineMap:
         self._starts = [run[0] for run in self._runs]
 
     def map(self, old_line: int) -> int | None:
-        """The new number of an old line, None if its text went or changed, or there is no such line."""
+        """Return the new number of an old line, None if its text went or changed, or there is no such line."""
         place = bisect_left(self._starts, old_line) - 1
         if place < 0 or not 0 < old_line <= self._length:
             return None

@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which macros can expand to ``__LINE__``, and so on which source lines a line number can come into the code.
+"""Which macros can expand to ``__LINE__``, and so which source lines can put a line number into the code.
 
-The problem: a function differs in an immediate, and the difference equals that of two line numbers. It is a
-line number only if the source line can produce one. All that can are ``__LINE__`` itself and the macros
-whose body names it, or names another such macro: WARN_ON, might_sleep, pr_debug and some hundreds more.
+The problem: a function differs in an immediate, and the difference equals that of two line numbers. It can be a line
+number only if the source line can produce one. Only ``__LINE__`` itself can, and the macros whose body names it or
+another such macro: WARN_ON, might_sleep, pr_debug and some hundreds more.
 
-The choice: no preprocessor, but the closure over every ``#define`` of an object's files. Two things would
-make it useless. ``#define if(...)`` under CONFIG_PROFILE_ALL_BRANCHES makes every line suspect, so
-conditions on CONFIG_ symbols are evaluated, to yes, no or unknown; only what is surely not compiled is left
-out. And ``__UNIQUE_ID`` is no line: it counts with ``__COUNTER__``.
+The choice: no preprocessor, but the closure over every ``#define`` in an object's files. Two things would make that
+useless. ``#define if(...)`` under CONFIG_PROFILE_ALL_BRANCHES makes every line suspect, so conditions on CONFIG_
+symbols are evaluated, to yes, no or unknown, and what is certainly not compiled is left out. And ``__UNIQUE_ID`` is no
+line: it counts with ``__COUNTER__``.
 
-The cost: a macro may be in the closure that the compiler never sees so defined. What is missed (a macro
-passed by name, or pasted together from parameters alone) only makes a proof fail, which reports a change that
-is none.
+The cost: the closure may contain macros that the compiler never sees with that definition. What it misses (a macro
+passed by name, or pasted together from parameters alone) only makes a proof fail, so that a change is reported that is
+none.
 
-Where in an invocation the number is taken, measured with nested invocations over several lines: of a macro whose
-body names ``__LINE__`` GCC 12 takes the line of its name, Clang 19 that of the parenthesis that closes its
-arguments. Among the arguments of another macro, both may take that other one's, and do it for a ``__LINE__`` that
-is written there too (``ext4_msg(sb, "%s:%d", __func__, __LINE__)`` over three lines has one number, that of the
-name or of the last parenthesis); or the own line, when the parameter is not expanded behind ``##``. So each of
-these lines counts.
+Which line of an invocation is taken, was measured with nested invocations over several lines. Of a macro whose body
+names ``__LINE__`` GCC 12 takes the line of the name, Clang 19 that of the closing parenthesis. In the arguments of
+another macro, both may take the line of that other macro, also for a ``__LINE__`` that is written there
+(``ext4_msg(sb, "%s:%d", __func__, __LINE__)`` over three lines has one number, that of the name or of the last
+parenthesis); or its own line, if the parameter is not expanded because of ``##``. So each of these lines counts.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
+
+from kbuild_klp.source.passages import COMMENT, QUOTED
 
 LINE = "__LINE__"
 
@@ -41,7 +42,7 @@ class _Define(NamedTuple):
     pasted: tuple[str, ...]
 
 
-_NOISE = re.compile(r"""/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//[^\n]*|"(?:[^"\\\n]|\\[\s\S])*"|'(?:[^'\\\n]|\\[\s\S])*'""")
+_NOISE = re.compile(f"{COMMENT}|{QUOTED}")
 _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(define|if|ifdef|ifndef|elif|else|endif)\b((?:[^\\\n]+|\\[\s\S])*)", re.M)
 _DEFINITION = re.compile(r"\s*([A-Za-z_]\w*)(\([^)]*\))?")
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -49,24 +50,23 @@ _PASTE = re.compile(r"\w+(?:\s*##\s*\w+)+")
 
 
 class MacroIndex:
-    """What files define, each read once; objects of one build share nearly all of theirs.
+    """What files define. Each is read once, for objects of one build share nearly all of theirs.
 
-    ``configuration`` maps the symbols that are set (without ``CONFIG_``) to their values; without it every
-    branch of every ``#if`` counts. A file that changes while the index lives is not read again.
+    ``configuration`` maps the symbols that are set (without ``CONFIG_``) to their values; without it every branch of
+    every ``#if`` counts.
     """
 
     def __init__(self, configuration: Mapping[str, str] | None = None) -> None:
         self._condition = _Condition(configuration) if configuration is not None else None
-        # The closure over all files read so far, and of each file's uses those that lead to it: few, so
-        # that the closure of one object costs no more than to look up its files.
+        # The closure over all files read so far, and for each file the few uses that lead to it: so the closure of one
+        # object costs no more than looking up its files.
         self._closure = {LINE}
         self._uses: dict[str, list[tuple[str, str]]] = {}
         self._relevant: dict[str, set[tuple[str, str]]] = {}
         self._pasted: list[tuple[re.Pattern[str], str, str]] = []
 
     def line_macros(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
-        """The macros that can expand to ``__LINE__``, by the ``#define``s in all of ``paths``, and
-        ``__LINE__``.
+        """Return ``__LINE__`` and the macros that can expand to it, by the ``#define``s in all of ``paths``.
 
         A file that cannot be read counts as empty.
         """
@@ -89,7 +89,7 @@ class MacroIndex:
         return frozenset(closure)
 
     def users(self, word: str) -> set[str]:
-        """The macros in whose body ``word`` stands, of all files read so far."""
+        """Return the macros with ``word`` in their body, of all files read so far."""
         return {user for _, user in self._uses.get(word, ())}
 
     def _add(self, path: str) -> None:
@@ -123,14 +123,14 @@ class MacroIndex:
 
 @lru_cache(maxsize=64)
 def line_sites(text: str, macros: frozenset[str]) -> Mapping[int, int]:
-    """Return how many words of ``text`` can expand to each line number, for all numbers to which one can.
+    """Return how many words of ``text`` can expand to each line number, leaving out numbers without any.
 
-    To a line where a word of ``macros`` stands, where the parenthesis closes that opened behind such a word, and where
-    an invocation begins or ends that has such a word among its arguments. Words in comments, strings and preprocessor
-    directives do not count.
+    A word of ``macros`` can expand to its own line, to that of the parenthesis that closes its arguments, and to those
+    on which an invocation begins or ends that has the word in its arguments. Words in comments, strings and
+    preprocessor directives do not count.
     """
     bare = _ANY_DIRECTIVE.sub(_blank, _without_noise(text))
-    # For each word the lines that it may expand to; with each open parenthesis the words that stand in it.
+    # For each word the lines that it may expand to; for each open parenthesis the words in it.
     words: list[set[int]] = []
     stack: list[tuple[int, list[set[int]]]] = []
     line, counted = 1, 0
@@ -180,12 +180,12 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def _without_noise(text: str) -> str:
-    """``text`` with comments, strings and character constants taken out, its line ends kept."""
+    """Return ``text`` without comments, strings and character constants, but with all its line ends."""
     return _NOISE.sub(_blank, text)
 
 
 def _defines(path: str, condition: _Condition | None) -> list[_Define]:
-    """What a file defines, except under an ``#if`` that surely does not hold."""
+    """Return what a file defines, except under an ``#if`` that certainly does not hold."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             text = file.read()
@@ -194,7 +194,7 @@ def _defines(path: str, condition: _Condition | None) -> list[_Define]:
     if "define" not in text:
         return []
     result: list[_Define] = []
-    # One level of #if: whether this branch can be compiled, and whether an earlier one surely is.
+    # One level of #if: whether this branch can be compiled, and whether an earlier one certainly is.
     stack: list[tuple[bool, bool]] = []
     for match in _DIRECTIVE.finditer(_without_noise(text)):
         word, rest = match.group(1), match.group(2)
@@ -210,9 +210,9 @@ def _defines(path: str, condition: _Condition | None) -> list[_Define]:
 
 
 def _pasted(body: str, parameters: str | None) -> Iterator[str]:
-    """A pattern for each word that the body makes with ``##``.
+    """Yield a pattern for each word that the body makes with ``##``.
 
-    With fewer than four letters of its own it would match nearly any word, and is left out.
+    A pattern with fewer than four letters of its own would match nearly any word, and is left out.
     """
     names = set(_WORD.findall(parameters or ""))
     for chain in _PASTE.findall(body):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What two sequences have in common, in order: lines of a source, or instructions of a function.
 
-Equal ends are taken off first. What remains is cut at the items that occur once on each side (patience diff), and
-only the pieces between go through difflib, which is quadratic in repeated items.
+Equal beginnings and ends are taken off first. The rest is cut at the items that occur once on each side (patience
+diff), and only the pieces in between go through difflib, which is quadratic in repeated items.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
 
-# A piece with more pairs of items, or of equal ones, and none that occurs once, is left unpaired (generated tables).
+# A piece with more pairs of items, or of equal ones, is left unpaired if no item occurs once (generated tables).
 _MOST_PAIRS = 16_000_000
 _MOST_EQUAL_PAIRS = 500_000
-# What lies between two anchors may have anchors of its own, and so on; no source and no function goes this deep.
+# What is between two anchors may have anchors of its own, and so on. No source and no function goes this deep.
 _DEEPEST = 40
 
 
@@ -31,11 +31,11 @@ class Run(NamedTuple):
 
 
 def common_runs(old: Sequence[Item], new: Sequence[Item]) -> list[Run]:
-    """Return what is the same in two sequences, in order, neighbours joined; it never crosses."""
+    """Return what is the same in two sequences, in order, with neighbours joined. It never crosses."""
     head = _common_start(old, new)
     tail = _common_start(old[head:][::-1], new[head:][::-1])
     numbers: dict[Item, int] = {}
-    # Equal items have equal numbers, which are compared much faster than they are.
+    # Numbers instead of items: they are compared much faster.
     inner = (items[head : len(items) - tail] for items in (old, new))
     a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in inner)
     found: list[Run] = []

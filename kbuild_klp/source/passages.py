@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""C text as the compiler takes it: without comments, white space and the places of things.
+"""C text as the compiler sees it: without comments, white space and the places of things.
 
-What is asked is never what a text means, only whether two versions of it can mean different things. Two texts
-with the same tokens in the same order differ in nothing but the lines on which things stand, so between their
-objects nothing can differ but what comes from ``__LINE__`` (and spaces inside what a macro makes a string of).
+The question is never what a text means, only whether two versions of it can mean different things. Two texts with the
+same tokens in the same order differ only in the lines that things are on, so their objects can differ only in what
+comes from ``__LINE__`` (and in spaces inside what a macro turns into a string).
 
-Where tokens do differ, a file is cut into its pieces at file level (functions, declarations, directives), to say
-which of them changed. That cut goes by braces, and by the kernel's style where ``#if`` unbalances them: a ``}`` in
-the first column ends a piece.
+Where tokens do differ, a file is cut into its pieces at file level (functions, declarations, directives), to see which
+of them changed. Braces say where to cut, and the kernel's style where ``#if`` unbalances them: a ``}`` in the first
+column ends a piece.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_QUOTED = r"""L?"(?:[^"\\\n]|\\[\s\S])*"|'(?:[^'\\\n]|\\[\s\S])*'"""
-_COMMENT = r"/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//(?:[^\\\n]|\\[\s\S])*"
-_COMMENT_OR_QUOTED = re.compile(f"({_COMMENT})|{_QUOTED}")
-_TOKEN = re.compile(rf"{_QUOTED}|[A-Za-z_]\w*|\.?\d(?:[eEpP][+-]|[\w.])*|\S")
+QUOTED = r"""L?"(?:[^"\\\n]|\\[\s\S])*"|'(?:[^'\\\n]|\\[\s\S])*'"""
+COMMENT = r"/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//(?:[^\\\n]|\\[\s\S])*"
+_COMMENT_OR_QUOTED = re.compile(f"({COMMENT})|{QUOTED}")
+_TOKEN = re.compile(rf"{QUOTED}|[A-Za-z_]\w*|\.?\d(?:[eEpP][+-]|[\w.])*|\S")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _INTEGER = re.compile(r"(?<![\w.])(?:0[xX]([0-9a-fA-F]{1,16})|(\d{1,20}))[uUlL]*(?![\w.])")
 
-# What is scanned for when a file is cut; white space and everything else between is skipped.
+# What matters for cutting a file; white space and everything else in between is skipped.
 _SCAN = re.compile(
-    rf"(?P<directive>^[ \t]*#(?:[^\\\n]|\\[\s\S])*)|(?P<quoted>{_QUOTED})|(?P<resync>^\}})|(?P<mark>[{{}}();=])"
+    rf"(?P<directive>^[ \t]*#(?:[^\\\n]|\\[\s\S])*)|(?P<quoted>{QUOTED})|(?P<resync>^\}})|(?P<mark>[{{}}();=])"
     r"|(?P<word>[A-Za-z_]\w*)",
     re.M,
 )
 _DEFINE = re.compile(r"[ \t]*#[ \t]*define[ \t]+([A-Za-z_]\w*)")
-# What may stand before a parenthesis at file level and names nothing.
+# Words that may stand before a parenthesis at file level and name nothing.
 _NO_NAME = frozenset(("__attribute__", "__attribute", "__aligned", "__section", "__printf", "asm", "__asm__"))
 
 
@@ -39,10 +39,10 @@ _NO_NAME = frozenset(("__attribute__", "__attribute", "__aligned", "__section", 
 class Passage:
     """One piece of a file at file level, from line ``first`` to line ``last`` (from 1).
 
-    ``names`` are what it can declare: the words before a parenthesis at file level for a function (and for a macro
-    invocation such as SYSCALL_DEFINE), all words at file level for other declarations, the macro's name for a
-    ``#define``; ``arguments`` the words in a function's parentheses. ``words`` are all of it, ``text`` its tokens
-    separated by blanks.
+    ``names`` are what it can declare: for a function (or a macro invocation such as SYSCALL_DEFINE) the words before a
+    parenthesis at file level, for other declarations all words at file level, for a ``#define`` the macro's name.
+    ``arguments`` are the words in a function's parentheses, ``words`` all words, ``text`` the tokens separated by
+    blanks.
     """
 
     first: int
@@ -70,7 +70,7 @@ def _value(match: re.Match[str]) -> int:
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens of a file; the ends of directives, at which lines do matter, are tokens too."""
+    """Return the tokens of a file. The ends of directives are tokens too, for there lines do matter."""
     if "\\\n" in text:
         text = text.replace("\\\n", "")
     text = _COMMENT_OR_QUOTED.sub(lambda match: " " if match[1] else match[0], text)
@@ -91,7 +91,7 @@ def without_comments(text: str) -> str:
 
 def is_only_comment(text: str) -> bool:
     """Return True when whole comments and white space are all that ``text`` is."""
-    return not _COMMENT_OR_QUOTED.sub(lambda match: " " if match[1] else match[0], text).strip()
+    return not without_comments(text).strip()
 
 
 class _Cutter:
@@ -118,7 +118,7 @@ class _Cutter:
             if kind == "word":
                 self._take_word(match[0])
             elif kind == "directive":
-                # In the middle of something, it is a piece of that; the names that it defines are the file's.
+                # In the middle of a piece it belongs to that.
                 if not self._depth and not self._pending(match.start()):
                     yield from self._end(match.start())
                     yield self._directive(match)
@@ -200,7 +200,7 @@ class TextChange:
     """What differs in tokens between two versions of a file.
 
     ``removed`` and ``added`` are the pieces that only one version has. ``reordered``: the directives that both have
-    stand in another order.
+    are in another order.
     """
 
     removed: tuple[Passage, ...]
@@ -213,11 +213,10 @@ def text_change(old: list[Passage], new: list[Passage]) -> TextChange:
     before, after = Counter(passage.text for passage in old), Counter(passage.text for passage in new)
     removed = _surplus(old, before - after)
     added = _surplus(new, after - before)
-    kept = (
+    first, second = (
         [passage.text for passage in side if passage.is_directive and passage not in gone]
         for side, gone in ((old, removed), (new, added))
     )
-    first, second = kept
     return TextChange(removed, added, first != second)
 
 
