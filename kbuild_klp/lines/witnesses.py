@@ -24,7 +24,7 @@ from kbuild_klp.lines.records import line_moves
 from kbuild_klp.lines.referring import target_name
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Spot, decode_parts
-from kbuild_klp.object.parts import CONTENT, STRINGS
+from kbuild_klp.object.parts import CONTENT, PIECE, STRINGS
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.special.table import SOURCE_NAME
 
@@ -283,7 +283,7 @@ class Witnesses:
         targets, owner = view.canonical.targets, view.meanings.owner
         parent, kind = view.canonical.families.parent, view.canonical.parts.kind
         rows = np.flatnonzero((owner >= 0) & (targets.part >= 0) & (targets.symbol < 0) & (targets.section < 0))
-        rows = rows[np.isin(kind[targets.part[rows]], (STRINGS, CONTENT))]
+        rows = rows[np.isin(kind[targets.part[rows]], (STRINGS, CONTENT, PIECE))]
         _, first, which = np.unique(view.canonical.references.target[rows], return_index=True, return_inverse=True)
         homes = [named(view, row) for row in rows[first].tolist()]
         is_name = np.array([home is not None for home in homes], bool)[which]

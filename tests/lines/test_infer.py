@@ -360,3 +360,13 @@ def test_sources_edited_after_the_build_are_none(gcc: Pairs) -> None:
     old, new = gcc.tree(source), gcc.tree(shifted(source))
     new.write("unit.c", shifted(source) + "int more;\n")
     assert answers(old, new)["f"] == INFERRED
+
+
+def test_names_of_functions_in_plain_rodata(cc: Pairs) -> None:
+    """scripts/module.lds.S of 7.x links .rodata.str* into .rodata, and no flag says any more that these are strings."""
+    functions = "".join(
+        f'int called_{number}(int x)\n{{\n\tif (x)\n\t\tnote("called_{number}", __LINE__);\n\treturn x;\n}}\n'
+        for number in range(4)
+    )
+    old, new = (cc.tree(HEAD + lines + functions, "-fno-merge-constants").without_sources() for lines in ("", "\n\n"))
+    assert set(answers(old, new).values()) == {INFERRED}
