@@ -136,8 +136,8 @@ class LineInference:
     def _lines_of(self, source: Home) -> frozenset[Witness]:
         """Return the arguments that are lines of one source."""
         if source not in self._lines:
-            functions = set(self._old.functions_that_name(source.file) if source.file is not None else ())
-            functions |= self._witnesses.users(Home(None, source.unit))
+            names = {Home(None, source.unit)} | ({Home(source.file)} if source.file is not None else set())
+            functions = {user for name in names for user in self._witnesses.users(name)}
             if len(functions) > _MOST_FUNCTIONS:
                 functions.clear()
             about = [

@@ -110,11 +110,8 @@ def distinct_uses(view: ObjectView, numbers: Sequence[Number], chosen: Sequence[
     Compilers copy code, to the ends of several branches for instance. Immediate operands are one use when the rest of
     the instruction is the same and the next branch out of the function goes to the same place.
     """
-    uses: set[object] = set()
-    for index in chosen:
-        number = numbers[index]
-        uses.add(_use(view, *number.instruction[0]) if number.instruction else index)
-    return len(uses)
+    instructions = {index: numbers[index].instruction for index in chosen}
+    return len({_use(view, *where[0]) if where else index for index, where in instructions.items()})
 
 
 def _use(view: ObjectView, part: int, offset: int) -> object:
@@ -201,9 +198,9 @@ class _Comparison:
         known: Fields = NOTHING,
         within: Role = Role.OTHER,
     ) -> Iterator[Number]:
-        """Yield what differs in what references point to, when that is known by content.
+        """Yield what differs in what references go to, where that is known by content.
 
-        ``known`` are the fields of the data in which they stand, and ``within`` is what these are for.
+        ``known`` are the fields of the data that the references are in, and ``within`` is what these data are for.
         """
         if not old:
             return
@@ -213,25 +210,24 @@ class _Comparison:
         how = before[:, 0] ^ after[:, 0]
         if (how >> np.uint64(KIND_SHIFT) if is_owner else how).any():
             raise DifferentError
-        differs = (before[:, 1:] != after[:, 1:]).any(axis=1)
-        for at in differs.nonzero()[0].tolist():
-            variable = self.old.empty_variable(old[at])
-            if variable and variable == self.new.empty_variable(new[at]):
+        for at in (before[:, 1:] != after[:, 1:]).any(axis=1).nonzero()[0].tolist():
+            x, y = old[at], new[at]
+            variable = self.old.empty_variable(x)
+            if variable and variable == self.new.empty_variable(y):
                 self.empty_differs = True
-                differs[at] = False
-        for at in differs.nonzero()[0].tolist():
-            if self.old.target_offset(old[at]) != self.new.target_offset(new[at]):
+                continue
+            if self.old.target_offset(x) != self.new.target_offset(y):
                 raise DifferentError
-            if self.old.meanings.ordinals.get(old[at]) != self.new.meanings.ordinals.get(new[at]):
+            if self.old.meanings.ordinals.get(x) != self.new.meanings.ordinals.get(y):
                 raise DifferentError
             if is_owner and is_owner[at]:
                 continue
-            if self.old.memory(old[at]) != self.new.memory(new[at]):
+            if self.old.memory(x) != self.new.memory(y):
                 raise DifferentError
             if known.quiet and int(before[at, 0]) & _PLACE in known.quiet:
                 self.identity_differs = True
             else:
-                yield from self._content(old[at], new[at], old, within)
+                yield from self._content(x, y, old, within)
 
     def _content(self, old: int, new: int, users: Sequence[int], within: Role) -> Iterator[Number]:
         """Yield the numbers in which two strings or nameless parts differ."""
