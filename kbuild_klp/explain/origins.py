@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from kbuild_klp.changes.reasons import Code, Reason
@@ -24,6 +23,7 @@ from kbuild_klp.explain.comparison import Comparison
 from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import Line
+from kbuild_klp.source.file_pair import read
 
 _MOST_LOOKED_UP = 200  # instructions of a function
 _MOST_NAMED = 3
@@ -139,10 +139,7 @@ class Origins:
 
     def _lines(self, path: str) -> list[str]:
         if path not in self._files:
-            try:
-                self._files[path] = Path(path).read_text("utf-8", "surrogateescape").split("\n")
-            except OSError:
-                self._files[path] = []
+            self._files[path] = read(path).split("\n")
         return self._files[path]
 
 

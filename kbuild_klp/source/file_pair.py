@@ -66,5 +66,5 @@ def read(path: str) -> str:
     """Return the text of a source file, whatever its bytes are; empty if it cannot be read."""
     try:
         return Path(path).read_text("utf-8", "surrogateescape")
-    except OSError:
+    except (OSError, ValueError):
         return ""

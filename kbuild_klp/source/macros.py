@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from kbuild_klp.source.file_pair import read
 from kbuild_klp.source.passages import COMMENT, QUOTED
 
 LINE = "__LINE__"
@@ -186,11 +187,7 @@ def _without_noise(text: str) -> str:
 
 def _defines(path: str, condition: _Condition | None) -> list[_Define]:
     """Return what a file defines, except under an ``#if`` that certainly does not hold."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            text = file.read()
-    except (OSError, ValueError):
-        return []
+    text = read(path)
     if "define" not in text:
         return []
     result: list[_Define] = []
