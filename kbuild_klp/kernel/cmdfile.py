@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kbuild_klp.errors import BadTreeError
 
@@ -52,6 +53,14 @@ def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None
 
     Raises BadTreeError, which names ``file``, if it holds no saved command.
     """
+    found = _parsed(text)
+    if found is None:
+        raise BadTreeError("holds no saved command", file=file, hint="remove it and build again")
+    return found
+
+
+@lru_cache(maxsize=2)  # for the other side of a comparison, which was made in the same way
+def _parsed(text: str) -> SavedCommand | None:
     target = command = source = None
     dependencies: list[str] = []
     for line in text.replace("\\\r\n", " ").replace("\\\n", " ").split("\n"):
@@ -70,7 +79,7 @@ def parse_saved_command(text: str, *, file: str | os.PathLike[str] | None = None
             # $(wildcard): what fixdep found to be mentioned of the configuration, and objtool itself.
             dependencies += _WILDCARD.sub(" ", value).split()
     if target is None or command is None:
-        raise BadTreeError("holds no saved command", file=file, hint="remove it and build again")
+        return None
     return SavedCommand(target, command, source, tuple(dependencies))
 
 
