@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Effect, Flow
-from kbuild_klp.arch.x86_decode import pairs_at
+from kbuild_klp.arch.x86_decode import behind_prefixes
 
 _ARGUMENT = {
     name: number
@@ -126,11 +126,4 @@ def flows(code: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint
 
     ud2 goes on behind it, as a WARN does.
     """
-    table, at = _flow_table(), np.array(starts, np.intp)
-    flow = table[pairs_at(code, at)]
-    skipped = (flow == _PREFIX).nonzero()[0]
-    while skipped.size:
-        at[skipped] += 1
-        flow[skipped] = found = table[pairs_at(code, at[skipped])]
-        skipped = skipped[(found == _PREFIX) & (at[skipped] < len(code))]
-    return flow
+    return behind_prefixes(code, np.array(starts, np.intp), _flow_table(), _PREFIX)

@@ -163,16 +163,9 @@ def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: 
     """
     table = tables()
     at = np.array(starts, np.intp)
-    pair = pairs_at(code, at)
-    kind = table.fields[pair]
-    skipped = (kind == FieldKind.PREFIX).nonzero()[0]
-    while skipped.size:
-        at[skipped] += 1
-        pair[skipped] = again = pairs_at(code, at[skipped])
-        kind[skipped] = found = table.fields[again]
-        skipped = skipped[found == FieldKind.PREFIX]
+    kind = behind_prefixes(code, at, table.fields, FieldKind.PREFIX)
     escaped = (kind == FieldKind.ESCAPE).nonzero()[0]
-    escape = table.escapes[pair[escaped]].astype(np.intp)
+    escape = table.escapes[pairs_at(code, at[escaped])].astype(np.intp)
     at[escaped] += escape >> 4
     kind[escaped] = table.fields[pairs_at(code, at[escaped]) | (escape & 0x0F) << 16]
 
@@ -192,3 +185,19 @@ def pairs_at(code: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.intp]:
     pair <<= 8
     pair |= code.take(at, mode="clip")
     return pair
+
+
+def behind_prefixes(
+    code: NDArray[np.uint8], at: NDArray[np.intp], table: NDArray[np.uint8], prefix: int
+) -> NDArray[np.uint8]:
+    """Move the places ``at`` of instructions behind their prefixes; returns what a table has for the opcodes there.
+
+    The table is indexed by what pairs_at() returns, and has ``prefix`` for a prefix.
+    """
+    found = table[pairs_at(code, at)]
+    skipped = (found == prefix).nonzero()[0]
+    while skipped.size:
+        at[skipped] += 1
+        found[skipped] = again = table[pairs_at(code, at[skipped])]
+        skipped = skipped[(again == prefix) & (at[skipped] < len(code))]
+    return found

@@ -89,12 +89,7 @@ class TreeBuild(Build):
         known = self._memory.get(name)
         if known is not None:
             return known
-        try:
-            with open(sum_path(self._path(name)), "rb", buffering=0) as file:
-                return file.read()
-        except OSError as error:
-            self.failed[name] = f"{error.filename}: {error.strerror}"
-            return None
+        return self.read_sums(name, self._path(name))
 
     def sum_file(self, name: str) -> str:
         """Return the path of an object's checksum file, for messages."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 
 from kbuild_klp.builds.side import Build
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.checksum.batch import Progress, compute_many
-from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.stale import find_stale
 from kbuild_klp.containers.ar import member_files
 from kbuild_klp.errors import KlpError
@@ -52,11 +50,7 @@ class MembersBuild(Build):
         """Return the checksums of a member."""
         if name in self.failed or name in self._sums:
             return self._sums.get(name)
-        try:
-            return Path(sum_path(self._files[name])).read_bytes()
-        except OSError as error:
-            self.failed[name] = f"{error.filename}: {error.strerror}"
-            return None
+        return self.read_sums(name, self._files[name])
 
     def object_file(self, name: str) -> str | None:
         """Return the path of a member."""

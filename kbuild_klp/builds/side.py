@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kbuild_klp.checksum import sum_file
 from kbuild_klp.checksum.batch import Progress, compute
+from kbuild_klp.checksum.path import sum_path
 from kbuild_klp.checksum.sum_file import SumFile
 from kbuild_klp.errors import BadSumFileError, KlpError
 from kbuild_klp.kernel.settings import Settings
@@ -59,6 +60,15 @@ class Build(ABC):
     @abstractmethod
     def sums(self, name: str) -> bytes | None:
         """Return the checksum file of an object, None when there is none (see ``failed``)."""
+
+    def read_sums(self, name: str, object_path: str) -> bytes | None:
+        """Read the checksum file beside an object; one that cannot be read goes to ``failed``."""
+        try:
+            with open(sum_path(object_path), "rb", buffering=0) as file:
+                return file.read()
+        except OSError as error:
+            self.failed[name] = f"{error.filename}: {error.strerror}"
+            return None
 
     def sum_file(self, name: str) -> str:
         """Return where the checksums of an object stand, for messages."""

@@ -8,11 +8,10 @@ compiler made.
 
 from __future__ import annotations
 
-import os
 import posixpath
 
 from kbuild_klp.kernel.cmdfile import cmd_path, read_link_command
-from kbuild_klp.kernel.modules import module_objects, read_text
+from kbuild_klp.kernel.modules import module_objects, normal_path, read_text
 from kbuild_klp.kernel.thin_archive import members
 from kbuild_klp.kernel.tree import BuildTree
 
@@ -46,21 +45,14 @@ def _inputs(tree: BuildTree, command: str) -> list[str]:
     for word in command.partition(";")[0].split():
         if before not in _OPTIONS_WITH_FILE:
             if word.startswith("@"):
-                result += [_located(tree, name) for name in module_objects(read_text(_path(tree, word[1:])) or "")]
+                result += module_objects(read_text(_path(tree, word[1:])) or "")
             elif word.endswith(".a"):
-                result += [_located(tree, name) for name in members(_path(tree, word))]
+                result += members(_path(tree, word))
             elif word.endswith(".o"):
-                result.append(_located(tree, word))
+                result.append(normal_path(word))
         before = word
-    return result
+    return list(map(tree.locate, result))
 
 
 def _path(tree: BuildTree, name: str) -> str:
-    """Where a file is that a command names: make ran in the object tree, or for a module of its own in the kernel's."""
-    bases = [tree.root, *([tree.kernel] if tree.kernel else [])]
-    paths = [posixpath.join(base, name) for base in bases]
-    return next((path for path in paths if os.path.lexists(path)), paths[0])
-
-
-def _located(tree: BuildTree, name: str) -> str:
-    return os.path.relpath(_path(tree, name), tree.root)
+    return posixpath.join(tree.root, tree.locate(normal_path(name)))

@@ -203,6 +203,10 @@ class BuildTree:
 
     # Modules
 
+    def locate(self, path: str) -> str:
+        """A path that kbuild wrote, relative to the root, or absolute if it lies outside."""
+        return self._locator.locate(path)
+
     @cached_property
     def _locator(self) -> Locator:
         if not self.is_external:
@@ -215,8 +219,7 @@ class BuildTree:
         if names is None:
             names = module_names(read_text(f"{root}/modules.order") or "")
             if self.is_external:
-                locate = self._locator.locate
-                names = [locate(f"{name}.mod")[:-4] for name in names]
+                names = [self.locate(f"{name}.mod")[:-4] for name in names]
             else:
                 for directory, files in visit(root, self.source_architecture):
                     if directory and "modules.order" in files:
@@ -231,12 +234,11 @@ class BuildTree:
     def _modules(self, paths: Iterable[str]) -> dict[str, LinkUnit]:
         """The units of modules given by path without suffix. A module with no ``.mod`` was not built."""
         root = str(self.root)
-        locate = self._locator.locate
         units: dict[str, LinkUnit] = {}
         for path in paths:
             text = read_text(posixpath.join(root, f"{path}.mod"))
             if text is not None:
-                objects = tuple(locate(name) for name in module_objects(text))
+                objects = tuple(map(self.locate, module_objects(text)))
                 units[path] = LinkUnit(posixpath.basename(path), objects)
         return units
 
@@ -306,7 +308,7 @@ def configuration_text(root: str) -> str | None:
     for name in ("include/config/auto.conf", ".config"):
         text = read_text(f"{root}/{name}")
         if text is not None:
-            return text
+            return "\n" + text  # as in the archives that others have
     return None
 
 

@@ -16,6 +16,7 @@ from x86_peers import capstone_length
 from kbuild_klp.arch import sweep as sweeping
 from kbuild_klp.arch import x86_decode
 from kbuild_klp.arch.sweep import instruction_starts, sweep
+from kbuild_klp.arch.x86_calls import flows
 from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 
 # fmt: off
@@ -433,6 +434,15 @@ def test_no_relative_field(row: Encoding) -> None:
     for behind in (b"", b"\x05" * 8):
         code = np.frombuffer(row.data + behind, np.uint8)
         assert not relative_fields(code, instruction_lengths(code), np.array([0])).offset.size
+
+
+@pytest.mark.parametrize("text", ["66", "48", "90f0"])
+def test_a_prefix_and_then_the_end(text: str) -> None:
+    """There is no opcode to move on to."""
+    code = np.frombuffer(bytes.fromhex(text), np.uint8)
+    starts = np.arange(len(code))
+    assert not relative_fields(code, instruction_lengths(code), starts).offset.size
+    assert len(flows(code, starts)) == len(code)
 
 
 def test_relative_fields_skips_what_is_no_instruction() -> None:
