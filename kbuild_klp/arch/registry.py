@@ -113,7 +113,7 @@ class Instruction(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """What a field of an instruction refers to: its place in the instruction and its size in bytes, and in words."""
+    """What a field of an instruction refers to: where the field is and its size, in bytes, and ``text`` for people."""
 
     place: int
     size: int
@@ -243,7 +243,7 @@ class Architecture:
     """The section of vmlinux that lists functions to which no pointer can be called, each by its distance (4 bytes)."""
 
     def __reduce__(self) -> tuple[Callable[[int], Architecture | None], tuple[int]]:
-        """Another process has it already."""
+        """Send the machine's number: another process has the rest."""
         return architecture, (self.machine,)
 
     def bits_at(self, place: int, size: int) -> int:

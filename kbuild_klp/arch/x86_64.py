@@ -72,7 +72,7 @@ def is_filler(data: bytes) -> bool:
 
 
 def is_alignment(instruction: bytes) -> bool:
-    """Return True when an instruction is a NOP, and no int3: gas fills with these in code."""
+    """Return True when an instruction is a NOP: inside of functions, gas fills with these and never with int3."""
     return _ALIGNMENT.fullmatch(instruction) is not None
 
 
@@ -156,7 +156,7 @@ _FAR = (4, 2)  # R_X86_64_PLT32 as assemblers write it since binutils 2.31, R_X8
 
 
 def _is_lea(before: bytes) -> bool:
-    """Say so of the opcode and the ModRM byte: LEA; what is RIP-relative has no SIB byte (SDM, volume 2, 2.2.1.6)."""
+    """Say whether these are opcode and ModRM byte of LEA: no RIP-relative operand has a SIB byte (SDM 2, 2.2.1.6)."""
     return before[:1] == b"\x8d"
 
 

@@ -34,7 +34,7 @@ class LinkedSources:
         self._homes: Mapping[tuple[str, str | None], list[int]] = {}
 
     def look_for(self, names: Iterable[str]) -> None:
-        """Find the members that have symbols of these names; of others `member` says that it is not certain."""
+        """Find the members that have symbols of these names; `member` knows no others."""
         self._homes = self._find_homes(names)
 
     def member(self, symbol: SymbolId) -> str | None:

@@ -33,7 +33,7 @@ SINGLE_OBJECT = "object"
 
 
 WORTH_A_PROCESS = 4 << 20
-"""Bytes of each of two objects from which on they are read side by side: it takes a while to send what was read."""
+"""Objects of this many bytes are read side by side; sending what was read takes longer than reading smaller ones."""
 
 
 class Build(ABC):

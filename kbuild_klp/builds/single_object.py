@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Read(NamedTuple):
-    """An object that was read for its checksums; ``view`` is None when it was another one before they were made."""
+    """An object that was read for its checksums; ``view`` is None when the file changed before they were made."""
 
     view: ObjectView | None
     sums: ObjectChecksums

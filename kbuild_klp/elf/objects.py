@@ -139,7 +139,7 @@ class Objects:
 
     @cached_property
     def looks(self) -> NDArray[np.uint64]:
-        """A number for each symbol: equal for equal names, and rarely for others."""
+        """A number for each symbol: symbols of one name have the same, those of different names rarely do."""
         start = self.symbols["name"].astype(np.int64)
         is_lost = start > self.strings.rfind(b"\0")
         if is_lost.any():
@@ -149,7 +149,7 @@ class Objects:
 
     @cached_property
     def is_maybe_numbered(self) -> NDArray[np.bool_]:
-        """Whether there may be a number to drop in the name of each symbol (symbol_names.py): few they are."""
+        """Whether the name of each symbol may have a number to drop (symbol_names.py); few do."""
         letters = np.frombuffer(self.strings + bytes(_LOOK), np.uint8)
         start = np.minimum(self.symbols["name"].astype(np.int64), len(self.strings))
         dots, ends = (letters == ord(".")).nonzero()[0], (letters == 0).nonzero()[0]

@@ -4,7 +4,7 @@
 Compilers and kernel macros number things in the order in which they meet them, so one new line renumbers all that
 follow. Dropping the number makes names comparable across builds; it can also make two different symbols of one
 object look alike. Names that carried such a number are therefore marked ``numbered``, and who compares them must
-tell equals apart by other means (kbuild_klp.canonical: by the order in which their user refers to them).
+tell equals apart by other means (object/families.py: by the order in which their user refers to them).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a build says of itself, as the headers have it that kbuild makes for it."""
+"""What a build says of itself, in the headers that kbuild makes for that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST = 3  # characters: what is shorter may be a part of anything
 
 
 def identity(tree: BuildTree) -> dict[str, str]:
-    """Return the texts by which a build can be told from others of the same source, each by a name for it.
+    """Return the texts that tell a build from others of the same source, by what they are.
 
     What is not recorded, and what is too short to be told from other text, is left out.
     """

@@ -45,25 +45,21 @@ class SettingDifference:
 
 # Symbols that Kconfig fills in from the tools (scripts/Kconfig.include, init/Kconfig).
 _TOOL_SYMBOLS = {
-    "CC_VERSION_TEXT": SettingKind.COMPILER,
-    "GCC_VERSION": SettingKind.COMPILER,
-    "CLANG_VERSION": SettingKind.COMPILER,
-    "CC_IS_GCC": SettingKind.COMPILER,
-    "CC_IS_CLANG": SettingKind.COMPILER,
-    "AS_VERSION": SettingKind.ASSEMBLER,
-    "AS_IS_GNU": SettingKind.ASSEMBLER,
-    "AS_IS_LLVM": SettingKind.ASSEMBLER,
-    "LD_VERSION": SettingKind.LINKER,
-    "LLD_VERSION": SettingKind.LINKER,
-    "LD_IS_BFD": SettingKind.LINKER,
-    "LD_IS_LLD": SettingKind.LINKER,
-    "PAHOLE_VERSION": SettingKind.TOOL,
-    "RUSTC_VERSION": SettingKind.TOOL,
-    "RUSTC_VERSION_TEXT": SettingKind.TOOL,
-    "RUSTC_LLVM_VERSION": SettingKind.TOOL,
-    "BINDGEN_VERSION_TEXT": SettingKind.TOOL,
-    "LOCALVERSION": SettingKind.RELEASE,
-    "BUILD_SALT": SettingKind.RELEASE,
+    symbol: kind
+    for kind, symbols in {
+        SettingKind.COMPILER: ("CC_VERSION_TEXT", "GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG"),
+        SettingKind.ASSEMBLER: ("AS_VERSION", "AS_IS_GNU", "AS_IS_LLVM"),
+        SettingKind.LINKER: ("LD_VERSION", "LLD_VERSION", "LD_IS_BFD", "LD_IS_LLD"),
+        SettingKind.TOOL: (
+            "PAHOLE_VERSION",
+            "RUSTC_VERSION",
+            "RUSTC_VERSION_TEXT",
+            "RUSTC_LLVM_VERSION",
+            "BINDGEN_VERSION_TEXT",
+        ),
+        SettingKind.RELEASE: ("LOCALVERSION", "BUILD_SALT"),
+    }.items()
+    for symbol in symbols
 }
 # Say nothing that the text does not say better.
 _IMPLIED_BY_TEXT = ("GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG")

@@ -40,7 +40,7 @@ def crc_symbol(name: str) -> str:
 
 
 class _Candidate(NamedTuple):
-    """One symbol of the image; ``file`` and ``file_rank``: under the how manieth STT_FILE symbol of that name."""
+    """One symbol of the image, behind the STT_FILE symbol ``file``; ``file_rank`` counts those of that name from 0."""
 
     address: int
     size: int
@@ -93,7 +93,7 @@ class LinkedSymbols:
         )
 
     def position(self, old: FunctionSymbol, file: str, rank: int | None) -> Position:
-        """Find a function: ``file`` is the name of its STT_FILE symbol, ``rank`` the how manieth of that name it is.
+        """Find a function: ``file`` is the name of its STT_FILE symbol, ``rank`` which of those of that name.
 
         The linker keeps local symbols in the order in which it was given the objects, each behind its STT_FILE
         symbol. Without ``rank`` two functions of one name and size, from sources of one name, cannot be told apart.

@@ -90,7 +90,7 @@ def _of_functions(
         callers = [(side, it) for side, symbol in sides for it in _callers(side, symbol, changed)]
         running = [it for side, it in callers if not (is_vmlinux and it[1] != _TAKES_ADDRESS and side.is_start(it[0]))]
         is_called = bool(running) or any(not changed.isdisjoint(side.callers_of(symbol)) for side, symbol in sides)
-        # What nobody but init code called is as much over as that.
+        # If only init code called it, nothing will call it again.
         found[at] = _sorted(running if is_called else (it for _, it in callers))
     return found
 

@@ -23,7 +23,7 @@ from kbuild_klp.changes.reasons import ReasonKind
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 
-# Code and data that is freed after boot, or run when all is over (include/linux/init.h, include/asm-generic/
+# Code and data that is freed after boot, or used only at the end (include/linux/init.h, include/asm-generic/
 # vmlinux.lds.h). With memory hotplug .meminit stays (up to 6.9); a function of it is better looked at than patched.
 _INIT = re.compile(r"\.(?:mem|cpu|dev)?(?:init|exit)\.|\..*\.(?:init|exit)$")
 _VERSIONS = "__version*"  # struct modversion_info, include/linux/module.h
@@ -48,7 +48,7 @@ _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .
 # Strings and constants, which the linker merges: one is reached by a reference, and belongs to its user. What is left
 # is what the compiler wrote for a call that it made instructions of (memcmp()), and forgot.
 _CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
-_PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for debugfs, of which nothing else depends
+_PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for debugfs; nothing else depends on it
 _PER_CPU = ".data..percpu"
 # klp_try_switch_task in kernel/livepatch/transition.c: a task is patched when no old function is on its stack.
 WAITS_FOR_THREADS = "the transition waits until the threads that are in it return from it, maybe for good"
@@ -118,36 +118,37 @@ class ToldFunction(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of one change beyond what the checksums say; None where it could not be found out.
-
-    ``no_old`` and ``no_new`` say why nothing is known of the object of that side. ``untraced`` is empty for an old
-    function that ftrace can take over, else why it cannot; ``position`` is None when the linked image is not at hand;
-    ``keys`` are the static keys and calls of a module that the new function uses, in words, ``crcs`` the exports whose
-    CRC changed that it is or uses, ``users`` who in the patched kernel goes on referring to a removed function, and
-    ``moved`` the object in which a removed function is now. ``readers`` is None for data that is no read-only data of
-    one object, and for a function that can be called from others, or that has to be where it is. ``is_thread``: the old
-    function is what some thread runs, or what all that sleep are in. ``tables`` are those that somebody walks through
-    and that say something of it. ``imports`` are the symbols that both versions of a linked module use with another
-    CRC, in words. ``is_for_content``: a section is aligned otherwise because of data without a name that came or went.
-    ``retyped`` is what another hash of the function's type means.
-    """
+    """What is known of one change beyond what the checksums say; None where it could not be found out."""
 
     livepatch: bool = True
+    """Whether the old kernel can load livepatches."""
     is_vdso: bool = False
     no_old: str = "the old object was not read"
+    """Why nothing is known of the old object."""
     no_new: str = "the new object was not read"
     untraced: str | None = None
+    """Why ftrace cannot take over the old function, empty if it can."""
     position: Position | None = None
+    """None without the linked image."""
     keys: tuple[Finding, ...] | None = None
+    """What the static keys and calls of a module mean that the new function uses."""
     crcs: tuple[str, ...] = ()
+    """The exports whose CRC changed that the new function is or uses."""
     users: tuple[str, ...] | None = None
+    """Who in the patched kernel goes on referring to a removed function."""
     moved: str = ""
+    """The object in which a removed function is now."""
     readers: Readers | None = None
+    """None for what users in other objects can have, for writable data, and for a function that has to stay."""
     is_thread: bool = False
+    """Whether the old function is what some thread runs, or what all that sleep are in."""
     tables: tuple[ToldFunction, ...] | None = ()
     imports: tuple[str, ...] | None = None
+    """The symbols that both versions of a linked module use with another CRC, in words."""
     is_for_content: bool = False
+    """Whether a section is aligned otherwise because of data without a name that came or went."""
     retyped: Finding | None = None
+    """What another kCFI hash of the function's type means."""
 
 
 def judge(change: Change, facts: Facts) -> Verdict:
@@ -195,9 +196,9 @@ def _sections_of(change: Change) -> list[str]:
 
 
 def _changes_lifetime(old: Entry, new: Entry) -> bool:
-    """Say whether something moved to where it is other memory to who uses it.
+    """Say whether something moved to memory of another kind, so that its users would have to know.
 
-    What becomes init code is no longer used by anybody who stays.
+    What becomes init code has no users left but init code.
     """
     leaves_init = is_init(old.section) and not is_init(new.section)
     return leaves_init or old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU)
@@ -205,12 +206,12 @@ def _changes_lifetime(old: Entry, new: Entry) -> bool:
 
 @cache
 def is_init(section: str) -> bool:
-    """Say whether what lies in a section is freed after boot, or there for the end only."""
+    """Say whether what lies in a section is freed after boot, or used only at the end (shutdown, unload)."""
     return _INIT.match(section) is not None
 
 
 def _place_reason(change: Change, facts: Facts) -> Finding | None:
-    """Return what forbids a livepatch by where the change is; nothing else matters then."""
+    """Return why a change in such a place forbids a livepatch, whatever the change is."""
     if facts.is_vdso and change.kind != KIND_FUNCTION:
         return Finding(Obstacle.VDSO, "vdso: its image is mapped into running programs")
     for section in _sections_of(change):

@@ -16,16 +16,19 @@ from kbuild_klp.object.symbol_id import SymbolId
 
 @dataclass(frozen=True)
 class SeenFunction:
-    """What was seen of one changed function, old symbol or, if it was added, new one; None where nothing could be."""
+    """What was seen of one changed function; None where nothing could be. The fields are those of `rules.Facts`.
 
-    untraced: str | None = None
-    old: FunctionSymbol | None = None
-    new: FunctionSymbol | None = None
-    keys: tuple[Key, ...] | None = None
-    crcs: tuple[str, ...] = ()
-    is_thread: bool = False
-    tables: tuple[ToldFunction, ...] | None = ()
-    retyped: Finding | None = None
+    ``old`` is its old symbol, ``new`` the new one of a function that was added.
+    """
+
+    untraced: str | None
+    old: FunctionSymbol | None
+    new: FunctionSymbol | None
+    keys: tuple[Key, ...] | None
+    crcs: tuple[str, ...]
+    is_thread: bool
+    tables: tuple[ToldFunction, ...] | None
+    retyped: Finding | None
 
 
 @dataclass(frozen=True)

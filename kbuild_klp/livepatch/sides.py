@@ -274,7 +274,7 @@ class ObjectSide:
         return self._canonical.section_name(part).startswith(_START)
 
     def _without_start(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Leave out the calls that code made which is gone when vmlinux has started; an address may have been kept."""
+        """Leave out calls by code that is gone when vmlinux has started; an address that it took may have been kept."""
         if not self._is_vmlinux:
             return rows
         made = [
@@ -285,7 +285,7 @@ class ObjectSide:
         return kept
 
     def is_own_notrace(self, function: SymbolId) -> bool:
-        """Say whether a function is known to this object only, and such that ftrace merely has no place in it."""
+        """Say whether a function is known to this object only, and ordinary code in which ftrace has no place."""
         parts = self.view.parts_of(function)
         if not parts or not self.view.is_code(parts[0]) or parts[0] in self._traced or not self._traced:
             return False
@@ -296,7 +296,7 @@ class ObjectSide:
     def callers_of(self, function: SymbolId) -> dict[SymbolId, bool]:
         """Return the entries that refer to a function, and of each whether it does nothing but call it.
 
-        Tables about the function are none of them.
+        Tables about the function do not count.
         """
         parts, kinds = self.view.parts_of(function), self._canonical.parts.kind
         rows = np.array(sorted(row for part in parts for row in self.view.references_to(part)), np.int64)

@@ -44,7 +44,7 @@ def exports_of(tree: BuildTree) -> Path:
 def build_module(
     tree: BuildTree, directory: Path, name: str, glue: str, objects: Mapping[str, bytes]
 ) -> tuple[Path, list[str]]:
-    """Build a module of glue code and finished objects; returns it, and what the build warned of; raises KlpError.
+    """Build a module of glue code and finished objects; returns its path and the warnings; raises KlpError.
 
     ``objects`` are named without suffix.
     """
@@ -70,7 +70,7 @@ def build_module(
     except ProgramError as error:
         if error.file:
             raise  # there is no make
-        # make ends with what it did not make, and every make above it does.
+        # The last lines only say what make, and each make above it, did not make.
         is_reason = (line for line in said if line.strip() and not _OF_MAKE.match(line) and not _EXPECTED.search(line))
         reasons = [" ".join(line.split()) for line in is_reason]
         reason = " | ".join(reasons[-_LAST_LINES:]) or error.message

@@ -35,7 +35,7 @@ _BECOMES_NOP = 2
 """Added to the address of a key for objtool (JUMP_TABLE_ENTRY, arch/x86/include/asm/jump_label.h)."""
 
 _RENAMED = {".kcfi_traps": "__kcfi_traps"}
-"""What the linker script of modules calls otherwise (scripts/module.lds.S)."""
+"""Sections to which the linker script of modules gives another name (scripts/module.lds.S)."""
 
 
 class Destination(NamedTuple):
@@ -131,7 +131,7 @@ class _Beside:
         self.homes: dict[int, NewPlace] = {}
         self.relocations = 0
         self.constants: set[Range] = set()
-        """Where strings and constants are that the linker merges."""
+        """Where the strings and constants are that the linker merged."""
 
     def fail(self, section: int, what: str) -> BadObjectError:
         """Make the error that names the module, and the section of the extracted object."""
@@ -159,7 +159,7 @@ class _Beside:
         self._check_names()
 
     def _check_names(self) -> None:
-        """See whether all that has a name has it there, too: stack traces show it."""
+        """Check that everything has the name that it had: stack traces show it."""
         for name, places in self.made.defined.items():
             for place in places if name else ():
                 home = self.homes.get(place.section)
@@ -194,7 +194,7 @@ class _Beside:
     # -- a section at its new place -------------------------------------------------------------------------------
 
     def _go(self, section: int, home: NewPlace) -> None:
-        """Note where a section went, and see whether it is there, and all that it refers to."""
+        """Note where a section went, and check that it and all that it refers to are there."""
         waiting = [(section, home)]
         while waiting:
             section, home = waiting.pop()
@@ -209,7 +209,7 @@ class _Beside:
             waiting += [(at, it) for at, it in found.items() if at not in self.homes]
 
     def _header(self, section: int, home: int) -> str:
-        """Say what the header of a section of the module does not do for the one that is in it, empty for nothing."""
+        """Say why the header of a section of the module does not suit the section that went there, empty if it does."""
         old, new = self.made.file.sections[section], self.module.file.sections[home]
         old_flags, new_flags = int(old["flags"]), int(new["flags"])
         # Sections of one name that the linker joins may be writable for the sake of one of them.
@@ -281,7 +281,7 @@ class _Beside:
         return found
 
     def _leads_there(self, section: int, goal: Destination, now: Destination, found: dict[int, NewPlace]) -> bool:
-        """Compare two relocations; where a section went that is not known yet, is noted in ``found``."""
+        """Say whether two relocations lead to the same; where a section went that is new to us, goes into ``found``."""
         if goal.type != now.type:
             return False
         if goal.section < 0:
@@ -316,7 +316,7 @@ class _Beside:
         return bool(inside)
 
     def _tails(self, section: int, kind: int) -> Iterable[int]:
-        """Return how far behind what a relocation says that may be which is meant.
+        """Return how far what is meant may lie behind what a relocation says.
 
         In code, a reference counts from the end of the instruction; in a table, from its field or the entry's first.
         """

@@ -20,7 +20,7 @@ from kbuild_klp.livepatch.linked_symbols import distances_of, open_linked
 from kbuild_klp.livepatch.rules import is_init
 
 OPCODE = 2
-"""How many bytes before a constant tell whether it is still there, and not what a probe has put over it."""
+"""Bytes before a constant by which the module sees that no probe has been put over the instruction."""
 _ENOUGH = 3
 _NO_FUNCTION = ("__pfx_", "__cfi_")
 

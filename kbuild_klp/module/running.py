@@ -164,7 +164,7 @@ class Running:
     # -- what code refers to ------------------------------------------------------------------------------------------
 
     def spelled(self, part: CarriedObject) -> dict[str, str]:
-        """Return how the undefined symbols of a part are to be written, where otherwise; refuses what cannot be had."""
+        """Return the new names of the undefined symbols of a part; refuses functions that need what cannot be had."""
         found = {}
         for name, (symbol, like) in list(part.needed.outside.items()):
             try:

@@ -32,7 +32,7 @@ class RuntimeConstant(NamedTuple):
 
 
 def runtime_constants(part: CarriedObject, running: Running) -> list[RuntimeConstant]:
-    """Return the constants that are to be written into what is carried of an object; refuses what cannot be had."""
+    """Return the constants to be written into what is carried of an object; refuses functions that need another."""
     found = []
     for table, owners in runtime_tables(part.needed).items() if part.unit == VMLINUX else ():
         try:

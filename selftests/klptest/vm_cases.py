@@ -18,7 +18,7 @@ CASES = Path(__file__).resolve().parents[1] / "vm_cases"
 # include/linux/panic.h: TAINT_WARN is one too many where nobody asked for a warning.
 _TAINT_WARN, _TAINT_OOT_MODULE, _TAINT_LIVEPATCH = 1 << 9, 1 << 12, 1 << 15
 
-# What the kernel says when it is not content: of itself, of the livepatch, of a module, of a stack.
+# What the kernel complains with: about itself, the livepatch, a module, a stack.
 _COMPLAINT = re.compile(
     r"WARNING:|BUG:|Oops|general protection|page fault|unreliable|[Ff]ailed|[Uu]nknown|[Ii]nvalid|not found|"
     r"disagrees|[Uu]nable|[Cc]annot|[Uu]nexpected|stuck|stall"
@@ -117,12 +117,12 @@ class Batch:
 
 
 def complaints(messages: str) -> list[str]:
-    """Return the lines of kernel messages in which the kernel is not content."""
+    """Return the lines of kernel messages in which the kernel complains."""
     return [line for line in messages.splitlines() if _COMPLAINT.search(line)]
 
 
 def new_taint(taint: int) -> int:
-    """Return for what a kernel is tainted beside livepatches."""
+    """Return the taint flags of a kernel but those that every livepatch sets."""
     return taint & ~(_TAINT_OOT_MODULE | _TAINT_LIVEPATCH)
 
 
