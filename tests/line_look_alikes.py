@@ -229,7 +229,7 @@ def judge(case: Case, compiler: Compiler, *flags: str) -> Outcome:
     return Outcome(excused, counts)
 
 
-FLAGS: tuple[tuple[str, ...], ...] = ((), ("-g",), ("-Os",), ("-ffunction-sections",))
+FLAGS: tuple[tuple[str, ...], ...] = ((), ("-g",), ("-Os",), ("-ffunction-sections",), ("-fno-merge-constants",))
 
 
 def outcomes(seed: int, pairs: int, count: int, command: str) -> Iterator[tuple[int, Case, Outcome]]:

@@ -68,7 +68,7 @@ class ReasonKind(enum.Enum):
     FLAGS = "flags"
     """Type, flags or entry size of a section."""
     ORDER = "order"
-    """The order of the symbols in a section of which the linker makes an array."""
+    """The order of the symbols in a section that the linker makes an array of."""
     # The end of a long list
     MORE = "more"
     """Differences beyond those that are listed."""

@@ -78,7 +78,7 @@ def sentence(reason: Reason) -> str:
     """Return a reason in words."""
     words = SENTENCES[reason.code]
     if reason.is_hash:
-        words = words.partition(":")[0]  # what stands behind is not known
+        words = words.partition(":")[0]  # both sides are hashes
     values = reason.values
     what = words.format(
         old=reason.old,

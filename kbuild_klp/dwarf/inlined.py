@@ -50,7 +50,7 @@ class InlinedCode:
         return tuple(found.function for found in covering)
 
     def around(self, section: int, offset: int) -> InlinedFunction | None:
-        """Return the function, inlined nowhere, of which the code at a place is; None if it is unknown."""
+        """Return the function around a place in the code, not one inlined there; None if it is unknown."""
         try:
             die = self._info.function_at(address(section, offset))
             return None if die is None else self._function(die)
@@ -58,7 +58,7 @@ class InlinedCode:
             return None
 
     def functions(self, section: int, offset: int) -> list[InlinedFunction]:
-        """Return everything that was inlined into the function of which the code at a place is a part."""
+        """Return everything that was inlined into the function around a place in the code."""
         return list(dict.fromkeys(found.function for found in self._around(address(section, offset))))
 
     def _around(self, place: int) -> list[_Instance]:

@@ -103,8 +103,9 @@ class Lister:
         hunks = [*self._code(comparison), *self._jump_tables(comparison)]
         if old and new:
             hunks += _tables(old, new, comparison.moves)
-        is_on_both_sides = comparison.old and comparison.new and comparison.stretches
-        first = self._first(comparison.stretches[0], comparison) if is_on_both_sides else None
+        first = None
+        if comparison.old and comparison.new and comparison.stretches:
+            first = self._differing(comparison, *next(_paired(comparison, comparison.stretches[0])))
         return Listing(change, hunks, first, self._note())
 
     def _note(self) -> str:
@@ -169,10 +170,6 @@ class Lister:
             line.target,
             str(source or ""),
         )
-
-    def _first(self, hunk: Hunk, comparison: Comparison) -> ListedRow:
-        """Return the first instructions that differ."""
-        return self._differing(comparison, *next(_paired(comparison, hunk)))
 
     def _jump_tables(self, comparison: Comparison) -> Iterator[ListedHunk]:
         """Yield the entries of jump tables that go elsewhere."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -76,13 +76,11 @@ class Origins:
             if self._text_differs(before[name], after[name]):
                 reason = Reason.of(Code.INLINED_SOURCE, before[name], after[name])
                 found.append((after[name], reason))
-        own = [debug.inlined.around(*view.place(parts[0])) for debug, (view, parts) in self._sides(old, new)]
-        if not found and own[0] and own[1] and self._text_differs(own[0], own[1]):
+        was = self.old.inlined.around(*old.view.place(old.parts[0]))
+        is_ = self.new.inlined.around(*new.view.place(new.parts[0]))
+        if not found and was and is_ and self._text_differs(was, is_):
             return []
         return found[:_MOST_NAMED] or self._by_instruction(comparison)
-
-    def _sides(self, old: Version, new: Version) -> Iterator[tuple[DebugSide, Version]]:
-        return zip((self.old, self.new), (old, new), strict=True)
 
     def _by_instruction(self, comparison: Comparison) -> list[tuple[InlinedFunction, Reason]]:
         """Name the inlined functions in which instructions differ, those with the most of them first."""

@@ -80,7 +80,7 @@ def alike(old: Version, new: Version, identities: Identities) -> Alike | None:
 def has_other_form(old: Version, new: Version) -> bool:
     """Say whether two versions of a function that refer to the same can differ in lengths, or in what aligns loops.
 
-    They can where a branch out of them has another form, or where they lie otherwise.
+    They can if a branch out of them has another form, or if their places make the alignment in them differ.
     """
     return any(
         _forms(old, x) != _forms(new, y) or lies_otherwise(old.view, new.view, x, y)

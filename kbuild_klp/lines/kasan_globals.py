@@ -184,7 +184,7 @@ def _registered(constructor: Version) -> _Registered | None:
 
 
 def _descriptor(view: ObjectView, data: bytes, references: dict[int, int]) -> _Descriptor | None:
-    """Read one descriptor, of which ``references`` are by place; None if it is not understood."""
+    """Read one descriptor, with its ``references`` by place; None if it is not understood."""
     variable, name, order = references.get(_VARIABLE), references.get(_NAME), view.architecture.byteorder
     length, whole = (int.from_bytes(data[at : at + 8], order) for at in (_LENGTH, _WHOLE))
     if variable is None or name is None or view.target_offset(variable) or whole % _GRANULE or whole <= length:

@@ -36,7 +36,7 @@ def line_fields(version: Version) -> list[PlacedLine]:
 
 
 def source_file(view: ObjectView, references: Sequence[int]) -> str | None:
-    """Return the first of the strings to which ``references`` point that can be the name of a source file."""
+    """Return the first string that ``references`` point to and that can be the name of a source file."""
     strings = map(view.string, references)
     return next((text for text in strings if text and SOURCE_NAME.fullmatch(text)), None)
 

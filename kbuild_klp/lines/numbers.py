@@ -306,7 +306,7 @@ class _Comparison:
                 yield from self._nameless(old_part, new_part, "", locations(self.old, old_part), Role.OTHER)
 
     def _are_same_strings(self, section: str) -> bool:
-        """Say whether the strings to which nobody refers are the same but for what builds say of themselves."""
+        """Say whether the strings that nobody refers to are the same but for what builds say of themselves."""
         before, after = (
             [text for at, texts in unused_strings(view.canonical) for text in texts if at in wanted]
             for view in (self.old, self.new)

@@ -54,7 +54,7 @@ class Unpadded(NamedTuple):
         self.lines.append(line)
 
     def goals(self, line: Line) -> tuple[tuple[int, ...], ...]:
-        """Return to which instructions one goes, and each jump table that it uses; raises DifferentError."""
+        """Return where an instruction goes, and where each jump table that it uses does; raises DifferentError."""
         return tuple(tuple(map(self._goal, goals)) for goals in (line.targets, *line.tables))
 
     def _goal(self, number: int) -> int:

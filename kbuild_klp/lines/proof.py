@@ -274,7 +274,7 @@ class ObjectProof:
                 yield pair, unchanged
 
     def _home(self, symbol: str, is_function: bool) -> tuple[FilePair, list[Passage]] | None:
-        """Return the file in which a function or variable is defined, and the pieces that do it; None: not found."""
+        """Return the file that defines a function or variable, and the pieces that do it; None if it is not found."""
         main = self._main
         files = [*([main] if main else ()), *(pair for pair in self._changed.values() if pair is not main)]
         for home in files:

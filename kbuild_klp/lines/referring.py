@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where references stand, and the names of what they go to."""
+"""Where references are, and the names of what they go to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kbuild_klp.object.view import ObjectView
 
 
 def part_with(view: ObjectView, reference: int) -> int:
-    """Return the part in which a reference stands."""
+    """Return the part that a reference is in."""
     return int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
 
 
 def users(view: ObjectView, part: int) -> Iterator[tuple[int, int]]:
-    """Yield the references to a part, each with the part in which it stands."""
+    """Yield the references to a part, each with the part that it is in."""
     rows = view.references_to(part)
     yield from zip(rows, view.canonical.parts.at(view.canonical.references.place[rows]).tolist(), strict=True)
 

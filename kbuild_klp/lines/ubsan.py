@@ -42,7 +42,7 @@ def is_of_ubsan(view: ObjectView, part: int) -> bool:
     while waiting:
         part = waiting.pop()
         for row, user in users(view, part):
-            is_record = _begins_with_place(view, part) and called_next(view, row).startswith(Role.UBSAN.value)
+            is_record = LINE in locations(view, part).lines and called_next(view, row).startswith(Role.UBSAN.value)
             if view.target_offset(row) or not (is_record if view.is_code(user) else _is_in_record(view, user, row)):
                 return False
             if not view.is_code(user) and user not in seen:
@@ -72,13 +72,9 @@ def holds_only_records(view: ObjectView, part: int) -> bool:
 
 
 def _is_in_record(view: ObjectView, part: int, row: int) -> bool:
-    """Say whether a reference stands in data behind a place in the source."""
+    """Say whether a reference is in data behind a place in the source."""
     column = view.reference_place(part, row) - (LOCATION_SIZE - COLUMN)
     return any(place <= column for place in locations(view, part).lines)
-
-
-def _begins_with_place(view: ObjectView, part: int) -> bool:
-    return LINE in locations(view, part).lines
 
 
 def has_more(view: ObjectView, part: int) -> bool:

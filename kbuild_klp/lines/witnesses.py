@@ -169,7 +169,9 @@ class NamingCalls:
         text_at, text = next(formats, (max(numbers, default=0), ""))
         file = self._basename_before(call) if text and passed.computed else None
         if file is not None:
-            names |= {argument: [file] for argument in passed.computed if _names_line(text, argument - text_at)}
+            for argument in passed.computed:
+                if shown(text, argument - text_at, True) is Shown.LINE:  # the next argument, if this one is a file
+                    names[argument] = [file]
         says = {
             argument: _shown(text, argument - text_at - 1, names.get(argument - 1, ()))
             for argument in numbers
@@ -202,11 +204,6 @@ class NamingCalls:
             if not self._calls.references(at):
                 passed.numbers[argument] = [at]
         return passed
-
-
-def _names_line(text: str, index: int) -> bool:
-    """Say whether argument ``index`` behind a format is the name of a file if the next is its line."""
-    return shown(text, index, True) is Shown.LINE
 
 
 def _shown(text: str, index: int, names: Sequence[Home]) -> Shown:
