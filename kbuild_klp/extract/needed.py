@@ -67,6 +67,8 @@ class Needed:
         self.entries: list[TakenEntry] = []
         self.dropped: set[int] = set()
         """Where entries lie that were taken out of ``entries`` again, on purpose."""
+        self.silenced: set[int] = set()
+        """The references that were given another goal than they have in the new object, on purpose."""
         self.landings: dict[int, Landing] = {}
         """The jumps at which short branches land, by the row of the reference."""
         self.joined: list[tuple[int, int]] = []

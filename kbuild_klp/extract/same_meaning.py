@@ -105,7 +105,7 @@ class _Meaning:
             needed.view.meaning_rows(row, row + 1),
             view.meaning_rows(copy, copy + 1),
         )
-        if needed.goals[row].name and not self._names.are_of(row):
+        if needed.goals[row].name and row not in needed.silenced and not self._names.are_of(row):
             return False
         if row in needed.landings and place == other_place:
             return True  # it goes to a jump, which was looked at

@@ -68,6 +68,7 @@ def _silence_tracepoints(needed: Needed, of_modules: Collection[str]) -> None:
         for row, goal in goals_of_entry(needed, entry):
             if goal.name in of_modules and goal.name.startswith(_TRACEPOINT):
                 needed.goals[row] = Goal(SILENT_KEY, goal.offset & _KEY_FLAGS)
+                needed.silenced.add(row)
 
 
 def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
