@@ -92,9 +92,12 @@ class CorrelatedSide:
 
     def is_nameless_state(self, part: int) -> bool:
         """Say whether a part is writable data without a name."""
-        parts, sections = self.view.canonical.parts, self.view.object.sections
-        is_writable = bool(sections["flags"][int(parts.section[part])] & elf.SHF_WRITE)
-        return is_writable and parts.kind[part] == PIECE
+        return not self.is_read_only(part) and self.view.canonical.parts.kind[part] == PIECE
+
+    def is_read_only(self, part: int) -> bool:
+        """Say whether a part is in a section that nobody writes to."""
+        section = int(self.view.canonical.parts.section[part])
+        return not self.view.object.sections["flags"][section] & elf.SHF_WRITE
 
     def is_of_ubsan(self, part: int) -> bool:
         """Say whether a part is such data with which UBSAN reports: in a copy of its own it reports once more."""

@@ -340,7 +340,8 @@ class Needed:
 
     def _why_data(self, part: int) -> str:
         if part in self._constants:
-            return "changed, read-only"
+            is_constant = self.both.new.is_read_only(part)
+            return "changed, read-only" if is_constant else "changed, read-only before"
         return "new" if self.parts.kind[part] == NAMED else "content"
 
     def _home(self, part: int) -> SymbolId | None:

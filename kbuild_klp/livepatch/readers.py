@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Who has to be replaced together with what a livepatch cannot replace by itself.
 
-A `static const` that differs, and a function of one object that ftrace cannot take over (`inline` is also notrace,
-include/linux/compiler_types.h), are carried as new ones, if all that refers to them can be replaced, too.
+A `static const` that differs, or is written to from now on, and a function of one object that ftrace cannot take over
+(`inline` is also notrace, include/linux/compiler_types.h), are carried as new ones, if all that refers to them can be
+replaced, too.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kbuild_klp.changes.classification import Change
-from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
-from kbuild_klp.livepatch.rules import Readers, Stays, needs_nothing
+from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
+from kbuild_klp.livepatch.rules import Readers, Stays, becomes_writable, is_per_cpu, needs_nothing
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -42,7 +43,7 @@ def _of_constants(
         and change.old is not None
         and change.new is not None
         and before.is_own_constant(change.old)
-        and after.is_own_constant(change.new)
+        and (after.is_own_constant(change.new) or _begins_as_constant(change.old, change.new, after))
     }
     if not constants:
         return {}
@@ -56,6 +57,11 @@ def _of_constants(
         }
         found[at] = _sorted(it for user, side in others.items() for it in _to_replace(side, user, changed))
     return found
+
+
+def _begins_as_constant(old: Entry, new: Entry, after: ObjectSide) -> bool:
+    """Say whether a variable can be another one for all its users: the old one was a constant, and has no state."""
+    return becomes_writable(old, new) and not is_per_cpu(new) and after.is_own_variable(new)
 
 
 def _to_replace(side: ObjectSide, user: SymbolId, changed: set[SymbolId]) -> Iterator[tuple[SymbolId, str]]:

@@ -50,6 +50,8 @@ _CODE = re.compile(r"(?!\.(?:data|rodata|bss)).*\.text(?:\.|$)")  # .text.hot, .
 _CONSTANTS = re.compile(r"\.rodata(?:\..+)?\.(?:str|cst)[0-9.]+$")
 _PRINTK_INDEX = ".printk_index"  # struct pi_entry, include/linux/printk.h: for debugfs; nothing else depends on it
 _PER_CPU = ".data..percpu"
+# What mark_rodata_ro() and the loader of modules make read-only (include/asm-generic/vmlinux.lds.h).
+_CONSTANT = (".rodata", ".ref.rodata", ".data..ro_after_init", ".data.rel.ro")
 # klp_try_switch_task in kernel/livepatch/transition.c: a task is patched when no old function is on its stack.
 WAITS_FOR_THREADS = "the transition waits until the threads that are in it return from it, maybe for good"
 # What a module brings of its own, and what is no section. Whatever else is new is an entry that the linker puts beside
@@ -201,7 +203,25 @@ def _changes_lifetime(old: Entry, new: Entry) -> bool:
     What becomes init code has no users left but init code.
     """
     leaves_init = is_init(old.section) and not is_init(new.section)
-    return leaves_init or old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU)
+    return leaves_init or _becomes_per_cpu(old, new) or becomes_writable(old, new)
+
+
+def _becomes_per_cpu(old: Entry, new: Entry) -> bool:
+    """Say whether something is a variable of each processor in one of two builds only."""
+    return is_per_cpu(old) != is_per_cpu(new)
+
+
+def is_per_cpu(entry: Entry) -> bool:
+    """Say whether something is a variable of each processor."""
+    return entry.section.startswith(_PER_CPU)
+
+
+def becomes_writable(old: Entry, new: Entry) -> bool:
+    """Say whether who writes to the new version of something would fault with the old one.
+
+    GCC makes a constant of a static variable that nobody writes to, whatever the source says.
+    """
+    return old.section.startswith(_CONSTANT) and not new.section.startswith(_CONSTANT) and not is_init(new.section)
 
 
 @cache
@@ -328,12 +348,12 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         return
     if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
         yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
-    elif old is None and new is not None and new.section.startswith(_PER_CPU):
+    elif old is None and new is not None and is_per_cpu(new):
         yield _data_stays("a new per-CPU variable")
     if old is None or new is None:
         return  # new data comes with the livepatch; old data stays where it is
     before, after = old.split_components(), new.split_components()
-    if old.section.startswith(_PER_CPU) != new.section.startswith(_PER_CPU):
+    if _becomes_per_cpu(old, new) or becomes_writable(old, new):
         what = f"from {old.section} to {new.section}"
     elif old.size != new.size:
         what = f"size {old.size} -> {new.size}"

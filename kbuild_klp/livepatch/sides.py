@@ -231,11 +231,17 @@ class ObjectSide:
 
     def is_own_constant(self, entry: Entry) -> bool:
         """Say whether data is read-only, and known to this object only."""
-        parts = self.view.parts_of(entry.part_symbol)
-        if not parts or not entry.section.startswith(_READ_ONLY):
+        if not self.is_own_variable(entry) or not entry.section.startswith(_READ_ONLY):
             return False
-        flags = int(self._object.sections["flags"][int(self._canonical.parts.section[parts[0]])])
-        return not flags & elf.SHF_WRITE and self._is_own(parts[0])
+        part = self.view.parts_of(entry.part_symbol)[0]
+        return not int(self._object.sections["flags"][int(self._canonical.parts.section[part])]) & elf.SHF_WRITE
+
+    def is_own_variable(self, entry: Entry) -> bool:
+        """Say whether data is known to this object only."""
+        parts = self.view.parts_of(entry.part_symbol)
+        if not parts:
+            return False
+        return self._is_own(parts[0])
 
     def _is_own(self, part: int) -> bool:
         """Say whether all symbols of a part are local."""

@@ -448,3 +448,12 @@ def test_a_new_variable_that_may_refer_to_init_code(extracted: Extractor) -> Non
     """__refdata, include/linux/init.h: a word for modpost, and else ordinary data."""
     new = _counts('static int odd __attribute__((section(".ref.data"))) = 3;', first="x += odd++;")
     assert ("odd", "data") in carried(extracted(_counts(), new))
+
+
+def test_a_constant_that_is_written_to_from_now_on(extracted: Extractor) -> None:
+    """GCC makes one of a static variable that nobody writes to: the old one is in read-only memory."""
+    source = "static int table[] = { 5, 6, 7 }; int user(int x) { %s return table[x]; }"
+    source += "int other(int x) { return table[x]; }"
+    found = extracted(source % "", source % "table[1] = x;")
+    assert carried(found) == {("user", "function"), ("other", "function"), ("table", "data")}
+    assert extracted.goals >= {"table"} and not any(it.symbol == "table" for it in found.outside)

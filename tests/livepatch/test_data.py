@@ -79,6 +79,36 @@ def test_data_that_became_per_cpu(kernels: Kernels, back: bool) -> None:
     assert kernels.of(*sources) == {"limit": [f"data: from {sections[0]} to {sections[1]}; {ONLY}"]}
 
 
+@pytest.mark.parametrize("section", [".data..ro_after_init", ".rodata"])
+def test_data_that_is_written_to_from_now_on(kernels: Kernels, section: str) -> None:
+    """The old one is in memory that has become read-only: who writes to it faults."""
+    source = "%s int limit = 5; int user(int x) { %s return x + limit; }"
+    old = source % (f'__attribute__((section("{section}")))', "")
+    assert kernels.of(old, source % ("", "limit = x;"))["limit"] == [f"data: from {section} to .data; {ONLY}"]
+    assert kernels.of(source % ("", ""), old)["limit"] == []
+
+
+@pytest.mark.parametrize(
+    ("user", "wanted"),
+    [
+        ("void user(int x) { %s take(table); }", "(read-only data: who has its address keeps the old one)"),
+        (
+            "void user(int x) { %s take(table); } void other(void) { take(table); }",
+            "(read-only data: who has its address keeps the old one; carried with it: other)",
+        ),
+        (
+            "void user(int x) { %s take(table); }"
+            '__attribute__((section(".init.text"))) void init(void) { take(table); }',
+            "data: from .rodata to .data; it is used by init (init or exit code)",
+        ),
+    ],
+)
+def test_a_constant_that_is_written_to_from_now_on(kernels: Kernels, user: str, wanted: str) -> None:
+    """It has no state yet, so that another one does as well, if all refer to that."""
+    source = "void take(const int *); static %s int table[] = { 5, 6, 7 };" + user
+    assert kernels.of(source % ("const", ""), source % ("", "table[1] = x;"))["table"] == [wanted]
+
+
 @pytest.mark.parametrize("change", ["changed", "added", "removed"])
 @pytest.mark.parametrize(
     ("section", "reason"),
