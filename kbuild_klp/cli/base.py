@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     if arguments.clean:
-        # Not a build tree: what was kept can be removed after make mrproper too.
+        # It need not be a build tree: what was kept can also be removed after make mrproper.
         root = Path(arguments.tree).resolve()
         if not root.is_dir():
             raise KlpError("is not a directory", file=arguments.tree, hint="give the tree in which `make klp-base` ran")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the command tells a script by its exit status, as diff does: a contract."""
+"""The exit statuses, as diff has them: a contract with scripts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class ExitStatus(IntEnum):
     DIFFERS = 1
     """Something differs."""
     FAILED = 2
-    """Something that was given cannot be used, or some objects could not be compared."""
+    """An argument cannot be used, or some objects could not be compared."""
     INTERRUPTED = 130
     """Ctrl-C, as shells say it: 128 and SIGINT."""

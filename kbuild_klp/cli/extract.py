@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 DOCUMENT_VERSION = 1
 
 _ABOUT = """
-OUT.o holds the functions that differ, each in a section of its own, byte for byte as in NEW.o, with what is new that
-they need, strings and other data without a name, and the entries of special sections that are about them. What exists
-in OLD.o is the running kernel's: an undefined symbol under its name in OLD.o, for klp-convert or a linker script of
-your own; --json says which are local symbols there. What differs and cannot be carried is named with the reason, and
-then no file is written. Exit status: 0 written, 1 nothing differs that could be carried, 2 trouble, or something cannot
-be carried.
+OUT.o holds the functions that differ, each in a section of its own, byte for byte as in NEW.o, with the new functions
+and data that they need, strings and other data without a name, and their entries in special sections. What OLD.o has
+is the running kernel's: an undefined symbol under its name in OLD.o, for klp-convert or a linker script of your own;
+--json says which of these are local in OLD.o. What differs and cannot be carried is named with the reason, and then no
+file is written. Exit status: 0 written, 1 nothing differs that could be carried, 2 trouble, or something cannot be
+carried.
 """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is said beside the answer: a line each on standard error, under the program's name."""
+"""Messages beside the answer: one line each on standard error, after the program's name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from collections.abc import Iterable
 
 
 def complain(lines: Iterable[str]) -> None:
-    """Print warnings, or errors that end nothing."""
+    """Print warnings, and errors after which the command goes on."""
     for line in lines:
         print(f"kbuild-klp: {line}", file=sys.stderr)

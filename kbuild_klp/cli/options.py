@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Options that several commands have, each declared once: one name, one meaning, one help text."""
+"""Options of several commands, each declared once, so that a name has one meaning and one help text."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _LONGEST = 55  # MODULE_NAME_LEN of include/linux/moduleparam.h, on 64 bits
 
 _ABOUT = """
-The functions that differ are taken from the objects of NEW as they are, with what is new that they need; what exists in
-OLD stays that of the running kernel. Nothing is compiled but the code that registers the patch, by OLD's own module
-build; neither tree is written to but for checksums that are missing. What differs and cannot be carried is named with
-the reason, and then no module is made. Exit status: 0 made, and all checks hold; 1 nothing differs that a livepatch
-could carry; 2 trouble, or something cannot be carried.
+The functions that differ are taken from the objects of NEW as they are, with the new functions and data that they need;
+what OLD has is the running kernel's. Only the code that registers the patch is compiled, by OLD's own module build.
+Neither tree is written to, except for missing checksums. What differs and cannot be carried is named with the reason,
+and then no module is made. Exit status: 0 made, and all checks hold; 1 nothing differs that a livepatch could carry; 2
+trouble, or something cannot be carried.
 """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kbuild-klp status``: what of ours is in a kernel tree, and how fresh its checksums are."""
+"""``kbuild-klp status``: what is installed in a kernel tree, and how fresh its checksums are."""
 
 from __future__ import annotations
 
