@@ -245,25 +245,6 @@ class ObjectView:
         by_content = self.meanings.by_content
         return [row for row in self.reference_range(part) if row in by_content]
 
-    def functions_that_name(self, text: str) -> list[int]:
-        """Return the main parts of the functions that refer to a string: themselves, or something that they refer to.
-
-        What refers to it for a function is an entry of a special section, or data that are known by content.
-        """
-        buffer, pattern = self.canonical.image.buffer, text.encode("utf-8", "surrogateescape") + b"\0"
-        places = []
-        at = buffer.find(pattern)
-        while at >= 0:
-            places.append(at)
-            at = buffer.find(pattern, at + 1)
-        targets, owner = self.canonical.targets, self.meanings.owner
-        hits = np.isin(self.canonical.references.target, places).nonzero()[0]
-        direct = {int(owner[row]) for row in hits.tolist() if self.string(row) == text}
-        data = [part for part in direct if part >= 0 and not self.is_code(part)]
-        users = direct.union(owner[np.isin(targets.part, data)].tolist())
-        parent = self.canonical.families.parent
-        return sorted({parent.get(part, part) for part in users if part >= 0 and self.is_code(part)})
-
     def functions_called(self, name: str) -> list[int]:
         """Return the main parts of all functions of a name."""
         parent, end = self.canonical.families.parent, self.canonical.image.code_end

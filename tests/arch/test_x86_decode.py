@@ -13,9 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from x86_peers import capstone_length
 
-from kbuild_klp.arch import sweep as sweeping
 from kbuild_klp.arch import x86_decode
-from kbuild_klp.arch.sweep import instruction_starts, sweep
 from kbuild_klp.arch.x86_calls import flows
 from kbuild_klp.arch.x86_decode import WIDTHS, instruction_lengths, relative_fields
 
@@ -385,38 +383,6 @@ def test_chunks_make_no_difference(data: bytes, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(x86_decode, "_CHUNK", chunk)
         assert lengths_of(data) == whole
-
-
-def test_starts_fill_the_range() -> None:
-    code = bytes.fromhex("f30f1efa 55 4889e5 e800000000 5d c3 cccc")
-    assert instruction_starts(lengths_of(code), 0, len(code)) == ([0, 4, 5, 8, 13, 14, 15, 16], 17)
-    assert instruction_starts(lengths_of(code), 5, 13) == ([5, 8], 13)
-    assert instruction_starts(lengths_of(code), 5, 5) == ([], 5)
-
-
-def test_starts_stop_at_what_is_no_instruction() -> None:
-    code = bytes.fromhex("55 06 c3")
-    assert instruction_starts(lengths_of(code), 0, 3) == ([0], 1)
-
-
-def test_starts_stop_at_what_reaches_beyond_the_end() -> None:
-    code = bytes.fromhex("55 f6c3cc 90")
-    assert instruction_starts(lengths_of(code), 0, 3) == ([0], 1)
-    assert instruction_starts(lengths_of(code), 1, 3) == ([], 1)
-
-
-@given(_CODE, st.lists(st.tuples(st.integers(0, 64), st.integers(0, 64))), st.sampled_from([0, 3, 100]))
-@example(b"\0\0", [(0, 1), (0, 2)], 0)  # what the end of one range cuts off is whole in the other
-@settings(deadline=None)
-def test_sweep_is_instruction_starts_of_each_range(data: bytes, ranges: list[tuple[int, int]], few: int) -> None:
-    lengths = lengths_of(data)
-    ranges = [(min(start, len(data)), min(end, len(data))) for start, end in ranges]
-    single = [instruction_starts(lengths, start, end) for start, end in ranges]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeping, "_FEW_RANGES", few)
-        found = sweep(np.frombuffer(lengths, np.uint8), *np.array(ranges, np.int64).reshape(-1, 2).T)
-    assert found.begins.nonzero()[0].tolist() == sorted({start for starts, _ in single for start in starts})
-    assert found.stopped.tolist() == [stopped for _, stopped in single]
 
 
 @pytest.mark.parametrize(("text", "field", "width", "branch"), FIELDS, ids=[row[0] for row in FIELDS])
