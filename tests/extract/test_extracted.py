@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from mutate import entries_of
 from snippets import Compiler
 
 from kbuild_klp.elf.reader import ObjectFile
-from kbuild_klp.errors import KlpError
 from kbuild_klp.extract.extraction import Extraction, extract
 
 TRACED = ("-pg", "-mfentry", "-mrecord-mcount")
@@ -355,30 +353,6 @@ def test_content_that_lies_elsewhere_is_refused(extracted: Extractor) -> None:
     assert refusals(extracted(old, new)) == {("user", "readings")}
 
 
-# -- what is given ----------------------------------------------------------------------------------------------------
-
-
-def test_an_input_is_not_written_over(gcc: Compiler) -> None:
-    old, new = (str(gcc.object(_calls(user=user), *TRACED)) for user in ("", "x ^= 1;"))
-    for output in (old, new, str(Path(old).parent / "../build1/unit.o")):
-        with pytest.raises(KlpError, match="would be written over"):
-            extract(old, new, output)
-
-
-def test_what_was_made_another_time_is_gone_when_something_is_refused(extracted: Extractor) -> None:
-    extracted(_calls(), _calls(user="x ^= 1;"))
-    assert extracted.output.exists()
-    source = "int limit = %s;"
-    assert extracted(source % 1, source % 2).refused
-    assert not [*extracted.output.parent.glob("out.o*")] or not extracted.output.exists()
-
-
-def test_nothing_is_left_where_it_cannot_be_written(gcc: Compiler, tmp_path: Path) -> None:
-    old, new = (str(gcc.object(_calls(user=user), *TRACED)) for user in ("", "x ^= 1;"))
-    with pytest.raises(KlpError, match="No such file"):
-        extract(old, new, str(tmp_path / "missing/out.o"))
-
-
 def test_users_that_contradict_each_other_are_not_believed(extracted: Extractor) -> None:
     source = """
     int outside(int *);
@@ -389,16 +363,6 @@ def test_users_that_contradict_each_other_are_not_believed(extracted: Extractor)
     assert carried(found) == {("one", "function"), ("two", "function")}
     numbers = {outside.symbol for outside in found.outside if outside.symbol.startswith("count.")}
     assert len(numbers) == 2
-
-
-def test_what_is_no_file_is_not_removed(gcc: Compiler, tmp_path: Path) -> None:
-    """-o /dev/null, by root."""
-    device = tmp_path / "device"
-    os.mkfifo(device)
-    sides = [str(gcc.object(f"int f(int x) {{ return x + {value}; }}", *TRACED)) for value in (1, 2)]
-    with pytest.raises(KlpError, match="not a regular file"):
-        extract(sides[0], sides[1], str(device))
-    assert device.is_fifo()
 
 
 def test_who_makes_a_module_has_to_write_runtime_constants(extracted: Extract) -> None:
