@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.files import read_text
 from kbuild_klp.kernel.tree import BuildTree
 
 _DEFINE = re.compile(r'^#define (UTS_VERSION|LINUX_COMPILE_BY|LINUX_COMPILE_HOST|LINUX_COMPILER)[ \t]+"(.+)"$', re.M)

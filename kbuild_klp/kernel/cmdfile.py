@@ -107,7 +107,7 @@ def read_link_command(path: str | os.PathLike[str]) -> str | None:
 def _text_of(path: str | os.PathLike[str]) -> str | None:
     """Return what is in a ``.cmd`` file, None if there is none; raises BadTreeError."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -11,7 +11,8 @@ from __future__ import annotations
 import posixpath
 
 from kbuild_klp.kernel.cmdfile import cmd_path, read_link_command
-from kbuild_klp.kernel.modules import module_objects, normal_path, read_text
+from kbuild_klp.kernel.files import normal_path, read_text
+from kbuild_klp.kernel.modules import module_objects
 from kbuild_klp.kernel.thin_archive import members
 from kbuild_klp.kernel.tree import BuildTree
 

@@ -9,34 +9,11 @@ Where the paths start from differs too: the object tree, or for an external modu
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
-from collections.abc import Iterable
+
+from kbuild_klp.kernel.files import normal_path, read_text
 
 _CAT = re.compile(r"\bcat[ \t]+([^;\s]+)")
-
-
-def read_text(path: str) -> str | None:
-    """The text of a small file, None if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            return file.read()
-    except (OSError, ValueError):
-        return None
-
-
-def file_time(path: str) -> int:
-    """When a file was changed (ns), -1 if there is none."""
-    try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116
-    except OSError:
-        return -1
-
-
-def normal_path(path: str) -> str:
-    """A path without what `ar` and kbuild leave in it: "./init/main.o" when that was asked for."""
-    return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
 def ordered_modules(root: str) -> list[str] | None:
@@ -71,45 +48,3 @@ def module_objects(mod: str) -> list[str]:
     Whatever does not end in ``.o`` is an undefined symbol of the old format.
     """
     return list(dict.fromkeys(normal_path(word) for word in mod.split() if word.endswith(".o")))
-
-
-class Locator:
-    """Turns a path that kbuild wrote into one relative to ``root``, or absolute if it lies outside.
-
-    A path is looked for from ``root``, then from each of ``others`` (for an external module the kernel's
-    object tree), then from the directories above ``root`` (a part of a kernel tree given as ``M=``). The
-    answer is remembered for each directory, so that a module of 300 objects costs one look.
-    """
-
-    def __init__(self, root: str, others: Iterable[str] = (), *, search_above: bool = False) -> None:
-        self._root = root
-        self._bases = [root, *others]
-        if search_above:
-            above = root
-            while (above := posixpath.dirname(above)) not in ("", "/"):
-                self._bases.append(above)
-        self._known: dict[str, str] = {}
-
-    def locate(self, path: str) -> str:
-        """``path`` relative to the root, or absolute."""
-        directory, slash, name = path.rpartition("/")
-        if len(self._bases) == 1 and not path.startswith("/"):
-            return path
-        found = self._known.get(directory)
-        if found is None:
-            found = self._known[directory] = self._directory(directory + slash, name)
-        return found + name
-
-    def _directory(self, directory: str, name: str) -> str:
-        if directory.startswith("/"):
-            return self._from_root(directory)
-        for base in self._bases:
-            if os.path.lexists(f"{base}/{directory}{name}"):
-                return directory if base == self._root else self._from_root(f"{base}/{directory}")
-        return directory
-
-    def _from_root(self, directory: str) -> str:
-        for candidate in (directory, os.path.realpath(directory) + "/"):
-            if candidate.startswith(self._root + "/"):
-                return candidate[len(self._root) + 1 :]
-        return directory

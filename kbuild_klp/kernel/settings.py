@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kbuild_klp.kernel.cmdfile import SavedCommand
-from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.files import read_text
 from kbuild_klp.kernel.tree import BuildTree, parse_configuration
 
 

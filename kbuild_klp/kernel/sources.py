@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, read_saved_command
-from kbuild_klp.kernel.modules import file_time
+from kbuild_klp.kernel.files import file_time
 from kbuild_klp.kernel.tree import BuildTree
 
 
@@ -162,17 +162,17 @@ class _Resolved(dict[str, tuple[str, str]]):
 
 def _source_link(root: str) -> str:
     link = f"{root}/source"
-    return os.path.realpath(link) if os.path.islink(link) else root  # noqa: PTH114
+    return os.path.realpath(link) if os.path.islink(link) else root
 
 
 def _same_content(old: str, new: str) -> bool:
     try:
-        a, b = os.stat(old), os.stat(new)  # noqa: PTH116
+        a, b = os.stat(old), os.stat(new)
         if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
             return True
         if a.st_size != b.st_size:
             return False
-        with open(old, "rb") as one, open(new, "rb") as other:  # noqa: PTH123
+        with open(old, "rb") as one, open(new, "rb") as other:
             return one.read() == other.read()
     except OSError:
         return False

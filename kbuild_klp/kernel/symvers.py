@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.cmdfile import cmd_path
-from kbuild_klp.kernel.modules import read_text
+from kbuild_klp.kernel.files import read_text
 from kbuild_klp.kernel.tree import BuildTree, objects_of
 
 _FILE = "Module.symvers"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 
 from kbuild_klp.containers.ar import members_of
-from kbuild_klp.kernel.modules import normal_path
+from kbuild_klp.kernel.files import normal_path
 
 
 def members(archive: str) -> list[str]:
@@ -19,7 +19,7 @@ def members(archive: str) -> list[str]:
     kbuild compiled them. Raises BadTreeError for a file that is no archive or is cut short, OSError if it
     cannot be read.
     """
-    with open(archive, "rb") as file:  # noqa: PTH123 - pathlib costs more than the read
+    with open(archive, "rb") as file:
         data = file.read()
     directory = posixpath.dirname(archive)
     return [normal_path(posixpath.join(directory, member.name)) for member in members_of(data, archive)]

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
-from kbuild_klp.kernel.modules import Locator, module_names, module_objects, ordered_modules, read_text
+from kbuild_klp.kernel.files import Locator, read_text
+from kbuild_klp.kernel.modules import module_names, module_objects, ordered_modules
 from kbuild_klp.kernel.vmlinux import archive_objects, is_own_program, linked_objects, visit
 
 # Symbol that only this architecture's .config sets, our name for it, its directory in arch/. 64 bit before
@@ -86,8 +87,8 @@ class BuildTree:
     def open(cls, path: str | os.PathLike[str]) -> BuildTree:
         """Open the build tree or external module directory at ``path``; raises BadTreeError with a hint."""
         root = os.path.realpath(path)
-        if not os.path.isdir(root):  # noqa: PTH112
-            what = "is not a directory" if os.path.exists(root) else "does not exist"  # noqa: PTH110
+        if not os.path.isdir(root):
+            what = "is not a directory" if os.path.exists(root) else "does not exist"
             raise BadTreeError(what, file=path, hint="give the directory in which the kernel was built")
         configuration = configuration_text(root)
         if configuration is None:
@@ -95,7 +96,7 @@ class BuildTree:
                 _refuse_part_of_vmlinux(root, os.fspath(path))
                 return cls.open_external(root)
             raise _no_tree(root, os.fspath(path))
-        if not os.path.exists(f"{root}/include/generated/autoconf.h"):  # noqa: PTH110
+        if not os.path.exists(f"{root}/include/generated/autoconf.h"):
             raise BadTreeError(
                 "was configured but never built",
                 file=path,
@@ -228,7 +229,7 @@ class BuildTree:
 
     def _stray_modules(self) -> list[str]:
         """The modules of a directory whose list of them is gone (``make M=... x.ko`` removes it)."""
-        names = os.listdir(self.root)  # noqa: PTH208
+        names = os.listdir(self.root)
         return [name[:-4] for name in sorted(names) if name.endswith(".mod") and not name.startswith(".")]
 
     def _modules(self, paths: Iterable[str]) -> dict[str, LinkUnit]:
@@ -259,7 +260,7 @@ class BuildTree:
     def _linked(self, module: str) -> str:
         """The linked object of a module: ``x.o``; 5.12 to 5.18 ``x.lto.o``, ``x.prelink.o``."""
         for suffix in (".prelink.o", ".lto.o"):
-            if os.path.exists(posixpath.join(self.root, module + suffix)):  # noqa: PTH110
+            if os.path.exists(posixpath.join(self.root, module + suffix)):
                 return module + suffix
         return f"{module}.o"
 
@@ -314,7 +315,7 @@ def configuration_text(root: str) -> str | None:
 
 def _magic(path: str) -> bytes:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        with open(path, "rb", buffering=0) as file:
             return file.read(4)
     except OSError:
         return b""
@@ -323,7 +324,7 @@ def _magic(path: str) -> bytes:
 def _source_of(root: str) -> Path:
     """The source tree: where ``source`` points, or the Makefile that O= leaves behind, or the tree itself."""
     link = f"{root}/source"
-    if os.path.islink(link) and os.path.isdir(link):  # noqa: PTH112, PTH114
+    if os.path.islink(link) and os.path.isdir(link):
         return Path(os.path.realpath(link))
     makefile = read_text(f"{root}/Makefile") or ""
     if len(makefile) < 1000:
@@ -336,7 +337,7 @@ def _source_of(root: str) -> Path:
 def _is_external(root: str) -> bool:
     """Whether modules were built in ``root`` or, outside of any kernel tree, below it."""
     try:
-        names = os.listdir(root)  # noqa: PTH208
+        names = os.listdir(root)
     except OSError:
         return False
     if any(name.endswith(".mod") for name in names):
@@ -357,7 +358,7 @@ def _refuse_part_of_vmlinux(root: str, path: str) -> None:
 
 
 def _no_tree(root: str, path: str) -> BadTreeError:
-    if os.path.isdir(f"{root}/scripts") and os.path.exists(f"{root}/Kbuild"):  # noqa: PTH110, PTH112
+    if os.path.isdir(f"{root}/scripts") and os.path.exists(f"{root}/Kbuild"):
         hint = "give the O= directory if it was built elsewhere, else configure and build it"
         return BadTreeError("is a kernel source tree in which nothing was built", file=path, hint=hint)
     above = _kernel_above(root)

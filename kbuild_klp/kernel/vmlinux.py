@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.modules import file_time, read_text
+from kbuild_klp.kernel.files import file_time, read_text
 from kbuild_klp.kernel.thin_archive import members
 
 _WHOLE = re.compile(r"--whole-archive[ \t](.*?)[ \t]--no-whole-archive", re.DOTALL)
@@ -156,7 +156,7 @@ def _head_objects(root: str, source_architecture: str, linked: list[str]) -> lis
     """Objects that are linked first (head-y before 6.1), which no archive and no module names."""
     directory = f"arch/{source_architecture}/kernel/"
     try:
-        names = sorted(os.listdir(f"{root}/{directory}"))  # noqa: PTH208
+        names = sorted(os.listdir(f"{root}/{directory}"))
     except OSError:
         return []
     known = set(linked)

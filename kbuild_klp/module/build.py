@@ -11,7 +11,7 @@ from pathlib import Path
 from kbuild_klp.errors import BadTreeError, KlpError, ProgramError
 from kbuild_klp.kernel.cmdfile import cmd_path
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.module.tools import tools
+from kbuild_klp.module.tools import tool_variables
 from kbuild_klp.processes import processors, run
 
 _GLUE = "glue.c"
@@ -63,10 +63,11 @@ def build_module(
     (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := {' '.join(parts)}\n{switches}")
     kernel = exports_of(tree).parent
     command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", _NO_BTF, f"-j{processors()}"]
+    command += [*tool_variables(tree, kernel), "modules"]
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
     said: list[str] = []
     try:
-        run([*command, *tools(tree, kernel), "modules"], environment=environment, merged=True, on_line=said.append)
+        run(command, environment=environment, merged=True, on_line=said.append)
     except ProgramError as error:
         if error.file:
             raise  # there is no make

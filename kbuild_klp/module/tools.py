@@ -13,7 +13,7 @@ from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.processes import run
 
 
-def tools(tree: BuildTree, kernel: Path) -> list[str]:
+def tool_variables(tree: BuildTree, kernel: Path) -> list[str]:
     """Return what make has to be told of them, CC=… and LD=…; raises BadTreeError when the compiler cannot be told.
 
     They stand first in the saved commands: of an object, and of vmlinux.o, or any archive's or object's link. Where

@@ -9,7 +9,7 @@ import pytest
 
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.module.tools import tools
+from kbuild_klp.module.tools import tool_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,14 +51,14 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_the_saved_commands_say(tmp_path: Path) -> None:
     tree = _tree(tmp_path / "tree", main="ccache gcc-12 -Wall -c x.c", vmlinux="ld.bfd -r -o vmlinux.o")
-    assert tools(tree, tree.root) == ["CC=ccache gcc-12", "LD=ld.bfd"]
+    assert tool_variables(tree, tree.root) == ["CC=ccache gcc-12", "LD=ld.bfd"]
 
 
 @pytest.mark.parametrize(("text", "name"), [(_GCC, "gcc-12"), (_CLANG, "clang-19"), (_CROSS, _CROSS.split(" ")[0])])
 def test_what_the_configuration_says(tmp_path: Path, programs: Path, text: str, name: str) -> None:
     lld = ["LD_IS_LLD=y"] if "clang" in name else []
     tree = _tree(tmp_path / "tree", f'CC_VERSION_TEXT="{text}"', *lld)
-    assert tools(tree, tree.root) == [f"CC={name}", *(["LD=ld.lld"] if lld else [])]
+    assert tool_variables(tree, tree.root) == [f"CC={name}", *(["LD=ld.lld"] if lld else [])]
 
 
 @pytest.mark.parametrize(
@@ -73,5 +73,5 @@ def test_what_the_configuration_says(tmp_path: Path, programs: Path, text: str, 
 def test_another_compiler_is_not_taken(tmp_path: Path, programs: Path, settings: tuple[str, ...], why: str) -> None:
     tree = _tree(tmp_path / "tree", *settings)
     with pytest.raises(BadTreeError, match=r"init/\.main\.o\.cmd") as error:
-        tools(tree, tree.root)
+        tool_variables(tree, tree.root)
     assert why in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Files of a build tree: how they are read, how old they are, and where they lie that kbuild names."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable
+
+
+def read_text(path: str) -> str | None:
+    """The text of a small file, None if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return None
+
+
+def file_time(path: str) -> int:
+    """When a file was changed (ns), -1 if there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return -1
+
+
+def normal_path(path: str) -> str:
+    """A path without what `ar` and kbuild leave in it: "./init/main.o" when that was asked for."""
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+class Locator:
+    """Turns a path that kbuild wrote into one relative to ``root``, or absolute if it lies outside.
+
+    A path is looked for from ``root``, then from each of ``others`` (for an external module the kernel's
+    object tree), then from the directories above ``root`` (a part of a kernel tree given as ``M=``). The
+    answer is remembered for each directory, so that a module of 300 objects costs one look.
+    """
+
+    def __init__(self, root: str, others: Iterable[str] = (), *, search_above: bool = False) -> None:
+        self._root = root
+        self._bases = [root, *others]
+        if search_above:
+            above = root
+            while (above := posixpath.dirname(above)) not in ("", "/"):
+                self._bases.append(above)
+        self._known: dict[str, str] = {}
+
+    def locate(self, path: str) -> str:
+        """``path`` relative to the root, or absolute."""
+        directory, slash, name = path.rpartition("/")
+        if len(self._bases) == 1 and not path.startswith("/"):
+            return path
+        found = self._known.get(directory)
+        if found is None:
+            found = self._known[directory] = self._directory(directory + slash, name)
+        return found + name
+
+    def _directory(self, directory: str, name: str) -> str:
+        if directory.startswith("/"):
+            return self._from_root(directory)
+        for base in self._bases:
+            if os.path.lexists(f"{base}/{directory}{name}"):
+                return directory if base == self._root else self._from_root(f"{base}/{directory}")
+        return directory
+
+    def _from_root(self, directory: str) -> str:
+        for candidate in (directory, os.path.realpath(directory) + "/"):
+            if candidate.startswith(self._root + "/"):
+                return candidate[len(self._root) + 1 :]
+        return directory
