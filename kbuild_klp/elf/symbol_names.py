@@ -36,9 +36,10 @@ _BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
 _CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
 # LLVM, Mangler::getNameWithPrefix(): what has no name at all, such as ASAN's table of descriptors.
 _UNNAMED = re.compile(r"(__unnamed)_\d+(?=\.|$)")
-# What Clang numbers from the second on: strings (GenerateStringLiteral(); local symbols with KASAN, which puts redzones
-# behind), and the counters of a function (GCOVProfiler).
-_FIRST = {".str", "__llvm_gcov_ctr"}
+# What Clang numbers from the second on: strings (GenerateStringLiteral()) and what large structures are filled from
+# (EmitArrayInit(), CGExprAgg.cpp), both local symbols with KASAN, which puts redzones behind; compound literals of
+# files (GetAddrOfConstantCompoundLiteral()), and the counters of a function (GCOVProfiler).
+_FIRST = {".str", ".compoundliteral", "constinit", "__llvm_gcov_ctr"}
 # Two clones of a clone are named in the order of the passes that made them, which is not the same in all of GCC.
 _CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
@@ -55,7 +56,7 @@ BTF_ID = "__BTF_ID__"
 
 NUMBERED_PREFIXES = (
     *("__UNIQUE_ID_", "__init", "_R", "_ZN", "__addressable_", "__unnamed_", BTF_ID, "_sub_", "_GLOBAL_"),
-    "__llvm_gcov_ctr",
+    *("__llvm_gcov_ctr", "constinit"),
 )
 """What else may be numbered than a name with a dot in it begins with one of these."""
 _NUMBERED = ((BTF_ID, _BTF_ID), (("_sub_", "_GLOBAL_"), _CONSTRUCTOR), ("__unnamed_", _UNNAMED))
@@ -97,7 +98,7 @@ def _without_numbers(text: str) -> CanonicalName:
 def maybe_numbered(names: list[str]) -> list[int]:
     """Return the positions of the few names whose canonical form may be another one: quick."""
     return [
-        at for at, name in enumerate(names) if "." in name or (name[:1] == "_" and name.startswith(NUMBERED_PREFIXES))
+        at for at, name in enumerate(names) if "." in name or (name[:1] in "_c" and name.startswith(NUMBERED_PREFIXES))
     ]
 
 
@@ -131,7 +132,9 @@ def is_made_up(name: CanonicalName) -> bool:
     return name.numbered or ("." in name.text[1:] and not name.text.startswith((".", _OF_GCOV)))
 
 
-_ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.[^.].*)?")
+# Behind two dots stands what has no name in C: Clang's labels and compound literals, with -fdata-sections. The linker
+# puts .data..L* and .data..compoundliteral* into .data, and so on (DATA_MAIN, BSS_MAIN; scripts/module.lds.S).
+_ORDINARY = re.compile(r"\.(rodata|data|bss|text)(?:\.(?:[^.]|\.L|\.compoundliteral).*)?")
 
 
 @cache

@@ -18,6 +18,7 @@ from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.lines.referring import target_name, users
 from kbuild_klp.lines.roles import Role, role_of
 from kbuild_klp.lines.versions import Version
+from kbuild_klp.object.parts import NAMED
 from kbuild_klp.object.view import ObjectView
 
 _SIZE = 64  # struct kasan_global: eight words
@@ -93,11 +94,18 @@ def registers_the_same(old: Version, new: Version) -> bool:
     # A variable of another size has another descriptor.
     resized = {x[:-1] for x in gone for y in come if x.is_smaller(y) or y.is_smaller(x)}
     left = [{descriptor.variable for descriptor in side if descriptor[:-1] not in resized} for side in (gone, come)]
-    names = [
-        _names(version.view) | {descriptor.variable for descriptor in side.descriptors}
-        for version, side in ((old, before), (new, after))
+    counts = [(_named(version.view), _registered_names(side)) for version, side in ((old, before), (new, after))]
+    # Several may share a name: how many of them are registered follows from the variables if all are.
+    in_both = {x.variable for x in gone} & {y.variable for y in come}
+    in_other = [
+        name
+        for here, (named, registered) in zip(left, counts[::-1], strict=True)
+        for name in here
+        if named[name] or registered[name]
     ]
-    return left[0].isdisjoint(names[1]) and left[1].isdisjoint(names[0])
+    return in_both.isdisjoint(in_other) and all(
+        named[name] == registered[name] for named, registered in counts for name in in_other
+    )
 
 
 def registers_what_other_lacks(version: Version, other: Version) -> bool:
@@ -162,6 +170,21 @@ def _names(view: ObjectView) -> set[object]:
     """Return the names of all variables and functions of an object."""
     symbols = view.canonical.chunks.heads.tolist()
     return {canonical_name(name).text for name in view.object.names_of(symbols)}
+
+
+def _named(view: ObjectView) -> Counter[object]:
+    """Count the variables and functions of an object that are known by each name; compilers may number several."""
+    parts = view.canonical.parts
+    symbols = view.canonical.chunks.heads[parts.chunk[parts.kind == NAMED]].tolist()
+    return Counter(canonical_name(name).text for name in view.object.names_of(symbols))
+
+
+def _registered_names(registered: _Registered) -> Counter[object]:
+    """Count the variables of each name that a constructor registers."""
+    counts: Counter[object] = Counter()
+    for descriptor, count in registered.descriptors.items():
+        counts[descriptor.variable] += count
+    return counts
 
 
 def _registered(constructor: Version) -> _Registered | None:

@@ -26,6 +26,11 @@ TABLE = [
     ("CSWTCH.17", "CSWTCH", True),
     ("_rs.3", "_rs", True),
     ("__compound_literal.12", "__compound_literal", True),
+    (".compoundliteral", ".compoundliteral", True),
+    (".compoundliteral.7", ".compoundliteral", True),
+    ("constinit", "constinit", True),
+    ("constinit.3", "constinit", True),
+    ("constinits", "constinits", False),
     ("__key.104", "__key", True),
     ("count.5.1", "count", True),
     # GCC: clones
