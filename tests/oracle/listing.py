@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -151,6 +152,14 @@ class Listing:
                 section = line[len("RELOCATION RECORDS FOR [") : -2]
             elif " R_" in line:
                 self.relocations[section].append(_relocation(line))
+        for found in self.relocations.values():
+            found.sort(key=lambda relocation: relocation.place)
+
+    def relocations_between(self, section: str, start: int, end: int) -> list[Relocation]:
+        """Return the relocations of a section from one place to another."""
+        found = self.relocations.get(section, [])
+        first, last = (bisect_left(found, place, key=lambda relocation: relocation.place) for place in (start, end))
+        return found[first:last]
 
     def _read_code(self, path: Path) -> None:
         section = ""

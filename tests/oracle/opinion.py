@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -104,11 +104,19 @@ class Reader:
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
         self.by_name: dict[str, list[Symbol]] = defaultdict(list)
+        self.inside: dict[str, list[Symbol]] = defaultdict(list)
         for symbol in listing.symbols:
             self.by_name[symbol.name].append(symbol)
+            if symbol.name and not symbol.name.startswith(".L"):
+                self.inside[symbol.section].append(symbol)
+        self.named_at: dict[tuple[str, int], list[Symbol]] = defaultdict(list)
+        for section_name, inside in self.inside.items():
+            for symbol in inside:
+                self.named_at[section_name, symbol.value].append(symbol)
         self.spans = {name: self._spans(name) for name, section in listing.sections.items() if section.is_loaded}
         self.starts = {name: [span.start for span in spans] for name, spans in self.spans.items()}
         self.rows: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+        self.told: dict[str, list[int]] = {}  # where rows are about something, in order; without it: not known yet
         self.row_places: dict[str, list[int]] = {}
         self.edges = self._edges()
         self._active: list[tuple[str, int]] = []
@@ -121,8 +129,7 @@ class Reader:
 
     def _spans(self, section: str) -> list[Span]:
         """Return the outermost symbols of a section; a label of assembly reaches to the next one."""
-        inside = [symbol for symbol in self.listing.symbols if symbol.section == section]
-        inside = [symbol for symbol in inside if not symbol.name.startswith(".L") and symbol.name]
+        inside = self.inside[section]
         sized = sorted((s for s in inside if s.size), key=lambda s: (s.value, -s.size))
         spans: list[Span] = []
         for symbol in sized:
@@ -218,7 +225,8 @@ class Reader:
         try:
             if span is not None:
                 return f"{'; '.join(self.data_text(section, span.start, span.end)[0])}{place - span.start:+#x}"
-            end = next((edge for edge in self.edges[section] if edge > place), header.size)
+            edges = self.edges[section]
+            end = next(iter(edges[bisect_right(edges, place) :][:1]), header.size)
             if header.is_code:
                 return f"{{{'; '.join(self.code_text(section, place, end)[0])}}}"
             first, *others = self.data_text(section, place, end)[0]
@@ -258,11 +266,13 @@ class Reader:
 
     def row_text(self, section: str, start: int, end: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what tables say about places in a range, and line numbers that stand there."""
+        if section not in self.told:
+            self.told[section] = sorted(self.rows[section])
+        told = self.told[section]
         found = [
             (f"{place - start:x}: {text}", line)
-            for place, rows in sorted(self.rows[section].items())
-            if start <= place < end
-            for text, line in rows
+            for place in told[bisect_left(told, start) : bisect_left(told, end)]
+            for text, line in self.rows[section][place]
         ]
         return tuple(text for text, _ in found), tuple(line for _, line in found if line)
 
@@ -304,10 +314,9 @@ class Reader:
             lines.append(str(int.from_bytes(data[32:36], "little") & 0x3FFFF))
             data[32:36] = (int.from_bytes(data[32:36], "little") & ~0x3FFFF).to_bytes(4, "little")
         body = [data.hex()]
-        for relocation in self.listing.relocations.get(section, []):
-            if start <= relocation.place < end:
-                target = self._target(section, relocation)
-                body.append(f"{relocation.place - start:x}: {_kind(relocation)} {target}")
+        for relocation in self.listing.relocations_between(section, start, end):
+            target = self._target(section, relocation)
+            body.append(f"{relocation.place - start:x}: {_kind(relocation)} {target}")
         return tuple(body), tuple(lines)
 
     # -- rows of tables about code --------------------------------------------------------------------------------
@@ -333,6 +342,7 @@ class Reader:
                 line = str(int.from_bytes(row[-4:-2], "little"))
                 row[-4:-2] = b"\0\0"
             targets = [self._row_target(table, relocation, start, row) for relocation in inside[1:]]
+            self.told.pop(owner[0], None)
             self.rows[owner[0]][owner[1]].append((f"{table} {row.hex()} {targets}", line))
 
     def _row_target(self, table: str, relocation: Relocation, start: int, row: bytearray) -> str:
@@ -360,8 +370,7 @@ class Reader:
         body, lines = (self.code_text if is_code else self.data_text)(section, span.start, span.end)
         if not is_code and self._is_content(span.symbol):
             return
-        inner = [s for s in self.listing.symbols if s.section == section and not s.name.startswith(".L") and s.name]
-        for symbol in inner:
+        for symbol in self.named_at[section, span.symbol.value]:
             same = (symbol.value, symbol.size) == (span.symbol.value, span.symbol.size)
             if same or symbol is span.symbol:
                 attributes = f"{symbol.kind} {symbol.binding} {symbol.visibility} {symbol.size}"
@@ -388,7 +397,8 @@ class Reader:
             filler = re.compile(r"^[0-9a-f]+: (?:.*\bnop|xchg\s+%ax,%ax|int3|.*data16)")
             return () if all(filler.match(line) for line in body) else body
         found: list[str] = []
-        edges = [start, *(edge for edge in self.edges[section] if start < edge < end), end]
+        edges = self.edges[section]
+        edges = [start, *edges[bisect_right(edges, start) : bisect_left(edges, end)], end]
         for at, to in pairwise(edges):
             body = self.data_text(section, at, to)[0]
             if at not in self.referred[section] and (body[0].strip("0") or len(body) > 1):
