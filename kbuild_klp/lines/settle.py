@@ -21,6 +21,7 @@ from kbuild_klp.changes.classification import Change, ChangeType, Proof, moved_r
 from kbuild_klp.changes.reasons import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
+from kbuild_klp.lines.alignment import follows_from_content, is_realigned
 from kbuild_klp.lines.directories import find_directories
 from kbuild_klp.lines.encoding import alike, can_be_reencoded, has_other_form, reencoded_numbers
 from kbuild_klp.lines.gcov_writeout import follows_from_counters, is_for_gcov
@@ -69,7 +70,7 @@ def is_of_interest(change: Change) -> bool:
     """As is_candidate, but counting line numbers in names, and functions that compilers make."""
     if change.change in (ChangeType.ADDED, ChangeType.REMOVED):
         return any(map(str.isdigit, change.symbol)) or _is_made_by_compiler(change.symbol)
-    return is_candidate(change) or _is_made_by_compiler(change.symbol)
+    return is_candidate(change) or _is_made_by_compiler(change.symbol) or is_realigned(change)
 
 
 def _is_made_by_compiler(name: str) -> bool:
@@ -169,7 +170,7 @@ class _Judge:
             if is_candidate(change):
                 assert change.old is not None and change.new is not None
                 settled = self._settled(change, change.old, change.new)
-            if settled is change and _is_made_by_compiler(change.symbol) and self._follows_from_variables(change):
+            if settled is change and self._follows_from_others(change):
                 settled = _Same.FORM
             if isinstance(settled, _Same):
                 same[settled] += 1
@@ -217,6 +218,11 @@ class _Judge:
         if old.lines != new.lines:
             return change._replace(change=ChangeType.LINE_ONLY, proof=self._records_proof(old, new, moves), why=())
         return why
+
+    def _follows_from_others(self, change: Change) -> bool:
+        if is_realigned(change):
+            return follows_from_content(*self._views, change)
+        return _is_made_by_compiler(change.symbol) and self._follows_from_variables(change)
 
     def _follows_from_variables(self, change: Change) -> bool:
         """Say whether a function that KASAN or Clang's gcov made differs, came or went because its variables did."""
