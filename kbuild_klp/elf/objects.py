@@ -197,29 +197,7 @@ class Objects:
 
     def relocations(self, sections: NDArray[np.int64]) -> Relocations:
         """Return the relocations that apply to ``sections``, in the order of these."""
-        position = np.full(len(self.sections), -1, np.int64)
-        position[sections] = np.arange(len(sections))
-        types = self.sections["type"]
-        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
-        number = self.section_object[chosen]
-        info = self.sections["info"][chosen].astype(np.int64)
-        lost = info >= np.diff(self.first_section)[number]
-        if lost.any():
-            at = int(lost.nonzero()[0][0])
-            message = f"applies to section {info[at]}, which does not exist"
-            raise self.section_error(int(chosen[at]), message, self._place(int(chosen[at])))
-        target = info + self.first_section[number]
-        wanted = (position[target] >= 0).nonzero()[0]
-        wanted = wanted[np.argsort(position[target[wanted]], kind="stable")]
-        chosen, target = chosen[wanted], target[wanted]
-        headers = self.sections[chosen]
-        if (headers["type"] == elf.SHT_REL).any():
-            bad = int(chosen[headers["type"] == elf.SHT_REL][0])
-            raise self.section_error(bad, "SHT_REL relocations are not supported", self._place(bad))
-        is_odd = (headers["entsize"] != RELA_SIZE) | (headers["size"] % RELA_SIZE != 0)
-        if is_odd.any():
-            bad = int(chosen[is_odd][0])
-            raise self.section_error(bad, "entry size is not that of Elf64_Rela", self._place(bad))
+        chosen, target = self._relocation_tables(sections)
         # Before anything is allocated by what headers say: their tables lie inside their files.
         contents = self.contents(chosen)
         counts = np.array(list(map(len, contents)), np.int64) // RELA_SIZE
@@ -238,6 +216,34 @@ class Objects:
                 raise self.section_error(bad, f"a relocation {what}", "relocations")
         symbol += np.repeat(self.first_symbol[number].astype(np.int32), counts)
         return Relocations(section, offset, kind, symbol, addend)
+
+    def _relocation_tables(self, sections: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the SHT_RELA sections for ``sections``, in the order of these, and which each of them applies to."""
+        position = np.full(len(self.sections), -1, np.int64)
+        position[sections] = np.arange(len(sections))
+        types = self.sections["type"]
+        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
+        number = self.section_object[chosen]
+        info = self.sections["info"][chosen].astype(np.int64)
+        lost = info >= np.diff(self.first_section)[number]
+        if lost.any():
+            at = int(lost.nonzero()[0][0])
+            message = f"applies to section {info[at]}, which does not exist"
+            raise self.section_error(int(chosen[at]), message, self._place(int(chosen[at])))
+        target = info + self.first_section[number]
+        wanted = (position[target] >= 0).nonzero()[0]
+        wanted = wanted[np.argsort(position[target[wanted]], kind="stable")]
+        chosen, target = chosen[wanted], target[wanted]
+        headers = self.sections[chosen]
+        is_odd = (headers["entsize"] != RELA_SIZE) | (headers["size"] % RELA_SIZE != 0)
+        for is_wrong, message in (
+            (headers["type"] == elf.SHT_REL, "SHT_REL relocations are not supported"),
+            (is_odd, "entry size is not that of Elf64_Rela"),
+        ):
+            if is_wrong.any():
+                bad = int(chosen[is_wrong][0])
+                raise self.section_error(bad, message, self._place(bad))
+        return chosen, target
 
     def _relocation_columns(self, tables: Iterable[NDArray[np.uint8]], count: int) -> list[NDArray[Any]]:
         """Return offset, type, symbol and addend of all rows of some tables: as 32-bit numbers where they fit."""
