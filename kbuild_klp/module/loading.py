@@ -84,10 +84,11 @@ def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
 
 
 def _entries_of(needed: Needed, section: str) -> list[TakenEntry]:
-    return [entry for entry in needed.entries if _section(needed, entry) == section]
+    return [entry for entry in needed.entries if section_of(needed, entry) == section]
 
 
-def _section(needed: Needed, entry: TakenEntry) -> str:
+def section_of(needed: Needed, entry: TakenEntry) -> str:
+    """Return the name of the table that an entry is in."""
     return needed.canonical.owned.groups[entry.group].name
 
 
@@ -95,7 +96,7 @@ def _read_early(needed: Needed) -> Iterator[tuple[int, str, WrittenReference]]:
     """Yield the references that the loader reads, or writes over, before a module is there: function, section, what."""
     replaced: dict[int, list[int]] = {}
     for entry in needed.entries:
-        section = _section(needed, entry)
+        section = section_of(needed, entry)
         if section in _EARLY:
             references = needed.relocated.between(entry.low, entry.high)
             yield from ((needed.main(entry.owner), section, reference) for reference in references)

@@ -28,6 +28,7 @@ from kbuild_klp.module.build import build_module, exports_of
 from kbuild_klp.module.finished import check_linked
 from kbuild_klp.module.glue import GluedObject, glue
 from kbuild_klp.module.glued import check_glue
+from kbuild_klp.module.late_objtool import leave_to_objtool, runs_late
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
@@ -144,6 +145,9 @@ def make_livepatch(
     on_stage("what comes along")
     selected = _select(old, new, report, options.without)
     running = Running(old, selected.parts, tree)
+    if runs_late(tree):
+        for part in selected.parts:
+            leave_to_objtool(part)
     resolved = [_resolve(part, running) for part in selected.parts]
     refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
     refused = [*selected.refused, *refused]
