@@ -112,3 +112,35 @@ def shifted(text: str, lines: int = 1) -> str:
 def at_line(line: int, text: str) -> str:
     """Return a text that starts at a line number, with empty lines above."""
     return "\n" * (line - 1) + text
+
+
+# BUG_ENTRY is what WARN_ON leaves in the bug table.
+HEAD = """
+#define FILE "kernel/unit.c"
+#define BUG_ENTRY asm volatile("1: ud2\\n.pushsection __bug_table,\\"aw\\"\\n.long 1b - ., %c0 - .\\n.word %c1, 3\\n" \\
+	".popsection" :: "i"(FILE), "i"(__LINE__))
+int pass(int, int), other(int), open_it(const char *, int);
+void note(const char *, int), complain(const char *, const char *, int, int), first(int, const char *);
+void deep(int, int, long, long, const char *, int, int), say(const char *, ...), (*hook)(const char *, int);
+void asked(const char *, int), tagged(const char *, int, int);
+"""
+
+
+def file_with(body: str, moved: int = 0) -> str:
+    """Return a file with f on line 111, among functions that pass lines 91, 101, 121 and 131; all lines ``moved``."""
+    rest = [
+        f"#line {line + moved}\nint at{line}(int x) {{ note(FILE, __LINE__); return x + {line}; }}\n"
+        for line in (91, 101, 121, 131)
+    ]
+    own = f"#line {111 + moved}\nint f(int x) {{ {body} }}\n"
+    return HEAD + "".join([*rest[:2], own, *rest[2:]])
+
+
+def answer(pairs: Pairs, body: str, before: int, after: int, *flags: str, moved: int = 2) -> Answer:
+    """Return what is said of f, of which NUMBER goes from ``before`` to ``after``; those around it are of lines."""
+    old = pairs.tree(file_with(body), *flags, f"-DNUMBER={before}").without_sources()
+    new = pairs.tree(file_with(body, moved), *flags, f"-DNUMBER={after}").without_sources()
+    found = answers(old, new)
+    own = found.pop("f")
+    assert set(found.values()) == {INFERRED}
+    return own

@@ -26,6 +26,9 @@ functions, as where a WARN stands beside the call, and those of no other argumen
 changes stand. In a call with a format, the format says what a number is (formats.py), and each format counts as a
 function of its own.
 
+*Most of them.* Of the numbers of an argument in all calls about one source file, more are lines by what follows, or lie
+between lines and moved as these did, than are neither: if only one in three looks like a line, none is.
+
 *Order of place.* Take all records and arguments that are lines of one source file. The largest set of them that rises,
 before and now, with the places of the functions in their section are the lines in order (order.py), and the number is
 in every such set. So it lies between the lines of its neighbours in both versions. Among sets of one size those win
@@ -191,9 +194,21 @@ def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
             known += best
     in_order = set(_in_order(known, {}))
     by_place = {witness for own in _by_section(known, sections).values() for witness in _in_order(own, sections)}
-    by_place |= {witness for (own,) in chosen for witness in own if not sections or _is_settled(own, known, sections)}
+    settled = [own for (own,) in chosen if _is_settled(own, known, sections)]
+    by_place |= {witness for own in (settled if sections else [own for (own,) in chosen]) for witness in own}
     lines = in_order & by_place
-    return [witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)]
+    agreeing = {witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)}
+    for (own,) in chosen:
+        others = sum(witness not in agreeing and not _is_between(witness, known, lines) for witness in own)
+        if own not in settled and 2 * others >= len(own):
+            agreeing.difference_update(own)
+    return [*agreeing]
+
+
+def _is_between(witness: Witness, known: list[Witness], lines: Collection[Witness]) -> bool:
+    """Say whether a number, whatever its place, lies between lines and moved as these."""
+    others = [each.old for each in (*known, *lines) if each.role is None or each in lines]
+    return min(others, default=witness.old) < witness.old < max(others, default=0) and _agrees(witness, known, lines)
 
 
 def _is_settled(witnesses: list[Witness], known: list[Witness], sections: dict[int, str]) -> bool:

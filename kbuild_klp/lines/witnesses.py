@@ -177,6 +177,9 @@ class NamingCalls:
             for argument in numbers
             if argument > text_at
         }
+        if text and not any(argument < text_at for argument in names):
+            # What is shown is not the company of a number before the format, such as the size of a buffer.
+            numbers = {argument: at for argument, at in numbers.items() if argument > text_at}
         if says:
             callee = (callee, text)
             numbers = {argument: at for argument, at in numbers.items() if says.get(argument) is not Shown.OTHER}
