@@ -34,6 +34,8 @@ SHT_NOTE = 7
 SHT_NOBITS = 8
 SHT_REL = 9
 SHT_SYMTAB_SHNDX = 18
+SHT_CREL = 0x40000014
+"""Compact relocations, of LLVM 20 (clang -Wa,--crel)."""
 
 SHF_WRITE = 0x1
 SHF_ALLOC = 0x2

@@ -218,11 +218,16 @@ class Objects:
         return Relocations(section, offset, kind, symbol, addend)
 
     def _relocation_tables(self, sections: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the SHT_RELA sections for ``sections``, in the order of these, and which each of them applies to."""
+        """Return the SHT_RELA sections for ``sections``, in the order of these, and which each of them applies to.
+
+        Raises BadObjectError where a table of another form applies to one: nothing that does is left out.
+        """
         position = np.full(len(self.sections), -1, np.int64)
         position[sections] = np.arange(len(sections))
         types = self.sections["type"]
-        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL)).nonzero()[0]
+        # Only tables of relocations have SHF_INFO_LINK (gABI, sh_link and sh_info), those of unknown form, too.
+        applies = self.sections["flags"] & np.uint64(elf.SHF_INFO_LINK) != 0
+        chosen = ((types == elf.SHT_RELA) | (types == elf.SHT_REL) | (types == elf.SHT_CREL) | applies).nonzero()[0]
         number = self.section_object[chosen]
         info = self.sections["info"][chosen].astype(np.int64)
         lost = info >= np.diff(self.first_section)[number]
@@ -235,14 +240,15 @@ class Objects:
         wanted = wanted[np.argsort(position[target[wanted]], kind="stable")]
         chosen, target = chosen[wanted], target[wanted]
         headers = self.sections[chosen]
+        is_other = headers["type"] != elf.SHT_RELA
+        if is_other.any():
+            bad = int(chosen[is_other][0])
+            form = {elf.SHT_REL: "SHT_REL", elf.SHT_CREL: "SHT_CREL"}.get(int(types[bad]), f"type {types[bad]:#x}")
+            raise self.section_error(bad, f"{form} relocations are not supported", self._place(bad))
         is_odd = (headers["entsize"] != RELA_SIZE) | (headers["size"] % RELA_SIZE != 0)
-        for is_wrong, message in (
-            (headers["type"] == elf.SHT_REL, "SHT_REL relocations are not supported"),
-            (is_odd, "entry size is not that of Elf64_Rela"),
-        ):
-            if is_wrong.any():
-                bad = int(chosen[is_wrong][0])
-                raise self.section_error(bad, message, self._place(bad))
+        if is_odd.any():
+            bad = int(chosen[is_odd][0])
+            raise self.section_error(bad, "entry size is not that of Elf64_Rela", self._place(bad))
         return chosen, target
 
     def _relocation_columns(self, tables: Iterable[NDArray[np.uint8]], count: int) -> list[NDArray[Any]]:

@@ -225,6 +225,8 @@ def _section(kind: int, name: str, value: int) -> Callable[[Mutator], bytes]:
         (_section(4, "info", 0xFFFFFF), "section .rela.text: applies to section 16777215"),
         (_section(4, "size", 24 << 40), "ends at"),
         (_section(4, "type", 9), "SHT_REL"),
+        (_section(4, "type", 0x40000014), "section .rela.text: SHT_CREL relocations are not supported"),
+        (_section(4, "type", 0x60000001), "section .rela.text: type 0x60000001 relocations are not supported"),
         (_section(1, "size", 1 << 30), "header table"),
         (_section(1, "offset", 1 << 30), "section .text: ends at"),
         (_section(8, "size", 1 << 50), "larger than any address space"),
