@@ -24,15 +24,18 @@ __attribute__((section(".text.here"))) int user(int x)
     return x + OLD;
 }
 """
+_RULE = "other := x\ndelay-objtool := $(or $(CONFIG_LTO_CLANG),$(CONFIG_X86_KERNEL_IBT))\n"
 _TABLES = {".return_sites", ".orc_unwind", ".orc_unwind_ip"}
 
 
 @pytest.mark.parametrize(
     ("setting", "rules", "is_late"),
     [
-        ("CONFIG_X86_KERNEL_IBT=y", "delay-objtool := y", True),
-        ("CONFIG_LTO_CLANG=y", "delay-objtool := y", True),
-        ("CONFIG_LTO_NONE=y", "delay-objtool := $(CONFIG_LTO_CLANG)", False),
+        ("CONFIG_X86_KERNEL_IBT=y", _RULE, True),
+        ("CONFIG_LTO_CLANG=y", _RULE, True),
+        ("CONFIG_LTO_NONE=y", _RULE, False),
+        ("CONFIG_KLP_BUILD=y", "delay-objtool := $(or $(CONFIG_LTO_CLANG),$(CONFIG_KLP_BUILD))", True),  # 6.19
+        ("CONFIG_KLP_BUILD=y", _RULE, False),
         ("CONFIG_X86_KERNEL_IBT=y", "", False),
     ],
 )
