@@ -168,7 +168,9 @@ class BuildTree:
         """
         root = str(self.root)
         objects = [] if self.is_external else linked_objects(root, self.source_architecture)
-        return self._linked_units(objects, self._modules(self._module_paths()), ["vmlinux.o"])
+        modules = self._modules(self._module_paths())
+        is_bitcode = self._is_bitcode(objects or objects_of(modules.values()))
+        return self._linked_units(objects, modules, ["vmlinux.o"] if is_bitcode else None)
 
     def built_units(self, goals: Sequence[str] = ()) -> list[LinkUnit]:
         """What ``make GOALS`` may have made: whole units, or for goals such as ``fs/ext4/`` their part.
@@ -249,9 +251,14 @@ class BuildTree:
         step = max(1, len(objects) // _PROBES)
         return any(_magic(posixpath.join(self.root, name)) in _BITCODE for name in objects[::step])
 
-    def _linked_units(self, objects: list[str], modules: dict[str, LinkUnit], linked: list[str]) -> list[LinkUnit]:
-        """The units of objects of vmlinux and of modules (by path); under LTO, ``linked`` stands for the objects."""
-        if self._is_bitcode([*objects, *objects_of(modules.values())]):
+    def _linked_units(
+        self, objects: list[str], modules: dict[str, LinkUnit], linked: list[str] | None
+    ) -> list[LinkUnit]:
+        """The units of objects of vmlinux and of modules (by path).
+
+        ``linked`` stands for the objects under LTO, where those of modules are linked, too; None without it.
+        """
+        if linked is not None:
             modules = {path: LinkUnit(unit.name, (self._linked(path),)) for path, unit in modules.items()}
             objects = linked if objects else []
         vmlinux = [LinkUnit(VMLINUX, tuple(objects))] if objects else []
@@ -281,7 +288,8 @@ class BuildTree:
             if not modules and suffix == ".o":
                 return self._single_object(goal, whole)
         # Modules are linked by now; vmlinux is not until it is asked for.
-        return self._linked_units(objects, modules, [])
+        is_bitcode = self._is_bitcode([*objects, *objects_of(modules.values())])
+        return self._linked_units(objects, modules, [] if is_bitcode else None)
 
     def _single_object(self, goal: str, whole: list[LinkUnit]) -> list[LinkUnit]:
         """One object, in the units that list it; if none does yet, in the one that its own command tells."""
