@@ -223,11 +223,14 @@ int chosen(int x) { switch (x) { case 0: return 17; case 1: return 23; %s } retu
 
 @pytest.mark.parametrize("is_removed", [False, True])
 def test_the_alignment_of_a_section_with_new_content(kernels: Kernels, is_removed: bool) -> None:
-    """A table of values that the compiler made of a switch comes along with its function."""
+    """A table of values that the compiler made of a switch comes along with its function.
+
+    Where it came, it explains the alignment; where it went, what stayed lies otherwise.
+    """
     name = 'static const char name[5]%s = "abcd";'
     few, many = ("".join(f"case {at}: return {at * 7 % 5};" for at in range(2, count)) for count in (3, 8))
     old, new = (_CASES % (name % "", cases) for cases in ((many, few) if is_removed else (few, many)))
-    assert kernels.of(old, new) == {"chosen": [], ".rodata": []}
+    assert kernels.of(old, new) == {"chosen": []} | ({".rodata": []} if is_removed else {})
 
 
 def test_the_alignment_of_a_section_and_content_that_was_there(kernels: Kernels) -> None:
