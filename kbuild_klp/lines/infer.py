@@ -26,8 +26,9 @@ functions, as where a WARN stands beside the call, and those of no other argumen
 changes stand. In a call with a format, the format says what a number is (formats.py), and each format counts as a
 function of its own.
 
-*Most of them.* Of the numbers of an argument in all calls about one source file, more are lines by what follows, or lie
-between lines and moved as these did, than are neither: if only one in three looks like a line, none is.
+*Most of them.* Of the numbers of an argument in all calls about one source file, no more are neither lines by what
+follows, nor between lines and moved as these did, than are one of both: if only one in three looks like a line, none
+is. With as many of each, those that are neither changed: one that stays while the lines around it move is a constant.
 
 *Order of place.* Take all records and arguments that are lines of one source file. The largest set of them that rises,
 before and now, with the places of the functions in their section are the lines in order (order.py), and the number is
@@ -199,8 +200,9 @@ def _lines(about: list[Witness], sections: dict[int, str]) -> list[Witness]:
     lines = in_order & by_place
     agreeing = {witness for witness in lines if witness.role is not None and _agrees(witness, known, lines)}
     for (own,) in chosen:
-        others = sum(witness not in agreeing and not _is_between(witness, known, lines) for witness in own)
-        if own not in settled and 2 * others >= len(own):
+        others = [it for it in own if it not in agreeing and not _is_between(it, known, lines)]
+        is_half_constant = 2 * len(others) == len(own) and any(it.old == it.new for it in others)
+        if own not in settled and (2 * len(others) > len(own) or is_half_constant):
             agreeing.difference_update(own)
     return [*agreeing]
 

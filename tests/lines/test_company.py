@@ -5,8 +5,11 @@ is now; and beside each kind one that is.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from line_trees import CHANGED, INFERRED, Answer, Pairs, answer
+from snippets import Compiler
 
 MORE = """
 int printed(char *, unsigned long, const char *, ...); void copied(char *, const char *, long);
@@ -88,3 +91,20 @@ def test_number_that_looks_like_the_line_it_stands_on(cc: Pairs, body: str, flag
     # On the line of f, so that nothing moves.
     body = f"{STRUCT} {MORE.replace(chr(10), ' ')} {body}"
     assert answer(cc, body, 111, 113, flag) == expected
+
+
+_HALF = """
+extern void rests(const char *, int), complains(const char *, const char *, int, int);
+extern int work(int);
+int f(int x) { rests("kernel/m.c", %d); return work(x); }
+int g(int x) { if (work(x) < 0) complains("kernel/m.c", __func__, %d, 12); return x + 1; }
+int k(int x) { rests("kernel/m.c", %d); return work(x + 2) * 3; }
+"""
+
+
+@pytest.mark.parametrize(("was", "is_", "others"), [(11, 8, "line-only"), (2, 2, "changed")])
+def test_half_of_an_argument_s_numbers(tmp_path: Path, was: int, is_: int, others: str) -> None:
+    """A call of which somebody edited the number says nothing of the others; a constant does."""
+    found = Compiler("gcc", tmp_path).diff(_HALF % (4, 8, was), _HALF % (6, 10, is_))
+    edited = {("k", "function", "changed")} if was != is_ else set()
+    assert found == {("f", "function", others), ("g", "function", others), *edited}
