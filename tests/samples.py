@@ -62,6 +62,24 @@ int alias(void) __attribute__((alias("weak")));
 double scale(double x) { return x * 3.25 + 1.5; }
 """
 
+# Entries of special sections that are about no function of the object.
+NOBODYS_ENTRIES = """
+    .text
+    .globl user
+    .type user, @function
+user:
+    ret
+    .size user, . - user
+    .section .init_array, "aw"
+    .quad user, elsewhere
+    .section .altinstructions, "a"
+    .long outer - ., 1f - .
+    .hword 1, 2
+    .byte 1, 0
+    .section .altinstr_replacement, "ax"
+1:  nop
+"""
+
 
 def compile_object(source: str, path: Path, *flags: str, language: str = "c") -> Path:
     """Compile ``source`` into the object ``path``; skips the test where there is no compiler."""

@@ -120,11 +120,15 @@ def read_together(pairs: Iterable[ObjectPair]) -> Iterator[ObjectPair]:
 def _read(pairs: Sequence[ObjectPair]) -> None:
     if len(pairs) < 2:
         return
-    # One that is broken takes the others with it: then each is read, and complained of, when somebody asks for it.
-    with suppress(Exception):
+    try:
         views = iter(views_of([file for pair in pairs for file in pair.files if file is not None]))
-        for pair, old, new in zip(pairs, views, views, strict=True):
-            pair.take(old, new)
+    except Exception as error:
+        # One that is broken takes the others with it: then each is read, and complained of, when somebody asks for it.
+        if os.environ.get("KLP_DEBUG") and not isinstance(error, KlpError):
+            raise
+        return
+    for pair, old, new in zip(pairs, views, views, strict=True):
+        pair.take(old, new)
 
 
 def _linked_sources(side: Build, name: str, symbols: Collection[str]) -> LinkedSources | None:

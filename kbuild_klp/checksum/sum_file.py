@@ -15,7 +15,6 @@ which is that of the object.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from pathlib import Path
 from xxhash import xxh3_128
 
 from kbuild_klp.checksum.entry import Entry
+from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -228,13 +228,6 @@ def is_current(path: str) -> bool:
 
 def write(path: str, data: bytes, mtime_ns: int) -> None:
     """Write a checksum file whole or not at all, with the modification time of its object."""
-    temporary = f"{path.removesuffix('.cmd')}.{os.getpid()}.tmp"  # .*.tmp goes with make clean, should we die here
-    try:
-        with Path(temporary).open("wb") as file:
-            file.write(data)
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(data)
         os.utime(temporary, ns=(mtime_ns, mtime_ns))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise

@@ -128,7 +128,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     special = special_sections(objects, counts.nonzero()[0], table)
     rows_of = {name: table.rows(name) for name in special}
     is_derived = {name for name, rows in rows_of.items() if rows[0].section_class is SectionClass.DERIVED}
-    derived = [section for name in is_derived for section in special.pop(name)]
+    derived = sorted(section for name in is_derived for section in special.pop(name))
     counts[derived] = False
     allocated = counts.nonzero()[0]
     rank = section_ranks(headers[allocated])

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from samples import SAMPLE, compile_object
+from samples import NOBODYS_ENTRIES, SAMPLE, compile_object
 
 from kbuild_klp.checksum import batch, sum_file
 from kbuild_klp.checksum.batch import compute, compute_many, write_checksums
@@ -79,24 +79,6 @@ def test_a_broken_object_costs_itself_only(sample: Path, tmp_path: Path) -> None
     assert "applies to section 16777215" in result.errors[0]
     paths.remove(paths[4])
     assert _sums(paths) == [compute(str(sample)).data] * 8
-
-
-NOBODYS_ENTRIES = """
-    .text
-    .globl user
-    .type user, @function
-user:
-    ret
-    .size user, . - user
-    .section .init_array, "aw"
-    .quad user, elsewhere
-    .section .altinstructions, "a"
-    .long outer - ., 1f - .
-    .hword 1, 2
-    .byte 1, 0
-    .section .altinstr_replacement, "ax"
-1:  nop
-"""
 
 
 def test_what_else_is_read_does_not_matter(sample: Path, tmp_path: Path) -> None:

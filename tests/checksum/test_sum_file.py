@@ -169,7 +169,7 @@ def test_an_interrupted_write_leaves_nothing_half(
 def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    temporary = tmp_path / f".f.o.klp.{os.getpid()}.tmp"
+    temporary = tmp_path / f".f.o.klp.cmd.{os.getpid()}.tmp"
     temporary.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         sum_file.write(str(tmp_path / ".f.o.klp.cmd"), DATA, 1)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linked_kernel import Kernels
-from samples import SAMPLE, compile_object
+from samples import NOBODYS_ENTRIES, SAMPLE, compile_object
 from special_layouts import LAYOUTS, SITE, Entry, Program, Ref
 
 from kbuild_klp.builds import object_pair
@@ -32,20 +32,7 @@ ASSEMBLY = {
     "data": ".data\nvariable: .quad variable + 4, outside - 0x80000000\n.size variable, 16\n",
     "code": '.text\nf: jmp g\n.size f, . - f\n.section .text.unlikely, "ax"\ng: call f\nret\n.size g, . - g\n',
     "empty sections": '.section .text.none, "ax"\n.section .data.none, "aw"\n.section .bss.none, "aw", @nobits\n',
-    "nobody's entries": """
-        .globl user
-        .type user, @function
-        user: ret
-        .size user, . - user
-        .section .init_array, "aw"
-        .quad user, elsewhere
-        .section .altinstructions, "a"
-        .long outer - ., 1f - .
-        .hword 1, 2
-        .byte 1, 0
-        .section .altinstr_replacement, "ax"
-        1: nop
-    """,
+    "nobody's entries": NOBODYS_ENTRIES,
     "a layout that no row knows": """
         f: ret
         .size f, . - f
@@ -172,3 +159,20 @@ def test_the_answer_is_that_of_one_by_one(tmp_path: Path, monkeypatch: pytest.Mo
     assert [[change.symbol for change in group.changes] for group in found.objects] == [
         [f"f_{name}", f"name_{name}"] for name in "abcd"
     ]
+
+
+def test_a_fault_of_ours_is_shown_to_who_looks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everybody else gets the answer, by reading one by one."""
+    kernels = Kernels(tmp_path)
+    old, new = ({f"kernel/{name}.o": f"int {name} = {value};" for name in "ab"} for value in (1, 2))
+    kernels.build(old, new)
+
+    def broken(paths: Sequence[str]) -> object:
+        raise RuntimeError(f"of {len(paths)}")
+
+    monkeypatch.setattr(object_pair, "views_of", broken)
+    monkeypatch.delenv("KLP_DEBUG", raising=False)
+    assert len(kernels.compare().objects) == 2
+    monkeypatch.setenv("KLP_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="of 4"):
+        kernels.compare()
