@@ -95,6 +95,21 @@ def test_discarded_annotations_change_nothing(gcc: Compiler, old: Path) -> None:
         assert diff_objects(old, gcc.assembly(with_change(more=more))) == set()
 
 
+def test_names_that_are_checked_while_the_kernel_is_built(gcc: Compiler) -> None:
+    """TRACEPOINT_CHECK of 7.x: the first use of a tracepoint in a file brings one, and a renamed one is no change."""
+    source = """
+        CHECK
+        int out(int);
+        int user(int x) { return out(x) + NUMBER; }
+    """
+    check = '__attribute__((used, section("__tracepoint_check"))) static const char check_%s[] = "%s";'
+    texts = ["", check % ("it", "it"), check % ("that", "that")]
+    objects = [gcc.object(source.replace("CHECK", text).replace("NUMBER", "1")) for text in texts]
+    assert diff_objects(objects[0], objects[1]) == diff_objects(objects[1], objects[2]) == set()
+    other = gcc.object(source.replace("CHECK", texts[1]).replace("NUMBER", "2"))
+    assert diff_objects(objects[0], other) == changed("user")
+
+
 def test_replacement_of_length_zero_does_not_own_what_lies_beside_it(gcc: Compiler) -> None:
     """Its reference points at the next replacement, which belongs to another alternative."""
     empty = Special(replacement="", second_replacement="")
