@@ -89,7 +89,7 @@ def test_an_object_that_cannot_be_looked_at_leaves_its_changes(
         raise RuntimeError("broken")
 
     monkeypatch.delenv("KLP_DEBUG", raising=False)
-    monkeypatch.setattr(ObjectPair, "_views", property(fail))
+    monkeypatch.setattr(ObjectPair, "old", property(fail))
     report = compare(*builds, 1)
     assert report.summary.changed == 1
     assert report.warnings and all("broken" in line for line in report.warnings)
