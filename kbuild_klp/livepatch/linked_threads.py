@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Architecture, architecture
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.objects import Objects
+from kbuild_klp.elf.objects import Objects, Relocations
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.livepatch.threads import START_THREADS
+from kbuild_klp.object.runs import sorted_unique
 
 _NEAR = 96  # bytes of code that load arguments
 _FIELD = 4  # of a call, and of what loads an address (-mcmodel=kernel)
@@ -36,16 +37,18 @@ def thread_functions(file: ObjectFile, *, is_image: bool) -> Iterator[tuple[int,
     table = Objects.of(file)
     code = (file.sections["flags"] & elf.SHF_EXECINSTR != 0) & (file.sections["type"] == elf.SHT_PROGBITS)
     symbols = [symbol for symbol, _ in table.named(name.encode() for name in START_THREADS)]
-    find = _in_image if is_image else _in_module
-    for section in np.flatnonzero(code).tolist() if symbols else ():
-        yield from find(file, table, section, symbols, arch)
+    sections = np.flatnonzero(code)
+    if not symbols:
+        return
+    if is_image:
+        for section in sections.tolist():
+            yield from _in_image(file, section, symbols, arch)
+    else:
+        yield from _in_module(file, table.relocations(sections), symbols, arch)
 
 
-def _in_image(
-    file: ObjectFile, table: Objects, section: int, symbols: list[int], arch: Architecture
-) -> Iterator[tuple[int, int]]:
+def _in_image(file: ObjectFile, section: int, symbols: list[int], arch: Architecture) -> Iterator[tuple[int, int]]:
     """Read the code of an image, in which every address stands."""
-    del table
     data, start = file.section_array(section), int(file.sections["addr"][section])
     if len(data) < _FIELD:
         return
@@ -73,11 +76,21 @@ def _fields(data: NDArray[np.uint8], places: NDArray[Any], arch: Architecture) -
 
 
 def _in_module(
-    file: ObjectFile, table: Objects, section: int, symbols: list[int], arch: Architecture
+    file: ObjectFile, rows: Relocations, symbols: list[int], arch: Architecture
 ) -> Iterator[tuple[int, int]]:
     """Read the relocations of a module's code."""
-    data, rows = file.section_array(section), table.relocations(np.array([section]))
-    rows = rows.take(np.argsort(rows.offset, kind="stable"))
+    sites = np.flatnonzero(np.isin(rows.symbol, symbols))
+    for section in sorted_unique(rows.section[sites]).tolist():
+        [near] = np.nonzero(rows.section == section)
+        near = near[np.argsort(rows.offset[near], kind="stable")]
+        yield from _in_section(file, section, rows.take(near), symbols, arch)
+
+
+def _in_section(
+    file: ObjectFile, section: int, rows: Relocations, symbols: list[int], arch: Architecture
+) -> Iterator[tuple[int, int]]:
+    """Read the relocations of one section of a module's code, which are sorted by place."""
+    data = file.section_array(section)
     starts = np.isin(rows.symbol, symbols)
     for site in np.flatnonzero(starts & np.isin(data[rows.offset - 1], [*_opcodes(arch)])).tolist():
         for row in range(site - 1, -1, -1):
