@@ -22,7 +22,7 @@ from kbuild_klp.object.canonical import Canonical
 from kbuild_klp.object.chunks import Chunks
 from kbuild_klp.object.families import Families
 from kbuild_klp.object.image import CODE, DATA, Image, section_ranks
-from kbuild_klp.object.owned import RecordLines, sort_by_owner
+from kbuild_klp.object.owned import OwnedEntries, RecordLines
 from kbuild_klp.object.parts import Parts
 from kbuild_klp.object.references import References
 from kbuild_klp.object.runs import Numbers, narrow, run_starts, sorted_unique
@@ -95,6 +95,7 @@ class _Batch:
         base[image.order[self._order.order]] = own
         self._ahead = image.base - base
         """By section: how much farther it lies in the batch than in its object."""
+        self._owned_groups = self._groups(image.owned)
 
     def _section_at(self, address: Numbers) -> Numbers:
         image = self._batch.image
@@ -110,14 +111,15 @@ class _Batch:
             self._references_of(),
             self._targets_of(),
             self._families_of(),
+            self._owned_of(),
             self._record_lines_of(),
             self._parts.divided(batch.pointed_lines.items()),
             self._members.divided(batch.numbered),
             strict=True,
         )
         found = []
-        for image, chunks, parts, references, targets, families, lines, pointed, numbered in rows:
-            owned, sources = sort_by_owner(image, references, targets), Sources(image.objects)
+        for image, chunks, parts, references, targets, families, owned, lines, pointed, numbered in rows:
+            sources = Sources(image.objects)
             tables = chunks, parts, references, targets, sources, families, owned, lines, pointed
             found.append(Canonical(image, *tables, [*numbered.items()]))
         return found
@@ -125,7 +127,7 @@ class _Batch:
     def _images(self) -> Iterator[Image]:
         image = self._batch.image
         places = self._places.cut(image.places - self._ahead[self._section_at(image.places)])
-        owned, records = self._groups(image.owned), self._groups(image.records)
+        owned, records = self._owned_groups, self._groups(image.records)
         derived = self._sections.divided((section, None) for section in image.derived)
         warnings = self._warnings()
         for number, (base, order, starts, sizes, buffer, code_end) in enumerate(self._layouts()):
@@ -205,6 +207,35 @@ class _Batch:
         for parent, ambiguous in zip(parents, alike, strict=True):
             owners = self._parts.rank[list(parent.values())].tolist()
             yield Families(dict(zip(parent, owners, strict=True)), ambiguous)
+
+    def _owned_of(self) -> Iterator[OwnedEntries]:
+        owned, references, count = self._batch.owned, self._references, len(self._batch.objects.files)
+        # Each entry has a reference that names its owner.
+        of = references.of[owned.references[owned.reference_at[:-1]]]
+        entries = _Rows.by_object(of, count)
+        sizes, counts = np.diff(owned.data_at), np.diff(owned.reference_at)
+        content, fields = (_Rows.by_object(np.repeat(of, each), count) for each in (sizes, counts))
+        has = np.zeros((len(owned.groups), count), bool)
+        for row, group in zip(has, owned.groups, strict=True):
+            row[self._sections.of[group.sections]] = True
+        number = np.cumsum(has, axis=0) - 1  # of a group, among those that an object has
+        tables = zip(
+            self._owned_groups,
+            entries.cut(_renumbered(self._parts.rank, owned.owner)),
+            entries.cut(number[owned.group, of]),
+            content.cut(np.frombuffer(owned.data, np.uint8)),
+            map(run_starts, entries.cut(sizes)),
+            fields.cut(references.rank[owned.references]),
+            map(run_starts, entries.cut(counts)),
+            fields.cut(owned.field),
+            fields.cut(owned.is_owner),
+            self._parts.divided(owned.lines.items()),
+            _Rows.by_object(references.of[owned.unused], count).cut(references.rank[owned.unused]),
+            strict=True,
+        )
+        for groups, owner, group, data, data_at, rows, reference_at, *rest in tables:
+            own = narrow(owner), narrow(group), data.tobytes(), narrow(data_at), narrow(rows), narrow(reference_at)
+            yield OwnedEntries(groups, *own, *rest)
 
     def _record_lines_of(self) -> list[dict[int, RecordLines]]:
         taken = self._batch.record_lines.items()

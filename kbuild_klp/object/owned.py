@@ -138,6 +138,7 @@ def _unused_content(group: SpecialGroup, read: _Table) -> NDArray[np.int64]:
 def _add_lines(lines: dict[int, bytes], owner: NDArray[np.int64], taken: NDArray[np.uint8]) -> None:
     """Add the line numbers of a group's entries to those of their owners."""
     order = np.argsort(owner, kind="stable")
+    order = order[np.searchsorted(owner, NOBODY, "right", sorter=order) :]
     owner = owner[order]
     text, size = taken[order].tobytes(), taken.shape[1]
     starts, ends = run_bounds(owner)
