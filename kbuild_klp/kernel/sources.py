@@ -37,11 +37,10 @@ class SourceFiles:
         if saved is None or saved.source is None:
             return None
         resolved = _resolved(tree)
-        main, path = resolved[saved.source]
-        files = {main: path}
-        for name, path in map(resolved.__getitem__, saved.dependencies):
-            files.setdefault(name, path)
-        return cls(main, files, saved)
+        known = list(map(resolved.__getitem__, (saved.source, *saved.dependencies)))
+        files = dict(known)
+        files.update(reversed(known))  # of several files of one name the first counts
+        return cls(known[0][0], files, saved)
 
     def find(self, name: str) -> str | None:
         """The path of the file that ``__FILE__`` or a line table names, None if it is none of these."""
@@ -82,31 +81,33 @@ class FileComparison:
     """
 
     def __init__(self) -> None:
-        self._same: dict[tuple[str, str], bool] = {}
+        self._same: set[tuple[str, str | None]] = set()
+        self._different: set[tuple[str, str | None]] = set()
 
     def changed_files(self, old: SourceFiles, new: SourceFiles) -> list[FileChange]:
         """The files that differ in content, generated ones too, or that only one object depends on; by name.
 
         A file that cannot be read differs from every other.
         """
-        known, theirs = self._same, new.files
-        changes = []
-        for name, before in old.files.items():
-            after = theirs.get(name)
-            if after is None or not (known.get((before, after)) or self.same(before, after)):
-                changes.append(FileChange(name, before, after))
-        changes += [FileChange(name, None, after) for name, after in theirs.items() if name not in old.files]
+        ours, theirs = old.files, new.files
+        pairs = {*zip(ours.values(), map(theirs.get, ours), strict=True)}
+        differing = {pair for pair in pairs - self._same if not self.same(*pair)}
+        changes = [
+            FileChange(name, before, theirs.get(name))
+            for name, before in (ours.items() if differing else ())
+            if (before, theirs.get(name)) in differing
+        ]
+        changes += [FileChange(name, None, theirs[name]) for name in theirs.keys() - ours.keys()]
         changes.sort(key=lambda change: change.name)
         return changes
 
-    def same(self, old: str, new: str) -> bool:
-        """Whether two files have the same content."""
-        if old == new:
-            return True
-        known = self._same.get((old, new))
-        if known is None:
-            known = self._same[old, new] = _same_content(old, new)
-        return known
+    def same(self, old: str, new: str | None) -> bool:
+        """Whether two files have the same content; None is no file."""
+        pair = old, new
+        if pair not in self._same and pair not in self._different:
+            is_same = new is not None and (old == new or _same_content(old, new))
+            (self._same if is_same else self._different).add(pair)
+        return pair in self._same
 
 
 def configuration_symbols(tree: BuildTree) -> Mapping[str, str]:
