@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from typing import Any
 
@@ -49,12 +50,23 @@ class _Capstone:
 _capstone = cache(_Capstone)
 
 
+# Where a branch goes and which number is loaded make no difference, and are what makes instructions many: Jcc, JMP,
+# and MOV of a number to a register of 32 bits.
+_ALIKE = re.compile(rb"[\x70-\x7f\xb8-\xbf\xe9\xeb]|\x0f[\x80-\x8f]")
+
+
 @lru_cache(maxsize=1 << 16)
 def effect(instruction: bytes) -> Effect:
     """Return what one instruction does with arguments.
 
     What is no instruction takes all of them, so that nothing is concluded from what was in them.
     """
+    opcode = _ALIKE.match(instruction)
+    return _effect(opcode[0].ljust(len(instruction), b"\0") if opcode else instruction)
+
+
+@lru_cache(maxsize=1 << 16)
+def _effect(instruction: bytes) -> Effect:
     capstone = _capstone()
     decoded = next(capstone.decoder.disasm(instruction, 0), None)
     if decoded is None or decoded.size != len(instruction):

@@ -8,10 +8,11 @@ instruction sets goes, and where the arguments of a call come from.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import compress
 
 from kbuild_klp.arch.registry import Effect, Flow
 from kbuild_klp.lines.versions import Version
@@ -24,6 +25,7 @@ UNKNOWN = -1
 # Looking up a member of an enum costs as much as the rest of the line.
 _NEXT, _CALL, _BRANCH, _JUMP, _END = Flow
 _LEAVES = (_JUMP, _END)
+_IF_LEAVES = bytes(flow in _LEAVES for flow in range(256))
 _ENDS_PATH = (*_LEAVES, _CALL)
 
 
@@ -101,10 +103,10 @@ class FunctionCalls:
             if not arguments:
                 continue
             seen[at] = seen.get(at, frozenset()) | arguments
-            waiting += ((origin, arguments) for origin in self._origins.get(at, ()) if origin in self._reached)
+            waiting += ((origin, arguments) for origin in self._origins.get(at, ()) if self._reached[origin])
             before = at - 1
-            is_next = before in self._reached and self._flows[before] not in _LEAVES
-            if at in self._heads or at not in self._reached or (is_next and self._flows[before] == _CALL):
+            is_next = self._reached[before] and self._flows[before] not in _LEAVES
+            if at in self._heads or not self._reached[at] or (is_next and self._flows[before] == _CALL):
                 for argument in arguments - {self._in_memory}:
                     found[argument].add(UNKNOWN)
             if is_next and self._flows[before] != _CALL:
@@ -197,19 +199,26 @@ class FunctionCalls:
         branched, other = set[int](), set[int]()
         for at, goals in self._goals.items():
             (other if self._flows[at] == _NEXT else branched).update(goals)
-        other.update(at + 1 for at, flow in enumerate(self._flows[:-1]) if flow in _LEAVES)
+        other.update(compress(range(1, len(self._flows)), self._leaves))
         return (other - branched) | {0}
 
     @cached_property
-    def _reached(self) -> set[int]:
-        """The instructions that control can reach."""
-        reached, waiting = set[int](), list(self._heads)
+    def _leaves(self) -> bytes:
+        """By instruction, whether control never goes to the next one."""
+        return self._flows.translate(_IF_LEAVES)
+
+    @cached_property
+    def _reached(self) -> bytearray:
+        """By instruction, whether control can reach it; what would be before the first one is none."""
+        count, sources = len(self._flows), sorted(self._goals)
+        reached, waiting = bytearray(count + 1), list(self._heads)
         while waiting:
-            at = waiting.pop()
-            while at < len(self._flows) and at not in reached:
-                reached.add(at)
-                waiting += self._goals.get(at, ())
-                at += 1
-                if self._flows[at - 1] in _LEAVES:
-                    break
+            start = waiting.pop()
+            end = self._leaves.find(True, start) + 1 or count
+            known = reached.find(True, start, end)
+            if known >= 0:
+                end = known
+            reached[start:end] = b"\1" * (end - start)
+            for at in sources[bisect_left(sources, start) : bisect_left(sources, end)]:
+                waiting += self._goals[at]
         return reached

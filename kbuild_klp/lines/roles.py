@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.gcov_writeout import argument_stamps, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
@@ -51,6 +52,9 @@ _CALLED = {
     "generate_pm_trace": Role.PM_TRACE,
 }
 
+_TAKERS = (Role.UBSAN.value, *_CALLED)
+_have_takers: WeakKeyDictionary[ObjectView, bool] = WeakKeyDictionary()
+
 
 class Fields(NamedTuple):
     """The places of fields whose meaning is known: ``lines``, each with its file (empty: it is a column).
@@ -81,7 +85,7 @@ def called_next(view: ObjectView, reference: int) -> str:
 
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     """Return what nameless data are for, going by those of ``users`` (references) that go to them."""
-    if not users:
+    if not users or not _has_takers(view):
         return Role.OTHER
     rows = view.references_to(part)
     among = users if isinstance(users, range) else frozenset(users)
@@ -92,6 +96,14 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
             if role is not Role.OTHER:
                 return role
     return Role.OTHER
+
+
+def _has_takers(view: ObjectView) -> bool:
+    """Say whether a function that takes such data may be among the symbols of an object."""
+    found = _have_takers.get(view)
+    if found is None:
+        found = _have_takers[view] = any(name.encode() in view.object.strings for name in _TAKERS)
+    return found
 
 
 def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER) -> Fields:

@@ -22,7 +22,7 @@ from kbuild_klp.object.kinds import Kinds
 from kbuild_klp.object.meanings import KIND_SHIFT, find_meanings
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
 from kbuild_klp.object.reach import used_content
-from kbuild_klp.object.runs import run_bounds
+from kbuild_klp.object.runs import run_bounds, with_end
 from kbuild_klp.object.symbol_id import SymbolId
 
 if TYPE_CHECKING:
@@ -244,6 +244,28 @@ class ObjectView:
         """Return the references of a part to parts that are known by content."""
         by_content = self.meanings.by_content
         return [row for row in self.reference_range(part) if row in by_content]
+
+    @cached_property
+    def _goes_to_lines(self) -> NDArray[np.bool_]:
+        """Whether each reference goes to a record from which line numbers were taken."""
+        canonical = self.canonical
+        has_lines = np.isin(with_end(canonical.parts.section), [*canonical.record_lines])
+        has_lines[[*canonical.pointed_lines]] = True
+        return has_lines[canonical.targets.part]  # the end is for those that go to no part
+
+    def rows_to_lines(self, part: int) -> list[int]:
+        """Return the references of a part to records with line numbers that are known by content."""
+        low, high = self._first[part], self._first[part + 1]
+        rows: list[int] = (self._goes_to_lines[low:high].nonzero()[0] + low).tolist()
+        return [row for row in rows if row in self.meanings.by_content]
+
+    def have_entries_lines(self, part: int) -> bool:
+        """Say whether the special entries of a part have line numbers, or refer to records that may."""
+        owned = self.canonical.owned
+        if part in owned.lines:
+            return True
+        low, high = (int(owned.reference_at[entry]) for entry in self.owned_entries.get(part, (0, 0)))
+        return bool(self._goes_to_lines[owned.references[low:high]].any())
 
     def functions_called(self, name: str) -> list[int]:
         """Return the main parts of all functions of a name."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from snippets import Compiler
 
+from kbuild_klp.arch import x86_calls
 from kbuild_klp.arch.registry import Effect, Flow
 from kbuild_klp.arch.x86_calls import ARGUMENTS, effect, flows
 from kbuild_klp.object.view import ObjectView
@@ -125,3 +126,15 @@ def test_the_flow_of_what_is_cut_off_is_not_read_behind_it() -> None:
 @pytest.mark.parametrize("code", [b"\x06", b"", b"\xbe\x68", b"\x90\x90"])
 def test_what_is_no_instruction_takes_and_gives_everything(code: bytes) -> None:
     assert effect(code) == does(tuple(EVERYTHING), tuple(EVERYTHING))
+
+
+_OPCODES = [bytes([code]) for code in (*range(0x70, 0x80), *range(0xB8, 0xC0), 0xE9, 0xEB)]
+_OPCODES += [bytes([0x0F, code]) for code in range(0x80, 0x90)]
+
+
+@pytest.mark.parametrize("opcode", _OPCODES, ids=bytes.hex)
+@pytest.mark.parametrize("field", ["05", "fb", "12345678", "0000ffff", "d0d0d0d0"])
+def test_where_a_branch_goes_and_which_number_is_loaded_change_nothing(opcode: bytes, field: str) -> None:
+    """They are left out of what is decoded: an effect of another instruction would name a wrong line."""
+    instruction = opcode + bytes.fromhex(field)
+    assert effect(instruction) == x86_calls._effect(instruction)
