@@ -54,7 +54,7 @@ def _fields(version: Version, part: int) -> Iterator[PlacedLine]:
     name = "" if part == version.parts[0] else view.part_name(part)
     start = int(view.canonical.parts.start[part])
     users: list[tuple[int, int | None]] = [(row, None) for row in view.rows_to_lines(part)]
-    for table in special_tables(view, part) if view.have_entries_lines(part) else ():
+    for table in special_tables(view, part) if view.entries_have_lines(part) else ():
         owners: dict[int, int] = {}
         others: dict[int, list[int]] = defaultdict(list)
         for row, entry, is_owner in zip(table.references, table.entries, table.is_owner, strict=True):

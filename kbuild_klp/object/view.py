@@ -259,7 +259,7 @@ class ObjectView:
         rows: list[int] = (self._goes_to_lines[low:high].nonzero()[0] + low).tolist()
         return [row for row in rows if row in self.meanings.by_content]
 
-    def have_entries_lines(self, part: int) -> bool:
+    def entries_have_lines(self, part: int) -> bool:
         """Say whether the special entries of a part have line numbers, or refer to records that may."""
         owned = self.canonical.owned
         if part in owned.lines:
