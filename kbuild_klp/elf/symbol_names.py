@@ -13,6 +13,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from kbuild_klp.elf import rust_names
+
 
 class CanonicalName(NamedTuple):
     """A name without numbers, and whether a number was dropped that kept it apart from others."""
@@ -44,9 +46,8 @@ _FIRST = {".str", ".compoundliteral", "constinit", "__llvm_gcov_ctr"}
 _CLONES = re.compile(r"(?:\.(?:isra|constprop|part)(?=\.|$)){2,}")
 # include/linux/init.h: ___initcall_id() is __initcall__kmod_ MODULE __ COUNTER _ LINE _ FUNCTION, then the level.
 _INITCALL = re.compile(r"(__initcall__kmod_.+?__|__initstub__kmod_.+?__)\d+_\d+_(.+)$")
-# Rust: legacy mangling ends in 17h<16 hex digits>E, v0 mangling carries a crate disambiguator Cs<base62>_.
+# Rust: legacy mangling ends in 17h<16 hex digits>E.
 _RUST_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
-_RUST_V0 = re.compile(r"(?<=C)s[0-9A-Za-z]+_(?=\d)")
 
 # A function of a stripped object, called after its place (object/stripped.py).
 _PLACE = re.compile(r"(\.[^+]*\+)0x[0-9a-f]+")
@@ -78,9 +79,11 @@ def _canonicalize(name: str) -> CanonicalName:
     for prefix, pattern in _NUMBERED:
         if text.startswith(prefix) and (match := pattern.match(text)):
             return CanonicalName(match[1] + text[match.end() :], True)
-    if text.startswith("_R"):
-        text = _RUST_V0.sub("", text)
-    elif text.startswith("_ZN"):
+    if text.startswith(rust_names.PREFIX) and (found := rust_names.without_numbers(text)) is not None:
+        text, is_counted = found
+        without = _without_numbers(text)
+        return CanonicalName(without.text, without.numbered or is_counted)
+    if text.startswith("_ZN"):
         text = _RUST_LEGACY.sub("", text)
     return _without_numbers(text)
 
