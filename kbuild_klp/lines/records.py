@@ -2,7 +2,8 @@
 """The line numbers that an object carries in records of its own: bug table, dynamic debug descriptors, UBSAN's data.
 
 They are lines because the kernel's structures say so. Records in sections of their own (special.toml) are read by
-line_fields.py. UBSAN's have no such section, and are known by the functions that they are handed to (roles.py).
+line_fields.py. UBSAN's and those of Rust's panics have no such section, and are known by the functions that they are
+handed to (roles.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kbuild_klp.lines.roles import Role, fields_of, role_of
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.view import ObjectView
 
-_LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h)
+_LINE_SIZE = 4  # u32 line in struct source_location (lib/ubsan.h), and in Rust's struct Location
 
 
 class LineRecord(NamedTuple):
@@ -62,9 +63,10 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
     for target in dict.fromkeys(map(view.content_part, view.content_rows(part))):
         if target is None or view.canonical.lines_of_record(target):
             continue
-        if role_of(view, target, references) is Role.UBSAN:
+        role = role_of(view, target, references)
+        if role in (Role.UBSAN, Role.PANIC):
             data = view.data(target)
-            for place, file in fields_of(view, target, Role.UBSAN).lines.items():
+            for place, file in fields_of(view, target, role).lines.items():
                 if file:
                     line = data[place : place + _LINE_SIZE]
                     yield LineRecord(file, int.from_bytes(line, view.architecture.byteorder))

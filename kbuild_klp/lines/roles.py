@@ -20,6 +20,7 @@ from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.lines.referring import part_with, target_name
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.view import ObjectView
+from kbuild_klp.special.table import SOURCE_NAME
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
 LINE, COLUMN, LOCATION_SIZE = 8, 12, 16
@@ -27,6 +28,10 @@ LINE, COLUMN, LOCATION_SIZE = 8, 12, 16
 # and last the number of functions and the table of them.
 _GCOV_STAMPS, _GCOV_FILE = (16, 20), 24
 _TRACED_FILE = 2
+# struct Location in library/core/src/panic/location.rs of Rust: the file (where its name is, and how long), line,
+# column.
+_PANIC_LENGTH, _PANIC_LINE, _PANIC_COLUMN, _PANIC_SIZE = 8, 16, 20, 24
+_LONGEST_NAME = 4096  # PATH_MAX
 # struct gcov_fn_info there: the key (gcov_info), then ident and lineno_checksum, both made of name, file and line.
 _GCOV_FUNCTION, _GCOV_IDENT = "__gcov_.", (8, 12)
 
@@ -42,6 +47,9 @@ class Role(enum.Enum):
     """struct gcov_info."""
     PM_TRACE = "generate_pm_trace"
     """TRACE_RESUME() in arch/x86/include/asm/pm-trace.h: 2 bytes of a line, then the file."""
+    PANIC = "4core"
+    """What a panic of Rust reports with. No function of the crate core takes it for anything else; the value is how
+    that is called in names of symbols."""
     OTHER = ""
 
 
@@ -52,7 +60,8 @@ _CALLED = {
     "generate_pm_trace": Role.PM_TRACE,
 }
 
-_TAKERS = (Role.UBSAN.value, *_CALLED)
+_TAKERS = (Role.UBSAN.value, Role.PANIC.value, *_CALLED)
+_OF_CORE = re.compile(r"_R(?:N[a-z])+C(?:s[0-9A-Za-z]*_)?4core[0-9]")
 _have_takers: WeakKeyDictionary[ObjectView, bool] = WeakKeyDictionary()
 
 
@@ -91,11 +100,17 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     among = users if isinstance(users, range) else frozenset(users)
     for user in rows[bisect_left(rows, min(among)) : bisect_right(rows, max(among))]:
         if user in among and view.content_part(user) == part and view.target_offset(user) == 0:
-            called = called_next(view, user)
-            role = Role.UBSAN if called.startswith(Role.UBSAN.value) else _CALLED.get(called, Role.OTHER)
+            role = _role_of_argument(called_next(view, user))
             if role is not Role.OTHER:
                 return role
     return Role.OTHER
+
+
+def _role_of_argument(function: str) -> Role:
+    """Return what is passed to a function of a name."""
+    if function.startswith(Role.UBSAN.value):
+        return Role.UBSAN
+    return Role.PANIC if _OF_CORE.match(function) else _CALLED.get(function, Role.OTHER)
 
 
 def _has_takers(view: ObjectView) -> bool:
@@ -110,6 +125,8 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
     """Return what is known of the fields of nameless data; ``within`` is the role of the data that refer to them."""
     if role is Role.UBSAN or within is Role.KASAN_GLOBALS:
         return locations(view, part)
+    if role is Role.PANIC:
+        return _panic_location(view, part)
     if role is Role.GCOV:
         rows = view.reference_range(part)
         last = view.reference_place(part, rows[-1]) if rows else 0
@@ -146,6 +163,16 @@ def locations(view: ObjectView, part: int) -> Fields:
         if file is not None and place + LOCATION_SIZE <= view.size(part):
             lines |= {place + LINE: file, place + COLUMN: ""}
     return Fields(lines)
+
+
+def _panic_location(view: ObjectView, part: int) -> Fields:
+    """Return the places of line and column in what a panic reports with."""
+    rows, data = view.reference_range(part), view.data(part)
+    if len(data) < _PANIC_SIZE or [view.reference_place(part, row) for row in rows] != [0]:
+        return NOTHING
+    length = int.from_bytes(data[_PANIC_LENGTH:_PANIC_LINE], view.architecture.byteorder)
+    file = view.text(rows[0], length) if length <= _LONGEST_NAME else None
+    return Fields({_PANIC_LINE: file, _PANIC_COLUMN: ""}) if file and SOURCE_NAME.fullmatch(file) else NOTHING
 
 
 # ASAN's string about a function's variables on the stack: their number, and for each its offset, its size, the length

@@ -311,6 +311,14 @@ class ObjectView:
             self._strings[index] = self._read_string(index)
         return self._strings[index]
 
+    def text(self, index: int, length: int) -> str | None:
+        """Return the text of ``length`` bytes to which a reference points, None when it points to no content."""
+        address, targets = int(self.canonical.references.target[index]), self.canonical.targets
+        part = int(targets.part[index])
+        if part < 0 or targets.symbol[index] >= 0 or address + length > self.canonical.parts.end[part]:
+            return None
+        return self.canonical.image.buffer[address : address + length].decode("utf-8", "backslashreplace")
+
     def _read_string(self, index: int) -> str | None:
         targets = self.canonical.targets
         part = int(targets.part[index])
