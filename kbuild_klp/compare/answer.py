@@ -29,7 +29,7 @@ _ENDLESS = 1 << 30  # patience: who asks for an explanation gets it
 
 def _key(name: str) -> str:
     """Return what names of one function share: numbers and clones left out."""
-    return source_name(canonical_name(name).text).removesuffix(".cold")
+    return source_name(canonical_name(name).text).removesuffix(".cold").removesuffix(".__part")
 
 
 def _matches(wanted: str, *names: str) -> bool:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which parts belong to which function, and which symbols look alike.
 
-GCC splits what is rarely run into `foo.cold`; that is `foo`. Padding before a function has a symbol of its own in
-some configurations (`__pfx_foo`, objtool --prefix) and so has Clang's type hash (`__cfi_foo`); both are `foo`.
+GCC splits what is rarely run into `foo.cold`; that is `foo`. So are the pieces `foo.__part.1` into which Clang splits a
+function by its basic blocks (-fbasic-block-sections, CONFIG_PROPELLER_CLANG). Padding before a function has a symbol of
+its own in some configurations (`__pfx_foo`, objtool --prefix) and so has Clang's type hash (`__cfi_foo`); both are
+`foo`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from kbuild_klp.object.image import Image
 from kbuild_klp.object.parts import CONTENT, Parts
 from kbuild_klp.object.symbol_sources import Sources
 
-_COLD = re.compile(r"(.+)\.cold(?:\.\d+)?$")
+_SPLIT = re.compile(r"(.+)\.(?:cold(?:\.\d+)?|__part\.\d+)$")
 _PREFIXES = ("__pfx_", "__cfi_")
 _PREFIX_LENGTH = 6
 
@@ -93,9 +95,9 @@ def find_families(
     in_code = int(chunks.first[np.searchsorted(chunks.start, image.code_end)])
     parent: dict[int, int] = {}
     padding = _padding(symbols, in_code)
-    cold = [at for at in maybe if at < in_code and ".cold" in names[at]]
-    if len(padding) or cold:
-        rest = [*_take_padding(symbols, padding, in_code, parent), *cold]
+    pieces = [at for at in maybe if at < in_code and (".cold" in names[at] or ".__part." in names[at])]
+    if len(padding) or pieces:
+        rest = [*_take_padding(symbols, padding, in_code, parent), *pieces]
         split = [(at, name) for at in dict.fromkeys(rest) if (name := _parent_name(names[at]))]
         _find_parents(symbols, split, in_code, parent)
     for part, owner in parent.items():
@@ -161,7 +163,7 @@ def _parent_name(name: str) -> str:
     """Return the name of the function of which ``name`` is a part, empty when it is none."""
     if name[:_PREFIX_LENGTH] in _PREFIXES:
         return name[_PREFIX_LENGTH:]
-    match = _COLD.match(name)
+    match = _SPLIT.match(name)
     return match[1] if match else ""
 
 
