@@ -44,7 +44,7 @@ class Span(NamedTuple):
     symbol: Symbol
 
 
-_NUMBERS = re.compile(r"(?<=.)\.(?:isra|constprop|part|cold)\b|(?<=.)\.\d+")
+_NUMBERS = re.compile(r"(?<=.)\.(?:isra|constprop|part|cold|__part)\b|(?<=.)\.\d+")
 _UNIQUE = re.compile(r"^(__UNIQUE_ID_.*?)\d+$")
 _INITCALL = re.compile(r"^__initcall__(\w+?)__\d+_\d+_(\w+)$")
 _BY_CONTENT = ("CSWTCH", "C", "__func__", "_rs", "descriptor", "__compound_literal", "__UNIQUE_ID_ddebug")
