@@ -7,6 +7,7 @@ And what must not happen: that switching checksums on or off compiles anything.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
@@ -126,5 +127,12 @@ def run_tests(bench: Bench) -> int:
     return report.finish()
 
 
+def main() -> int:
+    """Run from the command line."""
+    # There are no arguments, but somebody who asks for help, or for what there is not, does not want kernels built.
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    return run_on_bench(run_tests)
+
+
 if __name__ == "__main__":
-    sys.exit(run_on_bench(run_tests))
+    sys.exit(main())
