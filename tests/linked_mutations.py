@@ -18,7 +18,7 @@ import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -30,13 +30,47 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import KlpError
 from kbuild_klp.module import making
-from kbuild_klp.module.finished import Range, carried_ranges
+from kbuild_klp.module.finished import Destination, RelocatedFile, _Beside
 from kbuild_klp.module.glue import FUNCTIONS, OBJECTS
 from kbuild_klp.module.livepatch_elf import SHN_LIVEPATCH, LivepatchSymbol
 from kbuild_klp.module.post_link import post_link
 
 _NAME = "livepatch-damaged"
 _ARRAYS = (FUNCTIONS.partition("{")[0], OBJECTS)
+
+
+class Range(NamedTuple):
+    """Where something that was carried is in the module: from ``low`` up to ``high`` in a section."""
+
+    section: int
+    low: int
+    high: int
+
+
+class _Noting(_Beside):
+    """The walk of the check, which also notes where the strings and constants are that the linker merged."""
+
+    def __init__(self, made: RelocatedFile, module: RelocatedFile) -> None:
+        super().__init__(made, module)
+        self.constants: set[Range] = set()
+
+    def _is_same_constant(self, section: int, goal: Destination, now: Destination) -> bool:
+        moved = now.place - goal.place
+        found = self._constants(section, goal)
+        self.constants |= {Range(now.section, low + moved, high + moved) for low, high in found}
+        return super()._is_same_constant(section, goal, now)
+
+
+def carried_ranges(module: ObjectFile, objects: Iterable[bytes]) -> list[Range]:
+    """Return where everything of some extracted objects is in a module; raises BadObjectError."""
+    finished, found = RelocatedFile(module), set[Range]()
+    for data in objects:
+        walk = _Noting(RelocatedFile(ObjectFile(data, module.path)), finished)
+        walk.check()
+        found |= walk.constants
+        for section, home in walk.homes.items():
+            found.add(Range(home.section, home.place, home.place + walk.made.size(section)))
+    return sorted(found)
 
 
 class Linked(NamedTuple):

@@ -61,14 +61,6 @@ class NewPlace(NamedTuple):
     place: int
 
 
-class Range(NamedTuple):
-    """Where something that was carried is in the module: from ``low`` up to ``high`` in a section."""
-
-    section: int
-    low: int
-    high: int
-
-
 class RelocatedFile:
     """An object or module: the contents and relocations of its sections."""
 
@@ -130,8 +122,6 @@ class _Beside:
         self.made, self.module = made, module
         self.homes: dict[int, NewPlace] = {}
         self.relocations = 0
-        self.constants: set[Range] = set()
-        """Where the strings and constants are that the linker merged."""
 
     def fail(self, section: int, what: str) -> BadObjectError:
         """Make the error that names the module, and the section of the extracted object."""
@@ -300,20 +290,25 @@ class _Beside:
 
     def _is_same_constant(self, section: int, goal: Destination, now: Destination) -> bool:
         """Compare strings or constants that the linker may have merged with those of others."""
-        content, there = self.made.content(goal.section), self.module.content(now.section)
+        content, there, moved = (
+            self.made.content(goal.section),
+            self.module.content(now.section),
+            now.place - goal.place,
+        )
+        meant = self._constants(section, goal)
+        same = (content[low:high] == there[low + moved : high + moved] for low, high in meant)
+        return bool(meant) and all(same)
+
+    def _constants(self, section: int, goal: Destination) -> list[tuple[int, int]]:
+        """Return where the strings or constants are that a relocation may mean."""
+        content = self.made.content(goal.section)
         size = int(self.made.file.sections["entsize"][goal.section])
         is_text = bool(self.made.flags[goal.section] & elf.SHF_STRINGS)
         starts = [goal.place + tail for tail in self._tails(section, goal.type)]
         inside = [start for start in starts if 0 <= start < len(content)]
         first = [start for start in inside if start == 0 or not (content[start - 1] if is_text else start % size)]
         # None: the end of a longer string, from its first byte, for the field that is most common.
-        for start in first or inside[:1]:
-            end = content.index(b"\0", start) + 1 if is_text else start + size
-            other = now.place + start - goal.place
-            self.constants.add(Range(now.section, other, other + end - start))
-            if content[start:end] != there[other : other + end - start]:
-                return False
-        return bool(inside)
+        return [(at, content.index(b"\0", at) + 1 if is_text else at + size) for at in first or inside[:1]]
 
     def _tails(self, section: int, kind: int) -> Iterable[int]:
         """Return how far what is meant may lie behind what a relocation says.
@@ -351,27 +346,14 @@ class _Beside:
         raise self.fail(section, "it is not there")
 
 
-def _walks(module: ObjectFile, objects: Iterable[bytes]) -> Iterator[_Beside]:
-    finished = RelocatedFile(module)
-    for data in objects:
-        walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
-        walk.check()
-        yield walk
-
-
 def check_linked(module: ObjectFile, objects: Iterable[bytes]) -> int:
     """Find everything of some extracted objects in a module; returns the number of relocations.
 
     Raises BadObjectError.
     """
-    return sum(walk.relocations for walk in _walks(module, objects))
-
-
-def carried_ranges(module: ObjectFile, objects: Iterable[bytes]) -> list[Range]:
-    """Return where everything of some extracted objects is in a module; raises BadObjectError."""
-    found: set[Range] = set()
-    for walk in _walks(module, objects):
-        found |= walk.constants
-        for section, home in walk.homes.items():
-            found.add(Range(home.section, home.place, home.place + walk.made.size(section)))
-    return sorted(found)
+    finished, relocations = RelocatedFile(module), 0
+    for data in objects:
+        walk = _Beside(RelocatedFile(ObjectFile(data, module.path)), finished)
+        walk.check()
+        relocations += walk.relocations
+    return relocations
