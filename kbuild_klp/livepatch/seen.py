@@ -8,27 +8,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import Finding
-from kbuild_klp.livepatch.rules import Readers, ToldFunction
+from kbuild_klp.livepatch.rules import Facts, Readers
 from kbuild_klp.livepatch.sides import FunctionSymbol, Key
 from kbuild_klp.object.symbol_id import SymbolId
 
 
 @dataclass(frozen=True)
 class SeenFunction:
-    """What was seen of one changed function; None where nothing could be. The fields are those of `rules.Facts`.
+    """What was seen of one changed function: ``facts`` are those that its object tells.
 
-    ``old`` is its old symbol, ``new`` the new one of a function that was added.
+    ``old`` is its old symbol, ``new`` the new one of a function that was added; ``keys`` are the static keys and calls
+    that the new version uses. None where nothing could be seen.
     """
 
-    untraced: str | None
+    facts: Facts
     old: FunctionSymbol | None
     new: FunctionSymbol | None
     keys: tuple[Key, ...] | None
-    crcs: tuple[str, ...]
-    is_thread: bool
-    tables: tuple[ToldFunction, ...] | None
-    retyped: Finding | None
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,6 @@ class SeenObject:
     name: str
     units: list[str]
     changes: Sequence[Change] = ()
-    no_old: str = ""
-    no_new: str = ""
     time: int = 0
     functions: Mapping[int, SeenFunction] = field(default_factory=dict)
     users: Mapping[SymbolId, set[SymbolId]] | None = None

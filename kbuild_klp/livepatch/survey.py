@@ -113,8 +113,6 @@ class Survey:
         seen = SeenObject(
             place,
             real,
-            no_old="" if old else "the old object is not at hand",
-            no_new="" if new else "the new object is not at hand",
             time=old.file.mtime_ns if old else 0,
             functions=functions,
             users=_users_of_removed(changes, before) if before else None,
@@ -143,16 +141,18 @@ class Survey:
         keys: tuple[Key, ...] | None = None
         if new is not None:
             keys = () if not in_module else tuple(after.keys(new)) if after else None
-        return SeenFunction(
+        facts = Facts(
+            no_old="" if before else "the old object is not at hand",
+            no_new="" if after else "the new object is not at hand",
             untraced=before.untraced(old) if before and old else None,
-            old=before.symbol(old) if before and old else None,
-            new=after.symbol(new) if after and new and old is None else None,
-            keys=keys,
             crcs=self._crcs_of(new, refers) if new else (),
             is_thread=bool(threads and old and (threads.run(old.symbol) or threads.sleep_in(old.symbol))),
             tables=_tables(change, before, after),
             retyped=retyped(old, new, before, after) if old and new and before and after else None,
         )
+        old_symbol = before.symbol(old) if before and old else None
+        new_symbol = after.symbol(new) if after and new and old is None else None
+        return SeenFunction(facts, old_symbol, new_symbol, keys)
 
     def add(self, name: str, found: SeenObject, changes: Sequence[Change]) -> None:
         """Take in what was seen of an object, and its changes."""
@@ -202,15 +202,14 @@ class Survey:
     def _facts(self, found: SeenObject, unit: str, at: int, users: tuple[str, ...] = ()) -> Facts:
         """Put together what is known of one change in one unit."""
         place = found.name.rpartition("/")[2]
-        is_vdso = place.startswith("vdso") and place.endswith(_VDSO_IMAGE)
-        facts = Facts(
-            self._livepatch,
-            is_vdso,
+        seen = found.functions.get(at)
+        facts = (seen.facts if seen is not None else Facts())._replace(
+            livepatch=self._livepatch,
+            is_vdso=place.startswith("vdso") and place.endswith(_VDSO_IMAGE),
             readers=found.readers.get(at),
             imports=found.imports,
             is_for_content=at in found.realigned,
         )
-        seen = found.functions.get(at)
         if seen is None:
             return facts
         position = self._position(found, unit, seen.old) if seen.old else None
@@ -218,17 +217,11 @@ class Survey:
         if found.changes[at].change is ChangeType.REMOVED and seen.old is not None and not seen.old.is_local:
             moved = self._new_homes.get((unit, seen.old.name), "")
         return facts._replace(
-            no_old=found.no_old,
-            no_new=found.no_new,
-            untraced=seen.untraced,
             position=position,
             keys=None if seen.keys is None else tuple(self._key_reasons(found, unit, seen.keys)),
-            crcs=seen.crcs,
             users=None if found.users is None else users,
             moved=moved,
-            is_thread=seen.is_thread or bool(position and position.is_thread),
-            tables=seen.tables,
-            retyped=seen.retyped,
+            is_thread=facts.is_thread or bool(position and position.is_thread),
         )
 
     @cached_property
