@@ -22,7 +22,7 @@ _BASIC = frozenset("abcdefhijlmnopstuvxyz")
 _CONSTANT = re.compile(r"p|[a-z]n?[0-9a-f]*_")
 _BINDER = re.compile(r"G[0-9A-Za-z]*_")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_DEEPEST = 200
+_DEEPEST = 100  # of parts in parts: Python's stack is not endless
 
 
 class _NoNameError(Exception):
