@@ -34,8 +34,9 @@ _HAS_HASH = re.compile(r"\.(?:llvm|__uniq|content)\.").search
 _UNIQUE_ID = re.compile(r"((?:^|\.)(?:__UNIQUE_ID_|__addressable_)[^.]*?)_?\d+(?=\.|$)")
 # include/linux/btf_ids.h: __ID() is __BTF_ID__ kind __ name __ __COUNTER__ (and __LINE__ behind it from 6.2 on).
 _BTF_ID = re.compile(r"(__BTF_ID__(?!set8?__).+__)\d+$")
-# GCC, cgraph_build_static_cdtor_1(): kind, priority and a counter.
-_CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?=_|$)")
+# GCC, cgraph_build_static_cdtor_1(): kind, priority and a counter, and behind them up to GCC 8 the first symbol of the
+# file that others see, or the name of the file (get_file_function_name()).
+_CONSTRUCTOR = re.compile(r"((?:_GLOBAL_)?_(?:sub_)?[ID]_\d{5})_\d+(?:_.*)?$")
 # LLVM, Mangler::getNameWithPrefix(): what has no name at all, such as ASAN's table of descriptors.
 _UNNAMED = re.compile(r"(__unnamed)_\d+(?=\.|$)")
 # What Clang numbers from the second on: strings (GenerateStringLiteral()) and what large structures are filled from

@@ -21,8 +21,9 @@ from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.parts import NAMED
 from kbuild_klp.object.view import ObjectView
 
-_SIZE = 64  # struct kasan_global: eight words
-_VARIABLE, _LENGTH, _WHOLE, _NAME, _REST = 0, 8, 16, 24, 40  # of _REST on: has_dynamic_init, location, odr_indicator
+_SIZES = (64, 56)  # struct kasan_global: eight words, seven by GCC 5, without odr_indicator (KASAN_ABI_VERSION)
+# From _REST on: has_dynamic_init, location, odr_indicator.
+_VARIABLE, _LENGTH, _WHOLE, _NAME, _MODULE, _REST = 0, 8, 16, 24, 32, 40
 _NUMBERED = re.compile(r"(\*\.LC|\.str|__unnamed_)\.?\d+")  # what compilers call constants that have no name
 _REGISTER = ("__asan_register_globals", "__asan_unregister_globals")
 _RETURN = "__x86_return_thunk"  # CONFIG_MITIGATION_RETHUNK
@@ -65,11 +66,12 @@ class _Descriptor(NamedTuple):
 
 
 class _Registered(NamedTuple):
-    """What a constructor registers: the descriptors, their number, and the part that they are in."""
+    """What a constructor registers: the descriptors, their number, the part that they are in, the bytes of each."""
 
     descriptors: Counter[_Descriptor]
     total: int
     table: int
+    size: int
 
 
 def is_constructor(name: str) -> bool:
@@ -126,7 +128,7 @@ def registers_what_other_lacks(version: Version, other: Version) -> bool:
     names, data = _names(other.view), other.view.canonical.image.buffer
     if any(descriptor.variable in names or descriptor.is_untold for descriptor in found.descriptors):
         return False
-    rows = [row for row in view.reference_range(found.table) if not view.reference_place(found.table, row) % _SIZE]
+    rows = [row for row in view.reference_range(found.table) if not view.reference_place(found.table, row) % found.size]
     return not any(_bytes(view, row) in data for row in rows if view.target_symbol(row) < 0)
 
 
@@ -194,16 +196,21 @@ def _registered(constructor: Version) -> _Registered | None:
     table = tables.pop() if len(tables) == 1 else None
     if table is None or role_of(view, table, rows) is not Role.KASAN_GLOBALS:
         return None
+    return next(filter(None, (_registered_by(view, table, size) for size in _SIZES)), None)
+
+
+def _registered_by(view: ObjectView, table: int, size: int) -> _Registered | None:
+    """Read a table of descriptors that have a size; None if they have another one, or are not understood."""
     data, references = view.data(table), defaultdict[int, dict[int, int]](dict)
     for row in view.reference_range(table):
-        number, field = divmod(view.reference_place(table, row), _SIZE)
+        number, field = divmod(view.reference_place(table, row), size)
         references[number][field] = row
-    count = sum(_VARIABLE in fields for fields in references.values())
-    if max(references, default=-1) >= count or any(data[count * _SIZE :]) or len(data) < count * _SIZE:
+    count = sum({_VARIABLE, _NAME, _MODULE} <= fields.keys() for fields in references.values())
+    if max(references, default=-1) >= count or any(data[count * size :]) or len(data) < count * size:
         return None
-    found = [_descriptor(view, data[at * _SIZE : (at + 1) * _SIZE], references[at]) for at in range(count)]
+    found = [_descriptor(view, data[at * size : (at + 1) * size], references[at]) for at in range(count)]
     descriptors = Counter(descriptor for descriptor in found if descriptor is not None)
-    return _Registered(descriptors, count, table) if descriptors.total() == count else None
+    return _Registered(descriptors, count, table, size) if descriptors.total() == count else None
 
 
 def _descriptor(view: ObjectView, data: bytes, references: dict[int, int]) -> _Descriptor | None:

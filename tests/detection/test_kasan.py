@@ -241,6 +241,28 @@ def test_kasan_descriptor_of_what_nobody_uses(gcc: Compiler, value: str, more: s
     assert answer(gcc.assembly(ONLY_REGISTERED), gcc.assembly(new)) == want
 
 
+OLDER = ONLY_REGISTERED.replace(" 0, 0, 0\n", " 0, 0\n")
+OLDER_FRESH = FRESH.replace(" 0, 0, 0\n", " 0, 0\n").replace("fresh", "a_fresh")
+
+
+@pytest.mark.parametrize(
+    ("value", "more", "want"),
+    [
+        ("7", "", NOTHING),
+        ("7", OLDER_FRESH, added("data", "a_fresh")),
+        ("8", "", changed("_GLOBAL__sub_I_65535")),
+        ("8", OLDER_FRESH, changed("_GLOBAL__sub_I_65535") | added("data", "a_fresh")),
+    ],
+)
+def test_kasan_constructor_of_older_gcc(gcc: Compiler, value: str, more: str, want: Changes) -> None:
+    """It is called after the first symbol of the file (up to 8), and descriptors have seven words (5)."""
+    old = OLDER.replace("_I_65535_1", "_I_65535_1_a.c").replace("_sub_I", "_GLOBAL__sub_I")
+    new = OLDER.replace("_I_65535_1", f"_I_65535_1_{'a_fresh' if more else 'a.c'}").replace("_sub_I", "_GLOBAL__sub_I")
+    new = new.replace(".long 7", f".long {value}").replace("# behind", more)
+    new = new.replace("$1, %esi", "$2, %esi") if more else new
+    assert answer(gcc.assembly(old), gcc.assembly(new)) == want
+
+
 REDZONE = """
 .text
 _sub_I_65535_1: movl $1, %esi

@@ -55,8 +55,9 @@ TABLE = [
     # GCC: constructors of instrumented files
     ("_sub_I_65535_1", "_sub_I_65535", True),
     ("_sub_D_00099_0", "_sub_D_00099", True),
-    ("_GLOBAL__sub_I_65535_0_foo", "_GLOBAL__sub_I_65535_foo", True),
-    ("_GLOBAL__I_65535_0_foo", "_GLOBAL__I_65535_foo", True),
+    ("_GLOBAL__sub_I_65535_0_foo", "_GLOBAL__sub_I_65535", True),
+    ("_GLOBAL__sub_D_00099_0_t.c", "_GLOBAL__sub_D_00099", True),
+    ("_GLOBAL__I_65535_0_foo", "_GLOBAL__I_65535", True),
     ("_GLOBAL__sub_I_foo_1", "_GLOBAL__sub_I_foo_1", False),
     ("_sub_I_something", "_sub_I_something", False),
     # Clang
