@@ -29,8 +29,8 @@ class _Names:
         self._needed = needed
         objects = needed.view.object
         self._at = defaultdict[int, set[str]](set)
-        addresses = symbol_addresses(needed.canonical.image).tolist()
-        for symbol, address in enumerate(addresses):
+        self._addresses: list[int] = symbol_addresses(needed.canonical.image).tolist()
+        for symbol, address in enumerate(self._addresses):
             if address >= 0 and objects.symbols["name"][symbol]:
                 self._at[address].add(canonical_name(objects.symbol_name(symbol)).text)
 
@@ -42,6 +42,10 @@ class _Names:
             return (goal.name, goal.offset) == (name, int(canonical.targets.offset[row]))
         place = int(canonical.references.target[row]) - goal.offset
         return canonical_name(goal.name).text in self._at.get(place, ())
+
+    def is_one_of(self, symbol: int, name: str) -> bool:
+        """Say whether the place of a symbol is called so as well: an alias."""
+        return canonical_name(name).text in self._at.get(self._addresses[symbol], ())
 
 
 def check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
@@ -141,9 +145,14 @@ class _Meaning:
                 needed.view.meanings.target(row),
                 self._view.meanings.target(copy),
             )
-            return (offset, digest) == (other, other_digest)
+            return offset == other and (digest == other_digest or self._is_alias(symbol, copy))
         start = int(needed.parts.start[int(canonical.targets.part[row])])
         return any(low <= start < high for low, high in needed.joined)
+
+    def _is_alias(self, symbol: int, copy: int) -> bool:
+        """Say whether a copy has another name of the same place: of a weak and a global one, both are local there."""
+        other = int(self._view.canonical.targets.symbol[copy])
+        return other >= 0 and self._names.is_one_of(symbol, self._view.object.symbol_name(other))
 
 
 class _Entry(NamedTuple):

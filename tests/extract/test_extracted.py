@@ -421,3 +421,17 @@ def test_a_constant_that_is_written_to_from_now_on(extracted: Extractor) -> None
     found = extracted(source % "", source % "table[1] = x;")
     assert carried(found) == {("user", "function"), ("other", "function"), ("table", "data")}
     assert extracted.goals >= {"table"} and not any(it.symbol == "table" for it in found.outside)
+
+
+def test_a_function_with_a_weak_name_beside_its_own(extracted: Extractor) -> None:
+    """Both are local in what is made: there the shorter name stands for the function, in its special entries, too."""
+    source = """
+        int user_of_all(int x) {
+            asm volatile("1: nop; .pushsection .return_sites, \\"a\\"; .long 1b - .; .popsection");
+            return x + %d;
+        }
+        int user(int x) __attribute__((weak, alias("user_of_all")));
+    """
+    old, new = (str(extracted.compiler.object(source % number, *TRACED)) for number in (1, 2))
+    assert carried(extract(old, new, str(extracted.output))) == {("user_of_all", "function")}
+    assert {"user", "user_of_all"} <= set(run("nm", "-j", extracted.output).split())
