@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from kbuild_klp.lines import rust_panics
 from kbuild_klp.lines.gcov_writeout import argument_stamps, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
-from kbuild_klp.lines.referring import part_with, target_name
-from kbuild_klp.object.function import goes_to_target
+from kbuild_klp.lines.referring import called_next, part_with
 from kbuild_klp.object.view import ObjectView
-from kbuild_klp.special.table import SOURCE_NAME
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
 LINE, COLUMN, LOCATION_SIZE = 8, 12, 16
@@ -28,10 +27,6 @@ LINE, COLUMN, LOCATION_SIZE = 8, 12, 16
 # and last the number of functions and the table of them.
 _GCOV_STAMPS, _GCOV_FILE = (16, 20), 24
 _TRACED_FILE = 2
-# struct Location in library/core/src/panic/location.rs of Rust: the file (where its name is, and how long), line,
-# column.
-_PANIC_LENGTH, _PANIC_LINE, _PANIC_COLUMN, _PANIC_SIZE = 8, 16, 20, 24
-_LONGEST_NAME = 4096  # PATH_MAX
 # struct gcov_fn_info there: the key (gcov_info), then ident and lineno_checksum, both made of name, file and line.
 _GCOV_FUNCTION, _GCOV_IDENT = "__gcov_.", (8, 12)
 
@@ -47,9 +42,8 @@ class Role(enum.Enum):
     """struct gcov_info."""
     PM_TRACE = "generate_pm_trace"
     """TRACE_RESUME() in arch/x86/include/asm/pm-trace.h: 2 bytes of a line, then the file."""
-    PANIC = "4core"
-    """What a panic of Rust reports with. No function of the crate core takes it for anything else; the value is how
-    that is called in names of symbols."""
+    PANIC = rust_panics.CORE
+    """What a panic of Rust reports with (rust_panics.py)."""
     OTHER = ""
 
 
@@ -61,7 +55,6 @@ _CALLED = {
 }
 
 _TAKERS = (Role.UBSAN.value, Role.PANIC.value, *_CALLED)
-_OF_CORE = re.compile(r"_R(?:N[a-z])+C(?:s[0-9A-Za-z]*_)?4core[0-9]")
 _have_takers: WeakKeyDictionary[ObjectView, bool] = WeakKeyDictionary()
 
 
@@ -79,19 +72,6 @@ class Fields(NamedTuple):
 NOTHING = Fields({})
 
 
-def called_next(view: ObjectView, reference: int) -> str:
-    """Return the name of the function that is called next after an instruction with a reference, empty for none.
-
-    What the instruction loads is an argument of that function.
-    """
-    part = part_with(view, reference)
-    if not view.is_code(part):
-        return ""
-    later = range(reference + 1, view.reference_range(part).stop)
-    call = next((row for row in later if goes_to_target(view, part, view.reference_place(part, row))), None)
-    return "" if call is None else target_name(view, call)
-
-
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     """Return what nameless data are for, going by those of ``users`` (references) that go to them."""
     if not users or not _has_takers(view):
@@ -100,17 +80,17 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     among = users if isinstance(users, range) else frozenset(users)
     for user in rows[bisect_left(rows, min(among)) : bisect_right(rows, max(among))]:
         if user in among and view.content_part(user) == part and view.target_offset(user) == 0:
-            role = _role_of_argument(called_next(view, user))
+            role = _role_of_argument(view, part, called_next(view, user))
             if role is not Role.OTHER:
                 return role
     return Role.OTHER
 
 
-def _role_of_argument(function: str) -> Role:
-    """Return what is passed to a function of a name."""
+def _role_of_argument(view: ObjectView, part: int, function: str) -> Role:
+    """Return what data are for that are passed to a function of a name."""
     if function.startswith(Role.UBSAN.value):
         return Role.UBSAN
-    return Role.PANIC if _OF_CORE.match(function) else _CALLED.get(function, Role.OTHER)
+    return Role.PANIC if rust_panics.is_passed(view, part, function) else _CALLED.get(function, Role.OTHER)
 
 
 def _has_takers(view: ObjectView) -> bool:
@@ -126,7 +106,8 @@ def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER
     if role is Role.UBSAN or within is Role.KASAN_GLOBALS:
         return locations(view, part)
     if role is Role.PANIC:
-        return _panic_location(view, part)
+        source = rust_panics.source_of(view, part)
+        return Fields({rust_panics.LINE: source, rust_panics.COLUMN: ""}) if source else NOTHING
     if role is Role.GCOV:
         rows = view.reference_range(part)
         last = view.reference_place(part, rows[-1]) if rows else 0
@@ -163,16 +144,6 @@ def locations(view: ObjectView, part: int) -> Fields:
         if file is not None and place + LOCATION_SIZE <= view.size(part):
             lines |= {place + LINE: file, place + COLUMN: ""}
     return Fields(lines)
-
-
-def _panic_location(view: ObjectView, part: int) -> Fields:
-    """Return the places of line and column in what a panic reports with."""
-    rows, data = view.reference_range(part), view.data(part)
-    if len(data) < _PANIC_SIZE or [view.reference_place(part, row) for row in rows] != [0]:
-        return NOTHING
-    length = int.from_bytes(data[_PANIC_LENGTH:_PANIC_LINE], view.architecture.byteorder)
-    file = view.text(rows[0], length) if length <= _LONGEST_NAME else None
-    return Fields({_PANIC_LINE: file, _PANIC_COLUMN: ""}) if file and SOURCE_NAME.fullmatch(file) else NOTHING
 
 
 # ASAN's string about a function's variables on the stack: their number, and for each its offset, its size, the length

@@ -10,8 +10,8 @@ from __future__ import annotations
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
-from kbuild_klp.lines.referring import users
-from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, Role, called_next, locations
+from kbuild_klp.lines.referring import called_next, users
+from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, Role, locations
 from kbuild_klp.object.view import ObjectView
 
 # The sizes in bytes of the structures in lib/ubsan.h (compiler-rt/lib/ubsan/ubsan_handlers.h) on 64-bit machines, by

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kbuild_klp.lines.roles import called_next
+from kbuild_klp.lines.referring import called_next
 from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.runs import sorted_unique

@@ -52,11 +52,42 @@ def test_where_a_panic_came_from_is_a_line(tmp_path: Path, file: str, after: dic
     assert _compare(tmp_path, own, own | after) == {"f": "line-only"}
 
 
+OTHER_CRATE = "_RNvNtCs1234_3own4text6decode"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (".quad .Lfile, 7", "line-only"),
+        (".quad .Lfile, 6", "changed"),  # no such place
+        (".quad .Lsome, 7", "changed"),  # another source
+        ("", "changed"),
+    ],
+)
+def test_a_function_of_another_crate_takes_the_places_of_a_source_that_is_known(
+    tmp_path: Path, told: str, expected: str
+) -> None:
+    """#[track_caller]: which functions are marked so, no object says."""
+    more = f"""
+.Lsome: .ascii "some.rs"
+	.balign 8
+.Ltold:	{told or ".quad 1"}
+	.long	99, 5
+	.text
+	.globl	g
+	.type	g, @function
+g:	movl	$.Ltold, %edx
+	call	_RNvNtCs1234_4core6option13unwrap_failed
+	.size	g, .-g"""
+    own = {"panic": OTHER_CRATE, "more": more}
+    assert _compare(tmp_path, own, own | {"line": "43"}) == {"f": expected}
+
+
 @pytest.mark.parametrize(
     "own",
     [
         {"panic": "report"},
-        {"panic": "_RNvNtCs1234_3own9panicking18panic_bounds_check"},  # of another crate
+        {"panic": OTHER_CRATE},
         {"panic": "_RINvNtCs1234_4core9panicking5otherRhE"},  # with a type of somebody's
         {"length": "6"},
         {"file": "demo.rs.txt", "length": "11"},

@@ -12,7 +12,7 @@ from snippets import Compiler, changes_of
 
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.compare.passes import compare
-from kbuild_klp.lines.roles import called_next
+from kbuild_klp.lines.referring import called_next
 from kbuild_klp.lines.ubsan import size_read
 from kbuild_klp.object.parts import PIECE
 from kbuild_klp.object.view import ObjectView
