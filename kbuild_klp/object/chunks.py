@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.symbol_names import BTF_ID
+from kbuild_klp.elf.symbol_names import BTF_ID, canonical_name
 from kbuild_klp.object.image import Image
 from kbuild_klp.object.runs import Numbers, narrow, with_end
 
@@ -82,7 +82,8 @@ def _by_name_rank(image: Image, symbols: list[int]) -> list[int]:
         rank = 0 if is_static and is_whole else _RANKS.get(binding, 3)
         # A list of BTF ids is called otherwise than the first of them.
         is_last = 2 if names[symbol].startswith(BTF_ID) else 0 if row["size"] else 1
-        kinds[symbol] = (is_last, rank, names[symbol])
+        # Numbers in names may be others: without them first.
+        kinds[symbol] = (is_last, rank, canonical_name(names[symbol]).text, names[symbol])
     return sorted(symbols, key=kinds.__getitem__)
 
 

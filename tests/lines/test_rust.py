@@ -118,6 +118,30 @@ def test_what_stands_behind_is_no_line(tmp_path: Path) -> None:
     assert _compare(tmp_path, {"more": ", 5, 5"}, {"more": ", 5, 7"}) == {"f": "changed"}
 
 
+MERGED = """
+	.globl	{text}, {number}
+	.type	{text}, @function
+	.type	{number}, @function
+{text}:
+{number}:
+	movl	$1, %eax
+	ret
+	.size	{text}, .-{text}
+	.size	{number}, .-{number}
+"""
+
+
+def test_functions_of_one_code_are_the_same_ones(tmp_path: Path) -> None:
+    """LLVM makes one of two equal functions; which of their names stands first depends on their numbers."""
+    names = {
+        "old": ("_RNvMCs1_3bigNtB2_4Text5token", "_RNvMs_Cs1_3bigNtB4_6Number5token"),
+        "new": ("_RNvMs_Cs1_3bigNtB4_4Text5token", "_RNvMs0_Cs1_3bigNtB5_6Number5token"),
+    }
+    compiler = Compiler("gcc", tmp_path)
+    old, new = (compiler.assembly(MERGED.format(text=text, number=number)) for text, number in names.values())
+    assert diff_objects(old, new) == set()
+
+
 # -- as rustc compiles it ---------------------------------------------------------------------------------------------
 
 SOURCE = """#![no_std]
