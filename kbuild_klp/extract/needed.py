@@ -329,13 +329,16 @@ class Needed:
         start = int(self.parts.start[part])
         self._check_memory(part)
         old = self._home(part)
-        if old is None:
+        name = self.view.object.symbol_name(symbol) if symbol else ""
+        is_global = bool(name) and self.view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
+        is_of_old = is_global and self.both.is_inside_old(name)
+        # A global name of what has none is the end of what stands before it (labels of assembly).
+        if old is None and not (is_of_old and self.parts.kind[part] != NAMED):
             self._take(Piece(start, int(self.parts.end[part]), part, piece.need, self._why_data(part)))
             return Goal("", 0, start, address)
-        is_global = bool(symbol) and self.view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
-        if is_global and self.both.is_inside_old(self.view.object.symbol_name(symbol)):
-            name = self.view.object.symbol_name(symbol)
+        if is_of_old:
             return self._old(SymbolId(name), int(self.canonical.references.addend[row]), symbol)
+        assert old is not None
         return self._old(old, address - start)
 
     def _why_data(self, part: int) -> str:

@@ -361,3 +361,24 @@ def test_the_end_of_it_where_nothing_else_begins(gcc: Compiler, tmp_path: Path, 
     view = ObjectView(ObjectFile.open(str(tmp_path / "out.o")))
     [part] = view.functions_called("given")
     assert [describe(view, row) for row in view.reference_range(part)][1:] == ["array+0x3e8"]
+
+
+def test_the_end_of_what_assembly_has_where_a_table_of_the_compiler_begins(gcc: Compiler, tmp_path: Path) -> None:
+    """As uretprobe_trampoline_end, arch/x86/kernel/uprobes.c: the distance is that of the running kernel."""
+    source = """
+        asm(".pushsection .rodata, \\"a\\"; .globl first; first: .octa 7; .globl last; last: .popsection");
+        extern const char first[], last[];
+        long user(int x) { return last - first + x + %d; }
+        int other(unsigned x) { switch (x) { case 0: return 3; case 1: return 9; case 2: return 4; case 3: return 8;
+                                             case 4: return 1; case 5: return 7; default: return 0; } }
+    """
+    old, new = (gcc.object(source % number, "-pg", "-mfentry", "-mrecord-mcount") for number in (1, 2))
+    file = ObjectFile.open(str(new))
+    names = [file.symbol_name(number).partition(".")[0] for number in range(len(file.symbols))]
+    places = dict(zip(names, file.symbols["value"].tolist(), strict=True))
+    assert places["last"] == places["CSWTCH"]
+    found = extract(str(old), str(new), str(tmp_path / "out.o"))
+    assert [it.symbol for it in found.carried] == ["user"] and not found.refused
+    view = ObjectView(ObjectFile.open(str(tmp_path / "out.o")))
+    [part] = view.functions_called("user")
+    assert {describe(view, row) for row in view.reference_range(part)} >= {"first", "last"}
