@@ -173,6 +173,7 @@ _BRANCH: _Fields = (
 )
 _COUNTS: _Fields = (Number("correct", 8, 0), Number("incorrect", 8, 0))
 _DD_KEY: _Fields = (Number("key", 8, 1), Number("key type", 8, 0))
+_PAD: _Fields = (Number("pad", 8, 0),)
 
 LAYOUTS = [
     Layout(
@@ -296,6 +297,37 @@ LAYOUTS = [
         8,
     ),
     Layout("constructor", ".init_array", (_WIDE_SITE,), 8, flags="aw"),
+    # Of objects that were stripped of the names that the entries have
+    Layout("initcall-address", ".initcall6.init", (_WIDE_SITE,), 8),
+    Layout("initcall-distance", ".initcall6.init", (_SITE,), 4),
+    Layout("con-initcall", ".con_initcall.init", (_SITE,), 4),
+    Layout("exitcall", ".exitcall.exit", (_WIDE_SITE,), 8),
+    Layout(
+        "setup",
+        ".init.setup",
+        (Ref("parameter", 8, ".Lstring_a", _STRING), _WIDE_SITE, Number("early", 4, 1), Number("pad", 4, 0)),
+        8,
+        flags="aw",
+    ),
+    Layout("addressable-init", ".init.data", (_WIDE_SITE,), 8, flags="aw"),
+    Layout("addressable-exit", ".exit.data", (_WIDE_SITE,), 8, flags="aw"),
+    *(
+        Layout(
+            f"export-{len(names) + 1}x{size}",
+            "__ksymtab_gpl",
+            (Ref("value", size), *(Ref(name, size, ".Lstring_a", _STRING) for name in names)),
+            size,
+        )
+        for names in (("name",), ("name", "namespace"))
+        for size in (4, 8)
+    ),
+    Layout(
+        "bpf-tracepoint",
+        "__bpf_raw_tp_map",
+        (Ref("tracepoint", 8, "key_a", ("key_b",)), _WIDE_SITE, Number("arguments", 4, 3), Number("size", 4), *_PAD),
+        32,
+        flags="aw",
+    ),
     Layout("dyndbg56", "__dyndbg", (*_DESCRIPTOR, *_DD_KEY), 8, flags="aw", records=True),
     Layout("dyndbg40", "__dyndbg", _DESCRIPTOR, 8, flags="aw", records=True),
     Layout("verbose56", "__verbose", (*_DESCRIPTOR, *_DD_KEY), 8, flags="aw", records=True),

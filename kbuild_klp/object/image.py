@@ -126,8 +126,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     size = headers["size"].astype(np.int64)
     counts = (headers["flags"] & elf.SHF_ALLOC) != 0
     special = special_sections(objects, counts.nonzero()[0], table)
-    rows_of = {name: table.rows(name) for name in special}
-    is_derived = {name for name, rows in rows_of.items() if rows[0].section_class is SectionClass.DERIVED}
+    is_derived = {name for name in special if table.rows(name)[0].section_class is SectionClass.DERIVED}
     derived = sorted(section for name in is_derived for section in special.pop(name))
     counts[derived] = False
     allocated = counts.nonzero()[0]
@@ -145,7 +144,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     starts, sizes = starts[:-1].astype(numbers), sizes.astype(numbers)
     base = np.full(len(headers), -1, numbers)
     base[order] = starts
-    owned, records, warnings = classify(objects, special, rows_of, relocations, architecture)
+    owned, records, warnings = classify(objects, special, table, relocations, architecture)
 
     content = order[:count_content]
     _check_size(objects, content)

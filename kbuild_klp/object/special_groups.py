@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ def special_sections(objects: Objects, sections: NDArray[np.int64], table: Speci
 def classify(
     objects: Objects,
     special: Mapping[str, list[int]],
-    rows_of: Mapping[str, tuple[SpecialSection, ...]],
+    table: SpecialTable,
     relocations: Relocations,
     architecture: Architecture,
 ) -> SpecialGroups:
@@ -85,23 +85,37 @@ def classify(
         headers = objects.sections[sections]
         # Machine code is no table, whatever its section is called.
         sections = sections[(headers["size"] != 0) & (headers["flags"] & elf.SHF_EXECINSTR == 0)]
-        left = np.ones(len(sections), bool)
-        places = tables.places(sections)
-        sizes = objects.sections["size"][sections].astype(np.int64)
-        for row in rows_of.get(name, ()):
-            if not left.any():
-                break
-            entry = np.where(left, row.entry_sizes(sizes, places), 0)
-            if row.source is not None:
-                fits = entry.nonzero()[0].tolist()
-                entry[[at for at in fits if not tables.names_source(int(sections[at]), row)]] = 0
-            for size in sorted({*entry.tolist()} - {0}):
-                group = SpecialGroup(name, row, size, sections[entry == size])
-                (found.owned if row.section_class is SectionClass.OWNED else found.records).append(group)
-            left &= entry == 0
-        for section in [*sections[left].tolist(), *strange.get(name, ())]:
+        left = _group(found, tables, name, table.rows(name), sections)
+        if name in strange:
+            left += _group(found, tables, name, table.stripped_rows(name), np.array(strange[name], np.int64))
+        for section in left:
             _guess(found, tables, section, name)
     return found
+
+
+def _group(
+    found: SpecialGroups,
+    tables: _Relocated,
+    name: str,
+    rows: Iterable[SpecialSection],
+    sections: NDArray[np.int64],
+) -> list[int]:
+    """Group sections of a name by the row that fits, and return those that none does."""
+    left = np.ones(len(sections), bool)
+    places = tables.places(sections)
+    sizes = tables.objects.sections["size"][sections].astype(np.int64)
+    for row in rows:
+        if not left.any():
+            break
+        entry = np.where(left, row.entry_sizes(sizes, places), 0)
+        if row.source is not None:
+            fits = entry.nonzero()[0].tolist()
+            entry[[at for at in fits if not tables.names_source(int(sections[at]), row)]] = 0
+        for size in sorted({*entry.tolist()} - {0}):
+            group = SpecialGroup(name, row, size, sections[entry == size])
+            (found.owned if row.section_class is SectionClass.OWNED else found.records).append(group)
+        left &= entry == 0
+    return [int(section) for section in sections[left]]
 
 
 def _guess(found: SpecialGroups, tables: _Relocated, section: int, name: str) -> None:

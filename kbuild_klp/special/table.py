@@ -86,6 +86,7 @@ class SpecialSection:
     from_entry: frozenset[int] = frozenset()
     tail: int = 0
     ordered: bool = False
+    stripped: bool = False
     pointed_lines: tuple[LineField, ...] = ()
 
     def entry_sizes(self, sizes: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
@@ -146,6 +147,7 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
             from_entry=frozenset(row.get("from_entry", ())),
             tail=row.get("tail", 0),
             ordered=row.get("ordered", False),
+            stripped=row.get("stripped", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise KlpError(
@@ -161,7 +163,8 @@ class SpecialTable:
 
     def __init__(self, rows: list[SpecialSection], version: int) -> None:
         self.version = version
-        self._rows = rows
+        self._stripped = [row for row in rows if row.stripped]
+        self._rows = rows = [row for row in rows if not row.stripped]
         self._by_name: dict[str, tuple[SpecialSection, ...]] = {}
         # What a name is, or begins or ends with, for which there may be a row.
         self._names = {row.name for row in rows}
@@ -176,6 +179,10 @@ class SpecialTable:
             found = tuple(row for row in self._rows if fnmatchcase(section_name, row.name))
             self._by_name[section_name] = found
         return found
+
+    def stripped_rows(self, section_name: str) -> tuple[SpecialSection, ...]:
+        """Return the rows for a section whose entries lack their names, in the order in which they are to be tried."""
+        return tuple(row for row in self._stripped if fnmatchcase(section_name, row.name))
 
     def listed(self, section_names: Iterable[str]) -> Iterator[int]:
         """Yield the positions of those names for which there is a row: few, and there may be one for each function."""

@@ -44,6 +44,7 @@ _KEYS = {
     "from_entry",
     "named",
     "ordered",
+    "stripped",
 }
 ARCHITECTURES = {found.name for machine in _MODULES if (found := architecture(machine))}
 
