@@ -9,13 +9,13 @@ import shutil
 import sys
 
 from kbuild_klp.builds.built_tree import TreeBuild
+from kbuild_klp.builds.opening import open_sides
 from kbuild_klp.builds.side import Build
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.messages import complain
 from kbuild_klp.cli.options import add_jobs, add_json, add_kept, add_patterns
 from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.compare.selection import Selection
 from kbuild_klp.report import json, text

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kbuild_klp.builds.opening import open_sides
 from kbuild_klp.cli.diff import text_style
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.messages import complain
 from kbuild_klp.cli.options import add_jobs, add_json, add_kept
 from kbuild_klp.cli.pager import add_pager_option, show
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.answer import answer
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.report import json

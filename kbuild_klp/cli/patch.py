@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbuild_klp.builds.opening import open_sides
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.messages import complain
 from kbuild_klp.cli.options import add_jobs, add_json, add_kept, add_without
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.cli.sides import open_sides
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.errors import KlpError
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,12 +59,15 @@ def _mentions(symbol: str, file: str) -> bool:
         return False  # named among what was not compared
 
 
+def _files_with(symbol: str, build: Build) -> Iterator[str]:
+    """Yield the objects of a side in which a name stands."""
+    files = map(build.object_file, sorted(build.names))
+    yield from (file for file in files if file is not None and _mentions(symbol, file))
+
+
 def _other_name(symbol: str, build: Build) -> str | None:
     """Return the name under which checksums list ``symbol``: that of the function it is an alias of, or a label in."""
-    for name in sorted(build.names):
-        file = build.object_file(name)
-        if file is None or not _mentions(symbol, file):
-            continue
+    for file in _files_with(symbol, build):
         from kbuild_klp.object.view import ObjectView
 
         try:
@@ -131,37 +134,38 @@ class _Explanation:
         self._groups = _groups(report, new)
         self._context = context
 
-    def differ(self, symbols: list[str]) -> bool:
-        """Say whether anything but line numbers differs of ``symbols``; of all that there is where none is named."""
-        return any(
-            change.change is not ChangeType.LINE_ONLY
-            and (not symbols or any(_matches(symbol, change.symbol, change.label) for symbol in symbols))
-            for group in self._groups
-            for change in group.changes
-        )
-
-    def has(self, symbol: str) -> bool:
-        """Say whether anything differs that is called ``symbol``."""
-        return any(_matches(symbol, change.symbol, change.label) for group in self._groups for change in group.changes)
-
-    def of(self, symbols: list[str]) -> Iterator[ExplainedObject]:
-        """Yield what there is to say about everything that is called one of ``symbols``."""
+    def _changes(self, symbols: Collection[str] = ()) -> Iterator[tuple[_Group, list[Change]]]:
+        """Yield what differs of ``symbols``, by object; where none is named, all but line numbers."""
         for group in self._groups:
             wanted = [
                 change
                 for change in group.changes
-                if any(_matches(name, change.symbol, change.label) for name in symbols)
+                if any(_matches(symbol, change.symbol, change.label) for symbol in symbols)
+                or not (symbols or change.change is ChangeType.LINE_ONLY)
             ]
             if wanted:
-                yield self._explained(group, wanted, True)
+                yield group, wanted
+
+    def differ(self, symbols: list[str]) -> bool:
+        """Say whether anything but line numbers differs of ``symbols``; of all that there is where none is named."""
+        found = (change for _, changes in self._changes(symbols) for change in changes)
+        return any(change.change is not ChangeType.LINE_ONLY for change in found)
+
+    def has(self, symbol: str) -> bool:
+        """Say whether anything differs that is called ``symbol``."""
+        return any(self._changes([symbol]))
+
+    def of(self, symbols: list[str]) -> Iterator[ExplainedObject]:
+        """Yield what there is to say about everything that is called one of ``symbols``."""
+        for group, wanted in self._changes(symbols) if symbols else ():
+            yield self._explained(group, wanted, True)
 
     def all(self, progress: Progress) -> Iterator[ExplainedObject]:
         """Yield what there is to say about everything but line numbers."""
-        for number, group in enumerate(self._groups):
-            progress(number, len(self._groups))
-            wanted = [change for change in group.changes if change.change is not ChangeType.LINE_ONLY]
-            if wanted:
-                yield self._explained(group, wanted, False)
+        found = list(self._changes())
+        for number, (group, wanted) in enumerate(found):
+            progress(number, len(found))
+            yield self._explained(group, wanted, False)
 
     def inlined(self, symbol: str) -> InlinedEverywhere | None:
         """Say where an inlined function differs, None where it does not or no debug information knows it."""
@@ -181,10 +185,7 @@ class _Explanation:
 
     def inlined_unchanged(self, symbol: str) -> InlinedEverywhere | None:
         """Return an inlined function of which nothing differs, None where no debug information knows it."""
-        for name in sorted(self._new.names):
-            file = self._new.object_file(name)
-            if file is None or not _mentions(symbol, file):
-                continue
+        for file in _files_with(symbol, self._new):
             from kbuild_klp.elf.reader import ObjectFile
             from kbuild_klp.explain.origins import DebugSide
 
