@@ -95,7 +95,7 @@ class _Beside:
         needed = self.needed
         spot, part = self.laid.spots[piece.low], piece.part
         section, base = int(needed.parts.section[part]), int(needed.canonical.image.base[needed.parts.section[part]])
-        original = bytearray(needed.view.object.content(section)[piece.low - base : piece.high - base])
+        original = bytearray(needed.original(section, piece.low, piece.high))
         references = needed.references_of(piece)
         for reference in references:
             if reference.is_resolved:
@@ -134,6 +134,12 @@ class _Beside:
         if found.type != reference.type or not self._goes_to(found, goal, found.target + reference.bias):
             raise self.fail(f"the relocation at {spot.section.name}+{spot.offset + offset:#x} differs", part)
 
+    def _takes(self, section: OutputSection, place: int, kind: int, piece: Piece, address: int) -> bool:
+        """Say whether a relocation of the file, which is looked at by that, goes to an address (linear) of a piece."""
+        found, spot = self.left.pop((self.numbers[section], place), None), self.laid.spots[piece.low]
+        wanted = kind, self.numbers[spot.section], spot.offset + address - piece.low
+        return found is not None and (found.type, found.section, found.target) == wanted
+
     def _goes_to(self, found: _Found, goal: Goal, target: int) -> bool:
         if goal.name:
             symbols = self.needed.view.object
@@ -153,17 +159,15 @@ class _Beside:
     def _entries(self) -> None:
         """Check the entries of special sections: all of them, in their order."""
         needed, ends = self.needed, defaultdict[OutputSection, int](int)
-        parts, image = needed.parts, needed.canonical.image
         of_part = {piece.part: piece for piece in needed.pieces.values()}
         for entry in sorted(needed.entries, key=lambda entry: entry.low):
-            number = int(parts.section[int(parts.at(parts.start.dtype.type(entry.low)))])
-            name, base = needed.view.object.section_names[number], int(image.base[number])
+            name = needed.view.object.section_names[entry.section]
             owner = self.laid.spots[of_part[entry.owner].low].section
             section = next(it for it in self.laid.sections if it.name == name and it.link in (None, owner))
             spot = Spot(section, ends[section])
             ends[section] += entry.size
-            original = bytes(needed.view.object.content(number)[entry.low - base : entry.high - base])
-            if self._content(section, spot.offset, len(original), number) != original:
+            original = needed.original(entry.section, entry.low, entry.high)
+            if self._content(section, spot.offset, len(original), entry.section) != original:
                 raise self.fail(f"an entry of {name} differs", entry.owner)
             for reference in needed.relocated.between(entry.low, entry.high):
                 self._reference(spot, reference.place - entry.low, reference, entry.owner)
@@ -179,11 +183,8 @@ class _Beside:
             ends[section] += len(entry.data)
             if self._content(section, place, len(entry.data), entry.section) != entry.data:
                 raise self.fail(f"an entry of {name} differs", entry.piece.part)
-            spot = self.laid.spots[entry.piece.low]
             for field, kind, address in entry.references:
-                found = self.left.pop((self.numbers[section], place + field), None)
-                wanted = self.numbers[spot.section], spot.offset + address - entry.piece.low
-                if found is None or found.type != kind or (found.section, found.target) != wanted:
+                if not self._takes(section, place + field, kind, entry.piece, address):
                     raise self.fail(f"an entry of {name} differs", entry.piece.part)
         header = header_section(self.needed.view)
         if header is not None and is_any:
@@ -199,11 +200,9 @@ class _Beside:
             if self._content(table, 0, len(table.data), -1) != bytes(8 * len(functions)):
                 raise self.fail(f"{table.name} differs")
             for number, main in enumerate(functions):
-                low = next(piece.low for piece in needed.pieces.values() if piece.part == main)
-                spot, found = self.laid.spots[low], self.left.pop((self.numbers[table], 8 * number), None)
-                wanted = self.numbers[spot.section], spot.offset + int(needed.parts.start[main]) - low
-                kind = needed.view.architecture.pointer
-                if found is None or found.type != kind or (found.section, found.target) != wanted:
+                piece = next(it for it in needed.pieces.values() if it.part == main)
+                pointer, address = needed.view.architecture.pointer, int(needed.parts.start[main])
+                if not self._takes(table, 8 * number, pointer, piece, address):
                     raise self.fail(f"{table.name} names another function", main)
 
     # -- what is left -----------------------------------------------------------------------------------------------
@@ -251,9 +250,7 @@ class _Beside:
             if spot is None or self.numbers[spot.section] != number:
                 continue
             section = int(needed.parts.section[needed.pieces[low].part])
-            base = int(needed.canonical.image.base[section])
-            original = needed.view.object.content(section)[low - base : high - base].tolist()
-            found.update(enumerate(original, spot.offset))
+            found.update(enumerate(needed.original(section, low, high), spot.offset))
         return found
 
     def _symbols(self) -> None:

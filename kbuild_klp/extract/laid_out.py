@@ -133,12 +133,6 @@ class LaidOut:
         align = max(int(self._view.object.sections["align"][section]), 1)
         return min(align, offset & -offset) if offset else align
 
-    def _bytes(self, low: int, high: int, part: int) -> bytes:
-        """Return the bytes of a range as they stand in the object."""
-        section = int(self._parts.section[part])
-        base = int(self._view.canonical.image.base[section])
-        return bytes(self._view.object.content(section)[low - base : high - base])
-
     def _place_code(self) -> None:
         needed = self._needed
         code = [piece for piece in needed.pieces.values() if self._view.is_code(piece.part)]
@@ -168,7 +162,7 @@ class LaidOut:
 
     def _append(self, section: OutputSection, piece: Piece, offset: int) -> None:
         self.spots[piece.low] = Spot(section, offset)
-        section.data += self._bytes(piece.low, piece.high, piece.part)
+        section.data += self._needed.original(int(self._parts.section[piece.part]), piece.low, piece.high)
         self._name(piece.part, section, offset - piece.low)
 
     def _pad(self, section: OutputSection, align: int, offset: int = 0) -> None:
@@ -199,7 +193,7 @@ class LaidOut:
                 section.size += whole.high - whole.low
             else:
                 offset = len(section.data)
-                section.data += self._bytes(whole.low, whole.high, inside[0].part)
+                section.data += self._needed.original(number, whole.low, whole.high)
             for piece in inside:
                 self.spots[piece.low] = Spot(section, offset + piece.low - whole.low)
                 self._name(piece.part, section, offset - whole.low)
@@ -293,16 +287,14 @@ class LaidOut:
     # -- entries ----------------------------------------------------------------------------------------------------
 
     def _place_entry(self, entry: TakenEntry) -> None:
-        parts, view = self._parts, self._view
-        number = int(parts.section[int(parts.at(parts.start.dtype.type(entry.low)))])
-        is_linked = bool(view.object.sections["flags"][number] & elf.SHF_LINK_ORDER)
+        objects, number = self._view.object, entry.section
+        is_linked = bool(objects.sections["flags"][number] & elf.SHF_LINK_ORDER)
         piece = next(it for it in self._needed.pieces.values() if it.part == entry.owner)
         link = self.spots[piece.low].section if is_linked else None
-        section = self._shared_section(view.object.section_names[number], number, link)
-        base = int(view.canonical.image.base[number])
+        section = self._shared_section(objects.section_names[number], number, link)
         section.data += bytes(-len(section.data) % entry.size)
         self.spots[entry.low] = Spot(section, len(section.data))
-        section.data += bytes(view.object.content(number)[entry.low - base : entry.high - base])
+        section.data += self._needed.original(number, entry.low, entry.high)
 
     def _add_side(self, entry: SideEntry) -> None:
         section = self._shared_section(self._view.object.section_names[entry.section], entry.section)

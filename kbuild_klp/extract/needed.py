@@ -95,6 +95,11 @@ class Needed:
         section, offset = self.view.place(part)
         return self.view.part_name(part) or f"{self.view.object.section_names[section]}+{offset:#x}"
 
+    def original(self, section: int, low: int, high: int) -> bytes:
+        """Return the bytes of a range (linear) of a section, as they stand in the new object."""
+        base = int(self.canonical.image.base[section])
+        return bytes(self.view.object.content(section)[low - base : high - base])
+
     def _take_function(self, main: int, why: str) -> None:
         self.functions[main] = why
         for part in self.view.family(main):
@@ -169,16 +174,16 @@ class Needed:
         owned, references = self.canonical.owned, self.canonical.references
         for entry in range(*self.view.owned_entries.get(part, (0, 0))):
             first, end = owned.reference_at[entry : entry + 2].tolist()
-            row, group = int(owned.references[first]), int(owned.group[entry])
+            row, group = int(owned.references[first]), owned.groups[int(owned.group[entry])]
             low = int(references.place[row] - owned.field[first])
             section = int(self.parts.section[self.parts.at(references.place[row : row + 1])[0]])
-            size = owned.groups[group].entry_size
-            if owned.groups[group].cuts is None:
-                yield TakenEntry(group, low, min(low + size, int(self.canonical.image.end[section])), part, size)
+            if group.cuts is None:
+                end = min(low + group.entry_size, int(self.canonical.image.end[section]))
+                yield TakenEntry(group.name, section, low, end, part, group.entry_size)
                 continue
             owner = int(owned.references[first + owned.is_owner[first:end].tolist().index(True)])
             place = f"+{int(references.target[owner] - self.parts.start[part]):#x}"
-            self.refuse(need, CannotCarryError(Bar.UNKNOWN_TABLE, name=owned.groups[group].name, place=place))
+            self.refuse(need, CannotCarryError(Bar.UNKNOWN_TABLE, name=group.name, place=place))
 
     def _settle(self, reference: WrittenReference, piece: Piece, *, in_entry: bool) -> None:
         """Say what a reference becomes, or that it stands in the way."""

@@ -34,12 +34,14 @@ class Goal(NamedTuple):
 
 
 class TakenEntry(NamedTuple):
-    """An entry of a special section: its table, where it lies (linear), and the part that it is about.
+    """An entry of a special section: what that is called, its number, where the entry lies (linear), and whose it is.
 
-    It takes ``size`` bytes, of which the last one of a section may lack its padding.
+    It takes ``size`` bytes, of which the last one of a section may lack its padding. ``owner`` is the part that it is
+    about.
     """
 
-    group: int
+    table: str
+    section: int
     low: int
     high: int
     owner: int

@@ -18,9 +18,8 @@ def runtime_tables(needed: Needed) -> dict[str, list[int]]:
     """Return, for each such table, the functions that its entries are about."""
     found: dict[str, list[int]] = {}
     for entry in needed.entries:
-        name = needed.canonical.owned.groups[entry.group].name
-        if _NAME.fullmatch(name):
-            found.setdefault(name, []).append(needed.main(entry.owner))
+        if _NAME.fullmatch(entry.table):
+            found.setdefault(entry.table, []).append(needed.main(entry.owner))
     return found
 
 

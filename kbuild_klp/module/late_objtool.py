@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 
 from kbuild_klp.kernel.tree import BuildTree
-from kbuild_klp.module.loading import section_of
 from kbuild_klp.module.running import CarriedObject
 
 _DELAYED = re.compile(r"^delay-objtool[ \t]*:?=(.*)$", re.MULTILINE)
@@ -36,7 +35,7 @@ def runs_late(tree: BuildTree) -> bool:
 def leave_to_objtool(part: CarriedObject) -> None:
     """Take the entries of these tables out of what is carried."""
     needed, side = part.needed, part.taken.side
-    needed.dropped |= {entry.low for entry in needed.entries if section_of(needed, entry) in _MADE}
+    needed.dropped |= {entry.low for entry in needed.entries if entry.table in _MADE}
     needed.entries[:] = [entry for entry in needed.entries if entry.low not in needed.dropped]
     names = needed.view.object.section_names
     side[:] = [entry for entry in side if names[entry.section] not in _MADE]

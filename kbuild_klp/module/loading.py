@@ -84,23 +84,17 @@ def _keep_trampolines(needed: Needed, of_modules: Collection[str]) -> None:
 
 
 def _entries_of(needed: Needed, section: str) -> list[TakenEntry]:
-    return [entry for entry in needed.entries if section_of(needed, entry) == section]
-
-
-def section_of(needed: Needed, entry: TakenEntry) -> str:
-    """Return the name of the table that an entry is in."""
-    return needed.canonical.owned.groups[entry.group].name
+    return [entry for entry in needed.entries if entry.table == section]
 
 
 def _read_early(needed: Needed) -> Iterator[tuple[int, str, WrittenReference]]:
     """Yield the references that the loader reads, or writes over, before a module is there: function, section, what."""
     replaced: dict[int, list[int]] = {}
     for entry in needed.entries:
-        section = section_of(needed, entry)
-        if section in _EARLY:
+        if entry.table in _EARLY:
             references = needed.relocated.between(entry.low, entry.high)
-            yield from ((needed.main(entry.owner), section, reference) for reference in references)
-            if section in _ALTERNATIVES and references:
+            yield from ((needed.main(entry.owner), entry.table, reference) for reference in references)
+            if entry.table in _ALTERNATIVES and references:
                 place = int(needed.canonical.references.target[references[0].row])
                 replaced.setdefault(entry.owner, []).append(place)
     for piece in needed.pieces.values():
