@@ -10,8 +10,14 @@ from kbuild_klp.kernel.tree import BuildTree
 
 _DEFINE = re.compile(r'^#define (UTS_VERSION|LINUX_COMPILE_BY|LINUX_COMPILE_HOST|LINUX_COMPILER)[ \t]+"(.+)"$', re.M)
 # scripts/mkcompile_h; init/Makefile makes the other two, one for init/version.o and one when all is linked.
-_HEADERS = ("include/generated/compile.h", "include/generated/utsversion.h", "init/utsversion-tmp.h")
+COMPILE_H = "include/generated/compile.h"
+_HEADERS = (COMPILE_H, "include/generated/utsversion.h", "init/utsversion-tmp.h")
 _LEAST = 3  # characters: what is shorter may be a part of anything
+
+
+def defined(tree: BuildTree, header: str) -> dict[str, str]:
+    """Return what a header that kbuild made says of the build, by the name of the macro."""
+    return dict(_DEFINE.findall(read_text(f"{tree.kernel}/{header}") or "")) if tree.kernel else {}
 
 
 def identity(tree: BuildTree) -> dict[str, str]:
@@ -20,8 +26,8 @@ def identity(tree: BuildTree) -> dict[str, str]:
     What is not recorded, and what is too short to be told from other text, is left out.
     """
     texts = {"release": tree.release or ""}
-    for header in _HEADERS if tree.kernel else ():
-        found = dict(_DEFINE.findall(read_text(f"{tree.kernel}/{header}") or ""))
+    for header in _HEADERS:
+        found = defined(tree, header)
         by, host = found.pop("LINUX_COMPILE_BY", ""), found.pop("LINUX_COMPILE_HOST", "")
         if by and host:
             texts["builder"] = f"{by}@{host}"

@@ -30,6 +30,18 @@ def normal_path(path: str) -> str:
     return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
+def below(roots: Iterable[str], directory: str) -> tuple[str, str] | None:
+    """The path of a directory from the first root above it, and the directory, with symbolic links only if need be.
+
+    Both end with a slash, as ``directory`` does. None if it lies outside.
+    """
+    for place in (directory, os.path.realpath(directory).rstrip("/") + "/"):
+        for root in roots:
+            if place.startswith(root + "/"):
+                return place[len(root) + 1 :], place
+    return None
+
+
 class Locator:
     """Turns a path that kbuild wrote into one relative to ``root``, or absolute if it lies outside.
 
@@ -58,15 +70,10 @@ class Locator:
         return found + name
 
     def _directory(self, directory: str, name: str) -> str:
-        if directory.startswith("/"):
-            return self._from_root(directory)
-        for base in self._bases:
-            if os.path.lexists(f"{base}/{directory}{name}"):
-                return directory if base == self._root else self._from_root(f"{base}/{directory}")
-        return directory
-
-    def _from_root(self, directory: str) -> str:
-        for candidate in (directory, os.path.realpath(directory) + "/"):
-            if candidate.startswith(self._root + "/"):
-                return candidate[len(self._root) + 1 :]
-        return directory
+        if not directory.startswith("/"):
+            base = next((base for base in self._bases if os.path.lexists(f"{base}/{directory}{name}")), self._root)
+            if base == self._root:
+                return directory
+            directory = f"{base}/{directory}"
+        found = below([self._root], directory)
+        return found[0] if found else directory

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from kbuild_klp.kernel.build_identity import COMPILE_H, defined
 from kbuild_klp.kernel.cmdfile import SavedCommand
-from kbuild_klp.kernel.files import read_text
 from kbuild_klp.kernel.tree import BuildTree, parse_configuration
 
 
@@ -63,7 +63,6 @@ _TOOL_SYMBOLS = {
 }
 # Say nothing that the text does not say better.
 _IMPLIED_BY_TEXT = ("GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG")
-_COMPILE_H = re.compile(r'#define LINUX_COMPILER[ \t]+"(.*)"')
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Settings:
     @classmethod
     def of(cls, tree: BuildTree) -> Settings:
         """The settings of ``tree`` as it was built (include/config/auto.conf, include/generated/compile.h)."""
-        return cls(tree.architecture, tree.configuration, _built_by(tree), tree.release)
+        return cls(tree.architecture, tree.configuration, defined(tree, COMPILE_H).get("LINUX_COMPILER"), tree.release)
 
 
 def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
@@ -140,12 +139,6 @@ def _by_name(flags: Counter[str]) -> dict[str, str]:
     for flag in flags.elements():
         found.setdefault(_flag_name(flag), []).append(flag)
     return {name: " ".join(own) for name, own in found.items()}
-
-
-def _built_by(tree: BuildTree) -> str | None:
-    text = read_text(f"{tree.kernel}/include/generated/compile.h") if tree.kernel else None
-    match = _COMPILE_H.search(text or "")
-    return match.group(1) if match else None
 
 
 # Options whose argument is the next word: dropped with it, or kept with the last component of it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kbuild_klp.kernel.cmdfile import SavedCommand, cmd_path, read_saved_command
-from kbuild_klp.kernel.files import file_time
+from kbuild_klp.kernel.files import below, file_time
 from kbuild_klp.kernel.tree import BuildTree
 
 
@@ -110,18 +110,8 @@ class FileComparison:
         return pair in self._same
 
 
-def configuration_symbols(tree: BuildTree) -> Mapping[str, str]:
-    """What a MacroIndex takes: the symbols (without ``CONFIG_``) set in a tree's configuration."""
-    return tree.settings
-
-
-@lru_cache(maxsize=8)
-def _resolved(tree: BuildTree) -> _Resolved:
-    return _Resolved(tree)
-
-
 class _Resolved(dict[str, tuple[str, str]]):
-    """The files that saved commands name, each once: its name that trees share, and its real path.
+    """The files that saved commands of a tree name, each once: its name that trees share, and its real path.
 
     It is found from where make ran, which is not recorded.
     """
@@ -149,16 +139,14 @@ class _Resolved(dict[str, tuple[str, str]]):
         """A directory's name that trees share, and its real path, each with a slash."""
         place = directory
         if not directory.startswith("/"):
-            base = self._root
-            if len(self._bases) > 1:
-                base = next((b for b in self._bases if os.path.lexists(f"{b}/{directory}{name}")), base)
+            bases = self._bases if len(self._bases) > 1 else ()
+            base = next((base for base in bases if os.path.lexists(f"{base}/{directory}{name}")), self._root)
             place = f"{base}/{directory}"
         place = posixpath.normpath(place).rstrip("/") + "/"
-        for candidate in (place, os.path.realpath(place).rstrip("/") + "/"):
-            for prefix in self._prefixes:
-                if candidate.startswith(prefix + "/"):
-                    return candidate[len(prefix) + 1 :], candidate
-        return place, place
+        return below(self._prefixes, place) or (place, place)
+
+
+_resolved = lru_cache(maxsize=8)(_Resolved)
 
 
 def _source_link(root: str) -> str:

@@ -44,7 +44,7 @@ from kbuild_klp.elf.symbol_names import canonical_name, source_name
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.build_identity import identity
 from kbuild_klp.kernel.settings import Settings, compare_flags
-from kbuild_klp.kernel.sources import FileComparison, SourceFiles, configuration_symbols
+from kbuild_klp.kernel.sources import FileComparison, SourceFiles
 from kbuild_klp.source.file_pair import FilePair, read
 from kbuild_klp.source.macros import MacroIndex, line_sites
 from kbuild_klp.source.passages import Passage
@@ -106,7 +106,7 @@ class LineProver:
         tree = self.old.tree(name) or self.new.tree(name)
         root = str(tree.root) if tree else ""
         if root not in self._macros:
-            self._macros[root] = MacroIndex(configuration_symbols(tree) if tree else None)
+            self._macros[root] = MacroIndex(tree.settings if tree else None)
         return self._macros[root]
 
     def of(self, name: str) -> ObjectProof | None:

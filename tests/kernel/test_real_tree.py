@@ -10,7 +10,7 @@ from posixpath import normpath
 from kbuild_klp.checksum.path import Freshness, freshness
 from kbuild_klp.kernel.cmdfile import cmd_path, read_saved_command
 from kbuild_klp.kernel.settings import Settings, compare_settings
-from kbuild_klp.kernel.sources import SourceFiles, configuration_symbols
+from kbuild_klp.kernel.sources import SourceFiles
 from kbuild_klp.kernel.tree import BuildTree
 from kbuild_klp.source.macros import MacroIndex, line_sites
 
@@ -87,7 +87,7 @@ def test_sources_are_found(real_tree: BuildTree) -> None:
     assert files is not None
     assert files.main == "kernel/fork.c"
     assert [name for name, path in files.files.items() if not Path(path).exists()] == []
-    macros = MacroIndex(configuration_symbols(real_tree)).line_macros(files.files.values())
+    macros = MacroIndex(real_tree.settings).line_macros(files.files.values())
     assert {"WARN_ON", "BUG_ON"} <= macros
     assert not {"if", "sizeof", "list_for_each_entry", "READ_ONCE"} & macros
     text = Path(files.files[files.main]).read_text()

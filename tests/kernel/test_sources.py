@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kbuild_klp.kernel.sources import (
-    FileChange,
-    FileComparison,
-    SourceFiles,
-    configuration_symbols,
-)
+from kbuild_klp.kernel.sources import FileChange, FileComparison, SourceFiles
 from kbuild_klp.kernel.tree import BuildTree
 
 if TYPE_CHECKING:
@@ -165,8 +160,3 @@ def test_sources_that_changed_since_the_object(separate: Separate) -> None:
     names = files.changed_since(newest - 1)
     assert "include/linux/slab.h" in names
     assert files.changed_since(1 << 62) == ["/usr/lib/none/stdarg.h"]
-
-
-def test_configuration_symbols(fake_tree: Callable[..., FakeTree]) -> None:
-    tree = fake_tree(configuration="CONFIG_X86_64=y\nCONFIG_M=m\n# CONFIG_N is not set\n").open()
-    assert configuration_symbols(tree) == {"X86_64": "y", "M": "m"}
