@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -89,3 +90,13 @@ def compile_object(source: str, path: Path, *flags: str, language: str = "c") ->
     command = ["gcc", "-x", language, "-c", *KERNEL_FLAGS, *flags, "-o", str(path), "-"]
     subprocess.run(command, input=source, text=True, check=True)
     return path
+
+
+def without_privileges() -> list[str]:
+    """Return what a command has to begin with to be refused where others are; skips the test where there is no way."""
+    if os.geteuid() != 0:
+        return []
+    # Root may write everywhere, unless it gives up that capability.
+    if shutil.which("setpriv") is None:
+        pytest.skip("running as root, and there is no setpriv")
+    return ["setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fake_build import DRIVER, MAIN, SHARED, FakeBuild, Result, clean_environment, klp
+from samples import without_privileges
 
 CHANGED = MAIN.replace("x + limit", "x - limit")
 NO_CHANGE = "no change in 3 objects\n"
@@ -258,12 +259,7 @@ def test_an_object_that_is_gone(pair: Pair) -> None:
 
 
 def test_a_tree_that_may_not_be_written(pair: Pair) -> None:
-    command = [sys.executable, "-m", "kbuild_klp", "diff", "old", "new"]
-    if os.geteuid() == 0:
-        # Root may write everywhere, unless it gives up that capability.
-        if shutil.which("setpriv") is None:
-            pytest.skip("running as root, and there is no setpriv")
-        command = ["setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override", *command]
+    command = [*without_privileges(), sys.executable, "-m", "kbuild_klp", "diff", "old", "new"]
     everything = (pair.root, *pair.root.rglob("*"))
     for path in everything:
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -178,16 +178,20 @@ def test_a_number_that_is_handed_to_others_is_no_line(gcc: Compiler) -> None:
 # -- what compilers add -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", [("-fsanitize=thread",), ("-fsanitize=kernel-memory",)])
+@pytest.mark.parametrize(
+    ("compiler", "flag"),
+    [("gcc", "-fsanitize=thread"), ("clang", "-fsanitize=thread"), ("clang", "-fsanitize=kernel-memory")],
+)
 @pytest.mark.parametrize(
     ("edit", "want"),
     [(("", ""), NOTHING), (("+ 100", "+ 101"), changed("f")), (("a > 3", "a > 4"), changed("f"))],
 )
-def test_kcsan_and_kmsan(cc: Compiler, flags: tuple[str, ...], edit: tuple[str, str], want: Changes) -> None:
-    if cc.command == "gcc" and "memory" in flags[0]:
-        pytest.skip("GCC has no KMSAN")
-    flags = ("-fsanitize=kernel-memory",) if "memory" in flags[0] else flags
+def test_kcsan_and_kmsan(
+    request: pytest.FixtureRequest, compiler: str, flag: str, edit: tuple[str, str], want: Changes
+) -> None:
+    """GCC has no KMSAN."""
+    cc: Compiler = request.getfixturevalue(compiler)
     source = WATCHED.replace(
         "int f(int a)\n{", "int state;\nint f(int a)\n{ char buf[8]; use((long)buf); state += buf[a];"
     )
-    assert answer(cc.object(source, *flags), cc.object(edited(source, edit), *flags)) == want
+    assert answer(cc.object(source, flag), cc.object(edited(source, edit), flag)) == want

@@ -275,9 +275,9 @@ def test_external_module_s_own_makefile(kernel: FakeKernel, run: Run, module: Pa
     assert result.calls == [f"checksum --built {kernel.source} --extmod {module} --goals modules"]
 
 
+@pytest.mark.parametrize("kernel", ["separate"], indirect=True)
 def test_external_module_built_in_its_own_directory(kernel: FakeKernel, run: Run, module: Path) -> None:
-    if kernel.generation != "separate":
-        pytest.skip("from 6.13")
+    """From 6.13 on."""
     result = run("-f", f"{kernel.source}/Makefile", f"M={module}", "modules", "KLP_CHECKSUMS=1", cwd=module)
     assert result.built == ["modules"]
     assert result.calls == [f"checksum --built {kernel.source} --extmod {module} --goals modules"]
