@@ -94,7 +94,7 @@ def verdicts_of(report: Report) -> Verdicts:
         for change in group.changes:
             verdict = change.livepatch
             for reason in verdict.reasons:
-                assert reason.text.startswith(reason.obstacle.value)
+                assert reason.text.startswith(reason.obstacle.word)
             texts = [reason.text for reason in verdict.reasons]
             assert change.symbol not in result or result[change.symbol] == texts
             result[change.symbol] = [f"({text})" for text in texts] if verdict.possible else texts

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 
 class Obstacle(enum.Enum):
-    """What stands in the way of a livepatch. The value is what its reasons begin with, and does not change."""
+    """What stands in the way of a livepatch. The ``word`` is what its reasons begin with, and does not change.
+
+    With one that ``is_note``, a livepatch is possible.
+    """
 
     NO_LIVEPATCH = "no livepatch"
     INIT = "init or exit code"
@@ -23,35 +26,23 @@ class Obstacle(enum.Enum):
     REFERENCED = "still referenced"
     UNKNOWN = "not known"
     # These do not forbid it; who makes the livepatch has to know of them.
-    SYMPOS = "sympos"
-    TRACEPOINT = "tracepoint"
-    STATIC_CALL = "static call"
-    READ_ONLY = "read-only data"
-    CALLERS = "by its callers"
-    PRINTK_INDEX = "printk index"
-    THREAD = "thread"
-    MOVED = "moved"
-    UNCHECKED = "not checked"
+    SYMPOS = "sympos", True
+    TRACEPOINT = "tracepoint", True
+    STATIC_CALL = "static call", True
+    READ_ONLY = "read-only data", True
+    CALLERS = "by its callers", True
+    PRINTK_INDEX = "printk index", True
+    THREAD = "thread", True
+    MOVED = "moved", True
+    UNCHECKED = "not checked", True
 
-
-NOTES = frozenset(
-    {
-        Obstacle.SYMPOS,
-        Obstacle.TRACEPOINT,
-        Obstacle.STATIC_CALL,
-        Obstacle.READ_ONLY,
-        Obstacle.CALLERS,
-        Obstacle.PRINTK_INDEX,
-        Obstacle.THREAD,
-        Obstacle.MOVED,
-        Obstacle.UNCHECKED,
-    }
-)
-"""Obstacles with which a livepatch is possible."""
+    def __init__(self, word: str, is_note: bool = False) -> None:
+        self.word = word
+        self.is_note = is_note
 
 
 class Finding(NamedTuple):
-    """One obstacle in words; ``text`` begins with the value of ``obstacle``.
+    """One obstacle in words; ``text`` begins with the word of ``obstacle``.
 
     ``users`` are those, by name, that use the old version and stand in the way by that, or have to be replaced, too.
     """
@@ -72,7 +63,7 @@ class Verdict(NamedTuple):
 
         What is not known counts as impossible: that costs a look, the other error a kernel that is patched wrongly.
         """
-        return all(reason.obstacle in NOTES for reason in self.reasons)
+        return all(reason.obstacle.is_note for reason in self.reasons)
 
 
 NOT_JUDGED = Verdict((Finding(Obstacle.UNKNOWN, "not known: nobody looked"),))

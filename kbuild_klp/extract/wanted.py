@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import NOTES, Obstacle
+from kbuild_klp.changes.verdict import Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.compare.selection import matches, names_of, symbol_patterns
 from kbuild_klp.elf import constants as elf
@@ -68,7 +68,7 @@ def sort_changes(group: ObjectChanges, without: Sequence[str]) -> Wanted:
     for change in group.changes:
         if needs_nothing(change):
             continue
-        forbidden = [it for it in change.livepatch.reasons if it.obstacle not in NOTES]
+        forbidden = [it for it in change.livepatch.reasons if not it.obstacle.is_note]
         obstacles = {it.obstacle for it in change.livepatch.reasons}
         if matches(wanted.without, names_of(change)):
             wanted.left_out.append(change.label or change.symbol)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import NOTES, Obstacle
+from kbuild_klp.changes.verdict import Obstacle
 from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
 from kbuild_klp.report.model import Explanation, Report
@@ -59,14 +59,14 @@ def _verdict_lines(change: Change, style: TextStyle) -> Iterator[str]:
     Nothing for line numbers, and nothing if the whole kernel has no livepatch.
     """
     reasons = change.livepatch.reasons
-    obstacles = {reason.obstacle for reason in reasons} - NOTES
+    obstacles = {reason.obstacle for reason in reasons if not reason.obstacle.is_note}
     if change.change is ChangeType.LINE_ONLY or Obstacle.NO_LIVEPATCH in obstacles:
         return
     words, code = ("not possible", "31") if obstacles else ("possible", "33" if reasons else "32")
     if obstacles == {Obstacle.UNKNOWN}:
-        words, code = Obstacle.UNKNOWN.value, "31"
+        words, code = Obstacle.UNKNOWN.word, "31"
     yield f"{_INDENT}livepatch: {style.paint(words, code)}"
-    for reason in sorted(reasons, key=lambda reason: reason.obstacle in NOTES):
+    for reason in sorted(reasons, key=lambda reason: reason.obstacle.is_note):
         yield f"{_INDENT}  {reason.text.removeprefix(f'{words}: ')}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from posixpath import commonprefix
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.verdict import NOTES, Obstacle, Verdict
+from kbuild_klp.changes.verdict import Obstacle, Verdict
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION
 from kbuild_klp.report.model import ObjectChanges, Report, Summary
 
@@ -104,14 +104,14 @@ def _lines(report: Report, style: TextStyle) -> Iterator[str]:
 def _mark(verdict: Verdict) -> Obstacle | None:
     """Return what the sign before a change is about: what forbids a livepatch, else what its author has to know."""
     marked = [reason.obstacle for reason in verdict.reasons if reason.obstacle in _MARKS]
-    return next((obstacle for obstacle in marked if obstacle not in NOTES), marked[0] if marked else None)
+    return next((obstacle for obstacle in marked if not obstacle.is_note), marked[0] if marked else None)
 
 
 def _legend_lines(report: Report, style: TextStyle) -> Iterator[str]:
     """Explain the signs that were used, and why there are none in a kernel without livepatch."""
     verdicts = {change.livepatch for changes in report.objects for change in shown_changes(changes, style)}
     marks = {mark for mark in map(_mark, verdicts) if mark is not None}
-    lines = dict.fromkeys((_MARKS[mark], mark in NOTES) for mark in _MARKS if mark in marks)
+    lines = dict.fromkeys((_MARKS[mark], mark.is_note) for mark in _MARKS if mark in marks)
     for (sign, meaning), is_note in lines:
         yield f"  {style.paint(sign, _MARK_COLORS[is_note])} {meaning}"
     reasons = {reason for verdict in verdicts for reason in verdict.reasons}
@@ -137,7 +137,7 @@ def _head(change: Change, title: str, style: TextStyle) -> tuple[str, str]:
     sign = _MARKS[mark][0] if mark is not None else " "
     head = f"  {sign} {change.change.value:<9} {title}"
     if mark is not None:
-        sign = style.paint(sign, _MARK_COLORS[mark in NOTES])
+        sign = style.paint(sign, _MARK_COLORS[mark.is_note])
     return head, f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {title}"
 
 

@@ -11,7 +11,7 @@ from fake_build import klp
 from invented_changes import function_change
 
 from kbuild_klp.changes.classification import ChangeType
-from kbuild_klp.changes.verdict import NOTES, Finding, Obstacle, Verdict
+from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
 from kbuild_klp.report import json as json_report
 from kbuild_klp.report import text
 from kbuild_klp.report.model import ObjectChanges, Report
@@ -72,7 +72,7 @@ def report_of(*verdicts: tuple[Obstacle, ...], change: ChangeType = ChangeType.C
     """Return a report with one change for each of the verdicts."""
     changes = []
     for at, obstacles in enumerate(verdicts):
-        verdict = Verdict(tuple(Finding(obstacle, f"{obstacle.value}: x") for obstacle in obstacles))
+        verdict = Verdict(tuple(Finding(obstacle, f"{obstacle.word}: x") for obstacle in obstacles))
         changes.append(function_change(f"f{at}", change, verdict))
     return Report("old", "new", [ObjectChanges("a.o", "vmlinux", changes)])
 
@@ -106,9 +106,10 @@ def test_every_obstacle_has_a_sign_and_a_line_of_the_legend(obstacle: Obstacle) 
         assert sign.isupper() or sign in "?#"
         assert lines[4].startswith(f"  {sign} ") and ("no livepatch" in lines[4]) == (sign not in "?#POH")
         assert len(lines[4]) <= 80
-    assert (obstacle in NOTES) == json.loads(json_report.render(report_of((obstacle,))))["objects"][0]["changes"][0][
-        "livepatch"
-    ]["possible"]
+    assert (
+        obstacle.is_note
+        == json.loads(json_report.render(report_of((obstacle,))))["objects"][0]["changes"][0]["livepatch"]["possible"]
+    )
 
 
 def test_signs_are_distinct() -> None:
