@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from kbuild_klp.lines import rust_panics
 from kbuild_klp.lines.gcov_writeout import argument_stamps, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
-from kbuild_klp.lines.referring import called_next, part_with
+from kbuild_klp.lines.referring import called_next, part_with, target_name
 from kbuild_klp.object.view import ObjectView
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
@@ -55,6 +55,8 @@ _CALLED = {
 }
 
 _TAKERS = (Role.UBSAN.value, Role.PANIC.value, *_CALLED)
+# struct type_descriptor: its kind (integer, floating, others) and what is known of it, then the name in quotes.
+_TYPE = re.compile(rb"(?:\x00[\x00\x01]|\x01\x00|\xff\xff)..'[^\x00]+'\x00", re.S)
 _have_takers: WeakKeyDictionary[ObjectView, bool] = WeakKeyDictionary()
 
 
@@ -78,12 +80,37 @@ def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
         return Role.OTHER
     rows = view.references_to(part)
     among = users if isinstance(users, range) else frozenset(users)
-    for user in rows[bisect_left(rows, min(among)) : bisect_right(rows, max(among))]:
-        if user in among and view.content_part(user) == part and view.target_offset(user) == 0:
-            role = _role_of_argument(view, part, called_next(view, user))
-            if role is not Role.OTHER:
-                return role
-    return Role.OTHER
+    own = [
+        user
+        for user in rows[bisect_left(rows, min(among)) : bisect_right(rows, max(among))]
+        if user in among and view.content_part(user) == part and view.target_offset(user) == 0
+    ]
+    roles = (_role_of_argument(view, part, called_next(view, user)) for user in own)
+    found = next((role for role in roles if role is not Role.OTHER), Role.OTHER)
+    if found is Role.OTHER and _names_type(view, part) and any(_reports(view, user) for user in own):
+        return Role.UBSAN
+    return found
+
+
+def _names_type(view: ObjectView, part: int) -> bool:
+    """Say whether data are a place in the source and behind it a type, as in most of UBSAN's records.
+
+    Compilers make such types (struct type_descriptor in lib/ubsan.h) for nothing else. So a record is known also where
+    it is loaded long before it is passed, as in front of a loop.
+    """
+    rows = {view.reference_place(part, row): row for row in view.reference_range(part)}
+    if LOCATION_SIZE not in rows or LINE not in locations(view, part).lines:
+        return False
+    target = view.content_part(rows[LOCATION_SIZE])
+    return target is not None and _TYPE.match(view.data(target)) is not None
+
+
+def _reports(view: ObjectView, reference: int) -> bool:
+    """Say whether a reference is in code that calls a function of UBSAN."""
+    part = part_with(view, reference)
+    return view.is_code(part) and any(
+        target_name(view, row).startswith(Role.UBSAN.value) for row in view.reference_range(part)
+    )
 
 
 def _role_of_argument(view: ObjectView, part: int, function: str) -> Role:

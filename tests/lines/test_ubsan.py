@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from line_trees import CHANGED, RECORDS, Pairs, at_line, shifted
+from line_trees import CHANGED, RECORDS, Answer, Pairs, at_line, shifted
 from snippets import Compiler, changes_of
 
 from kbuild_klp.builds.single_object import ObjectBuild
@@ -93,6 +93,50 @@ def test_records_of_unnecessary_checks_behind_a_type_are_nothing(gcc: Pairs) -> 
     for before, after, want in (("int [4]", "int [5]", CHANGED), ("0, 11", "0, 12", RECORDS)):
         other = shifted(UNNECESSARY.replace(before, after))
         assert before in UNNECESSARY and gcc.diff_without_sources(UNNECESSARY, other) == {"f": want}
+
+
+LOADED_BEFORE = at_line(
+    40,
+    r"""#define S_(x) #x
+#define S(x) S_(x)
+int f(int x)
+{
+	asm volatile("movq $.Lrecord, %%r12\n call use\n movq %%r12, %%rdi\n call HANDLER" : : : "rdi", "r12", "memory");
+	return x;
+}
+asm(".data\n .balign 8\n.Lrecord: .quad .Lfile\n .long " S(__LINE__) ", 7\n .quad .Ltype, .Ltype\n"
+    ".Ltype: .short 0xffff, 0\n .asciz \"'int [4]'\"\n .balign 8\n"
+    ".section .rodata.str1.1,\"aMS\",@progbits,1\n.Lfile: .asciz " S(__FILE__) "\n.text");
+""",
+)
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        (("", ""), RECORDS),
+        (("'int [4]'", "'int [5]'"), CHANGED),
+        (("0xffff, 0", "0xffff, 1"), CHANGED),
+        ((".quad .Ltype, .Ltype", ".quad .Ltype, .Lfile"), CHANGED),
+    ],
+)
+def test_record_that_is_loaded_before_other_calls(gcc: Pairs, edit: tuple[str, str], want: Answer) -> None:
+    """GCC 6 to 9 load a record in front of a loop. It is known by the type that it names."""
+    source = LOADED_BEFORE.replace("HANDLER", "__ubsan_handle_out_of_bounds")
+    assert gcc.diff_without_sources(source, shifted(source.replace(*edit))) == {"f": want}
+
+
+@pytest.mark.parametrize(
+    ("edit", "handler"),
+    [
+        (("", ""), "report"),  # UBSAN is not called
+        (("'int [4]'", "int [4]"), "__ubsan_handle_out_of_bounds"),  # this is no type
+        (("0xffff, 0", "7, 0"), "__ubsan_handle_out_of_bounds"),
+    ],
+)
+def test_what_only_looks_like_such_a_record(gcc: Pairs, edit: tuple[str, str], handler: str) -> None:
+    source = LOADED_BEFORE.replace("HANDLER", handler).replace(*edit)
+    assert gcc.diff_without_sources(source, shifted(source)) == {"f": CHANGED}
 
 
 LEFT_BEHIND = r"""#define S_(x) #x
