@@ -123,13 +123,15 @@ class Damager:
         place, kind, symbol, addend = struct.unpack_from("<QIIq", self.data, at)
         what = f"{self.file.section_names[section]} at {place:#x}"
         step = self.chance.choice([1, -1, 4, -8, 4096])
-        yield Damage("relocation", f"{what}: addend {step:+}", self._with(at + 16, struct.pack("<q", addend + step)))
+        if kind:  # what objtool switched off leads nowhere
+            new = struct.pack("<q", addend + step)
+            yield Damage("relocation", f"{what}: addend {step:+}", self._with(at + 16, new))
         yield Damage("relocation", f"{what}: place + 1", self._with(at, struct.pack("<Q", place + 1)))
         other = self.chance.choice([number for number in (0, 1, 2, 4, 10, 11, 24) if number != kind])
         yield Damage("relocation", f"{what}: type {other}", self._with(at + 8, struct.pack("<I", other)))
         others = [number for number in range(len(self.file.symbols)) if number != symbol]
         other = self.chance.choice(others)
-        if not self._is_equal(symbol, other):
+        if kind and not self._is_equal(symbol, other):
             yield Damage("relocation", f"{what}: symbol {other}", self._with(at + 12, struct.pack("<I", other)))
         yield self._without(section, offset // 24 * 24, 24, "relocation", f"{what}: dropped")
 

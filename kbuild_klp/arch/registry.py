@@ -226,6 +226,8 @@ class Architecture:
     """
     filler: bytes = b""
     """One instruction that does nothing, the shortest; empty where functions cannot be extracted yet."""
+    switched_off: frozenset[bytes] = frozenset()
+    """What objtool writes over a call or a jump (arch_nop_insn, tools/objtool); ftrace and jump labels expect it."""
     far_jump: FarJump | None = None
     """What a branch can go to that is too short to leave its section, None where branches are not that short."""
     pointer: int = 0

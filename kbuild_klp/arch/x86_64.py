@@ -208,6 +208,7 @@ ARCHITECTURE = Architecture(
     makes_address=_is_lea,
     compares=_compared,
     filler=b"\x90",
+    switched_off=frozenset({b"\x66\x90", b"\x0f\x1f\x44\0\0"}),  # asm/nops.h
     far_jump=FarJump(b"\xe9" + bytes(_FAR_WIDTH), 1, _FAR[0]),
     pointer=1,  # R_X86_64_64
     runtime_constants={"ptr": 8, "shift": 1, "mask": 4},  # asm/runtime-const.h, 6.11 to 7.3

@@ -234,8 +234,8 @@ class _Beside:
             now = moved.get(home.place + place)
             if now is None:
                 return f"the relocation at {place:#x} is lost", found
-            is_off = place in off and now.type in self.made.architecture.none_types
-            if not is_off and not self._leads_there(section, goal, now, found):
+            is_none = now.type in self.made.architecture.none_types
+            if not (is_none if place in off else self._leads_there(section, goal, now, found)):
                 return f"the relocation at {place:#x} leads elsewhere", found
         if bytes(content) != there:
             return "its bytes differ", found
@@ -253,7 +253,7 @@ class _Beside:
             code = np.frombuffer(bytes(content[start : start + _LONGEST_INSTRUCTION]), np.uint8)
             end = start + int(architecture.instruction_lengths(code)[0]) if len(code) else start
             nop = there[start:end]
-            if nop and architecture.is_filler(nop):
+            if nop in architecture.switched_off:
                 content[start:end] = nop
                 off.update(range(start, end))
         return off

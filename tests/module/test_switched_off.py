@@ -35,6 +35,8 @@ table:	.quad f
 """
 SHORT, LONG = ".byte 0xeb, 3f - . - 1", "jmp elsewhere"
 NOP2, NOP5 = ".byte 0x66, 0x90", ".byte 0x0f, 0x1f, 0x44, 0, 0\n\t.reloc . - 4, R_X86_64_NONE"
+# The loader would write into it.
+HALF = NOP5.replace("R_X86_64_NONE", "R_X86_64_PLT32, elsewhere - 4")
 
 
 def _object(path: Path, first: str, second: str, flag: int) -> Path:
@@ -59,6 +61,8 @@ def test_jumps_that_begin_as_nops(tmp_path: Path, first: str, second: str) -> No
     [
         (NOP2, LONG, 0, "its bytes differ"),
         (SHORT, NOP5, 0, "leads elsewhere"),
+        (SHORT, HALF, 2, "leads elsewhere"),
+        (SHORT, NOP5.replace("0, 0", "0, 1"), 2, "leads elsewhere"),
         (".byte 0xeb, 3f - . - 2", LONG, 2, "its bytes differ"),
         (SHORT, "jmp other", 2, "leads elsewhere"),
     ],
