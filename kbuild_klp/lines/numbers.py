@@ -32,7 +32,7 @@ from kbuild_klp.lines.roles import (
     role_of,
     stack_lines,
 )
-from kbuild_klp.lines.ubsan import has_more, holds_only_records, size_read
+from kbuild_klp.lines.ubsan import has_more, holds_only_records, places_in_type, size_read
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
@@ -245,6 +245,9 @@ class _Comparison:
         self._seen.add((old_part, new_part))
         # A record of UBSAN refers to types.
         role = within if within is Role.UBSAN else role_of(self.old, old_part, users)
+        if role is Role.UBSAN and (places := self._places_in_type(old_part, new_part)):
+            yield from places
+            return
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
 
@@ -255,6 +258,19 @@ class _Comparison:
             return []
         pairs = zip(was[1], is_[1], strict=True)
         return [Number((pair,), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
+
+    def _places_in_type(self, old_part: int, new_part: int) -> list[Number]:
+        """Return the lines in which the names of two types differ that have none; none where more differs."""
+        was, is_ = (places_in_type(view, part) for view, part in self._sides(old_part, new_part))
+        if (
+            was is None
+            or is_ is None
+            or was[0] != is_[0]
+            or [file for file, _ in was[1]] != [file for file, _ in is_[1]]
+        ):
+            return []
+        pairs = zip(was[1], is_[1], strict=True)
+        return [Number(((x, y),), "in the name of a type", file=file) for (file, x), (_, y) in pairs if x != y]
 
     def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
         """Yield the numbers in which two nameless parts differ."""

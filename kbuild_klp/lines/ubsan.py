@@ -7,6 +7,7 @@ such a record follows another one, or a type, only the structure that is read sa
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,8 @@ _MOST_RECORD = 64  # the longest, and the padding before the next
 _ABORTS = "_abort"  # the variant that does not return
 # struct type_descriptor there: kind and info, two bytes each, then the name.
 _TYPE_NAME = 4
+# Clang calls a type without a name after its place: (anonymous struct at FILE:LINE:COLUMN), and so on.
+_PLACE = re.compile(rb"(?<= at )([^\s\0]+\.[ch]):(\d{1,7}):(\d{1,7})(?=\))")
 
 
 def is_of_ubsan(view: ObjectView, part: int) -> bool:
@@ -49,6 +52,23 @@ def is_of_ubsan(view: ObjectView, part: int) -> bool:
                 seen.add(user)
                 waiting.append(user)
     return True
+
+
+def places_in_type(view: ObjectView, part: int) -> tuple[bytes, list[tuple[str, int]]] | None:
+    """Return a type's descriptor without the places in its name, and these as lines with their file, columns with none.
+
+    None for what is no descriptor, or names a type that has a name.
+    """
+    data = view.data(part)
+    found = list(_PLACE.finditer(data, _TYPE_NAME))
+    if not found or view.reference_range(part) or b"\0" in data[_TYPE_NAME:].rstrip(b"\0"):
+        return None
+    numbers = [
+        (text, int(number))
+        for one in found
+        for text, number in ((one[1].decode(errors="backslashreplace"), one[2]), ("", one[3]))
+    ]
+    return _PLACE.sub(rb"\1", data).rstrip(b"\0"), numbers
 
 
 def holds_only_records(view: ObjectView, part: int) -> bool:

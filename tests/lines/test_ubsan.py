@@ -48,6 +48,25 @@ def test_everything_else_in_ubsan_data_is_a_change(gcc: Pairs, before: str, afte
     assert before in UBSAN and CHANGED in found.values()
 
 
+UNNAMED = """struct item { int n; struct { int a, b; } values[6]; int last; };
+int f(struct item *item, int i) { return item->values[i].a; }
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 9, 4321])
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [("", "", RECORDS), ("values[6]", "values[7]", CHANGED), ("struct { int a", "union { int a", CHANGED)],
+)
+def test_the_place_of_a_type_without_a_name_is_a_line(
+    cc: Pairs, lines: int, before: str, after: str, expected: Answer
+) -> None:
+    """Clang calls it after its place, so that another line of a header changed each function that uses the type."""
+    flags = ("-fsanitize=bounds", "-fsanitize=alignment", "-fsanitize=object-size")
+    new = lines * "\n" + UNNAMED.replace(before, after)
+    assert cc.diff_without_sources(UNNAMED, new, *flags) == {"f": expected}
+
+
 def test_a_string_that_goes_to_other_memory_is_no_line(gcc: Pairs) -> None:
     """Init memory is given back after boot; that the UBSAN data beside it hold a line does not matter."""
     source = at_line(
