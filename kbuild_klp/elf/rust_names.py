@@ -15,8 +15,9 @@ PREFIX = "_R"
 
 _NUMBER = re.compile(r"s[0-9A-Za-z]*_")  # disambiguator
 _LIFETIME = re.compile(r"L[0-9A-Za-z]*_")
-_IDENTIFIER = re.compile(r"u?(0|[1-9][0-9]*)_?")
-_BACK = re.compile(r"B([0-9A-Za-z]*)_")
+# A name may be anything: numbers have as many digits as names can need.
+_IDENTIFIER = re.compile(r"u?(0|[1-9][0-9]{0,8})_?")
+_BACK = re.compile(r"B([0-9A-Za-z]{0,5})_")
 _PATHS = frozenset("CMXYNI")
 _BASIC = frozenset("abcdefhijlmnopstuvxyz")
 _CONSTANT = re.compile(r"p|[a-z]n?[0-9a-f]*_")
@@ -50,7 +51,8 @@ class _Parser:
     def __init__(self, name: str) -> None:
         self._name = name
         self.at = len(PREFIX)
-        self.written = PREFIX
+        self._pieces = [PREFIX]
+        self._length = len(PREFIX)
         self.is_counted = False
         self._places: dict[int, int] = {}
         """Where what may be repeated stands, and where it was written."""
@@ -60,6 +62,11 @@ class _Parser:
     def next(self) -> str:
         """The next letter, empty at the end."""
         return self._name[self.at : self.at + 1]
+
+    @property
+    def written(self) -> str:
+        """What was read so far, without numbers."""
+        return "".join(self._pieces)
 
     def path(self) -> None:
         """Read what names a crate, a module, a function and so on."""
@@ -171,18 +178,22 @@ class _Parser:
         if place is None:
             raise _NoNameError
         self.at = match.end()
-        self.written += f"{_to_digits(place - len(PREFIX))}_"
+        self._write(f"{_to_digits(place - len(PREFIX))}_")
 
     # -- letters --------------------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        self._places.setdefault(self.at, len(self.written))
+        self._places.setdefault(self.at, self._length)
         self._depth += 1
         if self._depth > _DEEPEST:
             raise _NoNameError
 
+    def _write(self, text: str) -> None:
+        self._pieces.append(text)
+        self._length += len(text)
+
     def _write_until(self, end: int) -> None:
-        self.written += self._name[self.at : end]
+        self._write(self._name[self.at : end])
         self.at = end
 
     def _take(self) -> str:
