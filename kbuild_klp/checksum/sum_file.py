@@ -26,7 +26,7 @@ from pathlib import Path
 from xxhash import xxh3_128
 
 from kbuild_klp.checksum.entry import Entry
-from kbuild_klp.containers.replacing import replacing
+from kbuild_klp.containers.replacing import replace_small
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.object.symbol_id import SymbolId
 
@@ -228,6 +228,4 @@ def is_current(path: str) -> bool:
 
 def write(path: str, data: bytes, mtime_ns: int) -> None:
     """Write a checksum file whole or not at all, with the modification time of its object."""
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(data)
-        os.utime(temporary, ns=(mtime_ns, mtime_ns))
+    replace_small(path, data, mtime_ns)

@@ -76,7 +76,7 @@ def split_path(path: str) -> tuple[str, str]:
     """Return archive and member of ``lib.a(member.o)``, as binutils write it; the path and "" of any other file."""
     if path.endswith(")") and not os.path.lexists(path):
         archive, _, member = path[:-1].rpartition("(")
-        if member and os.path.isfile(archive):  # noqa: PTH113
+        if member and os.path.isfile(archive):
             return archive, member
     return path, ""
 
@@ -149,7 +149,7 @@ def _member_name(field: bytes, long_names: bytes, archive: str, offset: int) -> 
 def _nested_name(archive: str, inner: str, place: bytes) -> str:
     path = posixpath.join(posixpath.dirname(archive), inner)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise BadTreeError(f"names {inner}, which cannot be read ({error.strerror})", file=archive) from error

@@ -12,15 +12,14 @@ without it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, RELA_SIZE, ObjectFile, names_at
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, WORTH_READING_AHEAD, ObjectFile, names_at
 from kbuild_klp.elf.symbol_names import NUMBERED_PREFIXES
 from kbuild_klp.errors import BadObjectError
 
@@ -61,22 +60,39 @@ class Objects:
         self.machine = files[0].machine
         self.first_section = _starts([len(file.sections) for file in files])
         self.first_symbol = _starts([len(file.symbols) for file in files])
-        self.section_names = list(chain.from_iterable(file.section_names for file in files))
         numbers = np.arange(len(files), dtype=np.int32)
         self.section_object = np.repeat(numbers, np.diff(self.first_section))
         if len(files) == 1:
             self.sections, self.symbols, self.shndx = files[0].sections, files[0].symbols, files[0].shndx
-            self.strings = files[0].symbol_strings
+            self.strings, self.section_names = files[0].symbol_strings, files[0].section_names
             return
         # Joined as bytes: joining structured arrays makes numpy compare their fields one by one.
         self.sections = _joined(file.sections for file in files)
         self.symbols = _joined(file.symbols for file in files)
-        strings = [file.symbol_strings for file in files]
-        self.strings = b"".join(strings)
-        counts = np.diff(self.first_symbol)
-        self.symbols["name"] += np.repeat(_starts(list(map(len, strings)))[:-1], counts).astype("u4")
+        tables = [file.section_strings for file in files]
+        strings, places = self._joined_strings("section", tables, self.sections["name"], self.first_section)
+        self.section_names = names_at(strings, places, partial(files[0].no_end, "section"))
+        tables = [file.symbol_strings for file in files]
+        self.strings, places = self._joined_strings("symbol", tables, self.symbols["name"], self.first_symbol)
+        self.symbols["name"] = places
         shndx = np.concatenate([file.shndx for file in files])
-        self.shndx = np.where(shndx > 0, shndx + np.repeat(self.first_section[:-1], counts), shndx)
+        self.shndx = np.where(shndx > 0, shndx + np.repeat(self.first_section[:-1], np.diff(self.first_symbol)), shndx)
+
+    def _joined_strings(
+        self, what: str, tables: list[bytes], names: NDArray[np.uint32], first: NDArray[np.int64]
+    ) -> tuple[bytes, NDArray[np.int64]]:
+        """Join string tables of all files, and return the places of names (offsets in their own tables) in the whole.
+
+        ``first`` is where the names of each file begin. Raises BadObjectError for one that has no end in its own table.
+        """
+        tables = [table or b"\0" for table in tables]
+        counts = np.diff(first)
+        is_lost = names >= np.repeat([table.rfind(b"\0") + 1 for table in tables], counts)
+        if is_lost.any():
+            at = int(is_lost.nonzero()[0][0])
+            number = int(np.searchsorted(first, at, "right")) - 1
+            raise self.files[number].no_end(what, at - int(first[number]))
+        return b"".join(tables), names.astype(np.int64) + np.repeat(_starts(list(map(len, tables)))[:-1], counts)
 
     @classmethod
     def of(cls, file: ObjectFile) -> Objects:
@@ -183,17 +199,22 @@ class Objects:
         number = int(self.section_object[section])
         return self.files[number].section_array(section - int(self.first_section[number]))
 
-    def contents(self, sections: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the bytes of some sections, without copying them."""
-        numbers = self.section_object[sections]
-        order = np.argsort(numbers, kind="stable")
-        ends = np.searchsorted(numbers[order], np.arange(len(self.files) + 1))
-        found: list[NDArray[np.uint8]] = []
-        for file, first, low, high in zip(self.files, self.first_section.tolist(), ends, ends[1:], strict=False):
-            found += file.section_arrays(sections[order[low:high]] - first)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        return list(map(found.__getitem__, place.tolist()))
+    def contents(self, sections: NDArray[np.int64]) -> list[memoryview]:
+        """Return the bytes of some sections, without copying them: there may be a section for each function."""
+        headers, numbers = self.sections[sections], self.section_object[sections]
+        start, size = headers["offset"], np.where(headers["type"] == elf.SHT_NOBITS, 0, headers["size"])
+        limit = np.array([file.size for file in self.files], np.uint64)[numbers]
+        is_lost = (size > limit) | (start > limit - np.minimum(size, limit)) & (size > 0)
+        if is_lost.any():
+            lost = int(is_lost.nonzero()[0][0])
+            message = f"ends at {int(start[lost]) + int(size[lost]):#x}, the file at {int(limit[lost]):#x}"
+            raise self.section_error(int(sections[lost]), message, self._place(int(sections[lost])))
+        start = np.where(size == 0, 0, start)
+        for at in (size >= WORTH_READING_AHEAD).nonzero()[0].tolist():
+            self.files[int(numbers[at])].read_ahead(int(start[at]), int(size[at]))
+        views = [file.view for file in self.files]
+        rows = zip(numbers.tolist(), start.tolist(), (start + size).tolist(), strict=True)
+        return [views[number][low:high] for number, low, high in rows]
 
     def relocations(self, sections: NDArray[np.int64]) -> Relocations:
         """Return the relocations that apply to ``sections``, in the order of these."""
@@ -251,14 +272,14 @@ class Objects:
             raise self.section_error(bad, "entry size is not that of Elf64_Rela", self._place(bad))
         return chosen, target
 
-    def _relocation_columns(self, tables: Iterable[NDArray[np.uint8]], count: int) -> list[NDArray[Any]]:
+    def _relocation_columns(self, tables: Iterable[memoryview], count: int) -> list[NDArray[Any]]:
         """Return offset, type, symbol and addend of all rows of some tables: as 32-bit numbers where they fit."""
         dtype = RELA[self.byteorder]
         columns: list[NDArray[Any]] = [np.empty(count, np.int32) for _ in range(4)]
         fields = ("offset", "type", "symbol", "addend")
         start = 0
         for block in _blocks(tables):
-            rows = block.view(dtype)
+            rows = np.frombuffer(block, dtype)
             end = start + len(rows)
             for at, field in enumerate(fields):
                 column = rows[field]
@@ -285,18 +306,18 @@ def _joined(tables: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate([table.view(np.uint8) for table in listed]).view(listed[0].dtype)
 
 
-def _blocks(contents: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+def _blocks(contents: Iterable[memoryview]) -> Iterator[memoryview | bytes]:
     """Join contents of sections, as many together as fit into the cache."""
-    block: list[NDArray[np.uint8]] = []
+    block: list[memoryview] = []
     size = 0
     for content in contents:
         block.append(content)
         size += len(content)
         if size > _BLOCK:
-            yield np.concatenate(block) if len(block) > 1 else content
+            yield b"".join(block) if len(block) > 1 else content
             block, size = [], 0
     if block:
-        yield np.concatenate(block)
+        yield b"".join(block)
 
 
 def _looks(strings: bytes, start: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -8,6 +8,7 @@ file ends in one BadObjectError and never in an exception of numpy.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -15,7 +16,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +52,8 @@ RELA_SIZE = 24
 _ORDERS: dict[int, Literal["little", "big"]] = {elf.ELFDATA2LSB: "little", elf.ELFDATA2MSB: "big"}
 _EHDR_SIZE = 64
 _WORTH_MAPPING = 1 << 18
+WORTH_READING_AHEAD = 1 << 18
+"""Bytes of a mapped section from which on its pages are asked for at once."""
 _MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
 # With -flto and without -ffat-lto-objects (gcc/toplev.cc: compile_file): nothing in it would ever differ.
 _SLIM = b"\0__gnu_lto_slim\0"
@@ -60,25 +62,26 @@ REBUILD = "rebuild the object"
 _NAME_ONE = "rebuild the object, or name one: .o, .ko (.xz, .zst, .gz), lib.a(member.o)"
 
 
-def _open(path: str, flags: int) -> int:
-    """Open a file; a FIFO would wait for somebody to write into it without O_NONBLOCK."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _content(name: str) -> tuple[bytes | mmap.mmap | memoryview, os.stat_result]:
     """Map a file, or read it, and unpack what it is packed in; raises KlpError."""
     path, member = split_path(name)
     data: bytes | mmap.mmap
     try:
-        with open(path, "rb", buffering=0, opener=_open) as file:
-            status = os.fstat(file.fileno())
+        # A FIFO would wait for somebody to write into it without O_NONBLOCK.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(status.st_mode):
                 raise BadObjectError("not a regular file", file=name, hint="name an object file")
             # A small file is cheaper to read than to map (one system call against three and page faults).
             if status.st_size > _WORTH_MAPPING:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
             else:
-                data = file.read()
+                data = b"".join(iter(partial(os.read, descriptor, _WORTH_MAPPING + 1), b""))
+        finally:
+            os.close(descriptor)
     except OSError as error:
         hint = "name an object in it; diff and patch take trees" if isinstance(error, IsADirectoryError) else None
         raise BadObjectError(error.strerror or str(error), file=name, hint=hint) from None
@@ -112,7 +115,6 @@ class ObjectFile:
         self.size = len(data)
         self._check_header()
         self.sections = self._read_sections()
-        self.section_names = self._read_section_names()
         self._symtab = self._find_symtab()
         self.symbols = self._read_symbols()
         self.shndx = self._read_section_indices()
@@ -148,7 +150,7 @@ class ObjectFile:
         if self._status is None:
             return False
         try:
-            now = Path(split_path(self.path)[0]).stat()
+            now = os.stat(split_path(self.path)[0])
         except OSError:
             return True
         return _identity(now) != _identity(self._status)
@@ -205,31 +207,45 @@ class ObjectFile:
             count = int(self._table(SECTION_HEADER, offset, 1, "section header 0")[0]["size"])
         return self._table(SECTION_HEADER, offset, count, "section header table")
 
-    def _read_section_names(self) -> list[str]:
+    @cached_property
+    def section_strings(self) -> bytes:
+        """The string table of the sections' names."""
         index = int.from_bytes(self._head[62:64], self.byteorder)
         if index == elf.SHN_XINDEX and len(self.sections):
             index = int(self.sections[0]["link"])
         if index >= len(self.sections):
             raise self.error(f"section name table {index} does not exist")
-        strings = self.section_bytes(index)
-        return names_at(strings, self.sections["name"].astype(np.int64), partial(self._no_end, "section header table"))
+        return self.section_bytes(index)
 
-    def _no_end(self, place: str, index: int) -> BadObjectError:
-        what = "symbol" if place == "symbol table" else "section"
+    @cached_property
+    def section_names(self) -> list[str]:
+        """The name of each section."""
+        offsets = self.sections["name"].astype(np.int64)
+        return names_at(self.section_strings, offsets, partial(self.no_end, "section"))
+
+    def no_end(self, what: str, index: int) -> BadObjectError:
+        """Make the error about the name of a section or symbol (``what``) that has no end."""
+        place = "symbol table" if what == "symbol" else "section header table"
         return self.error(f"name of {what} {index} has no end", place=place)
+
+    def _extent(self, index: int) -> tuple[int, int]:
+        """Return where in the file a section starts, and its size there."""
+        header = self.sections[index]
+        if header["type"] == elf.SHT_NOBITS:
+            return 0, 0
+        start, size = int(header["offset"]), int(header["size"])
+        if start + size > self.size and size:
+            raise self.error(f"ends at {start + size:#x}, the file at {self.size:#x}", place=f"section {index}")
+        return (start, size) if size else (0, 0)
+
+    @property
+    def view(self) -> memoryview:
+        """The whole file, not copied."""
+        return memoryview(self._data)
 
     def section_bytes(self, index: int) -> bytes:
         """Return the content of one section (empty for SHT_NOBITS)."""
-        header = self.sections[index]
-        if header["type"] == elf.SHT_NOBITS:
-            return b""
-        start, size = int(header["offset"]), int(header["size"])
-        if start + size > self.size:
-            raise self.error(
-                f"ends at {start + size:#x}, the file at {self.size:#x}",
-                place=f"section {index}",
-                hint=REBUILD,
-            )
+        start, size = self._extent(index)
         return bytes(self._data[start : start + size])
 
     def named_bytes(self, name: str) -> bytes:
@@ -238,28 +254,12 @@ class ObjectFile:
 
     def section_array(self, index: int) -> NDArray[np.uint8]:
         """Return the content of one section without copying it (read-only)."""
-        [content] = self.section_arrays(np.array([index]))
-        return content
+        start, size = self._extent(index)
+        if size >= WORTH_READING_AHEAD:
+            self.read_ahead(start, size)
+        return np.frombuffer(self._data, np.uint8, size, start) if size else np.zeros(0, np.uint8)
 
-    def section_arrays(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the contents of some sections: there may be one for each function."""
-        headers = self.sections[indices]
-        start, size = headers["offset"], np.where(headers["type"] == elf.SHT_NOBITS, 0, headers["size"])
-        is_lost = (size > self.size) | (start > self.size - np.minimum(size, self.size)) & (size > 0)
-        if is_lost.any():
-            lost = int(is_lost.nonzero()[0][0])
-            end = int(start[lost]) + int(size[lost])
-            raise self.error(
-                f"ends at {end:#x}, the file at {self.size:#x}",
-                place=f"section {self.section_names[int(indices[lost])]}",
-            )
-        start = np.where(size == 0, 0, start)
-        for at in (size >= _WORTH_MAPPING).nonzero()[0].tolist():
-            self._read_ahead(int(start[at]), int(size[at]))
-        data = np.frombuffer(self._data, np.uint8)
-        return list(map(data.__getitem__, map(slice, start.tolist(), (start + size).tolist())))
-
-    def _read_ahead(self, start: int, size: int) -> None:
+    def read_ahead(self, start: int, size: int) -> None:
         """Have the pages of a large piece of a mapped file put in their places at once, not at a fault each."""
         if isinstance(self._data, mmap.mmap):
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
@@ -298,7 +298,7 @@ class ObjectFile:
     @cached_property
     def _symbol_names(self) -> list[str]:
         offsets = self.symbols["name"].astype(np.int64)
-        return names_at(self.symbol_strings, offsets, partial(self._no_end, "symbol table"))
+        return names_at(self.symbol_strings, offsets, partial(self.no_end, "symbol"))
 
     def add_symbols(self, symbols: NDArray[np.void], shndx: NDArray[np.int64], names: bytes) -> None:
         """Add symbols that the file does not have, as if they stood at the end of its symbol table.

@@ -198,7 +198,7 @@ def write_whole(output: str, data: bytes) -> None:
             with replacing(target) as temporary:
                 temporary.write_bytes(data)
             return
-        with open(file, "wb") as stream:  # noqa: PTH123
+        with open(file, "wb") as stream:
             stream.write(data)
             stream.flush()
             target.unlink(missing_ok=True)

@@ -149,7 +149,7 @@ def build_image(objects: Objects, architecture: Architecture, table: SpecialTabl
     content = order[:count_content]
     _check_size(objects, content)
     guard = bytes(GUARD)
-    pieces = [piece for section in objects.contents(content) for piece in (section.data, guard)]
+    pieces = [piece for section in objects.contents(content) for piece in (section, guard)]
     buffer = bytearray().join(pieces or [bytes(GUARD)])
     objects.release_pages()
     _clear_build_ids(buffer, objects.byteorder)

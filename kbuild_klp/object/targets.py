@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,8 +128,8 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     offset[outside] = references.target[outside] - start[outside]
 
     known = internal & ~is_outside
-    for i in (known & (parts.kind[at] == FILLER)).nonzero()[0].tolist():
-        at[i] = _beside_filler(parts, int(at[i]), int(address[i]), image.code_end)
+    in_filler = (known & (parts.kind[at] == FILLER)).nonzero()[0]
+    at[in_filler] = _beside_filler(parts, at[in_filler], address[in_filler], image.code_end)
     np.copyto(part, at, where=known)
     np.copyto(offset, references.target - parts.start[at], where=known)
 
@@ -149,17 +149,15 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     return Targets(part, symbol, section, offset)
 
 
-def _beside_filler(parts: Parts, index: int, address: int, code_end: int) -> int:
-    """Return the part by which an address in padding is known: the one that ends there, or the one behind it.
+def _beside_filler(parts: Parts, index: NDArray[np.int32], address: Numbers, code_end: int) -> NDArray[np.integer[Any]]:
+    """Return the parts by which addresses in padding are known: the one that ends there, or the one behind it.
 
     Padding in code belongs to the function behind it, for which it was made (-fpatchable-function-entry=N,M); where
     padding in data begins is one past the end of what stands before it.
     """
-    last = len(parts.start) - 1
-    before, behind = max(index - 1, 0), min(index + 1, last)
-    same_before = parts.section[before] == parts.section[index] and before != index
-    same_behind = parts.section[behind] == parts.section[index] and behind != index
-    is_end = address == parts.start[index] and address >= code_end
-    if same_before and (is_end or not same_behind):
-        return before
-    return behind if same_behind else index
+    before, behind = np.maximum(index - 1, 0), np.minimum(index + 1, len(parts.start) - 1)
+    section = parts.section
+    same_before = (section[before] == section[index]) & (before != index)
+    same_behind = (section[behind] == section[index]) & (behind != index)
+    is_end = (address == parts.start[index]) & (address >= code_end)
+    return np.where(same_before & (is_end | ~same_behind), before, np.where(same_behind, behind, index))

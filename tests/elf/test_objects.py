@@ -45,3 +45,19 @@ def test_symbols_are_found_by_name(file: ObjectFile, names: list[str], skipped: 
 def test_a_name_outside_the_table_is_an_error(file: ObjectFile) -> None:
     with pytest.raises(BadObjectError, match="name of symbol 1 has no end"):
         _with_names(file, b"\0abc\0x", [1, 5]).named({b"abc"})
+
+
+@pytest.mark.parametrize(("what", "section"), [("section", 1), ("symbol", 1)])
+def test_a_name_does_not_run_into_the_table_of_another_object(file: ObjectFile, what: str, section: int) -> None:
+    """In a batch the string tables stand behind each other: an object would take the name of another for its own."""
+    data = bytearray(file.view)
+    names = file.section_strings if what == "section" else file.symbol_strings
+    if what == "section":
+        place = int.from_bytes(data[40:48], "little") + 64 * section
+    else:
+        place = int(file.sections["offset"][file.section_names.index(".symtab")]) + SYMBOL.itemsize * section
+    data[place : place + 4] = (len(names) + 2).to_bytes(4, "little")
+    broken = ObjectFile(bytes(data), "broken.o")
+    for batch in ([broken, file], [file, broken], [broken]):
+        with pytest.raises(BadObjectError, match=f"broken.o: .*name of {what} 1 has no end"):
+            _ = Objects(batch).names
