@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The checksum file beside each object: text, one line an entry, sorted, fields separated by tabs.
 
-    # kbuild-klp 12 x86_64 table=2 digest=0f6894626d81a076baecc2a3d65d0e6c
+    # kbuild-klp 13 x86_64 table=2 digest=0f6894626d81a076baecc2a3d65d0e6c
     function  cmdline_proc_show  .text  24  d96e50c0...  b32ecdad.fb38e39a.dfe71663.-
 
 After these six fields come those of an entry that has them, as `key=value`: ``lines``, ``uses``, ``aliases``, and what
@@ -30,7 +30,7 @@ from kbuild_klp.containers.replacing import replace_small
 from kbuild_klp.errors import BadSumFileError
 from kbuild_klp.object.symbol_id import SymbolId
 
-FORMAT_VERSION = 12
+FORMAT_VERSION = 13
 """To be raised whenever the same object gives other checksums than before, or is written in another way."""
 
 _VERSION = re.compile(rb"# kbuild-klp (\d{1,9}) ")

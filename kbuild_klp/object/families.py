@@ -170,15 +170,16 @@ def _parent_name(name: str) -> str:
 def _take_padding(symbols: _Symbols, padding: NDArray[np.int64], in_code: int, parent: dict[int, int]) -> list[int]:
     """Give padding, which stands right before its function, to it; returns what is still without a parent.
 
-    ``padding`` has the positions of symbols.
+    ``padding`` has the positions of symbols. Of which source they are, their place in the symbol table does not say:
+    objtool adds those of local functions behind all other local symbols (tools/objtool/elf.c: elf_create_symbol).
     """
-    chunks, names, home = symbols.chunks, symbols.names, symbols.home
-    head = chunks.first[np.searchsorted(chunks.first, padding, "right")]  # of the chunk behind
-    is_there = head < in_code
-    head = np.where(is_there, head, 0)
-    is_there &= (home[head] == symbols.outer[padding]) | (home[head] == symbols.source[padding])
+    chunks, names = symbols.chunks, symbols.names
+    chunk = np.searchsorted(chunks.first, padding, "right") - 1
+    behind = np.minimum(chunk + 1, len(chunks.start) - 1)
+    head = chunks.first[behind]
+    is_there = (chunks.end[chunk] == chunks.start[behind]) & (head < in_code)
     # Linkers let names share their ends: then __pfx_foo lies six bytes before foo, and nothing is to be compared.
-    offset = symbols.image.objects.symbols["name"][chunks.symbols[:in_code]].astype(np.int64)
+    offset = symbols.image.objects.symbols["name"][chunks.symbols].astype(np.int64)
     is_same = is_there & (offset[head] == offset[padding] + _PREFIX_LENGTH)
     rest = (is_there & ~is_same).nonzero()[0]
     pairs = zip(padding[rest].tolist(), head[rest].tolist(), strict=True)

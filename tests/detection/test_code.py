@@ -6,6 +6,8 @@ Each test has two versions of a small source and the whole answer that is right 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from snippets import THREE, Compiler, changed, changes_of, diff_objects
 
@@ -332,6 +334,38 @@ def test_symbols_of_padding_belong_to_the_function_behind(gcc: Compiler) -> None
     .size g, . - g
     """
     assert gcc.diff_assembly(source.format(0x1234567), source.format(0x7654321)) == changed("g")
+
+
+def test_symbols_of_padding_that_objtool_added_are_of_the_function_behind(gcc: Compiler) -> None:
+    """In vmlinux.o those of local functions stand behind all others: after the STT_FILE symbol of the last source.
+
+    A function that came was told twice, and a change of the padding was one of the last source.
+    """
+
+    def linked(names: Sequence[str], padding: str = "nop") -> str:
+        functions = "".join(
+            f"""
+            .file "{name}.c"
+            .text {2 * at + 1}
+            .type {name}, @function
+            {name}: mov ${at}, %eax; ret
+            .size {name}, . - {name}"""
+            for at, name in enumerate(names)
+        )
+        paddings = "".join(
+            f"""
+            .text {2 * at}
+            .balign 16
+            .type __pfx_{name}, @function
+            __pfx_{name}: .rept 16; {padding}; .endr
+            .size __pfx_{name}, . - __pfx_{name}"""
+            for at, name in enumerate(names)
+        )
+        return f'{functions}\n.file "last.c"\n{paddings}\n'
+
+    old = linked(["f", "g"])
+    assert gcc.diff_assembly(old, linked(["f", "g", "h"])) == {("h", "function", "added")}
+    assert gcc.diff_assembly(old, linked(["f", "g"], "int3")) == changed("f", "g")
 
 
 # -- __LINE__ ---------------------------------------------------------------------------------------------------------
