@@ -18,7 +18,6 @@ import shlex
 import signal
 import stat
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -369,6 +368,8 @@ def _memory() -> BinaryIO:
     """Return a file that is nowhere else."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("kbuild-klp"), "w+b")  # noqa: PTH123
+    import tempfile
+
     return tempfile.TemporaryFile()
 
 

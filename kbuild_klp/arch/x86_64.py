@@ -79,9 +79,10 @@ def is_alignment(instruction: bytes) -> bool:
 def displacements(code: NDArray[np.uint8], offset: NDArray[Any], form: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Read signed displacements of one, two or four bytes."""
     # Byte by byte: a view of unaligned words makes numpy take its slow path.
-    wide = code[offset].astype(np.uint32)
+    place = offset.astype(np.intp)
+    wide = code[place].astype(np.uint32)
     for byte in range(1, 4):
-        wide |= code[offset + byte].astype(np.uint32) << np.uint32(8 * byte)
+        wide |= code[byte:][place].astype(np.uint32) << np.uint32(8 * byte)
     short = np.where(form == 0, wide.astype(np.uint8).view(np.int8), wide.astype(np.uint16).view(np.int16))
     result: NDArray[np.int64] = np.where(form == len(WIDTHS) - 1, wide.view(np.int32), short).astype(np.int64)
     return result

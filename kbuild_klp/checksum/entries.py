@@ -25,12 +25,13 @@ from kbuild_klp.elf.objects import Objects
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.canonical import Canonical, canonicalize
-from kbuild_klp.object.meanings import ROW_SIZE, Digests, Meanings, as_digests, find_meanings
+from kbuild_klp.object.meanings import ROW_SIZE, Meanings, find_meanings
 from kbuild_klp.object.parts import CONTENT, NAMED
 from kbuild_klp.object.reach import ambiguous_symbols, used_content
-from kbuild_klp.object.runs import blocks
+from kbuild_klp.object.runs import blocks, ranked
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.symbol_sources import Sources
+from kbuild_klp.object.target_digests import Digests, as_digests
 
 _SYMBOL_ATTRIBUTES = struct.Struct("<QQBB")
 _CODE_MEMORY = b".text"
@@ -281,14 +282,17 @@ def _more(parts: _DigestedParts) -> list[str]:
     more = list(map(of_home.__getitem__, home.tolist()))
     is_copy = np.zeros(len(parts.objects.symbols), bool)
     is_copy[[*copies]] = True
-    odd = dict.fromkeys((*parts.lines, *parts.uses, *parts.aliases, *is_copy[parts.symbol].nonzero()[0].tolist()))
-    lists = [parts.uses.get(row, ()) for row in odd], [parts.aliases.get(row, ()) for row in odd]
+    lists = [[*parts.uses.values()], [*parts.aliases.values()]]
     used, others = (iter(sources.ids(np.array([*chain(*symbols)], np.int64))) for symbols in lists)
-    for row, uses, aliases in zip(odd, *lists, strict=True):
-        file, source = sources.homes[home[row]]
-        symbol = SymbolId("", file, source, copies.get(int(parts.symbol[row]), 1))
-        own = [*islice(used, len(uses))], sorted(islice(others, len(aliases)))
-        more[row] = more_fields(parts.lines.get(row, ""), *own, symbol)
+    # From the last of these fields to the first.
+    for row in is_copy[parts.symbol].nonzero()[0].tolist():
+        more[row] += more_fields(symbol=SymbolId("", copy=copies[int(parts.symbol[row])]))
+    for row, symbols in parts.aliases.items():
+        more[row] = more_fields(aliases=sorted(islice(others, len(symbols)))) + more[row]
+    for row, symbols in parts.uses.items():
+        more[row] = more_fields(uses=[*islice(used, len(symbols))]) + more[row]
+    for row, lines in parts.lines.items():
+        more[row] = more_fields(lines) + more[row]
     return more
 
 
@@ -316,11 +320,11 @@ def _add_children(canonical: Canonical, parts: NDArray[np.int64], columns: list[
     child_rows = len(parts) - len(parents) + order
     rank = np.arange(len(parents)) - np.searchsorted(parents, parents)
     # Where a part of its own lies, no entry says. That foo.cold is in .text.unlikely is the rule.
-    sections = canonical.parts.section[parts[child_rows]].tolist()
-    for at, section in zip(child_rows.tolist(), sections, strict=True):
-        memory = canonical.memories[section]
-        if memory != _CODE_MEMORY:
-            columns[0][at] += _digests_of([memory])[0]
+    sections, which = ranked(canonical.parts.section[parts[child_rows]])
+    memories = list(map(canonical.memories.__getitem__, sections.tolist()))
+    is_elsewhere = np.array([memory != _CODE_MEMORY for memory in memories])[which]
+    for at, section in zip(child_rows[is_elsewhere].tolist(), which[is_elsewhere].tolist(), strict=True):
+        columns[0][at] += _digests_of([memories[section]])[0]
     for turn in range(int(rank.max()) + 1):
         at = rank == turn
         to, of = row[parents[at]], child_rows[at]
@@ -330,7 +334,8 @@ def _add_children(canonical: Canonical, parts: NDArray[np.int64], columns: list[
 
 def _join_children(family: dict[int, int], lines: dict[int, bytes], uses: dict[int, list[int]]) -> None:
     """Add line numbers and ambiguous symbols of split-off parts to those of their parents."""
-    for child, parent in family.items():
+    for child in sorted(family.keys() & (lines.keys() | uses.keys())):
+        parent = family[child]
         if child in lines:
             lines[parent] = lines.get(parent, b"") + lines[child]
         if child in uses:

@@ -110,10 +110,11 @@ def _listed(symbol: SymbolId) -> str:
     name, file, source, copy = symbol
     if _LIST_ESCAPED.search(name + file):
         name, file = (_LIST_ESCAPED.sub(lambda match: _LIST_ESCAPES[match[0]], text) for text in (name, file))
-    parts = [name, file, str(source), str(copy)]
-    while len(parts) > 1 and parts[-1] == _PLAIN[len(parts) - 1]:
-        parts.pop()
-    return ",".join(parts)
+    if copy != 1:
+        return f"{name},{file},{source},{copy}"
+    if source != 1:
+        return f"{name},{file},{source}"
+    return f"{name},{file}" if file else name
 
 
 _PLAIN = ("", "", "1", "1")

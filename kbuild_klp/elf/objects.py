@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, RELA_SIZE, WORTH_READING_AHEAD, ObjectFile, names_at
+from kbuild_klp.elf.reader import RELA, RELA_SIZE, WORTH_READING_AHEAD, ObjectFile, cut_names, name_pieces, names_at
 from kbuild_klp.elf.symbol_names import NUMBERED_PREFIXES
 from kbuild_klp.errors import BadObjectError
 
@@ -125,13 +125,15 @@ class Objects:
     # -- names ----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _name_pieces(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the pieces of ``strings`` end, and in which of them each symbol's name lies."""
+        offsets = self.symbols["name"].astype(np.int64)
+        return name_pieces(self.strings, offsets, lambda at: self.symbol_error(at, f"name of symbol {at} has no end"))
+
+    @cached_property
     def names(self) -> list[str]:
         """The names of all symbols."""
-        return names_at(
-            self.strings,
-            self.symbols["name"].astype(np.int64),
-            lambda symbol: self.symbol_error(symbol, f"name of symbol {symbol} has no end"),
-        )
+        return cut_names(self.strings, self.symbols["name"].astype(np.int64), *self._name_pieces)
 
     def symbol_name(self, symbol: int) -> str:
         """Return the name of one symbol."""
@@ -156,21 +158,19 @@ class Objects:
     @cached_property
     def looks(self) -> NDArray[np.uint64]:
         """A number for each symbol: symbols of one name have the same, those of different names rarely do."""
-        start = self.symbols["name"].astype(np.int64)
-        is_lost = start > self.strings.rfind(b"\0")
-        if is_lost.any():
-            symbol = int(is_lost.nonzero()[0][0])
-            raise self.symbol_error(symbol, f"name of symbol {symbol} has no end")
-        return _looks(self.strings, start)
+        ends, piece = self._name_pieces
+        return _looks(self.strings, self.symbols["name"].astype(np.int64), ends[piece])
 
     @cached_property
     def is_maybe_numbered(self) -> NDArray[np.bool_]:
         """Whether the name of each symbol may have a number to drop (symbol_names.py); few do."""
         letters = np.frombuffer(self.strings + bytes(_LOOK), np.uint8)
-        start = np.minimum(self.symbols["name"].astype(np.int64), len(self.strings))
-        dots, ends = (letters == ord(".")).nonzero()[0], (letters == 0).nonzero()[0]
-        end = ends[np.searchsorted(ends, start)]
-        result: NDArray[np.bool_] = np.searchsorted(dots, start) != np.searchsorted(dots, end)
+        start = self.symbols["name"].astype(np.int64)
+        ends, piece = self._name_pieces
+        dots = (letters == ord(".")).nonzero()[0]
+        last_dot = np.full(len(ends) + 1, -1)  # of each piece: of several dots of one the last stays
+        last_dot[np.searchsorted(ends, dots)] = dots
+        result: NDArray[np.bool_] = last_dot[piece] >= start
         words = np.lib.stride_tricks.sliding_window_view(letters, _LOOK).view("<u8")[:, 0][start]
         for prefix in NUMBERED_PREFIXES:
             mask = np.uint64((1 << 8 * min(len(prefix), _LOOK)) - 1)
@@ -182,7 +182,8 @@ class Objects:
         wanted = {*names}
         if not wanted:
             return []
-        looks = np.sort(_looks(b"\0".join([*wanted, b""]), _starts([len(name) + 1 for name in wanted])[:-1]))
+        starts = _starts([len(name) + 1 for name in wanted])
+        looks = np.sort(_looks(b"\0".join([*wanted, b""]), starts[:-1], starts[1:] - 1))
         at = np.minimum(np.searchsorted(looks, self.looks), len(looks) - 1)
         maybe = (looks[at] == self.looks).nonzero()[0].tolist()
         return [(symbol, name) for symbol in maybe if (name := self.encoded_name(symbol)) in wanted]
@@ -320,11 +321,9 @@ def _blocks(contents: Iterable[memoryview]) -> Iterator[memoryview | bytes]:
         yield b"".join(block)
 
 
-def _looks(strings: bytes, start: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _looks(strings: bytes, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return a number for each name in a string table: of its length, its first and its last letters."""
     letters = np.frombuffer(strings + bytes(_LOOK), np.uint8)
-    ends = (letters == 0).nonzero()[0]
-    end = ends[np.searchsorted(ends, start)]
     words = np.lib.stride_tricks.sliding_window_view(letters, _LOOK).view("<u8")[:, 0]
     first, last = words[start], words[np.maximum(end - _LOOK, start)]
     # What stands behind the end of a short name is no part of it.

@@ -347,24 +347,41 @@ def encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def names_at(strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int], BadObjectError]) -> list[str]:
-    """Return the names at ``offsets`` in a string table; ``no_end`` makes the error for one (by its index) without end.
+def name_pieces(
+    strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int], BadObjectError]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the pieces of a string table end, and in which of them the name at each of ``offsets`` lies.
 
-    One decoding and one cutting for the whole table: a kernel has 80,000 symbols. Linkers let names share their ends,
-    so a name may start in the middle of a piece.
+    ``no_end`` makes the error for one (by its index) without end.
     """
-    strings = strings or b"\0"
-    ends = (np.frombuffer(strings, np.uint8) == 0).nonzero()[0]
+    ends = (np.frombuffer(strings or b"\0", np.uint8) == 0).nonzero()[0]
     piece = np.searchsorted(ends, offsets)
     is_lost = piece == len(ends)
     if is_lost.any():
         raise no_end(int(is_lost.nonzero()[0][0]))
-    text = strings[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
+    return ends, piece
+
+
+def cut_names(
+    strings: bytes, offsets: NDArray[np.int64], ends: NDArray[np.int64], piece: NDArray[np.int64]
+) -> list[str]:
+    """Return the names at ``offsets`` in a string table; ``ends`` and ``piece`` are what `name_pieces` says.
+
+    One decoding and one cutting for the whole table: a kernel has 80,000 symbols. Linkers let names share their ends,
+    so a name may start in the middle of a piece.
+    """
+    text = (strings or b"\0")[: int(ends[-1])].decode("latin-1")  # an encoding that keeps offsets
     pieces = text.split("\0")
     skipped = offsets - np.concatenate([[0], ends + 1])[piece]
     names = list(map(pieces.__getitem__, piece.tolist()))
-    for index in skipped.nonzero()[0].tolist():
-        names[index] = names[index][skipped[index] :]
+    shared = skipped.nonzero()[0]
+    for index, skip in zip(shared.tolist(), skipped[shared].tolist(), strict=True):
+        names[index] = names[index][skip:]
     if not text.isascii():  # Rust; what is no UTF-8 either must survive being written and read again
         names = [name.encode("latin-1").decode("utf-8", "surrogateescape") for name in names]
     return names
+
+
+def names_at(strings: bytes, offsets: NDArray[np.int64], no_end: Callable[[int], BadObjectError]) -> list[str]:
+    """Return the names at ``offsets`` in a string table; ``no_end`` is as for `name_pieces`."""
+    return cut_names(strings, offsets, *name_pieces(strings, offsets, no_end))

@@ -8,7 +8,7 @@ behind each other, so hashing the references of a function is hashing one slice 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
-from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.symbol_names import CanonicalName, canonical_name
+from kbuild_klp.elf.symbol_names import CanonicalName
 from kbuild_klp.object.canonical import Canonical
 from kbuild_klp.object.owned import NOBODY
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE, STRINGS
-from kbuild_klp.object.runs import Numbers, blocks, ranked, run_bounds
+from kbuild_klp.object.runs import Numbers, blocks, run_bounds
+from kbuild_klp.object.target_digests import Digests, TargetNames, as_digests, set_digests, set_symbols, text_digests
 
 # A row is three words of 64 bits: place and kind, and the two halves of the target's digest, offset and ordinal
 # added to the first. Two rows that mean different things are equal only if the digests are: the second half is that
@@ -33,12 +33,7 @@ KIND_SHIFT = 32
 _OFFSET_FACTOR = 0x9E3779B97F4A7C15
 _ORDINAL_FACTOR = 0xC2B2AE3D27D4EB4F
 _WORD = (1 << 64) - 1
-_CRC = "__crc_"  # of an export, an entry of its own: only tables of such (__kcrctab) refer to them, up to 5.18
 _CYCLE = xxh3_128_digest(b"\0cycle")
-_NO_STRING = xxh3_128_digest(b"\0no string")
-
-Digests = NDArray[np.uint64]
-"""128 bits each: shape (n, 2)."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,10 @@ def find_meanings(canonical: Canonical) -> Meanings:
     if len(parts.start):
         is_content = targets.is_content
         is_string = is_content & (parts.kind[targets.part] == STRINGS)
-        names = _Names(canonical)
-        _set_digests(rows, targets.symbol >= 0, targets.symbol, names.of_symbols)
-        _set_digests(rows, targets.section >= 0, targets.section, names.of_sections)
-        _set_digests(rows, is_string, references.target, names.of_strings)
+        names = TargetNames(canonical)
+        set_symbols(rows, targets.symbol, names)
+        set_digests(rows, targets.section >= 0, targets.section, names.of_sections)
+        set_digests(rows, is_string, references.target, names.of_strings)
         columns = references.place, references.kind, targets.offset, owner, rows
         for place, kind, offset, user, row in zip(*map(blocks, columns), strict=True):
             row[:, 0] = place - parts.start[user]
@@ -116,104 +111,6 @@ def find_meanings(canonical: Canonical) -> Meanings:
 def _times(factor: int, values: Numbers) -> NDArray[np.uint64]:
     """Multiply modulo 2^64."""
     return values.astype(np.int64).view(np.uint64) * np.uint64(factor)
-
-
-def as_digests(digests: bytes) -> Digests:
-    """Return digests behind each other as an array."""
-    return np.frombuffer(digests, "<u8").reshape(-1, 2)
-
-
-# -- what stands for a target -----------------------------------------------------------------------------------------
-
-
-def _set_digests(
-    rows: NDArray[np.uint64],
-    which: NDArray[np.bool_],
-    keys: Numbers,
-    digests: Callable[[NDArray[np.int64]], bytes],
-) -> None:
-    """Set the digest of each reference marked in ``which``; equal keys (not negative) have equal digests."""
-    index = which.nonzero()[0]
-    if not len(index):
-        return
-    unique, which_one = ranked(keys[index])
-    found = as_digests(digests(unique))
-    for some, which_ones in zip(blocks(index), blocks(which_one), strict=True):
-        rows[some, 1:] = found[which_ones]
-
-
-def _text_digests(texts: list[str]) -> bytes:
-    """Return the digests of some texts behind each other."""
-    try:
-        return b"".join(map(xxh3_128_digest, map(str.encode, texts)))
-    except UnicodeEncodeError:  # a name that is no UTF-8
-        return b"".join([xxh3_128_digest(text.encode("utf-8", "surrogateescape")) for text in texts])
-
-
-class _Names:
-    """What stands for symbols, sections and strings in references to them."""
-
-    def __init__(self, canonical: Canonical) -> None:
-        self._canonical = canonical
-        self._objects = canonical.objects
-
-    def of_symbols(self, symbols: NDArray[np.int64]) -> bytes:
-        """Return the digests that stand for some symbols."""
-        objects = self._objects
-        names = objects.names_of(symbols.tolist())
-        info, section = objects.symbols["info"][symbols], objects.shndx[symbols]
-        # A defined symbol whose name has nothing to drop is known by it: most of them are.
-        is_plain = (section > 0) & (info & 0xF != elf.STT_SECTION)
-        is_strong = (info >> 4 != elf.STB_WEAK) & (objects.symbols["other"][symbols] & 3 == 0)
-        is_plain |= (section == elf.SHN_UNDEF) & is_strong
-        is_plain &= (section <= 0) | ~objects.is_maybe_numbered[symbols]
-        for at in (~is_plain).nonzero()[0].tolist():
-            names[at] = self._symbol(int(symbols[at]), names[at])
-        return _text_digests(names)
-
-    def _symbol(self, symbol: int, name: str) -> str:
-        """Return what stands for a symbol."""
-        objects = self._objects
-        section, info = int(objects.shndx[symbol]), int(objects.symbols["info"][symbol])
-        if info & 0xF == elf.STT_SECTION or (not name and section > 0):
-            return f"\0section {self._canonical.single_section_names[section] if section > 0 else section}"
-        if section == elf.SHN_UNDEF:
-            text = f"{name}\0weak" if info >> 4 == elf.STB_WEAK else name
-            visibility = int(objects.symbols["other"][symbol]) & 3
-            return f"{text}\0visibility {visibility}" if visibility else text
-        if section == elf.ABSOLUTE:
-            if name.startswith(_CRC):
-                return f"{name}\0absolute"
-            return f"{name}\0absolute {int(objects.symbols['value'][symbol])}"
-        text, numbered = canonical_name(name)
-        # A static local is not the variable of that name outside of functions.
-        return f"{text}\0numbered" if numbered else text
-
-    def of_sections(self, sections: NDArray[np.int64]) -> bytes:
-        """Return the digests that stand for some sections, where a reference goes to no symbol and no content."""
-        names = self._canonical.single_section_names
-        return _text_digests([f"\0section {names[section]}" for section in sections.tolist()])
-
-    def of_strings(self, addresses: NDArray[np.int64]) -> bytes:
-        """Return the digests of the strings at some addresses.
-
-        The middle of a string means all of it: "0123456789abcdef"[i + 10] may reach what stands before. One past the
-        end of a section of strings is no string, and not the empty one.
-        """
-        image = self._canonical.image
-        buffer, memories = image.buffer, self._canonical.memories
-        position = np.searchsorted(image.starts, addresses, "right") - 1
-        is_outside = addresses >= image.starts[position] + image.sizes[position]
-        digests = []
-        rows = zip(addresses.tolist(), image.order[position].tolist(), is_outside.tolist(), strict=True)
-        for address, section, outside in rows:
-            end = buffer.find(0, address)
-            start = buffer.rfind(0, 0, address) + 1
-            text: bytes | bytearray = buffer[start : end + 1] + memories[section]
-            if start != address:
-                text = b"%d\0%s" % (address - start, text)
-            digests.append(_NO_STRING if outside else xxh3_128_digest(text))
-        return b"".join(digests)
 
 
 # -- which of several that look alike ---------------------------------------------------------------------------------
@@ -286,7 +183,7 @@ class SpecialRows:
     def _tables(self) -> Digests:
         """The digest that stands for each table."""
         groups = self._canonical.owned.groups
-        return as_digests(_text_digests([f"\0table {group.name} {group.entry_size}" for group in groups]))
+        return as_digests(text_digests([f"\0table {group.name} {group.entry_size}" for group in groups]))
 
     def rows(self, low: int, high: int) -> NDArray[np.uint64]:
         """Return the rows of the references of the special entries ``low`` to ``high``.
@@ -297,19 +194,22 @@ class SpecialRows:
         canonical, owned = self._canonical, self._canonical.owned
         bounds = owned.reference_at[low : high + 1]
         mine = slice(int(bounds[0]), int(bounds[-1]))
-        references, is_owner = owned.references[mine], owned.is_owner[mine]
-        rows = self._rows[references]
-        rows[:, 0] = canonical.references.kind[references].astype(np.uint64) << np.uint64(KIND_SHIFT)
+        references, at_owner = owned.references[mine], owned.is_owner[mine].nonzero()[0]
+        rows = self._rows.take(references, axis=0)
+        rows[:, 0] = canonical.references.kind[references]
+        rows[:, 0] <<= np.uint64(KIND_SHIFT)
         rows[:, 0] |= owned.field[mine].astype(np.uint64)
-        entry = np.repeat(np.arange(low, high), np.diff(bounds))[is_owner]
+        entry = np.repeat(np.arange(low, high), np.diff(bounds))[at_owner]
         owner = owned.owner[entry]
-        is_nobodys = owner == NOBODY
-        # In nobody there is no place: what the reference means says where it goes.
-        offset = canonical.references.target[references[is_owner]] - canonical.parts.start[owner]
-        own = self._tables[owned.group[entry]]
-        own[:, 0] += _times(_OFFSET_FACTOR, np.where(is_nobodys, 0, offset))
-        own += np.where(is_nobodys[:, None], rows[is_owner, 1:], np.uint64(0))
-        rows[is_owner, 1:] = own
+        offset = canonical.references.target[references[at_owner]] - canonical.parts.start[owner]
+        own = self._tables.take(owned.group[entry], axis=0)
+        nobodys = (owner == NOBODY).nonzero()[0]
+        if len(nobodys):
+            # In nobody there is no place: what the reference means says where it goes.
+            offset[nobodys] = 0
+            own[nobodys] += rows[at_owner[nobodys], 1:]
+        own[:, 0] += _times(_OFFSET_FACTOR, offset)
+        rows[at_owner, 1:] = own
         return rows
 
     def hashed(self, low: int, high: int) -> bytes:

@@ -152,7 +152,7 @@ def clear_fields(image: Image, place: Numbers, form: NDArray[np.uint8], fields: 
     """Clear the bits of fields at some places; ``form`` says which of ``fields`` each is."""
     data = image.data
     for number in np.bincount(form).nonzero()[0].tolist() if len(form) else ():
-        at = place[form == number]
+        at = place[form == number].astype(np.intp)
         size, mask = fields[number]
         for byte, bits in enumerate(mask.to_bytes(size, image.architecture.byteorder)):
             if bits == 0xFF:
@@ -192,9 +192,9 @@ def find_references(
     del distance
     fields = fields.take(free)
 
-    address = symbol_addresses(image)
-    section = np.where(address >= 0, image.objects.shndx, -1).astype(np.int32)[symbol]
-    target = address[symbol]
+    address, at_symbol = symbol_addresses(image), symbol.astype(np.intp)
+    section = np.where(address >= 0, image.objects.shndx, -1).astype(np.int32)[at_symbol]
+    target = address[at_symbol]
     target += np.clip(addend, -NARROW, NARROW).astype(target.dtype) if addend.dtype != target.dtype else addend
     target[section < 0] = -1
 
@@ -221,7 +221,7 @@ def _with_branches(
     place = np.concatenate([found.place, branch_place])
     order = np.argsort(place, kind="stable")
     columns = (found.kind, found.symbol, found.addend, found.target, found.section)
-    rest = (np.concatenate(pair)[order] for pair in zip(columns, branches[1:], strict=True))
+    rest = (np.concatenate(pair).take(order) for pair in zip(columns, branches[1:], strict=True))
     return References(place[order], *rest)
 
 

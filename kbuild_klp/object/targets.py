@@ -103,11 +103,13 @@ def nameless_targets(image: Image, references: References) -> Numbers:
 
 def find_targets(image: Image, chunks: Chunks, parts: Parts, references: References) -> Targets:
     """Give each reference its meaning."""
-    proper = _is_proper(image)[references.symbol]
-    internal = references.section >= 0
+    # What arrays are indexed by, as numpy wants it: it would make the same of 32 bits each time.
+    symbols, sections = references.symbol.astype(np.intp), references.section.astype(np.intp)
+    proper = _is_proper(image)[symbols]
+    internal = sections >= 0
     count = len(references.place)
     part = np.full(count, -1, np.int32)
-    symbol = np.where(internal, -1, references.symbol).astype(np.int32)
+    symbol = np.where(internal, np.int32(-1), references.symbol).astype(np.int32, copy=False)
     section = np.full(count, -1, np.int32)
     offset = references.addend.copy()
     if not len(parts.start):
@@ -116,12 +118,12 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     # A named target lies where its symbol lies, however far the addend goes; symbols are fewer than references.
     named = internal & proper
     of_symbols = symbol_addresses(image)
-    address = np.where(named, of_symbols[references.symbol], references.target)
-    at = np.clip(parts.at(of_symbols), 0, None).astype(np.int32)[references.symbol]
+    address = np.where(named, of_symbols[symbols], references.target)
+    at = np.maximum(parts.at(of_symbols), 0)[symbols]
     nameless = (internal & ~proper).nonzero()[0]
-    at[nameless] = np.clip(parts.at(address[nameless]), 0, None)
-    start = image.base[references.section]
-    is_outside = (address < start) | (address > image.end[references.section])
+    at[nameless] = np.maximum(parts.at(address[nameless]), 0)
+    start = image.base[sections]
+    is_outside = (address < start) | (address > image.end[sections])
     is_outside |= parts.section[at] != references.section
     outside = (internal & is_outside).nonzero()[0]
     section[outside] = references.section[outside]
@@ -130,12 +132,12 @@ def find_targets(image: Image, chunks: Chunks, parts: Parts, references: Referen
     known = internal & ~is_outside
     in_filler = (known & (parts.kind[at] == FILLER)).nonzero()[0]
     at[in_filler] = _beside_filler(parts, at[in_filler], address[in_filler], image.code_end)
-    np.copyto(part, at, where=known)
+    np.copyto(part, at, where=known, casting="same_kind")
     np.copyto(offset, references.target - parts.start[at], where=known)
 
     kind = parts.kind[at]
     # A global label in a nameless table is known by its name: the linker goes by that.
-    is_global = image.objects.symbols["info"][references.symbol] >> 4 != elf.STB_LOCAL
+    is_global = (image.objects.symbols["info"] >> 4 != elf.STB_LOCAL)[symbols]
     by_name = known & ((kind == NAMED) | (named & is_global & (kind == CONTENT)))
     np.copyto(symbol, references.symbol, where=by_name)
     if len(chunks.start):
