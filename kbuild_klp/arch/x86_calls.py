@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import Effect, Flow
-from kbuild_klp.arch.x86_decode import behind_prefixes
+from kbuild_klp.arch.x86_decode import behind_prefixes, pairs_of
 
 _ARGUMENT = {
     name: number
@@ -138,4 +138,4 @@ def flows(code: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint
 
     ud2 goes on behind it, as a WARN does.
     """
-    return behind_prefixes(code, np.array(starts, np.intp), _flow_table(), _PREFIX)
+    return behind_prefixes(pairs_of(code), np.array(starts, np.intp), _flow_table(), _PREFIX)

@@ -162,12 +162,15 @@ def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: 
     in it. Instructions without such a field are absent, so are offsets where no instruction begins.
     """
     table = tables()
-    at = np.array(starts, np.intp)
-    kind = behind_prefixes(code, at, table.fields, FieldKind.PREFIX)
+    first, end = (int(starts[0]), int(starts[-1]) + _AHEAD) if len(starts) else (0, 0)
+    pairs = pairs_of(code[first:end])
+    at = np.array(starts, np.intp) - first
+    kind = behind_prefixes(pairs, at, table.fields, FieldKind.PREFIX)
     escaped = (kind == FieldKind.ESCAPE).nonzero()[0]
-    escape = table.escapes[pairs_at(code, at[escaped])].astype(np.intp)
+    escape = table.escapes[pairs.take(at[escaped], mode="clip")].astype(np.intp)
     at[escaped] += escape >> 4
-    kind[escaped] = table.fields[pairs_at(code, at[escaped]) | (escape & 0x0F) << 16]
+    kind[escaped] = table.fields[pairs.take(at[escaped], mode="clip") | (escape & 0x0F) << 16]
+    at += first
 
     size = length[starts]
     rows = ((kind != FieldKind.NONE) & (size != 0)).nonzero()[0]
@@ -179,25 +182,26 @@ def relative_fields(code: NDArray[np.uint8], length: NDArray[np.uint8], starts: 
     return PcRelativeFields(field, form, end, is_branch)
 
 
-def pairs_at(code: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The byte at each offset and the one behind it, as a little-endian number."""
-    pair = code.take(at + 1, mode="clip").astype(np.intp)
-    pair <<= 8
-    pair |= code.take(at, mode="clip")
-    return pair
+def pairs_of(code: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The byte at each offset and the one behind it (behind the last, that again), as a little-endian number."""
+    pairs = np.empty(len(code), np.uint16)
+    if len(code):
+        pairs[:-1] = np.ndarray(len(code) - 1, np.dtype("<u2"), np.ascontiguousarray(code), strides=(1,))
+        pairs[-1] = int(code[-1]) * 0x101
+    return pairs
 
 
 def behind_prefixes(
-    code: NDArray[np.uint8], at: NDArray[np.intp], table: NDArray[np.uint8], prefix: int
+    pairs: NDArray[np.uint16], at: NDArray[np.intp], table: NDArray[np.uint8], prefix: int
 ) -> NDArray[np.uint8]:
     """Move the places ``at`` of instructions behind their prefixes; returns what a table has for the opcodes there.
 
-    The table is indexed by what pairs_at() returns, and has ``prefix`` for a prefix.
+    ``pairs`` are the code as pairs_of() returns it; they index the table, which has ``prefix`` for a prefix.
     """
-    found = table[pairs_at(code, at)]
+    found = table.take(pairs.take(at, mode="clip"))
     skipped = (found == prefix).nonzero()[0]
     while skipped.size:
         at[skipped] += 1
-        found[skipped] = again = table[pairs_at(code, at[skipped])]
-        skipped = skipped[(again == prefix) & (at[skipped] < len(code))]
+        found[skipped] = again = table.take(pairs.take(at[skipped], mode="clip"))
+        skipped = skipped[(again == prefix) & (at[skipped] < len(pairs))]
     return found

@@ -17,6 +17,7 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.object.canonical import Canonical
 from kbuild_klp.object.meanings import Meanings, nobodys_part
 from kbuild_klp.object.parts import PIECE, STRINGS
+from kbuild_klp.object.runs import run_rows, sorted_unique
 from kbuild_klp.object.symbol_id import SymbolId
 
 _ATTRIBUTES = struct.Struct("<IQQ")
@@ -118,23 +119,20 @@ def unused_strings(canonical: Canonical) -> list[tuple[int, list[bytes]]]:
     in_strings = (parts.kind == STRINGS).nonzero()[0]
     if not len(in_strings):
         return []
+    start, end = parts.start[in_strings], parts.end[in_strings]
+    rows = run_rows(start, end - start)
+    # What lacks its end ends with its part.
+    ends = sorted_unique(np.concatenate([rows[image.data[rows] == 0], end.astype(rows.dtype) - 1]))
+    part = np.searchsorted(start, ends, "right") - 1
+    starts = np.maximum(np.concatenate([[0], ends[:-1] + 1]), start[part])
     target = canonical.targets.part
-    users = (parts.kind[target] == STRINGS).nonzero()[0]
-    users = users[np.argsort(target[users], kind="stable")]
-    low, high = (np.searchsorted(target[users], in_strings, side) for side in ("left", "right"))
-    addresses = canonical.references.target[users]
-    result = []
-    for part, first, last in zip(in_strings.tolist(), low.tolist(), high.tolist(), strict=True):
-        start, end = int(parts.start[part]), int(parts.end[part])
-        ends = start + (image.data[start:end] == 0).nonzero()[0]
-        if not len(ends) or ends[-1] != end - 1:
-            ends = np.concatenate([ends, [end - 1]])
-        used = np.zeros(len(ends), bool)
-        used[np.minimum(np.searchsorted(ends, addresses[first:last]), len(ends) - 1)] = True
-        starts = np.concatenate([[start], ends[:-1] + 1])
-        # Strings are aligned with zeros (.rodata.str1.8), which look like empty strings.
-        free = (~used & (ends > starts)).nonzero()[0]
-        strings = sorted(bytes(image.buffer[starts[i] : ends[i] + 1]) for i in free.tolist())
-        if strings:
-            result.append((int(parts.section[part]), strings))
-    return result
+    users = ((target >= 0) & (parts.kind[target] == STRINGS)).nonzero()[0]
+    last = np.searchsorted(ends, end - 1)[np.searchsorted(in_strings, target[users])]
+    is_used = np.zeros(len(ends), bool)
+    is_used[np.minimum(np.searchsorted(ends, canonical.references.target[users]), last)] = True
+    # Strings are aligned with zeros (.rodata.str1.8), which look like empty strings.
+    free = (~is_used & (ends > starts)).nonzero()[0]
+    found: dict[int, list[bytes]] = defaultdict(list)
+    for at, low, high in zip(part[free].tolist(), starts[free].tolist(), ends[free].tolist(), strict=True):
+        found[at].append(bytes(image.buffer[low : high + 1]))
+    return [(int(parts.section[in_strings[at]]), sorted(strings)) for at, strings in found.items()]

@@ -19,7 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbuild_klp.elf import constants as elf
-from kbuild_klp.elf.reader import RELA, RELA_SIZE, WORTH_READING_AHEAD, ObjectFile, cut_names, name_pieces, names_at
+from kbuild_klp.elf.reader import (
+    EXTENDED,
+    RELA,
+    RELA_SIZE,
+    WORTH_READING_AHEAD,
+    ObjectFile,
+    cut_names,
+    name_pieces,
+    names_at,
+    section_indices,
+)
 from kbuild_klp.elf.symbol_names import NUMBERED_PREFIXES
 from kbuild_klp.errors import BadObjectError
 
@@ -75,8 +85,14 @@ class Objects:
         tables = [file.symbol_strings for file in files]
         self.strings, places = self._joined_strings("symbol", tables, self.symbols["name"], self.first_symbol)
         self.symbols["name"] = places
-        shndx = np.concatenate([file.shndx for file in files])
-        self.shndx = np.where(shndx > 0, shndx + np.repeat(self.first_section[:-1], np.diff(self.first_symbol)), shndx)
+        shndx = section_indices(self.symbols["shndx"])
+        if (shndx == EXTENDED).any():
+            shndx = np.concatenate([file.shndx for file in files])
+        number = np.repeat(numbers, np.diff(self.first_symbol))
+        is_lost = shndx >= np.diff(self.first_section)[number]
+        if is_lost.any():
+            raise files[int(number[is_lost.nonzero()[0][0]])].no_section()
+        self.shndx = np.where(shndx > 0, shndx + self.first_section[number], shndx)
 
     def _joined_strings(
         self, what: str, tables: list[bytes], names: NDArray[np.uint32], first: NDArray[np.int64]

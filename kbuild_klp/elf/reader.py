@@ -117,7 +117,6 @@ class ObjectFile:
         self.sections = self._read_sections()
         self._symtab = self._find_symtab()
         self.symbols = self._read_symbols()
-        self.shndx = self._read_section_indices()
         if _SLIM in self.symbol_strings:
             raise self.error("GCC's LTO bytecode, not machine code", hint=_LTO)
 
@@ -307,16 +306,20 @@ class ObjectFile:
         """
         strings = self.symbol_strings + names
         self.__dict__.pop("_symbol_names", None)
+        indices = np.concatenate([self.shndx, shndx])
         self.symbols = np.concatenate([self.symbols.view(np.uint8), symbols.view(np.uint8)]).view(SYMBOL)
-        self.shndx = np.concatenate([self.shndx, shndx])
+        self.symbols["shndx"][len(indices) - len(shndx) :] = (
+            elf.SHN_XINDEX
+        )  # it stands elsewhere: there may be many sections
+        self.shndx = indices
         self.symbol_strings = strings
 
-    def _read_section_indices(self) -> NDArray[np.int64]:
-        shndx = self.symbols["shndx"].astype(np.int64)
-        is_reserved = shndx >= elf.SHN_LORESERVE
-        extended = (shndx == elf.SHN_XINDEX).nonzero()[0]
+    @cached_property
+    def shndx(self) -> NDArray[np.int64]:
+        """The section of each symbol, SHN_XINDEX resolved; negative for reserved indices (elf.ABSOLUTE, elf.COMMON)."""
+        shndx = section_indices(self.symbols["shndx"])
+        extended = (shndx == EXTENDED).nonzero()[0]
         if len(extended):
-            is_reserved[extended] = False
             tables = np.flatnonzero(
                 (self.sections["type"] == elf.SHT_SYMTAB_SHNDX) & (self.sections["link"] == self._symtab)
             )
@@ -328,11 +331,24 @@ class ObjectFile:
                 raise self.error("extended section indices are fewer than symbols", place="symbol table")
             table = self._table(_INDEX, int(header["offset"]), count, "extended section indices")
             shndx[extended] = table["index"][extended]
-        # Reserved indices become negative so that they never collide with real sections beyond 0xff00.
-        shndx[is_reserved] -= 0x10000
         if shndx.max() >= len(self.sections):
-            raise self.error("a symbol names a section that does not exist", place="symbol table")
+            raise self.no_section()
         return shndx
+
+    def no_section(self) -> BadObjectError:
+        """Make the error about a symbol whose section is none of this file."""
+        return self.error("a symbol names a section that does not exist", place="symbol table")
+
+
+EXTENDED = elf.SHN_XINDEX - 0x10000
+"""What `section_indices` makes of an index that stands in SHT_SYMTAB_SHNDX."""
+
+
+def section_indices(shndx: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return st_shndx of symbols, reserved indices negative so that they never collide with sections beyond 0xff00."""
+    indices = shndx.astype(np.int64)
+    indices[indices >= elf.SHN_LORESERVE] -= 0x10000
+    return indices
 
 
 def native(data: NDArray[np.uint8], dtype: np.dtype[np.void], byteorder: str) -> NDArray[np.void]:

@@ -109,8 +109,8 @@ def _group(
             break
         entry = np.where(left, row.entry_sizes(sizes, places), 0)
         if row.source is not None:
-            fits = entry.nonzero()[0].tolist()
-            entry[[at for at in fits if not tables.names_source(int(sections[at]), row)]] = 0
+            fits = entry.nonzero()[0]
+            entry[fits[~tables.name_source(sections[fits], row)]] = 0
         for size in sorted({*entry.tolist()} - {0}):
             group = SpecialGroup(name, row, size, sections[entry == size])
             (found.owned if row.section_class is SectionClass.OWNED else found.records).append(group)
@@ -141,13 +141,25 @@ def _without_subtracted(relocations: Relocations, architecture: Architecture) ->
     return relocations.take((~np.isin(relocations.type, subtracted)).nonzero()[0])
 
 
-def _is_source(content: NDArray[np.uint8], place: int) -> bool:
+def _names_source(content: memoryview, place: int, row: SpecialSection) -> bool:
+    """Say whether there is the name of a source file at a place in a section, to which ``source`` of a row refers.
+
+    Where that counts from the entry, a name has to begin there, and none where it would count from its place.
+    """
+    if row.source not in row.from_entry:
+        return _is_source(content, place)
+    before = place - (row.source or 0)
+    is_there, is_at_place = (_begins(content, at) and _is_source(content, at) for at in (before, place))
+    return is_there and not is_at_place
+
+
+def _is_source(content: memoryview, place: int) -> bool:
     """Say whether the string at a place in a section is the name of a source file."""
     text, _, _ = bytes(content[place : place + _LONGEST_NAME]).partition(b"\0")
     return SOURCE_NAME.fullmatch(text.decode("utf-8", "replace")) is not None
 
 
-def _begins(content: NDArray[np.uint8], place: int) -> bool:
+def _begins(content: memoryview, place: int) -> bool:
     """Say whether a string begins at a place in a section."""
     is_inside = 0 <= place < len(content) and content[place] != 0
     return bool(is_inside and (place == 0 or content[place - 1] == 0))
@@ -183,24 +195,25 @@ class _Relocated:
         result: NDArray[np.bool_] = self.objects.sections["flags"][section] & np.uint64(elf.SHF_EXECINSTR) != 0
         return result
 
-    def names_source(self, section: int, row: SpecialSection) -> bool:
-        """Say whether what ``source`` of the first entry of a section refers to is the name of a source file.
-
-        Where that counts from the entry, a name has to begin there, and none where it would count from its place.
-        """
-        first, end = int(self._first[section]), int(self._first[section] + self.count[section])
-        at = first + int(np.argmax(self._relocations.offset[first:end] == row.source))
-        symbol = int(self._relocations.symbol[at])
-        place = int(self.objects.symbols["value"][symbol]) + int(self._relocations.addend[at])
-        target = int(self.objects.shndx[symbol])
-        if target <= 0 or place < 0 or self.objects.sections["type"][target] == elf.SHT_NOBITS:
-            return False
-        content = self.objects.content(target)
-        if row.source not in row.from_entry:
-            return _is_source(content, place)
-        before = place - (row.source or 0)
-        is_there, is_at_place = (_begins(content, at) and _is_source(content, at) for at in (before, place))
-        return is_there and not is_at_place
+    def name_source(self, sections: NDArray[np.int64], row: SpecialSection) -> NDArray[np.bool_]:
+        """Say of which sections ``source`` of the first entry refers to the name of a source file."""
+        relocations, symbols = self._relocations, self.objects.symbols
+        own = np.repeat(np.arange(len(sections)), self.count[sections])
+        rows = run_rows(self._first[sections], self.count[sections])
+        is_source = relocations.offset[rows] == row.source
+        # The first such relocation of each section: they stand by section.
+        at = np.full(len(sections), -1)
+        at[own[is_source][::-1]] = rows[is_source][::-1]
+        symbol = relocations.symbol[at]
+        place = symbols["value"][symbol].astype(np.int64) + relocations.addend[at]
+        target = np.maximum(self.objects.shndx[symbol], 0)
+        has_content = self.objects.sections["type"][target] != elf.SHT_NOBITS
+        has_text: NDArray[np.bool_] = (at >= 0) & (target > 0) & (place >= 0) & has_content
+        there = has_text.nonzero()[0]
+        contents = self.objects.contents(target[there])
+        named = [_names_source(text, at, row) for text, at in zip(contents, place[there].tolist(), strict=True)]
+        has_text[there] = np.array(named, bool)
+        return has_text
 
     @cached_property
     def _is_used(self) -> NDArray[np.bool_]:
