@@ -322,9 +322,8 @@ def _add_children(canonical: Canonical, parts: NDArray[np.int64], columns: list[
     # Where a part of its own lies, no entry says. That foo.cold is in .text.unlikely is the rule.
     sections, which = ranked(canonical.parts.section[parts[child_rows]])
     memories = list(map(canonical.memories.__getitem__, sections.tolist()))
-    is_elsewhere = np.array([memory != _CODE_MEMORY for memory in memories])[which]
-    for at, section in zip(child_rows[is_elsewhere].tolist(), which[is_elsewhere].tolist(), strict=True):
-        columns[0][at] += _digests_of([memories[section]])[0]
+    elsewhere = np.array([memory != _CODE_MEMORY for memory in memories])[which].nonzero()[0]
+    columns[0][child_rows[elsewhere]] += _digests_of(memories)[which[elsewhere]]
     for turn in range(int(rank.max()) + 1):
         at = rank == turn
         to, of = row[parents[at]], child_rows[at]

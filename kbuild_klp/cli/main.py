@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -119,5 +120,8 @@ def run() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     gc.disable()  # one command and the end: cyclic garbage is not worth a walk over all objects
     status = main(sys.argv[1:])
-    gc.freeze()  # nor is it at exit
-    sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    # What the interpreter would tidy up object by object, the system has back at once.
+    os._exit(status)

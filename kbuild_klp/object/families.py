@@ -100,10 +100,9 @@ def find_families(
         rest = [*_take_padding(symbols, padding, in_code, parent), *pieces]
         split = [(at, name) for at in dict.fromkeys(rest) if (name := _parent_name(names[at]))]
         _find_parents(symbols, split, in_code, parent)
-    for part, owner in parent.items():
-        while owner in parent:  # the padding before a .cold
-            owner = parent[owner]
-        parent[part] = owner
+    for part in [part for part, owner in parent.items() if owner in parent]:  # the padding before a .cold
+        while parent[part] in parent:
+            parent[part] = parent[parent[part]]
     alike = _alike_without_hash(symbols, maybe)
     return Families(parent, alike | _ambiguous(symbols, is_named, sources, numbered))
 
