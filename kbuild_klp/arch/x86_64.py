@@ -79,7 +79,7 @@ def is_alignment(instruction: bytes) -> bool:
 def displacements(code: NDArray[np.uint8], offset: NDArray[Any], form: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Read signed displacements of one, two or four bytes."""
     # Byte by byte: a view of unaligned words makes numpy take its slow path.
-    place = offset.astype(np.intp)
+    place = offset.astype(np.intp, copy=False)
     wide = code[place].astype(np.uint32)
     for byte in range(1, 4):
         wide |= code[byte:][place].astype(np.uint32) << np.uint32(8 * byte)

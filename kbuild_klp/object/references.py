@@ -134,7 +134,7 @@ def _resolved_branches(
 ) -> tuple[Numbers, NDArray[np.uint8], Numbers]:
     """Return place, form and target of PC-relative fields without relocation that leave their chunk."""
     offset, form = fields.offset.astype(image.base.dtype), fields.form
-    target = fields.base + image.architecture.displacements(code, offset, form)
+    target = fields.base + image.architecture.displacements(code, fields.offset, form)
     for bounds in (chunks, gaps):
         if len(bounds.start):
             owner = np.maximum(np.searchsorted(bounds.start, offset, "right") - 1, 0)
@@ -195,6 +195,7 @@ def find_references(
     address, at_symbol = symbol_addresses(image), symbol.astype(np.intp)
     section = np.where(address >= 0, image.objects.shndx, -1).astype(np.int32)[at_symbol]
     target = address[at_symbol]
+    del at_symbol
     target += np.clip(addend, -NARROW, NARROW).astype(target.dtype) if addend.dtype != target.dtype else addend
     target[section < 0] = -1
 

@@ -32,9 +32,9 @@ def set_symbols(rows: NDArray[np.uint64], symbol: NDArray[np.int32], names: Targ
     is_used = np.zeros(names.symbol_count + 1, bool)
     is_used[symbol] = True
     is_used[-1] = False
-    used = is_used.nonzero()[0]
     table: Digests = np.zeros((len(is_used), 2), "<u8")
-    table[used] = as_digests(names.of_symbols(used))
+    for used in blocks(is_used.nonzero()[0]):
+        table[used] = as_digests(names.of_symbols(used))
     for some, row in zip(blocks(symbol), blocks(rows), strict=True):
         row[:, 1:] = table.take(some, axis=0, mode="wrap")
 
