@@ -17,6 +17,7 @@ import re
 import shlex
 import signal
 import stat
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ Result = TypeVar("Result")
 
 _LAST_LINES = 3  # of a program that failed, in the error
 _ALIGNED = 64  # bytes to which arrays that are sent are aligned
+_SIZE = 8  # bytes of the size of one
 _BLOCK = 1 << 16  # bytes to read at a time where nobody waits for lines
 
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
@@ -374,7 +376,7 @@ def _memory() -> BinaryIO:
 
 
 def _send(work: Callable[[], Any], file: BinaryIO) -> None:
-    """Write what ``work`` returns to a file: what is left of it without its buffers, and these behind it.
+    """Write what ``work`` returns to a file: what is left of it without its buffers, these, and the sizes of all.
 
     Nothing where it fails: then it will fail where anybody can be told.
     """
@@ -385,11 +387,11 @@ def _send(work: Callable[[], Any], file: BinaryIO) -> None:
         whole: Any = {memoryview: lambda view: (memoryview, (view.obj,))}
         pickler.dispatch_table = {**copyreg.dispatch_table, **whole}
         pickler.dump(work())
-        raw = [buffer.raw() for buffer in buffers]
-        pieces: list[bytes | memoryview] = [pickle.dumps((rest.getvalue(), list(map(len, raw)))), *raw]
+        pieces = [rest.getbuffer(), *(buffer.raw() for buffer in buffers)]
         for piece in pieces:
             file.write(piece)
             file.write(bytes(-len(piece) % _ALIGNED))
+        file.write(struct.pack(f"={len(pieces) + 1}Q", *map(len, pieces), len(pieces)))
         file.flush()
     except BaseException:
         os.ftruncate(file.fileno(), 0)
@@ -398,13 +400,13 @@ def _send(work: Callable[[], Any], file: BinaryIO) -> None:
 def _received(file: BinaryIO) -> Any:
     """Return what was sent; as long as it lives, the file does."""
     view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    rest, sizes = pickle.loads(view)
-    at = len(view) - sum(size + -size % _ALIGNED for size in sizes)
-    buffers = []
+    [count] = struct.unpack("=Q", view[-_SIZE:])
+    sizes = struct.unpack(f"={count}Q", view[-_SIZE * (count + 1) : -_SIZE])
+    at, pieces = 0, []
     for size in sizes:
-        buffers.append(view[at : at + size])
+        pieces.append(view[at : at + size])
         at += size + -size % _ALIGNED
-    return pickle.loads(rest, buffers=buffers)
+    return pickle.loads(pieces[0], buffers=pieces[1:])
 
 
 @contextmanager

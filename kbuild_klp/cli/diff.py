@@ -54,12 +54,17 @@ def _selections(arguments: argparse.Namespace, new: Build) -> list[Selection]:
     return [wanted, Selection.read(new.directories)]
 
 
+_read: list[object] = []
+"""What was read of objects: it stays until the process ends, which is soon and takes it away in one go."""
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
+    _read.clear()
     old, new = open_sides(arguments.builds, arguments.kept)
     selections = _selections(arguments, new)
     with ProgressLine("checksums") as progress, ProgressLine("objects that differ") as looking:
-        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain, selections, looking)
+        report = compare(old, new, arguments.jobs, progress, not arguments.no_explain, selections, looking, _read)
     if arguments.json:
         answer = json.render(report)
     else:

@@ -31,12 +31,14 @@ def compare(
     explain: bool = True,
     selections: Sequence[Selection] = (),
     looking: Progress | None = None,
+    kept: list[object] | None = None,
 ) -> Report:
     """Compare two builds; raises KlpError when that makes no sense at all.
 
     ``explain`` says whether the objects that differ are read, or checksums alone have to do. ``progress`` and
     ``looking`` are called with the number of objects done and their total: while checksums are made that are missing,
-    and while objects that differ are read.
+    and while objects that differ are read. What has been read of these is put into ``kept``, for who has more to ask of
+    it, or no time to have it taken apart.
     """
     _check_alike(old, new)
     # What the two sides do not share, first: it may explain everything below.
@@ -58,6 +60,8 @@ def compare(
         from kbuild_klp.compare.second_look import SecondLook
 
         look = SecondLook(old, new, names, jobs, looking)
+        if kept is not None:
+            kept.append(look)
         settled = look.settle(changes)
         heard = _with_ignored(settled.changes, names, selections)
         explained = look.explain(heard)

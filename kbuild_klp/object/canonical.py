@@ -100,27 +100,22 @@ class Canonical:
     @cached_property
     def renumbered_sections(self) -> dict[int, str]:
         """The names, without the number, of sections named after a numbered symbol (-fdata-sections: .data.count.0)."""
-        names = self.single_section_names
-        maybe = {
-            section
-            for section, name in enumerate(names)
-            if name[-1:].isdigit() and not name.startswith((".rodata.str", ".rodata.cst"))
-        }
         found: dict[int, str] = {}
-        if not maybe or not self.numbered:
+        if not self.numbered:
             return found
-        maybe.difference_update(self.parts.section[self.parts.kind == CONTENT].tolist())
         symbols = self.chunks.symbols[[at for at, _ in self.numbered]]
-        rows = zip(
-            self.numbered,
-            self.objects.names_of(symbols.tolist()),
-            self.objects.shndx[symbols].tolist(),
-            strict=True,
-        )
-        for (_, form), symbol, section in rows:
-            end = f".{symbol}"
-            if section in maybe and names[section].endswith(end):
-                found[section] = names[section].removesuffix(end) + f".{form.text}"
+        sections = self.objects.shndx[symbols]
+        barred = np.zeros(len(self.image.base), bool)
+        barred[self.parts.section[self.parts.kind == CONTENT]] = True
+        names = self.objects.names_of(symbols.tolist())
+        rows = zip(self.numbered, names, sections.tolist(), barred[sections].tolist(), strict=True)
+        for (_, form), symbol, section, is_barred in rows:
+            if is_barred or not self.objects.section_names[section].endswith(symbol):
+                continue
+            name, end = canonical_section(self.objects.section_names[section]), f".{symbol}"
+            # One of constants or strings is named after their size.
+            if name[-1:].isdigit() and name.endswith(end) and not name.startswith((".rodata.str", ".rodata.cst")):
+                found[section] = name.removesuffix(end) + f".{form.text}"
         return found
 
     def lines_of_record(self, part: int) -> bytes:
@@ -133,7 +128,8 @@ class Canonical:
 
     def section_name(self, part: int) -> str:
         """Return the name of the section in which a part lies."""
-        return self.section_names[int(self.parts.section[part])]
+        section = int(self.parts.section[part])
+        return self.renumbered_sections.get(section) or canonical_section(self.objects.section_names[section])
 
     def owners_out_of_order(self, group: SpecialGroup, section: int) -> list[str]:
         """Return the canonical names of the owners of the entries in a section of ``group``, in the order of these.

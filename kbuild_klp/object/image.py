@@ -55,6 +55,13 @@ class Image:
     derived: list[int]
     warnings: list[tuple[int, str]]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: ``data`` and ``buffer`` are the same bytes."""
+        return {name: value for name, value in self.__dict__.items() if name != "buffer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, buffer=bytearray(state["data"]))
+
     @cached_property
     def is_owned(self) -> NDArray[np.bool_]:
         """Whether each section is a table of which the entries belong to others."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -75,11 +74,14 @@ class ObjectView:
         parts, chunks = self.canonical.parts, self.canonical.chunks
         found = np.flatnonzero((parts.kind == NAMED) | (parts.kind == CONTENT))
         names, numbers = self.object.names_of(chunks.heads[parts.chunk[found]].tolist()), found.tolist()
-        shared: dict[str, list[int]] = {name: [] for name, count in Counter(names).items() if count > 1}
-        for name, part in zip(names, numbers, strict=True) if shared else ():
-            if name in shared:
-                shared[name].append(part)
-        return dict(zip(names, numbers, strict=True)), shared
+        last = dict(zip(names, numbers, strict=True))
+        shared: dict[str, list[int]] = {}
+        if len(last) < len(names):
+            shared = {name: [] for name, part in zip(names, numbers, strict=True) if last[name] != part}
+            for name, part in zip(names, numbers, strict=True):
+                if name in shared:
+                    shared[name].append(part)
+        return last, shared
 
     def _parts_called(self, name: str) -> list[int]:
         """Return the parts that are known by a symbol of a name, in order."""

@@ -155,6 +155,7 @@ def _parse_row(row: Mapping[str, Any], file: Path) -> SpecialSection:
         ) from None
 
 
+_LETTERS = 3  # with which a name begins: `.text.NAME` and `.data.NAME` are soon told from those of rows
 _WILDCARD = re.compile(r"\*|\?|\[.*?\]")
 
 
@@ -171,6 +172,7 @@ class SpecialTable:
         ends = [_WILDCARD.split(row.name) for row in rows]
         self._heads = tuple({first for first, *rest in ends if rest and first})
         self._tails = tuple({own[-1] for own in ends if not own[0]})
+        self._letters = {head[:_LETTERS] for head in (*self._names, *self._heads)}
 
     def rows(self, section_name: str) -> tuple[SpecialSection, ...]:
         """Return the rows for a section name, in the order in which they are to be tried."""
@@ -187,8 +189,8 @@ class SpecialTable:
     def listed(self, section_names: Iterable[str]) -> Iterator[int]:
         """Yield the positions of those names for which there is a row: few, and there may be one for each function."""
         for at, name in enumerate(section_names):
-            may_be = name in self._names or name.startswith(self._heads) or name.endswith(self._tails)
-            if may_be and self.rows(name):
+            may_be = name[:_LETTERS] in self._letters and (name in self._names or name.startswith(self._heads))
+            if (may_be or name.endswith(self._tails)) and self.rows(name):
                 yield at
 
 
