@@ -46,4 +46,6 @@ class BadTreeError(KlpError):
 
 
 class ProgramError(KlpError):
-    """A program that was to do something for us is missing, failed, or took too long."""
+    """A program that was to do something for us is missing, or failed; ``output`` is what it had printed by then."""
+
+    output: str = ""
