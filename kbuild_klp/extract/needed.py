@@ -34,6 +34,7 @@ from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.parts import FILLER, NAMED, OWNED, PIECE, STRINGS
 from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.special_entries import owned_entries
 from kbuild_klp.object.symbol_id import SymbolId
 
 _PER_CPU = ".data..percpu"
@@ -171,18 +172,16 @@ class Needed:
 
         ``need`` is the function that needs them.
         """
-        owned, references = self.canonical.owned, self.canonical.references
-        for entry in range(*self.view.owned_entries.get(part, (0, 0))):
-            first, end = owned.reference_at[entry : entry + 2].tolist()
-            row, group = int(owned.references[first]), owned.groups[int(owned.group[entry])]
-            low = int(references.place[row] - owned.field[first])
+        references = self.canonical.references
+        for group, _, fields, owner in owned_entries(self.view, part):
+            field, row = next(iter(fields.items()))
+            low = int(references.place[row]) - field
             section = int(self.parts.section[self.parts.at(references.place[row : row + 1])[0]])
             if group.cuts is None:
                 end = min(low + group.entry_size, int(self.canonical.image.end[section]))
                 yield TakenEntry(group.name, section, low, end, part, group.entry_size)
                 continue
-            owner = int(owned.references[first + owned.is_owner[first:end].tolist().index(True)])
-            place = f"+{int(references.target[owner] - self.parts.start[part]):#x}"
+            place = f"+{int(references.target[fields[owner]] - self.parts.start[part]):#x}"
             self.refuse(need, CannotCarryError(Bar.UNKNOWN_TABLE, name=group.name, place=place))
 
     def _settle(self, reference: WrittenReference, piece: Piece, *, in_entry: bool) -> None:
