@@ -30,7 +30,6 @@ class SettingKind(Enum):
     TOOL = "tool"
     CONFIGURATION = "configuration"
     RELEASE = "release"
-    FLAG = "flag"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Settings:
 def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
     """How two trees' builds differ apart from their sources, by kind and name.
 
-    Each object's flags are not among them: see ``compare_flags``.
+    Each object's flags are not among them: see ``changed_flags``.
     """
     differences: list[SettingDifference] = []
 
@@ -117,28 +116,18 @@ def compare_configurations(old: str, new: str) -> list[tuple[str, str | None, st
     return [(name, was, is_now) for name, was, is_now in rows if was != is_now]
 
 
-def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifference]:
-    """How the compiler's flags for one object differ, whatever the paths.
+def changed_flags(old: SavedCommand, new: SavedCommand) -> set[str]:
+    """The names of the compiler's flags for one object that differ, whatever the paths.
 
     Left out: the compiler itself, include directories, prefix maps, dependency files, input and output
     names; of an option that takes a file, its last component counts. If the flags are the same in another
-    order, one difference named ``order``.
+    order, there is one, ``order``.
     """
     before, after = list(_flags(old.command)), list(_flags(new.command))
     if before == after:
-        return []
-    gone, come = _by_name(Counter(before) - Counter(after)), _by_name(Counter(after) - Counter(before))
-    if not gone and not come:
-        return [SettingDifference(SettingKind.FLAG, "order", " ".join(before), " ".join(after))]
-    names = sorted(gone.keys() | come.keys())
-    return [SettingDifference(SettingKind.FLAG, name, gone.get(name), come.get(name)) for name in names]
-
-
-def _by_name(flags: Counter[str]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for flag in flags.elements():
-        found.setdefault(_flag_name(flag), []).append(flag)
-    return {name: " ".join(own) for name, own in found.items()}
+        return set()
+    counts, others = Counter(before), Counter(after)
+    return {_flag_name(flag) for flag in (*(counts - others), *(others - counts))} or {"order"}
 
 
 # Options whose argument is the next word: dropped with it, or kept with the last component of it.
