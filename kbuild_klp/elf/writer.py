@@ -32,7 +32,7 @@ class OutputRelocation(NamedTuple):
 class OutputSection:
     """A section; ``relocations`` are written in the order of the list.
 
-    ``size`` counts for SHT_NOBITS only; ``link`` is the section that SHF_LINK_ORDER binds it to.
+    Of ``data`` of SHT_NOBITS nothing but the size is written; ``link`` is the section that SHF_LINK_ORDER binds it to.
     """
 
     name: str
@@ -42,7 +42,6 @@ class OutputSection:
     align: int = 8
     data: bytearray = field(default_factory=bytearray)
     relocations: list[OutputRelocation] = field(default_factory=list)
-    size: int = 0
     link: OutputSection | None = None
 
 
@@ -74,7 +73,6 @@ class _Row(NamedTuple):
     align: int = 1
     entry_size: int = 0
     data: bytes = b""
-    size: int = 0
 
 
 class _Strings:
@@ -129,20 +127,18 @@ def write_object(
     rows = [_Row("")]
     for section in sections:
         link = section_number[section.link] if section.link is not None else 0
-        data = bytes(section.data)
-        size = section.size if section.type == elf.SHT_NOBITS else len(data)
         own = section.name, section.type, section.flags, link, 0, section.align, section.entry_size
-        rows.append(_Row(*own, data, size))
+        rows.append(_Row(*own, bytes(section.data)))
     for section in relocated:
         data = b"".join(
             struct.pack(order + "QQq", row.place, symbol_number[row.symbol] << 32 | row.type, row.addend)
             for row in section.relocations
         )
         heads = symtab, section_number[section], 8, RELA_SIZE
-        rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data, len(data)))
+        rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data))
     heads = symtab + 1, count_local + 1, 8, SYMBOL.itemsize
-    rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table, len(table)))
-    rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data), size=len(strings.data)))
+    rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table))
+    rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data)))
     return _joined(machine, byteorder, rows)
 
 
@@ -151,7 +147,7 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
     order = "<" if byteorder == "little" else ">"
     names = _Strings()
     offsets = [names.add(name) for name in (*(row.name for row in rows), ".shstrtab")]
-    rows = [*rows, _Row(".shstrtab", elf.SHT_STRTAB, data=bytes(names.data), size=len(names.data))]
+    rows = [*rows, _Row(".shstrtab", elf.SHT_STRTAB, data=bytes(names.data))]
     content = bytearray(_HEADER_SIZE)
     headers = bytearray()
     for name, row in zip(offsets, rows, strict=True):
@@ -160,7 +156,7 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
         place = 0 if row.type == elf.SHT_NULL else len(content)
         content += row.data if row.type != elf.SHT_NOBITS else b""
         align = 0 if row.type == elf.SHT_NULL else row.align
-        fields = name, row.type, row.flags, 0, place, row.size, row.link, row.info, align, row.entry_size
+        fields = name, row.type, row.flags, 0, place, len(row.data), row.link, row.info, align, row.entry_size
         headers += struct.pack(order + "IIQQQQIIQQ", *fields)
     content += bytes(-len(content) % 8)
     data_encoding = elf.ELFDATA2LSB if byteorder == "little" else elf.ELFDATA2MSB

@@ -167,13 +167,9 @@ class LaidOut:
 
     def _pad(self, section: OutputSection, align: int, offset: int = 0) -> None:
         """Fill a section up to a place that is aligned as ``offset`` is."""
-        size = section.size if section.type == elf.SHT_NOBITS else len(section.data)
-        missing = (offset - size) % align
-        if section.type == elf.SHT_NOBITS:
-            section.size += missing
-        else:
-            is_code = section.flags & elf.SHF_EXECINSTR
-            section.data += (self._view.architecture.filler if is_code else b"\0") * missing
+        is_code = section.flags & elf.SHF_EXECINSTR
+        filler = self._view.architecture.filler if is_code else b"\0"
+        section.data += filler * ((offset - len(section.data)) % align)
 
     def _place_data(self) -> None:
         """Place what is no code: what may be meant together stays together."""
@@ -188,12 +184,9 @@ class LaidOut:
             offset = whole.low - int(self._view.canonical.image.base[number])
             align = self._alignment(whole.low, number) if len(inside) == 1 else section.align
             self._pad(section, align, offset)
-            if section.type == elf.SHT_NOBITS:
-                offset = section.size
-                section.size += whole.high - whole.low
-            else:
-                offset = len(section.data)
-                section.data += self._needed.original(number, whole.low, whole.high)
+            offset = len(section.data)
+            # Of .bss, zeros.
+            section.data += self._needed.original(number, whole.low, whole.high) or bytes(whole.high - whole.low)
             for piece in inside:
                 self.spots[piece.low] = Spot(section, offset + piece.low - whole.low)
                 self._name(piece.part, section, offset - whole.low)
