@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class Needed:
         self.parts = self.canonical.parts
         self.functions: dict[int, str] = {}
         self.pieces: dict[int, Piece] = {}
+        self._of_part: dict[int, Piece] = {}
         self.goals: dict[int, Goal] = {}
         self.entries: list[TakenEntry] = []
         self.dropped: set[int] = set()
@@ -110,7 +112,12 @@ class Needed:
     def _take(self, piece: Piece) -> None:
         if piece.low not in self.pieces:
             self.pieces[piece.low] = piece
+            self._of_part.setdefault(piece.part, piece)
             self._waiting.append(piece.low)
+
+    def piece_of(self, part: int) -> Piece:
+        """Return the piece in which a part is carried, the first of several strings in it."""
+        return self._of_part[part]
 
     def _lead(self, main: int) -> int:
         """Return where the padding begins that a function's own entries speak of (-fpatchable-function-entry=N,M)."""
@@ -141,14 +148,13 @@ class Needed:
     def bring_site(self, name: str) -> bool:
         """Carry a pr_debug() site that cannot be had of the running kernel; False if ``name`` is none."""
         symbol, _ = self.outside[name]
-        if symbol is None or symbol not in self.both.old_sites:
+        if symbol is None or symbol not in self.both.old_sites.values():
             return False
         self.both.lost_sites.add(symbol)
         del self.outside[name]
-        of_part = {piece.part: piece for piece in self.pieces.values()}
-        users = [(piece, self.references_of(piece), False) for piece in of_part.values()]
+        users = [(piece, self.references_of(piece), False) for piece in self.pieces.values()]
         for entry in self.entries:
-            users.append((of_part[entry.owner], self.relocated.between(entry.low, entry.high), True))
+            users.append((self.piece_of(entry.owner), self.relocated.between(entry.low, entry.high), True))
         for piece, references, in_entry in users:
             for reference in references:
                 if reference.row in self.goals and self.goals[reference.row].name == name:
@@ -246,11 +252,10 @@ class Needed:
                 self._agree(home, other, piece)
         return self._data(row, symbol, home, address, piece)
 
-    @property
+    @cached_property
     def _unused(self) -> set[int]:
         """The references of entries that use nothing of what they refer to."""
-        found: set[int] = self.__dict__.setdefault("unused", set(self.canonical.owned.unused.tolist()))
-        return found
+        return {*self.canonical.owned.unused.tolist()}
 
     def _old(self, symbol: SymbolId, offset: int, like: int = -1) -> Goal:
         """Return a symbol of the running kernel."""
@@ -315,8 +320,8 @@ class Needed:
         self._check_memory(part)
         if part != main:
             raise CannotCarryError(Bar.PART_OF_ANOTHER, name=self.name(part))
-        if by_name and self.both.is_inside_old(self.view.object.symbol_name(symbol)):
-            name = self.view.object.symbol_name(symbol)
+        name = self.view.object.symbol_name(symbol)
+        if by_name and name in self.both.old.globals:
             return self._old(SymbolId(name), int(self.canonical.references.addend[row]), symbol)
         if address != start and (main in self.functions or not self.both.is_unchanged(main)):
             raise CannotCarryError(Bar.INSIDE_ANOTHER, name=describe(self.view, row))
@@ -335,7 +340,7 @@ class Needed:
         old = self._home(part)
         name = self.view.object.symbol_name(symbol) if symbol else ""
         is_global = bool(name) and self.view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
-        is_of_old = is_global and self.both.is_inside_old(name)
+        is_of_old = is_global and name in self.both.old.globals
         # A global name of what has none is the end of what stands before it (labels of assembly).
         if old is None and not (is_of_old and self.parts.kind[part] != NAMED):
             self._take(Piece(start, int(self.parts.end[part]), part, piece.need, self._why_data(part)))

@@ -55,7 +55,7 @@ def check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
     count = 0
     for main in needed.functions:
         for part in needed.view.family(main):
-            piece = next(it for it in needed.pieces.values() if it.part == part)
+            piece = needed.piece_of(part)
             spot = laid.spots[piece.low]
             start = spot.offset + int(needed.parts.start[part]) - piece.low
             address = view.canonical.image.base[numbers[spot.section]] + start

@@ -22,7 +22,6 @@ from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, tak
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS, join_names
-from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.module.build import build_module, exports_of
 from kbuild_klp.module.finished import check_linked
@@ -149,7 +148,7 @@ def make_livepatch(
         for part in selected.parts:
             leave_to_objtool(part)
     resolved = [_resolve(part, running) for part in selected.parts]
-    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
+    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.needed.refused]
     refused = [*selected.refused, *refused]
     warnings = _heard(new, report, options.without)
     if refused or not selected.parts:
@@ -214,7 +213,7 @@ def _warnings(parts: Sequence[CarriedObject], running: Running) -> Iterator[str]
 
 def _threads(parts: Sequence[CarriedObject], running: Running) -> list[str]:
     """Return what is said of functions that threads may never return from."""
-    threads = {part.object: Threads(ObjectSide(part.needed.both.old.view)) for part in parts}
+    threads = {part.object: Threads(part.needed.both.old_side) for part in parts}
     warnings = []
     for part in parts:
         for _, old in part.needed.patched:
@@ -279,7 +278,7 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
         taken = take(before, after, wanted, is_vmlinux=group.unit == VMLINUX)
         selected.not_needed.extend(taken.not_needed)
-        if taken.needed.functions or taken.refused:
+        if taken.needed.functions or taken.needed.refused:
             selected.parts.append(CarriedObject(group.object, group.unit, taken))
     return selected
 

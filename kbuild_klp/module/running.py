@@ -25,7 +25,7 @@ from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.linked_symbols import LinkedSymbols, crc_symbol
 from kbuild_klp.livepatch.rules import Position
-from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol, ObjectSide
+from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol
 from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.module.livepatch_elf import BELONGS, LivepatchSymbol, livepatch_symbol, module_name
 from kbuild_klp.object.symbol_id import SymbolId
@@ -120,8 +120,8 @@ class Running:
 
     def _old_symbol(self, part: CarriedObject, symbol: SymbolId) -> FunctionSymbol:
         """Return the symbol of the old object that is meant, as it is to be found in the linked image."""
-        view = part.needed.both.old.view
-        side = ObjectSide(view)
+        side = part.needed.both.old_side
+        view = side.view
         for found in view.parts_of(symbol):
             for index in view.canonical.part_symbols(found).tolist():
                 if view.object.symbol_name(index) == symbol.name:
