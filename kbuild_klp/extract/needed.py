@@ -32,13 +32,12 @@ from kbuild_klp.extract.pieces import Goal, Piece, TakenEntry
 from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
-from kbuild_klp.livepatch.rules import is_init
+from kbuild_klp.livepatch.rules import is_init, is_per_cpu
 from kbuild_klp.object.parts import FILLER, NAMED, OWNED, PIECE, STRINGS
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.special_entries import owned_entries
 from kbuild_klp.object.symbol_id import SymbolId
 
-_PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", ".ref.data", ".ref.rodata", "__dyndbg", "__bug_table", "__tracepoint_str")
 
 
@@ -365,7 +364,7 @@ class Needed:
             if old is not None:
                 return old
             section = self.canonical.section_name(part)
-            if section.startswith(_PER_CPU):
+            if is_per_cpu(section):
                 raise CannotCarryError(Bar.PER_CPU, name=self.name(part))
             if not section.startswith(_ORDINARY):
                 raise CannotCarryError(Bar.ATTRIBUTES, name=self.name(part), section=section)

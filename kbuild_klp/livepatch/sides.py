@@ -70,7 +70,7 @@ class ObjectSide:
 
     def __init__(self, view: ObjectView, *, is_vmlinux: bool = False) -> None:
         self.view = view
-        self._is_vmlinux = is_vmlinux
+        self.is_vmlinux = is_vmlinux
         self._canonical = view.canonical
         self._object = view.object
 
@@ -274,7 +274,7 @@ class ObjectSide:
 
     def _without_start(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Leave out calls by code that is gone when vmlinux has started; an address that it took may have been kept."""
-        if not self._is_vmlinux:
+        if not self.is_vmlinux:
             return rows
         made = [
             self._is_start(part) and goes_to_target(self.view, part, self.view.reference_place(part, row))
