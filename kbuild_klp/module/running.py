@@ -186,17 +186,13 @@ class Running:
         if symbol is not None:
             return self._of(part.unit, name, self._position(part, symbol), part.unit)
         units = dict.fromkeys((part.unit, VMLINUX))
-        for unit in units:
+        export = self._exports.get(name)
+        for unit in (*units, *([export.unit] if export else ())):
             position = self._outer_position(unit, name)
             if position is not None:
+                if unit not in units and unit not in self._needed_by(part.unit):
+                    raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=unit, home=part.unit)
                 return self._of(unit, name, position, part.unit)
-        export = self._exports.get(name)
-        if export is not None and export.unit != VMLINUX:
-            position = self._outer_position(export.unit, name)
-            if position is not None:
-                if export.unit not in self._needed_by(part.unit):
-                    raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=export.unit, home=part.unit)
-                return self._of(export.unit, name, position, part.unit)
         if like >= 0 and part.needed.view.object.symbols["info"][like] >> 4 == elf.STB_WEAK:
             return name
         raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))
