@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import RELA_SIZE, SECTION_HEADER, SYMBOL, encoded
-from kbuild_klp.errors import KlpError
+from kbuild_klp.errors import KlpError, system_errors
 
 _HEADER_SIZE = 64
 _WORD = (1 << 64) - 1
+_HINT = "give another -o FILE"
 
 
 class OutputRelocation(NamedTuple):
@@ -172,13 +173,11 @@ def remove_old(output: str) -> None:
     Raises KlpError for what is no file (/dev/null), and where none can be written: better before all work than after.
     """
     target = Path(output)
-    try:
+    with system_errors(output, _HINT):
         target.parent.stat()
         if target.exists() and not target.is_file():
-            raise KlpError("not a regular file", file=output, hint="give another -o FILE")
+            raise KlpError("not a regular file", file=output, hint=_HINT)
         target.unlink(missing_ok=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
 
 
 def write_whole(output: str, data: bytes) -> None:
@@ -187,7 +186,7 @@ def write_whole(output: str, data: bytes) -> None:
     Until it is complete, the file has no name (O_TMPFILE); where the file system knows no such thing, a temporary one.
     """
     target = Path(output)
-    try:
+    with system_errors(output, _HINT):
         try:
             file = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
         except OSError:
@@ -200,5 +199,3 @@ def write_whole(output: str, data: bytes) -> None:
             target.unlink(missing_ok=True)
             # With a directory that does not matter: only linkat() follows the link (proc(5), open(2) on O_TMPFILE).
             os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file, follow_symlinks=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
