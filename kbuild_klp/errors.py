@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class KlpError(Exception):
@@ -46,4 +48,16 @@ class BadTreeError(KlpError):
 
 
 class ProgramError(KlpError):
-    """A program that was to do something for us is missing, failed, or took too long."""
+    """A program that was to do something for us is missing, or failed; ``output`` is what it had printed by then."""
+
+    output: str = ""
+
+
+@contextmanager
+def system_errors(file: str | os.PathLike[str] | None = None, hint: str | None = None) -> Iterator[None]:
+    """Raise KlpError for what the system refuses: of ``file``, or of the one that it names."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if file is None else file
+        raise KlpError(error.strerror or str(error), file=where, hint=hint) from None

@@ -19,7 +19,6 @@ import signal
 import stat
 import struct
 import sys
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ Result = TypeVar("Result")
 _LAST_LINES = 3  # of a program that failed, in the error
 _ALIGNED = 64  # bytes to which arrays that are sent are aligned
 _SIZE = 8  # bytes of the size of one
-_BLOCK = 1 << 16  # bytes to read at a time where nobody waits for lines
+_BLOCK = 1 << 16  # bytes to read at a time
 
 _AUTH = re.compile(r"--jobserver-(?:auth|fds)=(?:fifo:(\S+)|(\d+),(\d+))")
 
@@ -46,46 +45,33 @@ def run(
     *,
     cwd: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
-    timeout: float | None = None,
-    package: str = "",
-    on_line: Callable[[str], None] | None = None,
     merged: bool = False,
 ) -> str:
     """Run a program to its end; returns what it printed on standard output.
 
     ``command`` is the program and its arguments, which no shell sees. ``environment`` takes the place of ours; the
     language is C in any case, for what a program says is to be parsed, or quoted in an error. Its standard input is
-    empty. ``timeout`` is in seconds, and ends the program itself, not what that has started. ``package`` is what to
-    install where there is no such program. ``on_line`` is called with each line as it comes, without its end and in
-    another thread; then nothing is kept to be returned. ``merged``: what it prints on standard error is returned as
-    well, in its place. Bytes that are no text are as os.fsdecode gives them.
+    empty. ``merged``: what it prints on standard error is returned as well, in its place. Bytes that are no text are as
+    os.fsdecode gives them.
 
     Raises:
-        ProgramError: the program is missing, cannot be started, fails, is killed or takes too long. An argument that
-            cannot be encoded (a file name that is no UTF-8) cannot be started either: sh has no way to pass it on.
+        ProgramError: the program is missing, cannot be started, fails or is killed. An argument that cannot be encoded
+            (a file name that is no UTF-8) cannot be started either: sh has no way to pass it on.
     """
-    import sh
-
     words = [os.fspath(word) for word in command]
-    lines = _Lines(on_line) if on_line else None
     options = {
         "cwd": None if cwd is None else os.fspath(cwd),
-        "timeout": timeout,
         "tty_out": False,
         "err_to_out": merged,
-        **({"out": lines.take} if lines else {"out_bufsize": _BLOCK}),
+        "out_bufsize": _BLOCK,
     }
-    with _running(words, package, os.environ if environment is None else environment, **options) as process:
-        try:
-            ending = _ending(_wait(process))
-        except sh.TimeoutException:
-            ending = f"not done after {timeout:g} s"
-    if lines and lines.raised:
-        raise lines.raised
+    with _running(words, "", os.environ if environment is None else environment, **options) as process:
+        ending = _ending(_wait(process))
     output = os.fsdecode(process.stdout)
     if ending:
-        last = os.fsdecode(process.stderr) or (lines and "".join(lines.last)) or output
-        raise _program_error(words, ending, last)
+        error = _program_error(words, ending, os.fsdecode(process.stderr) or output)
+        error.output = output
+        raise error
     return output
 
 
@@ -123,26 +109,6 @@ def _running(words: Sequence[str], package: str, environment: Mapping[str, str],
         if process is not None:
             _stop(process)
         raise
-
-
-class _Lines:
-    """Passes on lines of a program, and keeps the last ones for an error."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self.last: deque[str] = deque(maxlen=_LAST_LINES)
-        self.raised: Exception | None = None
-
-    def take(self, line: str, _stdin: object, process: Any) -> bool:
-        """Pass a line on. What that raises is kept, and ends the program: sh, of which this is a thread, prints it."""
-        self.last.append(line)
-        try:
-            self._on_line(line.removesuffix("\n"))
-        except Exception as error:
-            self.raised = error
-            with suppress(ProcessLookupError):
-                process.terminate()
-        return self.raised is not None  # sh calls no more
 
 
 class FedProgram:

@@ -10,7 +10,7 @@ from kbuild_klp.builds import kept
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.export import checksums
 from kbuild_klp.cli.options import add_built_tree, add_jobs, add_quiet
-from kbuild_klp.errors import KlpError
+from kbuild_klp.errors import KlpError, system_errors
 from kbuild_klp.kernel.tree import BuildTree
 
 
@@ -35,10 +35,8 @@ def main(arguments: argparse.Namespace) -> int:
         return ExitStatus.SAME
     tree = BuildTree.open(arguments.tree)
     content = checksums(arguments.tree, arguments.jobs)
-    try:
+    with system_errors(hint="is the tree writable?"):
         objects, sources = kept.keep(tree, content)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=error.filename, hint="is the tree writable?") from None
     if not arguments.quiet:
         print(f"{tree.root}: kept {objects} objects and {sources} source files; `make klp-diff` compares with them")
     return ExitStatus.SAME

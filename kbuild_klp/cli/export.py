@@ -11,7 +11,7 @@ from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.messages import complain
 from kbuild_klp.cli.options import add_built_tree, add_jobs, add_quiet
 from kbuild_klp.cli.progress import ProgressLine
-from kbuild_klp.errors import KlpError
+from kbuild_klp.errors import system_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +35,8 @@ def checksums(path: str, jobs: int | None) -> archive.Archive:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; raises KlpError."""
     content = checksums(arguments.tree, arguments.jobs)
-    try:
+    with system_errors(arguments.output, "give another -o FILE"):
         archive.save(arguments.output, content)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=arguments.output, hint="give another -o FILE") from None
     if not arguments.quiet:
         print(f"{arguments.output}: checksums of {len(content.sums)} objects in {len(content.units)} link units")
     return ExitStatus.SAME

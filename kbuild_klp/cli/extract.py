@@ -42,7 +42,7 @@ def document(found: Extraction, output: str) -> dict[str, Any]:
         "version": DOCUMENT_VERSION,
         "output": output if found.is_written else None,
         "carried": [item._asdict() for item in found.carried],
-        "refused": [{"symbol": it.symbol, "code": it.bar.word, "reason": it.reason} for it in found.refused],
+        "refused": [refusal.as_data() for refusal in found.refused],
         "left_out": list(found.left_out),
         "not_needed": list(found.not_needed),
         "undefined": [item._asdict() for item in found.outside],

@@ -22,8 +22,7 @@ class ProgressLine:
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` is done."""
         if self._terminal and time.monotonic() - self._start > _PATIENCE:
-            print(f"\r{self._what}: {done}/{total}\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = True
+            self.say(f"{done}/{total}")
 
     def say(self, stage: str) -> None:
         """Show what is being done."""

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import os
+from collections import Counter
 from pathlib import Path
 
+from kbuild_klp.checksum.path import Freshness, freshness
 from kbuild_klp.cli.exit_status import ExitStatus
 from kbuild_klp.cli.options import add_source_tree
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kbuild.blocks import BLOCK_VERSION
 from kbuild_klp.kbuild.install import source_tree
-from kbuild_klp.kbuild.state import InstallState, PartState, count_checksums, install_parts, summarize
-from kbuild_klp.kernel.tree import BuildTree
+from kbuild_klp.kbuild.state import InstallState, PartState, install_parts, summarize
+from kbuild_klp.kernel.tree import BuildTree, objects_of
 
 _DATA = Path(__file__).resolve().parents[1] / "kbuild"
 
@@ -45,22 +46,20 @@ def main(arguments: argparse.Namespace) -> int:
         build = BuildTree.open(arguments.tree)
     except KlpError as error:
         trouble = error.message
-    source = arguments.tree if build is None or _is_source(arguments.tree) else build.source
+    is_source = (Path(arguments.tree) / "scripts" / "Kbuild.include").is_file()
+    source = arguments.tree if build is None or is_source else build.source
     if build is None or not build.is_external:
         _print_install(source_tree(source))
     print(f"build          {trouble or (build and build.root)}")
     if build is not None:
         print(f"configuration  CONFIG_KLP_CHECKSUMS={build.setting('KLP_CHECKSUMS') or 'n'}")
-        counts = count_checksums(build)
+        objects = objects_of(build.units())
+        counts = Counter(freshness(build.root, objects))
         print(
-            f"checksums      {counts.fresh} fresh, {counts.stale} stale, {counts.missing} missing"
-            f" ({counts.linked} linked objects)"
+            f"checksums      {counts[Freshness.FRESH]} fresh, {counts[Freshness.STALE]} stale,"
+            f" {counts[Freshness.MISSING]} missing ({len(objects)} linked objects)"
         )
     return ExitStatus.SAME
-
-
-def _is_source(tree: str | os.PathLike[str]) -> bool:
-    return (Path(tree) / "scripts" / "Kbuild.include").is_file()
 
 
 def _print_install(tree: Path) -> None:

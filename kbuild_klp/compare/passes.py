@@ -14,7 +14,7 @@ from kbuild_klp.checksum.batch import Progress
 from kbuild_klp.compare.differing import Changes, differing
 from kbuild_klp.compare.selection import Selection, first_rule
 from kbuild_klp.errors import KlpError
-from kbuild_klp.kernel.settings import SettingKind, compare_settings
+from kbuild_klp.kernel.settings import compare_settings
 from kbuild_klp.livepatch.rules import Facts, judge
 from kbuild_klp.report.model import ObjectChanges, Report, Summary
 
@@ -95,12 +95,10 @@ def _settings_warnings(old: Build, new: Build) -> list[str]:
     before, after = old.settings(), new.settings()
     if before is None or after is None:
         return []
-    differences = compare_settings(before, after)
     shown = [
         f"{difference.kind.value} differs: {difference.name}: {difference.old or 'not set'} -> "
         f"{difference.new or 'not set'}"
-        for difference in differences
-        if difference.kind is not SettingKind.RELEASE
+        for difference in compare_settings(before, after)
     ]
     rest = len(shown) - _MOST_SETTINGS
     return shown[:_MOST_SETTINGS] + ([f"{rest} more settings differ"] if rest > 0 else [])

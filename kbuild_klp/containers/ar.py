@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kbuild_klp.errors import BadTreeError, KlpError
+from kbuild_klp.errors import BadTreeError, KlpError, system_errors
 
 THIN_MAGIC = b"!<thin>\n"
 FULL_MAGIC = b"!<arch>\n"
@@ -102,10 +102,8 @@ def is_object_archive(path: str) -> bool:
 
 def member_files(path: str) -> dict[str, str]:
     """Return the members of an archive, and under which path each can be opened; raises KlpError."""
-    try:
+    with system_errors(path):
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=path) from None
     directory = posixpath.dirname(path)
     return {
         key: f"{path}({key})" if member.size >= 0 else posixpath.normpath(posixpath.join(directory, member.name))

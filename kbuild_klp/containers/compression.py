@@ -11,10 +11,13 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from mmap import mmap
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kbuild_klp.errors import BadObjectError, ProgramError
 from kbuild_klp.processes import read_output
+
+if TYPE_CHECKING:
+    from lzma import LZMADecompressor
 
 MOST = 1 << 30
 """Most bytes of an object: an allmodconfig vmlinux.o with debug information is of that order."""
@@ -29,18 +32,6 @@ _AGAIN = "copy or download it again"
 
 _Bytes = bytes | memoryview | mmap
 _Pieces = Generator[bytes, None, None]
-
-
-class _Decoder(Protocol):
-    """What lzma.LZMADecompressor and compression.zstd.ZstdDecompressor (Python 3.14) share."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 def unpacked(data: _Bytes, path: str) -> _Bytes:
@@ -72,8 +63,8 @@ def unpacked(data: _Bytes, path: str) -> _Bytes:
     return memoryview(result)
 
 
-def _decoded(data: _Bytes, make: Callable[[], _Decoder]) -> _Pieces:
-    """Yield what a file of one or several streams holds."""
+def _decoded(data: _Bytes, make: Callable[[], LZMADecompressor]) -> _Pieces:
+    """Yield what a file of one or several streams holds; the decoder of zstd (Python 3.14) is used as that of xz is."""
     rest = bytes(data)
     while rest:
         decoder = make()

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 from kbuild_klp.containers.replacing import replacing
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import RELA_SIZE, SECTION_HEADER, SYMBOL, encoded
-from kbuild_klp.errors import KlpError
+from kbuild_klp.errors import KlpError, system_errors
 
 _HEADER_SIZE = 64
 _WORD = (1 << 64) - 1
+_HINT = "give another -o FILE"
 
 
 class OutputRelocation(NamedTuple):
@@ -32,7 +33,7 @@ class OutputRelocation(NamedTuple):
 class OutputSection:
     """A section; ``relocations`` are written in the order of the list.
 
-    ``size`` counts for SHT_NOBITS only; ``link`` is the section that SHF_LINK_ORDER binds it to.
+    Of ``data`` of SHT_NOBITS nothing but the size is written; ``link`` is the section that SHF_LINK_ORDER binds it to.
     """
 
     name: str
@@ -42,7 +43,6 @@ class OutputSection:
     align: int = 8
     data: bytearray = field(default_factory=bytearray)
     relocations: list[OutputRelocation] = field(default_factory=list)
-    size: int = 0
     link: OutputSection | None = None
 
 
@@ -74,7 +74,6 @@ class _Row(NamedTuple):
     align: int = 1
     entry_size: int = 0
     data: bytes = b""
-    size: int = 0
 
 
 class _Strings:
@@ -129,20 +128,18 @@ def write_object(
     rows = [_Row("")]
     for section in sections:
         link = section_number[section.link] if section.link is not None else 0
-        data = bytes(section.data)
-        size = section.size if section.type == elf.SHT_NOBITS else len(data)
         own = section.name, section.type, section.flags, link, 0, section.align, section.entry_size
-        rows.append(_Row(*own, data, size))
+        rows.append(_Row(*own, bytes(section.data)))
     for section in relocated:
         data = b"".join(
             struct.pack(order + "QQq", row.place, symbol_number[row.symbol] << 32 | row.type, row.addend)
             for row in section.relocations
         )
         heads = symtab, section_number[section], 8, RELA_SIZE
-        rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data, len(data)))
+        rows.append(_Row(f".rela{section.name}", elf.SHT_RELA, elf.SHF_INFO_LINK, *heads, data))
     heads = symtab + 1, count_local + 1, 8, SYMBOL.itemsize
-    rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table, len(table)))
-    rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data), size=len(strings.data)))
+    rows.append(_Row(".symtab", elf.SHT_SYMTAB, 0, *heads, table))
+    rows.append(_Row(".strtab", elf.SHT_STRTAB, data=bytes(strings.data)))
     return _joined(machine, byteorder, rows)
 
 
@@ -151,7 +148,7 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
     order = "<" if byteorder == "little" else ">"
     names = _Strings()
     offsets = [names.add(name) for name in (*(row.name for row in rows), ".shstrtab")]
-    rows = [*rows, _Row(".shstrtab", elf.SHT_STRTAB, data=bytes(names.data), size=len(names.data))]
+    rows = [*rows, _Row(".shstrtab", elf.SHT_STRTAB, data=bytes(names.data))]
     content = bytearray(_HEADER_SIZE)
     headers = bytearray()
     for name, row in zip(offsets, rows, strict=True):
@@ -160,7 +157,7 @@ def _joined(machine: int, byteorder: Literal["little", "big"], rows: list[_Row])
         place = 0 if row.type == elf.SHT_NULL else len(content)
         content += row.data if row.type != elf.SHT_NOBITS else b""
         align = 0 if row.type == elf.SHT_NULL else row.align
-        fields = name, row.type, row.flags, 0, place, row.size, row.link, row.info, align, row.entry_size
+        fields = name, row.type, row.flags, 0, place, len(row.data), row.link, row.info, align, row.entry_size
         headers += struct.pack(order + "IIQQQQIIQQ", *fields)
     content += bytes(-len(content) % 8)
     data_encoding = elf.ELFDATA2LSB if byteorder == "little" else elf.ELFDATA2MSB
@@ -176,13 +173,11 @@ def remove_old(output: str) -> None:
     Raises KlpError for what is no file (/dev/null), and where none can be written: better before all work than after.
     """
     target = Path(output)
-    try:
+    with system_errors(output, _HINT):
         target.parent.stat()
         if target.exists() and not target.is_file():
-            raise KlpError("not a regular file", file=output, hint="give another -o FILE")
+            raise KlpError("not a regular file", file=output, hint=_HINT)
         target.unlink(missing_ok=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None
 
 
 def write_whole(output: str, data: bytes) -> None:
@@ -191,7 +186,7 @@ def write_whole(output: str, data: bytes) -> None:
     Until it is complete, the file has no name (O_TMPFILE); where the file system knows no such thing, a temporary one.
     """
     target = Path(output)
-    try:
+    with system_errors(output, _HINT):
         try:
             file = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
         except OSError:
@@ -204,5 +199,3 @@ def write_whole(output: str, data: bytes) -> None:
             target.unlink(missing_ok=True)
             # With a directory that does not matter: only linkat() follows the link (proc(5), open(2) on O_TMPFILE).
             os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file, follow_symlinks=True)
-    except OSError as error:
-        raise KlpError(error.strerror or str(error), file=output, hint="give another -o FILE") from None

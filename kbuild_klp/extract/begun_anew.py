@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract.correlated import is_harmless
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.object.parts import NAMED
@@ -19,9 +18,8 @@ def begun_anew(needed: Needed) -> Iterator[str]:
     """Yield what is said of each carried variable where one like it is gone to which the same function referred."""
     both, parts = needed.both, needed.parts
     for piece in needed.pieces.values():
-        section = int(parts.section[piece.part])
-        is_writable = int(needed.view.object.sections["flags"][section]) & elf.SHF_WRITE
-        if parts.kind[piece.part] != NAMED or needed.view.is_code(piece.part) or not is_writable:
+        is_variable = parts.kind[piece.part] == NAMED and not needed.view.is_code(piece.part)
+        if not is_variable or both.new.is_read_only(piece.part):
             continue
         name, where = needed.name(piece.part), needed.canonical.section_name(piece.part)
         for old in both.gone_variables if not is_harmless(name) else ():

@@ -159,10 +159,9 @@ class _Beside:
     def _entries(self) -> None:
         """Check the entries of special sections: all of them, in their order."""
         needed, ends = self.needed, defaultdict[OutputSection, int](int)
-        of_part = {piece.part: piece for piece in needed.pieces.values()}
         for entry in sorted(needed.entries, key=lambda entry: entry.low):
             name = needed.view.object.section_names[entry.section]
-            owner = self.laid.spots[of_part[entry.owner].low].section
+            owner = self.laid.spots[needed.piece_of(entry.owner).low].section
             section = next(it for it in self.laid.sections if it.name == name and it.link in (None, owner))
             spot = Spot(section, ends[section])
             ends[section] += entry.size
@@ -200,9 +199,8 @@ class _Beside:
             if self._content(table, 0, len(table.data), -1) != bytes(8 * len(functions)):
                 raise self.fail(f"{table.name} differs")
             for number, main in enumerate(functions):
-                piece = next(it for it in needed.pieces.values() if it.part == main)
                 pointer, address = needed.view.architecture.pointer, int(needed.parts.start[main])
-                if not self._takes(table, 8 * number, pointer, piece, address):
+                if not self._takes(table, 8 * number, pointer, needed.piece_of(main), address):
                     raise self.fail(f"{table.name} names another function", main)
 
     # -- what is left -----------------------------------------------------------------------------------------------
@@ -265,12 +263,9 @@ class _Beside:
                 at = spot.offset + base + int(row["value"]) - piece.low
                 name, kind = needed.view.object.symbol_name(symbol), int(row["info"]) & 0xF
                 wanted.add((name, self.numbers[spot.section], at, int(row["size"]), kind))
-        for table, _ in self.laid.tables:
-            name = next(it.name for it in self.laid.symbols if it.section is table)
-            wanted.add((name, self.numbers[table], 0, 0, elf.STT_OBJECT))
         for named in self.laid.named:
             assert named.section is not None
-            wanted.add((named.name, self.numbers[named.section], 0, len(named.section.data), elf.STT_OBJECT))
+            wanted.add((named.name, self.numbers[named.section], 0, named.size, elf.STT_OBJECT))
         found = set()
         for symbol in (objects.shndx > 0).nonzero()[0].tolist():
             row = objects.symbols[symbol]

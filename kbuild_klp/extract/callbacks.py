@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.errors import BadObjectError
-from kbuild_klp.object.references import symbol_addresses
+from kbuild_klp.extract.relocated import relocations_of
 from kbuild_klp.object.view import ObjectView
 
 SECTION = ".discard.klp_callback_ptrs"
@@ -34,9 +34,7 @@ def callbacks(view: ObjectView) -> Iterator[Callback]:
     if SECTION not in view.object.section_names:
         return
     section = view.object.section_names.index(SECTION)
-    rows = view.object.relocations(np.array([section]))
-    homes = symbol_addresses(view.canonical.image)[rows.symbol].astype(np.int64)
-    addresses = np.where(homes >= 0, homes + rows.addend, -1)  # -1: of another object
+    rows, addresses = relocations_of(view, section)
     pointers = dict(zip(rows.offset.tolist(), addresses.tolist(), strict=True))
     found: dict[str, int] = {}
     for symbol in np.flatnonzero(view.object.shndx == section).tolist():

@@ -9,7 +9,7 @@ name is only taken for what a function says that refers to it in both builds.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import chain
 
@@ -44,8 +44,8 @@ class CorrelatedSide:
 
     def __init__(self, view: ObjectView) -> None:
         self.view = view
-        data = compute_read(view.meanings).data
-        self.entries = {entry.symbol: entry for entry in sum_file.load(data, view.file.path).entries if _counts(entry)}
+        entries = sum_file.load(compute_read(view.meanings).data, view.file.path).entries
+        self.entries = {entry.symbol: entry for entry in entries if entry.kind != KIND_SECTION}
 
     @cached_property
     def globals(self) -> frozenset[str]:
@@ -104,10 +104,6 @@ class CorrelatedSide:
         return self.is_nameless_state(part) and is_of_ubsan(self.view, part)
 
 
-def _counts(entry: Entry) -> bool:
-    return entry.kind != KIND_SECTION
-
-
 class Correlated:
     """Both objects, and which symbol of the old one is which of the new one."""
 
@@ -126,6 +122,11 @@ class Correlated:
         # Where two of them say different things, who is right is not for us to say.
         counts = Counter(chain.from_iterable(((True, after), (False, before)) for after, before in said))
         self._said = {after: before for after, before in said if counts[True, after] == counts[False, before] == 1}
+
+    @cached_property
+    def old_side(self) -> ObjectSide:
+        """What the old object says of its functions."""
+        return ObjectSide(self.old.view)
 
     def _unchanged_users(
         self, pairs: Iterable[tuple[Entry | None, Entry | None]]
@@ -164,7 +165,7 @@ class Correlated:
         if old.name in self.old.globals:
             return True
         if old not in self._pointed_to:
-            self._pointed_to[old] = not all(ObjectSide(self.old.view).callers_of(old).values())
+            self._pointed_to[old] = not all(self.old_side.callers_of(old).values())
         return self._pointed_to[old]
 
     def _names_of(self, part: int) -> set[str]:
@@ -251,16 +252,12 @@ class Correlated:
 
         Several of one text are told apart by their order, if they are as many as they were.
         """
-        old = self._old_sites.get(part) if self.keeps_sites else None
+        old = self.old_sites.get(part) if self.keeps_sites else None
         return None if old in self.lost_sites else old
 
-    @property
-    def old_sites(self) -> Collection[SymbolId | None]:
-        """The pr_debug() sites of the old object that the new one has, too."""
-        return self._old_sites.values()
-
     @cached_property
-    def _old_sites(self) -> dict[int, SymbolId | None]:
+    def old_sites(self) -> dict[int, SymbolId | None]:
+        """The pr_debug() sites of the old object that the new one has, too, by the part of the new one."""
         before = self.old.sites
         return {
             part: self.old.view.symbol_of(old)
@@ -291,10 +288,6 @@ class Correlated:
         if ((places > offset - _WORD) & (places < offset + size)).any():
             return False
         return bytes(old.object.content(section)[offset : offset + size]) == new.raw_bytes(part, 0, size)
-
-    def is_inside_old(self, name: str) -> bool:
-        """Say whether a global symbol is defined in the old object."""
-        return name in self.old.globals
 
 
 def _family_name(name: str) -> CanonicalName:

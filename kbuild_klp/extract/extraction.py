@@ -94,10 +94,10 @@ def extract(old_path: str, new_path: str, output: str, without: Sequence[str] = 
     if wanted.refused or not (wanted.begin or wanted.constants or wanted.copies) or old is None or new is None:
         return Extraction((), wanted.refused, *told, warnings=warnings)
 
-    needed, side, needless = taken = take(old, new, wanted)
+    needed, side, needless = take(old, new, wanted)
     not_needed = [*wanted.not_needed, *needless]
-    if taken.refused or not needed.pieces:  # new functions alone, and nobody calls them
-        return Extraction((), taken.refused, wanted.left_out, not_needed, warnings=warnings)
+    if needed.refused or not needed.pieces:  # new functions alone, and nobody calls them
+        return Extraction((), list(needed.refused), wanted.left_out, not_needed, warnings=warnings)
     laid = LaidOut(needed, side)
     data = laid.file()
     functions = check(needed, laid, side, ObjectFile(data, output))
@@ -133,6 +133,6 @@ def _outside(needed: Needed) -> list[Outside]:
     found = []
     for name, (symbol, _) in sorted(needed.outside.items()):
         is_own = symbol is not None
-        is_local = is_own and not needed.both.is_inside_old(name)
+        is_local = is_own and name not in needed.both.old.globals
         found.append(Outside(name, is_local, is_own, symbol.file if symbol else ""))
     return found

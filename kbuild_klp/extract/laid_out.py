@@ -66,6 +66,8 @@ class LaidOut:
         self.spots: dict[int, Spot] = {}
         self._shared: dict[tuple[str, OutputSection | None], OutputSection] = {}
         self.symbols: list[OutputSymbol] = []
+        self.named: list[OutputSymbol] = []
+        """Those of tables, the two of addresses and the ones that were to be named."""
         self._heads: dict[int, OutputSymbol] = {}
         self._outside: dict[str, OutputSymbol] = {}
         self._of_sections: dict[OutputSection, OutputSymbol] = {}
@@ -87,11 +89,11 @@ class LaidOut:
         if table:
             self._add_table(TABLE, table, [main for main, _ in needed.patched])
             self._add_table(CALLBACKS, f"{table}_callbacks", [callback.part for callback in needed.callbacks])
-        self.named = [
+        self.named += (
             OutputSymbol(f"{table}_{name}", section, 0, len(section.data), elf.STT_OBJECT, elf.STB_GLOBAL)
             for (name, _), section in self._shared.items()
             if name in named
-        ]
+        )
         self.symbols += self.named
         self.count = sum(len(section.relocations) for section in self.sections)
 
@@ -167,13 +169,9 @@ class LaidOut:
 
     def _pad(self, section: OutputSection, align: int, offset: int = 0) -> None:
         """Fill a section up to a place that is aligned as ``offset`` is."""
-        size = section.size if section.type == elf.SHT_NOBITS else len(section.data)
-        missing = (offset - size) % align
-        if section.type == elf.SHT_NOBITS:
-            section.size += missing
-        else:
-            is_code = section.flags & elf.SHF_EXECINSTR
-            section.data += (self._view.architecture.filler if is_code else b"\0") * missing
+        is_code = section.flags & elf.SHF_EXECINSTR
+        filler = self._view.architecture.filler if is_code else b"\0"
+        section.data += filler * ((offset - len(section.data)) % align)
 
     def _place_data(self) -> None:
         """Place what is no code: what may be meant together stays together."""
@@ -188,12 +186,9 @@ class LaidOut:
             offset = whole.low - int(self._view.canonical.image.base[number])
             align = self._alignment(whole.low, number) if len(inside) == 1 else section.align
             self._pad(section, align, offset)
-            if section.type == elf.SHT_NOBITS:
-                offset = section.size
-                section.size += whole.high - whole.low
-            else:
-                offset = len(section.data)
-                section.data += self._needed.original(number, whole.low, whole.high)
+            offset = len(section.data)
+            # Of .bss, zeros.
+            section.data += self._needed.original(number, whole.low, whole.high) or bytes(whole.high - whole.low)
             for piece in inside:
                 self.spots[piece.low] = Spot(section, offset + piece.low - whole.low)
                 self._name(piece.part, section, offset - whole.low)
@@ -289,8 +284,7 @@ class LaidOut:
     def _place_entry(self, entry: TakenEntry) -> None:
         objects, number = self._view.object, entry.section
         is_linked = bool(objects.sections["flags"][number] & elf.SHF_LINK_ORDER)
-        piece = next(it for it in self._needed.pieces.values() if it.part == entry.owner)
-        link = self.spots[piece.low].section if is_linked else None
+        link = self.spots[self._needed.piece_of(entry.owner).low].section if is_linked else None
         section = self._shared_section(objects.section_names[number], number, link)
         section.data += bytes(-len(section.data) % entry.size)
         self.spots[entry.low] = Spot(section, len(section.data))
@@ -316,7 +310,7 @@ class LaidOut:
         table = OutputSection(section, elf.SHF_ALLOC)
         self.tables.append((table, functions))
         self.sections.append(table)
-        self.symbols.append(OutputSymbol(name, table, type=elf.STT_OBJECT, binding=elf.STB_GLOBAL))
+        self.named.append(OutputSymbol(name, table, type=elf.STT_OBJECT, binding=elf.STB_GLOBAL))
         for number, main in enumerate(functions):
             own = OutputRelocation(8 * number, self._view.architecture.pointer, self._heads[main])
             table.relocations.append(own)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import numpy as np
 
@@ -31,12 +32,12 @@ from kbuild_klp.extract.pieces import Goal, Piece, TakenEntry
 from kbuild_klp.extract.readings import Readings
 from kbuild_klp.extract.relocated import RelocatedObject, WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
-from kbuild_klp.livepatch.rules import is_init
+from kbuild_klp.livepatch.rules import is_init, is_per_cpu
 from kbuild_klp.object.parts import FILLER, NAMED, OWNED, PIECE, STRINGS
 from kbuild_klp.object.reference_text import describe
+from kbuild_klp.object.special_entries import owned_entries
 from kbuild_klp.object.symbol_id import SymbolId
 
-_PER_CPU = ".data..percpu"
 _ORDINARY = (".data", ".rodata", ".bss", ".ref.data", ".ref.rodata", "__dyndbg", "__bug_table", "__tracepoint_str")
 
 
@@ -63,6 +64,7 @@ class Needed:
         self.parts = self.canonical.parts
         self.functions: dict[int, str] = {}
         self.pieces: dict[int, Piece] = {}
+        self._of_part: dict[int, Piece] = {}
         self.goals: dict[int, Goal] = {}
         self.entries: list[TakenEntry] = []
         self.dropped: set[int] = set()
@@ -109,7 +111,12 @@ class Needed:
     def _take(self, piece: Piece) -> None:
         if piece.low not in self.pieces:
             self.pieces[piece.low] = piece
+            self._of_part.setdefault(piece.part, piece)
             self._waiting.append(piece.low)
+
+    def piece_of(self, part: int) -> Piece:
+        """Return the piece in which a part is carried, the first of several strings in it."""
+        return self._of_part[part]
 
     def _lead(self, main: int) -> int:
         """Return where the padding begins that a function's own entries speak of (-fpatchable-function-entry=N,M)."""
@@ -140,14 +147,13 @@ class Needed:
     def bring_site(self, name: str) -> bool:
         """Carry a pr_debug() site that cannot be had of the running kernel; False if ``name`` is none."""
         symbol, _ = self.outside[name]
-        if symbol is None or symbol not in self.both.old_sites:
+        if symbol is None or symbol not in self.both.old_sites.values():
             return False
         self.both.lost_sites.add(symbol)
         del self.outside[name]
-        of_part = {piece.part: piece for piece in self.pieces.values()}
-        users = [(piece, self.references_of(piece), False) for piece in of_part.values()]
+        users = [(piece, self.references_of(piece), False) for piece in self.pieces.values()]
         for entry in self.entries:
-            users.append((of_part[entry.owner], self.relocated.between(entry.low, entry.high), True))
+            users.append((self.piece_of(entry.owner), self.relocated.between(entry.low, entry.high), True))
         for piece, references, in_entry in users:
             for reference in references:
                 if reference.row in self.goals and self.goals[reference.row].name == name:
@@ -171,18 +177,16 @@ class Needed:
 
         ``need`` is the function that needs them.
         """
-        owned, references = self.canonical.owned, self.canonical.references
-        for entry in range(*self.view.owned_entries.get(part, (0, 0))):
-            first, end = owned.reference_at[entry : entry + 2].tolist()
-            row, group = int(owned.references[first]), owned.groups[int(owned.group[entry])]
-            low = int(references.place[row] - owned.field[first])
+        references = self.canonical.references
+        for group, _, fields, owner in owned_entries(self.view, part):
+            field, row = next(iter(fields.items()))
+            low = int(references.place[row]) - field
             section = int(self.parts.section[self.parts.at(references.place[row : row + 1])[0]])
             if group.cuts is None:
                 end = min(low + group.entry_size, int(self.canonical.image.end[section]))
                 yield TakenEntry(group.name, section, low, end, part, group.entry_size)
                 continue
-            owner = int(owned.references[first + owned.is_owner[first:end].tolist().index(True)])
-            place = f"+{int(references.target[owner] - self.parts.start[part]):#x}"
+            place = f"+{int(references.target[fields[owner]] - self.parts.start[part]):#x}"
             self.refuse(need, CannotCarryError(Bar.UNKNOWN_TABLE, name=group.name, place=place))
 
     def _settle(self, reference: WrittenReference, piece: Piece, *, in_entry: bool) -> None:
@@ -247,11 +251,10 @@ class Needed:
                 self._agree(home, other, piece)
         return self._data(row, symbol, home, address, piece)
 
-    @property
+    @cached_property
     def _unused(self) -> set[int]:
         """The references of entries that use nothing of what they refer to."""
-        found: set[int] = self.__dict__.setdefault("unused", set(self.canonical.owned.unused.tolist()))
-        return found
+        return {*self.canonical.owned.unused.tolist()}
 
     def _old(self, symbol: SymbolId, offset: int, like: int = -1) -> Goal:
         """Return a symbol of the running kernel."""
@@ -316,8 +319,8 @@ class Needed:
         self._check_memory(part)
         if part != main:
             raise CannotCarryError(Bar.PART_OF_ANOTHER, name=self.name(part))
-        if by_name and self.both.is_inside_old(self.view.object.symbol_name(symbol)):
-            name = self.view.object.symbol_name(symbol)
+        name = self.view.object.symbol_name(symbol)
+        if by_name and name in self.both.old.globals:
             return self._old(SymbolId(name), int(self.canonical.references.addend[row]), symbol)
         if address != start and (main in self.functions or not self.both.is_unchanged(main)):
             raise CannotCarryError(Bar.INSIDE_ANOTHER, name=describe(self.view, row))
@@ -336,7 +339,7 @@ class Needed:
         old = self._home(part)
         name = self.view.object.symbol_name(symbol) if symbol else ""
         is_global = bool(name) and self.view.object.symbols["info"][symbol] >> 4 != elf.STB_LOCAL
-        is_of_old = is_global and self.both.is_inside_old(name)
+        is_of_old = is_global and name in self.both.old.globals
         # A global name of what has none is the end of what stands before it (labels of assembly).
         if old is None and not (is_of_old and self.parts.kind[part] != NAMED):
             self._take(Piece(start, int(self.parts.end[part]), part, piece.need, self._why_data(part)))
@@ -361,7 +364,7 @@ class Needed:
             if old is not None:
                 return old
             section = self.canonical.section_name(part)
-            if section.startswith(_PER_CPU):
+            if is_per_cpu(section):
                 raise CannotCarryError(Bar.PER_CPU, name=self.name(part))
             if not section.startswith(_ORDINARY):
                 raise CannotCarryError(Bar.ATTRIBUTES, name=self.name(part), section=section)

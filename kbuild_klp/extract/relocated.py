@@ -10,9 +10,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbuild_klp.arch.registry import PcField
+from kbuild_klp.elf.objects import Relocations
 from kbuild_klp.object.function import part_code
+from kbuild_klp.object.references import symbol_addresses
 from kbuild_klp.object.view import ObjectView
 
 _GUARD = bytes(16)
@@ -42,6 +45,13 @@ class _CodeField(NamedTuple):
     is_branch: bool
 
 
+def relocations_of(view: ObjectView, section: int) -> tuple[Relocations, NDArray[np.int64]]:
+    """Return the relocations of a section, and the linear address to which each leads (-1: not in the image)."""
+    rows = view.object.relocations(np.array([section]))
+    homes = symbol_addresses(view.canonical.image)[rows.symbol].astype(np.int64)
+    return rows, np.where(homes >= 0, homes + rows.addend, -1)
+
+
 class RelocatedObject:
     """The relocations of one object, by linear address."""
 
@@ -63,19 +73,15 @@ class RelocatedObject:
         return bool(self.view.architecture.filler) and not any(row.follows or row.subtracts for row in types)
 
     def of_part(self, part: int) -> list[WrittenReference]:
-        """Return the references of a part, in order of place."""
+        """Return the references of a part that is code, in order of place."""
         parts = self.view.canonical.parts
-        fields = self._code_fields(part) if self.view.is_code(part) else {}
-        return self._between(int(parts.start[part]), int(parts.end[part]), fields)
+        return self.between(int(parts.start[part]), int(parts.end[part]), self._code_fields(part))
 
-    def between(self, low: int, high: int) -> list[WrittenReference]:
-        """Return the references of a range that is no code, in order of place."""
-        return self._between(low, high, {})
-
-    def _between(self, low: int, high: int, fields: dict[int, _CodeField]) -> list[WrittenReference]:
+    def between(self, low: int, high: int, fields: dict[int, _CodeField] | None = None) -> list[WrittenReference]:
+        """Return the references of a range, in order of place; ``fields`` are those of code in it."""
         references = self.view.canonical.references
         first, end = np.searchsorted(references.place, [low, high]).tolist()
-        return [self._written(row, int(references.place[row]), fields) for row in range(first, end)]
+        return [self._written(row, int(references.place[row]), fields or {}) for row in range(first, end)]
 
     def _written(self, row: int, place: int, fields: dict[int, _CodeField]) -> WrittenReference:
         at = int(np.searchsorted(self._place, place))

@@ -11,7 +11,7 @@ import re
 
 from kbuild_klp.extract.needed import Needed
 
-_NAME = re.compile(r"runtime_([a-z]+)_(.+)")
+_NAME = re.compile(r"runtime_[a-z]+_.+")
 
 
 def runtime_tables(needed: Needed) -> dict[str, list[int]]:
@@ -21,9 +21,3 @@ def runtime_tables(needed: Needed) -> dict[str, list[int]]:
         if _NAME.fullmatch(entry.table):
             found.setdefault(entry.table, []).append(needed.main(entry.owner))
     return found
-
-
-def kind_and_name(table: str) -> tuple[str, str]:
-    """Return how the constant of a table is written into code, and what it is called."""
-    kind, name = _NAME.findall(table)[0]
-    return kind, name

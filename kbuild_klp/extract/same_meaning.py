@@ -9,16 +9,13 @@ object where the reference goes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
 
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.errors import BadObjectError
 from kbuild_klp.extract.laid_out import LaidOut
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.object.references import symbol_addresses
-from kbuild_klp.object.special_entries import special_tables
+from kbuild_klp.object.special_entries import owned_entries
 from kbuild_klp.object.view import ObjectView
 
 
@@ -58,7 +55,7 @@ def check_meaning(needed: Needed, laid: LaidOut, view: ObjectView) -> int:
     count = 0
     for main in needed.functions:
         for part in needed.view.family(main):
-            piece = next(it for it in needed.pieces.values() if it.part == part)
+            piece = needed.piece_of(part)
             spot = laid.spots[piece.low]
             start = spot.offset + int(needed.parts.start[part]) - piece.low
             address = view.canonical.image.base[numbers[spot.section]] + start
@@ -90,18 +87,24 @@ class _Meaning:
         rows, copies = new.reference_range(part), view.reference_range(copy)
         if (new.size(part), new.data(part), len(rows)) != (view.size(copy), view.data(copy), len(copies)):
             return False
-        places, dropped = new.canonical.references.place, self._needed.dropped
-        entries = [it for it in _entries(new, part) if int(places[it.references[0]]) - it.places[0] not in dropped]
-        other = list(_entries(view, copy))
-        if len(entries) != len(other):
+        entries = [it for it in owned_entries(new, part) if not self._is_dropped(it[2])]
+        other = list(owned_entries(view, copy))
+        # All but the references, which have other numbers.
+        said, said_there = (
+            [(table.name, data, [*fields], owner) for table, data, fields, owner in own] for own in (entries, other)
+        )
+        # What was dropped has no line numbers.
+        if said != said_there or new.canonical.owned.lines.get(part) != view.canonical.owned.lines.get(copy):
             return False
         pairs = list(zip(rows, copies, strict=True))
-        for entry, its_copy in zip(entries, other, strict=True):
-            # All but the references, which have other numbers.
-            if entry._replace(references=[]) != its_copy._replace(references=[]):
-                return False
-            pairs += zip(entry.references, its_copy.references, strict=True)
+        for (_, _, fields, _), (_, _, its_fields, _) in zip(entries, other, strict=True):
+            pairs += zip(fields.values(), its_fields.values(), strict=True)
         return all(self._is_same_reference(row, its_copy, in_code=row in rows) for row, its_copy in pairs)
+
+    def _is_dropped(self, fields: dict[int, int]) -> bool:
+        """Say whether an entry, by its references, was left out on purpose."""
+        field, row = next(iter(fields.items()))
+        return int(self._needed.canonical.references.place[row]) - field in self._needed.dropped
 
     def _is_same_reference(self, row: int, copy: int, *, in_code: bool) -> bool:
         needed, view = self._needed, self._view
@@ -153,24 +156,3 @@ class _Meaning:
         """Say whether a copy has another name of the same place: of a weak and a global one, both are local there."""
         other = int(self._view.canonical.targets.symbol[copy])
         return other >= 0 and self._names.is_one_of(symbol, self._view.object.symbol_name(other))
-
-
-class _Entry(NamedTuple):
-    """An entry of a special section, as `special_tables` tells it: ``places`` are those of its references in it."""
-
-    section: str
-    data: bytes
-    lines: list[int]
-    places: list[int]
-    is_owner: list[bool]
-    references: list[int]
-
-
-def _entries(view: ObjectView, part: int) -> Iterator[_Entry]:
-    """Yield the entries that a part owns."""
-    for table in special_tables(view, part):
-        for number, (start, end) in enumerate(pairwise((*table.starts, len(table.data)))):
-            low, high = table.entries.index(number), len(table.entries) - table.entries[::-1].index(number)
-            places = [place - start for place in table.places[low:high]]
-            found = table.data[start:end], table.lines[number], places
-            yield _Entry(table.section, *found, table.is_owner[low:high], table.references[low:high])

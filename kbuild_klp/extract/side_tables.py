@@ -16,8 +16,8 @@ from kbuild_klp.elf import constants as elf
 from kbuild_klp.extract import callbacks
 from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.pieces import Piece
+from kbuild_klp.extract.relocated import relocations_of
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
-from kbuild_klp.object.references import symbol_addresses
 from kbuild_klp.object.view import ObjectView
 
 _ORC, _ORC_PLACE, _ORC_HEADER = ".orc_unwind", ".orc_unwind_ip", ".orc_header"
@@ -73,9 +73,7 @@ def header_section(view: ObjectView) -> int | None:
 
 
 def _rows(view: ObjectView, section: int) -> _Rows:
-    rows = view.object.relocations(np.array([section]))
-    address = symbol_addresses(view.canonical.image)[rows.symbol].astype(np.int64)
-    address = np.where(address >= 0, address + rows.addend, -1)
+    rows, address = relocations_of(view, section)
     order = np.argsort(rows.offset, kind="stable")
     return _Rows(*(column[order].tolist() for column in (rows.offset, rows.type, address)))
 

@@ -20,7 +20,6 @@ from kbuild_klp.extract.relocated import RelocatedObject
 from kbuild_klp.extract.side_tables import SideEntry, side_entries
 from kbuild_klp.extract.why_not import Bar, CannotCarryError, Refusal
 from kbuild_klp.livepatch.rules import is_init, needs_nothing
-from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.object.view import ObjectView
 from kbuild_klp.report.model import ObjectChanges
 
@@ -52,11 +51,6 @@ class Taken(NamedTuple):
     side: list[SideEntry]
     not_needed: list[str]
 
-    @property
-    def refused(self) -> list[Refusal]:
-        """What stands in the way."""
-        return list(self.needed.refused)
-
 
 def sort_changes(group: ObjectChanges, without: Sequence[str]) -> Wanted:
     """Say of each change of an object whether it is one to begin with.
@@ -77,7 +71,10 @@ def sort_changes(group: ObjectChanges, without: Sequence[str]) -> Wanted:
             wanted.refused.append(Refusal.of(change.label or change.symbol, Bar.VERDICT, text=text))
         elif obstacles & {Obstacle.CALLERS, Obstacle.NOT_TRACEABLE}:
             wanted.copies.append(change)
-        elif change.kind == KIND_FUNCTION and (change.change is ChangeType.CHANGED or _is_new_global(change)):
+        # A new one that has no local name may be called by other objects.
+        elif change.kind == KIND_FUNCTION and (
+            change.change is ChangeType.CHANGED or (change.change is ChangeType.ADDED and not change.file)
+        ):
             wanted.begin.append(change)
         elif obstacles & {Obstacle.READ_ONLY, Obstacle.DATA}:
             wanted.constants.append(change)
@@ -123,9 +120,10 @@ def misspelt(groups: Iterable[ObjectChanges], without: Iterable[str]) -> Iterato
             yield f"--without {pattern} leaves out nothing: no change has such a name"
 
 
-def _is_new_global(change: Change) -> bool:
-    """Say whether a function is new and no other object can be ruled out to call it."""
-    return change.change is ChangeType.ADDED and not change.file
+def _part_of(view: ObjectView, change: Change) -> int:
+    """Return the part of the new object that changed."""
+    assert change.new is not None
+    return view.parts_of(change.new.part_symbol)[0]
 
 
 def _is_left_out(both: Correlated, part: int, wanted: Wanted) -> bool:
@@ -138,16 +136,15 @@ def _copies(both: Correlated, wanted: Wanted) -> dict[int, str]:
 
     Of the callers of one of them, some may be such functions as well, and so may readers of a constant that differs.
     """
-    view, side = both.new.view, ObjectSide(both.old.view)
+    view, side = both.new.view, both.old_side
 
     def users(part: int) -> list[int]:
         olds = {user: both.old_function(user) for user in both.new.users(part) - both.copies}
         return [user for user, old in olds.items() if old is not None and side.is_own_notrace(old)]
 
-    waiting = [view.parts_of(change.new.part_symbol)[0] for change in wanted.copies if change.new is not None]
+    waiting = [_part_of(view, change) for change in wanted.copies if change.new is not None]
     for change in wanted.constants:
-        assert change.new is not None
-        waiting += users(view.parts_of(change.new.part_symbol)[0])
+        waiting += users(_part_of(view, change))
     while waiting:
         part = waiting.pop()
         both.copies.add(part)
@@ -168,9 +165,17 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted, *, is_vmlinux: bool =
     called = list(callbacks(new))
     begin, not_needed = [(callback.part, "callback") for callback in called], list[str]()
     copies = _copies(both, wanted)
+
+    def bring(users: Iterable[int], why: str) -> None:
+        """Begin with the old functions among some users, too, but for those that the user of this program left out."""
+        known = {main for main, _ in begin}
+        for user in sorted(users):
+            is_old = user not in known and new.is_code(user) and both.old_function(user) is not None
+            if is_old and not _is_left_out(both, user, wanted):
+                begin.append((user, why))
+
     for change in wanted.begin:
-        assert change.new is not None
-        part = new.parts_of(change.new.part_symbol)[0]
+        part = _part_of(new, change)
         is_local = int(new.object.symbols["info"][int(new.canonical.part_symbols(part)[0])]) >> 4 == elf.STB_LOCAL
         if both.old_function(part) is not None:
             begin.append((part, "changed"))
@@ -180,21 +185,14 @@ def take(old: ObjectView, new: ObjectView, wanted: Wanted, *, is_vmlinux: bool =
             not_needed.append(change.symbol)
     constants = {}
     for change in wanted.constants:
-        assert change.new is not None
-        part = new.parts_of(change.new.part_symbol)[0]
+        part = _part_of(new, change)
         constants[part] = change.symbol
         # Whoever reads it has to read the new one, be it that he differs in nothing, or in line numbers.
-        known = {main for main, _ in begin}
-        for user in sorted(both.new.users(part) - known):
-            if new.is_code(user) and both.old_function(user) is not None and not _is_left_out(both, user, wanted):
-                begin.append((user, f"changed, refers to {change.symbol}"))
+        bring(both.new.users(part), f"changed, refers to {change.symbol}")
     for part, name in copies.items():
-        known = {main for main, _ in begin}
-        for user in sorted(both.new.users(part) - known - copies.keys()):
-            if not new.is_code(user) or is_init(new.canonical.section_name(user)):  # which made its calls
-                continue
-            if both.old_function(user) is not None and not _is_left_out(both, user, wanted):
-                begin.append((user, f"changed, calls {name}"))
+        callers = both.new.users(part) - copies.keys()
+        # Init code has made its calls.
+        bring((it for it in callers if not is_init(new.canonical.section_name(it))), f"changed, calls {name}")
     needed = Needed(both, relocated, begin, called, constants)
     not_needed += (name for part, name in copies.items() if part not in needed.functions)
     try:

@@ -52,6 +52,10 @@ class Refusal(NamedTuple):
         """Return a refusal with everything in words."""
         return cls(symbol, bar, bar.sentence.format(**values))
 
+    def as_data(self) -> dict[str, str]:
+        """Return it as the JSON documents have it."""
+        return {"symbol": self.symbol, "code": self.bar.word, "reason": self.reason}
+
 
 class CannotCarryError(Exception):
     """Raised on the way, and caught where it is known for whom: a bar and its values."""

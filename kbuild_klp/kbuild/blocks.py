@@ -77,7 +77,6 @@ class Found:
 
     block: bytes
     rest: bytes
-    version: int  # 0 when the marker names none
 
 
 def find_block(path: Path, content: bytes) -> Found | None:
@@ -100,9 +99,7 @@ def find_block(path: Path, content: bytes) -> Found | None:
             hint="remove what is left of the block by hand",
         )
     begin, end = begins[0], ends[0] + 1
-    word = lines[begin][len(_BEGIN) :].split()
-    version = int(word[0]) if word and word[0].isdigit() else 0
-    return Found(b"".join(lines[begin:end]), b"".join(lines[:begin] + lines[end:]), version)
+    return Found(b"".join(lines[begin:end]), b"".join(lines[:begin] + lines[end:]))
 
 
 def insert_block(path: Path, content: bytes, point: IncludePoint, block: bytes) -> bytes:

@@ -146,30 +146,21 @@ def collect(directory: Path, write: Writer = write_batch, idle: float = _IDLE, p
     claim = Claim(directory)
     try:
         if claim.acquire():
-            _serve(Queue(directory), claim, _logged(write, directory / ERRORS), idle, poll)
+            _serve(Queue(directory), claim, write, directory / ERRORS, idle, poll)
     finally:
         claim.close()
 
 
-def _logged(write: Writer, log: Path) -> Writer:
-    """``write``, with what went wrong going to the file ``log``, and never raising."""
+def _tried(write: Writer, objects: Sequence[Path]) -> list[str]:
+    """Call ``write``; returns what went wrong, and never raises."""
+    try:
+        return write(objects)
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _serve(queue: Queue, claim: Claim, write: Writer, log: Path, idle: float, poll: float) -> None:
     errors: list[str] = []
-
-    def wrapped(objects: Sequence[Path]) -> list[str]:
-        try:
-            new = write(objects)
-        except Exception as error:
-            new = [f"{type(error).__name__}: {error}"]
-        if new:
-            errors.extend(new)
-            with contextlib.suppress(OSError):
-                log.write_text("".join(f"{line}\n" for line in errors))
-        return new
-
-    return wrapped
-
-
-def _serve(queue: Queue, claim: Claim, write: Writer, idle: float, poll: float) -> None:
     last = time.monotonic()
     leaving = False
     while True:
@@ -178,7 +169,10 @@ def _serve(queue: Queue, claim: Claim, write: Writer, idle: float, poll: float) 
             if leaving:
                 claim.announce()
                 leaving = False
-            write(objects)
+            if new := _tried(write, objects):
+                errors += new
+                with contextlib.suppress(OSError):
+                    log.write_text("".join(f"{line}\n" for line in errors))
             queue.finish()
             last = time.monotonic()
         elif leaving:

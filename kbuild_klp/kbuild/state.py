@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of ours is in a kernel tree: include points, configuration, checksum files."""
+"""What of ours is in a kernel source tree."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from kbuild_klp.checksum.path import freshness
 from kbuild_klp.errors import BadTreeError
 from kbuild_klp.kbuild import blocks
 from kbuild_klp.kbuild.install import read_file
-from kbuild_klp.kernel.tree import BuildTree, objects_of
 
 
 class PartState(Enum):
@@ -88,20 +85,3 @@ def summarize(parts: list[Part]) -> InstallState:
     if states <= {PartState.PRESENT, PartState.OTHER}:
         return InstallState.OTHER
     return InstallState.PARTLY
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many objects of a build tree have a checksum file, by its freshness."""
-
-    linked: int
-    fresh: int
-    stale: int
-    missing: int
-
-
-def count_checksums(tree: BuildTree) -> Counts:
-    """The counts over every object that is linked into vmlinux or a module; raises BadTreeError."""
-    objects = objects_of(tree.units())
-    counts = Counter(state.value for state in freshness(tree.root, objects))
-    return Counts(len(objects), counts["fresh"], counts["stale"], counts["missing"])

@@ -7,6 +7,8 @@ import os
 import posixpath
 from collections.abc import Iterable
 
+from kbuild_klp.containers.ar import members_of
+
 
 def read_text(path: str) -> str | None:
     """The text of a small file, None if it cannot be read."""
@@ -28,6 +30,20 @@ def file_time(path: str) -> int:
 def normal_path(path: str) -> str:
     """A path without what `ar` and kbuild leave in it: "./init/main.o" when that was asked for."""
     return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+def archive_members(archive: str) -> list[str]:
+    """The member files of an archive of kbuild's (``built-in.a``, ``vmlinux.a``, ``lib.a``), in link order.
+
+    They are thin: a member is a header that names a file, relative to the archive's directory. The paths start with
+    that. Members of an archive that is not thin have no file of their own; they are taken to be beside it, where
+    kbuild compiled them. Raises BadTreeError for a file that is no archive or is cut short, OSError if it
+    cannot be read.
+    """
+    with open(archive, "rb") as file:
+        data = file.read()
+    directory = posixpath.dirname(archive)
+    return [normal_path(posixpath.join(directory, member.name)) for member in members_of(data, archive)]
 
 
 def below(roots: Iterable[str], directory: str) -> tuple[str, str] | None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import posixpath
 
 from kbuild_klp.kernel.cmdfile import cmd_path, read_link_command
-from kbuild_klp.kernel.files import normal_path, read_text
+from kbuild_klp.kernel.files import archive_members, normal_path, read_text
 from kbuild_klp.kernel.modules import module_objects
-from kbuild_klp.kernel.thin_archive import members
 from kbuild_klp.kernel.tree import BuildTree
 
 _OPTIONS_WITH_FILE = frozenset(("-o", "-T"))
@@ -48,7 +47,7 @@ def _inputs(tree: BuildTree, command: str) -> list[str]:
             if word.startswith("@"):
                 result += module_objects(read_text(_path(tree, word[1:])) or "")
             elif word.endswith(".a"):
-                result += members(_path(tree, word))
+                result += archive_members(_path(tree, word))
             elif word.endswith(".o"):
                 result.append(normal_path(word))
         before = word

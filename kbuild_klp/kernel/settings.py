@@ -29,8 +29,6 @@ class SettingKind(Enum):
     LINKER = "linker"
     TOOL = "tool"
     CONFIGURATION = "configuration"
-    RELEASE = "release"
-    FLAG = "flag"
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,11 @@ _TOOL_SYMBOLS = {
             "RUSTC_LLVM_VERSION",
             "BINDGEN_VERSION_TEXT",
         ),
-        SettingKind.RELEASE: ("LOCALVERSION", "BUILD_SALT"),
     }.items()
     for symbol in symbols
 }
+# What a build is called: two of one kernel may differ in that.
+_OF_THE_RELEASE = ("LOCALVERSION", "BUILD_SALT")
 # Say nothing that the text does not say better.
 _IMPLIED_BY_TEXT = ("GCC_VERSION", "CLANG_VERSION", "CC_IS_GCC", "CC_IS_CLANG")
 
@@ -81,9 +80,9 @@ class Settings:
 
 
 def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
-    """How two trees' builds differ apart from their sources, by kind and name.
+    """How two trees' builds differ apart from their sources and their names, by kind and name.
 
-    Each object's flags are not among them: see ``compare_flags``.
+    Each object's flags are not among them: see ``changed_flags``.
     """
     differences: list[SettingDifference] = []
 
@@ -92,53 +91,40 @@ def compare_settings(old: Settings, new: Settings) -> list[SettingDifference]:
             differences.append(SettingDifference(kind, name, before, after))
 
     compare(SettingKind.ARCHITECTURE, "architecture", old.architecture, new.architecture)
-    changed = {name: (a, b) for name, a, b in compare_configurations(old.configuration, new.configuration)}
-    compiler_named = "CC_VERSION_TEXT" in changed
-    for name, (before, after) in changed.items():
-        if not (compiler_named and name in _IMPLIED_BY_TEXT):
-            kind = _TOOL_SYMBOLS.get(name, SettingKind.CONFIGURATION)
-            compare(kind, f"CONFIG_{name}", before, after)
+    changed = compare_configurations(old.configuration, new.configuration)
+    untold = {*_OF_THE_RELEASE, *(_IMPLIED_BY_TEXT if "CC_VERSION_TEXT" in changed else ())}
+    for name in changed.keys() - untold:
+        compare(_TOOL_SYMBOLS.get(name, SettingKind.CONFIGURATION), f"CONFIG_{name}", *changed[name])
     if not any(difference.kind is SettingKind.COMPILER for difference in differences):
         # The same version numbers, yet another package of the compiler or the linker.
         compare(SettingKind.COMPILER, "LINUX_COMPILER", old.built_by, new.built_by)
-    compare(SettingKind.RELEASE, "kernel release", old.release, new.release)
     order = {kind: place for place, kind in enumerate(SettingKind)}
     return sorted(differences, key=lambda difference: (order[difference.kind], difference.name))
 
 
-def compare_configurations(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
-    """The symbols (without ``CONFIG_``) that two configurations set differently: name, old and new value.
+def compare_configurations(old: str, new: str) -> dict[str, tuple[str | None, str | None]]:
+    """The symbols (without ``CONFIG_``) that two configurations set differently: old and new value by name.
 
     Takes the text of ``.config`` or ``auto.conf``. ``# CONFIG_X is not set`` is the same as no line at all;
     None stands for both.
     """
     before, after = (parse_configuration(text) if old != new else {} for text in (old, new))
-    rows = ((name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys()))
-    return [(name, was, is_now) for name, was, is_now in rows if was != is_now]
+    both = {name: (before.get(name), after.get(name)) for name in before.keys() | after.keys()}
+    return {name: (was, is_now) for name, (was, is_now) in both.items() if was != is_now}
 
 
-def compare_flags(old: SavedCommand, new: SavedCommand) -> list[SettingDifference]:
-    """How the compiler's flags for one object differ, whatever the paths.
+def changed_flags(old: SavedCommand, new: SavedCommand) -> set[str]:
+    """The names of the compiler's flags for one object that differ, whatever the paths.
 
     Left out: the compiler itself, include directories, prefix maps, dependency files, input and output
     names; of an option that takes a file, its last component counts. If the flags are the same in another
-    order, one difference named ``order``.
+    order, there is one, ``order``.
     """
     before, after = list(_flags(old.command)), list(_flags(new.command))
     if before == after:
-        return []
-    gone, come = _by_name(Counter(before) - Counter(after)), _by_name(Counter(after) - Counter(before))
-    if not gone and not come:
-        return [SettingDifference(SettingKind.FLAG, "order", " ".join(before), " ".join(after))]
-    names = sorted(gone.keys() | come.keys())
-    return [SettingDifference(SettingKind.FLAG, name, gone.get(name), come.get(name)) for name in names]
-
-
-def _by_name(flags: Counter[str]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for flag in flags.elements():
-        found.setdefault(_flag_name(flag), []).append(flag)
-    return {name: " ".join(own) for name, own in found.items()}
+        return set()
+    counts, others = Counter(before), Counter(after)
+    return {_flag_name(flag) for flag in (*(counts - others), *(others - counts))} or {"order"}
 
 
 # Options whose argument is the next word: dropped with it, or kept with the last component of it.

@@ -65,15 +65,6 @@ class SourceFiles:
         return [name for name, time in zip(self.files, times, strict=True) if not 0 <= time <= time_ns]
 
 
-@dataclass(frozen=True)
-class FileChange:
-    """A file that differs between two builds; None on the side whose object does not depend on it."""
-
-    name: str
-    old: str | None
-    new: str | None
-
-
 class FileComparison:
     """Compares files, each pair once; objects of one build share a thousand headers.
 
@@ -81,31 +72,27 @@ class FileComparison:
     """
 
     def __init__(self) -> None:
-        self._same: set[tuple[str, str | None]] = set()
-        self._different: set[tuple[str, str | None]] = set()
+        self._same: set[tuple[str, str]] = set()
+        self._different: set[tuple[str, str]] = set()
 
-    def changed_files(self, old: SourceFiles, new: SourceFiles) -> list[FileChange]:
-        """The files that differ in content, generated ones too, or that only one object depends on; by name.
+    def changed_files(self, old: SourceFiles, new: SourceFiles) -> dict[str, tuple[str, str]]:
+        """The files that both objects depend on and that differ in content, generated ones too: both paths, by name.
 
         A file that cannot be read differs from every other.
         """
         ours, theirs = old.files, new.files
         pairs = {*zip(ours.values(), map(theirs.get, ours), strict=True)}
-        differing = {pair for pair in pairs - self._same if not self.same(*pair)}
-        changes = [
-            FileChange(name, before, theirs.get(name))
-            for name, before in (ours.items() if differing else ())
-            if (before, theirs.get(name)) in differing
-        ]
-        changes += [FileChange(name, None, theirs[name]) for name in theirs.keys() - ours.keys()]
-        changes.sort(key=lambda change: change.name)
-        return changes
+        differing = {(was, now) for was, now in pairs - self._same if now is not None and not self.same(was, now)}
+        if not differing:
+            return {}
+        both = {name: (ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())}
+        return {name: pair for name, pair in both.items() if pair in differing}
 
-    def same(self, old: str, new: str | None) -> bool:
-        """Whether two files have the same content; None is no file."""
+    def same(self, old: str, new: str) -> bool:
+        """Whether two files have the same content."""
         pair = old, new
         if pair not in self._same and pair not in self._different:
-            is_same = new is not None and (old == new or _same_content(old, new))
+            is_same = old == new or _same_content(old, new)
             (self._same if is_same else self._different).add(pair)
         return pair in self._same
 

@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterator
 
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.files import file_time, read_text
-from kbuild_klp.kernel.thin_archive import members
+from kbuild_klp.kernel.files import archive_members, file_time, read_text
 
 _WHOLE = re.compile(r"--whole-archive[ \t](.*?)[ \t]--no-whole-archive", re.DOTALL)
 _GROUP = re.compile(r"--start-group[ \t](.*?)--end-group", re.DOTALL)
@@ -60,7 +59,7 @@ def archive_objects(root: str, archive: str) -> list[str]:
     """
     prefix = f"{root}/"
     try:
-        return [path.removeprefix(prefix) for path in members(prefix + archive)]
+        return [path.removeprefix(prefix) for path in archive_members(prefix + archive)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -43,7 +43,7 @@ from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.elf.symbol_names import canonical_name, source_name
 from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.build_identity import identity
-from kbuild_klp.kernel.settings import Settings, compare_flags
+from kbuild_klp.kernel.settings import Settings, changed_flags
 from kbuild_klp.kernel.sources import FileComparison, SourceFiles
 from kbuild_klp.source.file_pair import FilePair, read
 from kbuild_klp.source.macros import MacroIndex, line_sites
@@ -135,11 +135,7 @@ class ObjectProof:
     def _changed(self) -> dict[str, FilePair]:
         """The files that differ and that both objects depend on, by name; the compiled one comes first."""
         changes = self._prover.comparison.changed_files(self._old, self._new)
-        found = {
-            change.name: self._prover.pair(change.old, change.new)
-            for change in changes
-            if change.old is not None and change.new is not None
-        }
+        found = {name: self._prover.pair(*paths) for name, paths in changes.items()}
         main = self._old.main
         return {main: found.pop(main), **found} if main in found else found
 
@@ -149,7 +145,7 @@ class ObjectProof:
         old, new = self._old, self._new
         if old.saved is None or new.saved is None or old.main != new.main or old.files.keys() != new.files.keys():
             return False
-        if old.saved.command != new.saved.command and compare_flags(old.saved, new.saved):
+        if old.saved.command != new.saved.command and changed_flags(old.saved, new.saved):
             return False
         return all(pair.only_lines_differ for pair in self._changed.values())
 
@@ -304,8 +300,7 @@ class ObjectProof:
         old, new, main = self._old, self._new, self._main
         if main is None or old.saved is None or new.saved is None or not self._prover.has_same_configuration:
             return False
-        differing = {difference.name for difference in compare_flags(old.saved, new.saved)}
-        if old.files.keys() != new.files.keys() or differing - _PLACING_FLAGS:
+        if old.files.keys() != new.files.keys() or changed_flags(old.saved, new.saved) - _PLACING_FLAGS:
             return False
         home, own = self._home(symbol, True) or (main, [])
         if not own or not _has_same_text(home, own, symbol, True):

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.errors import KlpError
@@ -15,52 +14,41 @@ from kbuild_klp.livepatch.rules import Position
 from kbuild_klp.livepatch.sides import FunctionSymbol
 
 
-class _OpenImage(NamedTuple):
-    """What a unit was linked to, and when (ns)."""
-
-    symbols: LinkedSymbols
-    time: int
-
-
 class LinkedImages:
     """The linked images of one build; ``names_of`` says of a unit which symbols will be asked for."""
 
     def __init__(self, build: Build, names_of: Callable[[str], set[str]]) -> None:
         self._build = build
         self._names_of = names_of
-        self._images: dict[str, _OpenImage | None] = {}
+        self._images: dict[str, LinkedSymbols | None] = {}
 
     def position(self, place: str, unit: str, symbol: FunctionSymbol, time: int = 0) -> Position | None:
         """Find a symbol of the object ``place`` in what it was linked into.
 
         None if that is not at hand, or older than the object, which is of ``time`` (ns).
         """
-        opened = self._image(unit)
-        if opened is None or opened.time < time:
+        symbols = self.symbols(unit)
+        if symbols is None or symbols.time < time:
             return None
         base = place.rpartition("/")[2]
         file = symbol.file or base
         # Objects of one name have sources of one name, unless one is assembly or of several sources.
         rank, count = self._ranks.get((unit, place), (0, 0))
-        is_known = file.rpartition(".")[0] == base.rpartition(".")[0] and opened.symbols.file_counts.get(file) == count
-        return opened.symbols.position(symbol, file, rank if is_known else None)
+        is_known = file.rpartition(".")[0] == base.rpartition(".")[0] and symbols.file_counts.get(file) == count
+        return symbols.position(symbol, file, rank if is_known else None)
 
     def symbols(self, unit: str) -> LinkedSymbols | None:
         """Return the symbols of a unit, None where what it was linked to is not at hand."""
-        opened = self._image(unit)
-        return opened.symbols if opened else None
-
-    def _image(self, unit: str) -> _OpenImage | None:
         if unit not in self._images:
             self._images[unit] = self._open(unit)
         return self._images[unit]
 
-    def _open(self, unit: str) -> _OpenImage | None:
+    def _open(self, unit: str) -> LinkedSymbols | None:
         path = self._build.image(unit)
         if path is None:
             return None
         try:
-            return _OpenImage(LinkedSymbols(path, unit, self._names_of(unit)), path.stat().st_mtime_ns)
+            return LinkedSymbols(path, unit, self._names_of(unit))
         except (KlpError, OSError):
             return None  # as good as none
 

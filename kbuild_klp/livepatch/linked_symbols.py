@@ -50,11 +50,15 @@ class _Candidate(NamedTuple):
 
 
 class LinkedSymbols:
-    """The symbols of some ``names`` in a linked unit; raises BadObjectError when it cannot be read."""
+    """The symbols of some ``names`` in a unit, linked at ``time`` (ns).
+
+    Raises BadObjectError or OSError when it cannot be read.
+    """
 
     def __init__(self, path: Path, unit: str, names: set[str]) -> None:
         self.unit = unit
         self._is_vmlinux = unit == VMLINUX
+        self.time = path.stat().st_mtime_ns
         self._object = open_linked(path)
         self._table = Objects.of(self._object)
         symbols, shndx = self._object.symbols, self._object.shndx

@@ -19,17 +19,15 @@ from kbuild_klp.object.symbol_id import SymbolId
 _TAKES_ADDRESS = "takes its address"
 
 
-def readers(
-    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, *, is_vmlinux: bool = False
-) -> dict[int, Readers]:
+def readers(changes: Sequence[Change], before: ObjectSide, after: ObjectSide) -> dict[int, Readers]:
     """Return, by the index of the change, who refers to what differs and cannot be replaced by itself.
 
-    Who has to be replaced anyway has a verdict of its own. ``is_vmlinux``: the object is linked into nothing else.
+    Who has to be replaced anyway has a verdict of its own.
     """
     functions = (change for change in changes if change.kind == KIND_FUNCTION and not needs_nothing(change))
     changed = {entry.symbol for change in functions for entry in (change.old, change.new) if entry is not None}
     constants = _of_constants(changes, before, after, changed)
-    return {**constants, **_of_functions(changes, before, after, changed, is_vmlinux)}
+    return {**constants, **_of_functions(changes, before, after, changed)}
 
 
 def _of_constants(
@@ -61,7 +59,7 @@ def _of_constants(
 
 def _begins_as_constant(old: Entry, new: Entry, after: ObjectSide) -> bool:
     """Say whether a variable can be another one for all its users: the old one was a constant, and has no state."""
-    return becomes_writable(old, new) and not is_per_cpu(new) and after.is_own_variable(new)
+    return becomes_writable(old, new) and not is_per_cpu(new.section) and after.is_own_variable(new)
 
 
 def _to_replace(side: ObjectSide, user: SymbolId, changed: set[SymbolId]) -> Iterator[tuple[SymbolId, str]]:
@@ -83,7 +81,7 @@ def _sorted(found: Iterable[tuple[SymbolId, str]]) -> Readers:
 
 
 def _of_functions(
-    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId], is_vmlinux: bool
+    changes: Sequence[Change], before: ObjectSide, after: ObjectSide, changed: set[SymbolId]
 ) -> dict[int, Readers]:
     """Return who calls each function that differs and that only this object can call; the rest has to stay."""
     found = {}
@@ -94,7 +92,9 @@ def _of_functions(
             continue
         sides = (before, change.old.symbol), (after, change.new.symbol)
         callers = [(side, it) for side, symbol in sides for it in _callers(side, symbol, changed)]
-        running = [it for side, it in callers if not (is_vmlinux and it[1] != _TAKES_ADDRESS and side.is_start(it[0]))]
+        running = [
+            it for side, it in callers if not (before.is_vmlinux and it[1] != _TAKES_ADDRESS and side.is_start(it[0]))
+        ]
         is_called = bool(running) or any(not changed.isdisjoint(side.callers_of(symbol)) for side, symbol in sides)
         # If only init code called it, nothing will call it again.
         found[at] = _sorted(running if is_called else (it for _, it in callers))

@@ -107,6 +107,11 @@ class Readers(NamedTuple):
         """Who cannot be replaced, by name."""
         return tuple(it.name for it in self.others)
 
+    @property
+    def along(self) -> str:
+        """Who comes along, in words; empty if nobody does."""
+        return f"; carried with it: {join_names(self.functions)}" if self.functions else ""
+
 
 class ToldFunction(NamedTuple):
     """A table that somebody walks through, with an entry about a function.
@@ -208,12 +213,12 @@ def _changes_lifetime(old: Entry, new: Entry) -> bool:
 
 def _becomes_per_cpu(old: Entry, new: Entry) -> bool:
     """Say whether something is a variable of each processor in one of two builds only."""
-    return is_per_cpu(old) != is_per_cpu(new)
+    return is_per_cpu(old.section) != is_per_cpu(new.section)
 
 
-def is_per_cpu(entry: Entry) -> bool:
-    """Say whether something is a variable of each processor."""
-    return entry.section.startswith(_PER_CPU)
+def is_per_cpu(section: str) -> bool:
+    """Say whether what lies in a section is a variable of each processor."""
+    return section.startswith(_PER_CPU)
 
 
 def becomes_writable(old: Entry, new: Entry) -> bool:
@@ -280,8 +285,8 @@ def _old_function_reasons(facts: Facts) -> Iterator[Finding]:
         return
     thread = (Finding(Obstacle.THREAD, f"thread: {WAITS_FOR_THREADS}"),) if facts.is_thread else ()
     if facts.untraced and facts.readers is not None and not facts.readers.others:
-        along = f"; carried with it: {join_names(facts.readers.functions)}" if facts.readers.functions else ""
-        yield Finding(Obstacle.CALLERS, f"by its callers: it has {facts.untraced}{along}", facts.readers.functions)
+        text = f"by its callers: it has {facts.untraced}{facts.readers.along}"
+        yield Finding(Obstacle.CALLERS, text, facts.readers.functions)
         yield from thread
         return
     if facts.untraced:
@@ -348,7 +353,7 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
         return
     if old is None and new is not None and not new.section.startswith(_BROUGHT) and not _CODE.match(new.section):
         yield Finding(Obstacle.TABLE, f"table: {new.section} is put together when the kernel or the module is linked")
-    elif old is None and new is not None and is_per_cpu(new):
+    elif old is None and new is not None and is_per_cpu(new.section):
         yield _data_stays("a new per-CPU variable")
     if old is None or new is None:
         return  # new data comes with the livepatch; old data stays where it is
@@ -366,9 +371,8 @@ def _data_reasons(change: Change, facts: Facts) -> Iterator[Finding]:
     elif facts.readers.others:
         yield Finding(Obstacle.DATA, f"data: {what}; {facts.readers.used_by}", facts.readers.names)
     else:
-        functions = facts.readers.functions
-        along = f"; carried with it: {join_names(functions)}" if functions else ""
-        yield Finding(Obstacle.READ_ONLY, f"read-only data: who has its address keeps the old one{along}", functions)
+        text = f"read-only data: who has its address keeps the old one{facts.readers.along}"
+        yield Finding(Obstacle.READ_ONLY, text, facts.readers.functions)
 
 
 def _section_reasons(change: Change, facts: Facts) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from kbuild_klp.livepatch.rules import is_init
 from kbuild_klp.object.function import goes_to_target
 from kbuild_klp.object.parts import CONTENT, NAMED, OWNED, PIECE
 from kbuild_klp.object.reference_text import describe
-from kbuild_klp.object.special_entries import special_entries
+from kbuild_klp.object.special_entries import owned_entries, special_entries
 from kbuild_klp.object.special_groups import SpecialGroup
 from kbuild_klp.object.symbol_id import SymbolId
 from kbuild_klp.object.view import ObjectView
@@ -70,13 +70,9 @@ class ObjectSide:
 
     def __init__(self, view: ObjectView, *, is_vmlinux: bool = False) -> None:
         self.view = view
-        self._is_vmlinux = is_vmlinux
+        self.is_vmlinux = is_vmlinux
         self._canonical = view.canonical
         self._object = view.object
-
-    def _tables(self, name: str) -> list[int]:
-        """Return which of the object's special tables lie in sections of a name."""
-        return [at for at, group in enumerate(self._canonical.owned.groups) if group.name == name]
 
     # -- functions ------------------------------------------------------------------------------------------------
 
@@ -84,9 +80,9 @@ class ObjectSide:
     def _traced(self) -> frozenset[int]:
         """The parts in which ftrace has a place, as ftrace_location() in kernel/trace/ftrace.c finds it."""
         arch = self.view.architecture
-        listed = self._tables(arch.trace_section)
+        owned = self._canonical.owned
+        listed = [at for at, group in enumerate(owned.groups) if group.name == arch.trace_section]
         if listed:
-            owned = self._canonical.owned
             return frozenset(owned.owner[np.isin(owned.group, listed)].tolist())
         # objtool makes the list when it sees the linked kernel: the calls are what it will find.
         undefined = np.flatnonzero(self._object.shndx == elf.SHN_UNDEF).tolist()
@@ -166,13 +162,10 @@ class ObjectSide:
 
     def _keys_of(self, part: int) -> list[Key]:
         """Return the keys of a part: from its jump labels, and from its calls of static calls' trampolines."""
-        owned, jump_tables = self._canonical.owned, self._tables(JUMP_TABLE)
         sites = [
-            int(owned.references[row])
-            for entry in range(*self.view.owned_entries.get(part, (0, 0)))
-            if owned.group[entry] in jump_tables
-            for row in range(owned.reference_at[entry], owned.reference_at[entry + 1])
-            if owned.field[row] == JUMP_KEY
+            fields[JUMP_KEY]
+            for group, _, fields, _ in owned_entries(self.view, part)
+            if group.name == JUMP_TABLE and JUMP_KEY in fields
         ]
         found = [self._key(row, is_call=False) for row in sites]
         found += [
@@ -281,7 +274,7 @@ class ObjectSide:
 
     def _without_start(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Leave out calls by code that is gone when vmlinux has started; an address that it took may have been kept."""
-        if not self._is_vmlinux:
+        if not self.is_vmlinux:
             return rows
         made = [
             self._is_start(part) and goes_to_target(self.view, part, self.view.reference_place(part, row))

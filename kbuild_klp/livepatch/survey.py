@@ -122,7 +122,7 @@ class Survey:
         return replace(
             seen,
             gone=before.users_of_gone(after),
-            readers=readers(changes, before, after, is_vmlinux=not in_module),
+            readers=readers(changes, before, after),
             imports=changed_imports(before.view.file, after.view.file) if any(map(says_of_imports, changes)) else None,
             realigned=frozenset(_realigned(changes, before, after)),
         )
@@ -177,14 +177,6 @@ class Survey:
 
     def judged(self) -> dict[str, list[list[Verdict]]]:
         """Return the verdicts of each object when all has been seen: for each of its units, one a change."""
-        same: dict[Verdict, Verdict] = {}
-        return {
-            name: [[same.setdefault(verdict, verdict) for verdict in row] for row in rows]
-            for name, rows in self._judge_all().items()
-        }
-
-    def _judge_all(self) -> dict[str, list[list[Verdict]]]:
-        """Return the verdicts of each object: for each of its units, one a change."""
         verdicts = {
             name: [
                 [judge(change, self._facts(found, unit, at)) for at, change in enumerate(found.changes)]
@@ -197,7 +189,11 @@ class Survey:
             found = self._objects[name]
             for unit, row in zip(found.units, verdicts[name], strict=True):
                 row[at] = judge(found.changes[at], self._facts(found, unit, at, users))
-        return verdicts
+        same: dict[Verdict, Verdict] = {}
+        return {
+            name: [[same.setdefault(verdict, verdict) for verdict in row] for row in rows]
+            for name, rows in verdicts.items()
+        }
 
     def _facts(self, found: SeenObject, unit: str, at: int, users: tuple[str, ...] = ()) -> Facts:
         """Put together what is known of one change in one unit."""

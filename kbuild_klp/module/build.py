@@ -65,14 +65,14 @@ def build_module(
     command = ["make", "-C", str(kernel), f"M={directory}", "KBUILD_MODPOST_WARN=1", _NO_BTF, f"-j{processors()}"]
     command += [*tool_variables(tree, kernel), "modules"]
     environment = {key: value for key, value in os.environ.items() if not _NOT_OURS.match(key)}
-    said: list[str] = []
     try:
-        run(command, environment=environment, merged=True, on_line=said.append)
+        said = run(command, environment=environment, merged=True).split("\n")
     except ProgramError as error:
         if error.file:
             raise  # there is no make
         # The last lines only say what make, and each make above it, did not make.
-        is_reason = (line for line in said if line.strip() and not _OF_MAKE.match(line) and not _EXPECTED.search(line))
+        said = [line for line in error.output.split("\n") if line.strip()]
+        is_reason = (line for line in said if not _OF_MAKE.match(line) and not _EXPECTED.search(line))
         reasons = [" ".join(line.split()) for line in is_reason]
         reason = " | ".join(reasons[-_LAST_LINES:]) or error.message
         raise KlpError(f"the module build failed: {reason}", file=kernel) from None

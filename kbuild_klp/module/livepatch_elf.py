@@ -14,7 +14,6 @@ from typing import NamedTuple
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.reader import ObjectFile
 from kbuild_klp.errors import BadObjectError
-from kbuild_klp.kernel.tree import VMLINUX
 
 SHF_RELA_LIVEPATCH = 0x00100000  # include/uapi/linux/elf.h
 SHN_LIVEPATCH = 0xFF20
@@ -54,11 +53,6 @@ class LivepatchSymbol(NamedTuple):
         if not (known and name and position.isdecimal() and position.isascii()):
             return None
         return cls(known, name, int(position), belongs or known)
-
-    @property
-    def is_of_vmlinux(self) -> bool:
-        """Whether it is known when the livepatch is loaded; those of a module may be known later."""
-        return self.object == VMLINUX
 
 
 def wrong_module(module: ObjectFile, what: str, place: str | None = None) -> BadObjectError:

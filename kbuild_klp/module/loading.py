@@ -15,6 +15,7 @@ from kbuild_klp.extract.needed import Needed
 from kbuild_klp.extract.pieces import Goal, TakenEntry
 from kbuild_klp.extract.relocated import WrittenReference
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
+from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.livepatch.sides import CALL_KEY
 from kbuild_klp.module.livepatch_elf import LivepatchSymbol
 from kbuild_klp.module.running import CarriedObject, goals_of_entry
@@ -34,7 +35,7 @@ _REPLACED = 8
 def refuse_what_comes_too_early(part: CarriedObject, spelled: dict[str, str]) -> None:
     """Refuse functions whose tables need what only the patched module can say."""
     symbols = {name: LivepatchSymbol.parse(text) for name, text in spelled.items()}
-    of_modules = {name for name, symbol in symbols.items() if symbol is not None and not symbol.is_of_vmlinux}
+    of_modules = {name for name, symbol in symbols.items() if symbol is not None and symbol.object != VMLINUX}
     if not of_modules:
         return
     needed = part.needed

@@ -22,7 +22,6 @@ from kbuild_klp.extract.wanted import index_warning, misspelt, sort_changes, tak
 from kbuild_klp.extract.why_not import CannotCarryError, Refusal
 from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.rules import WAITS_FOR_THREADS, join_names
-from kbuild_klp.livepatch.sides import ObjectSide
 from kbuild_klp.livepatch.threads import Threads
 from kbuild_klp.module.build import build_module, exports_of
 from kbuild_klp.module.finished import check_linked
@@ -32,8 +31,8 @@ from kbuild_klp.module.late_objtool import leave_to_objtool, runs_late
 from kbuild_klp.module.loadable import check_exports, check_livepatch_symbols, check_release
 from kbuild_klp.module.loading import SILENT_KEY, refuse_what_comes_too_early, silent_tracepoints
 from kbuild_klp.module.post_link import post_link
-from kbuild_klp.module.running import CarriedObject, PatchedFunction, Running
-from kbuild_klp.module.runtime_constants import RuntimeConstant, runtime_constants
+from kbuild_klp.module.running import CarriedObject, Running
+from kbuild_klp.module.runtime_constants import runtime_constants
 from kbuild_klp.module.sealed import refuse_pointers_to_sealed
 from kbuild_klp.module.sign import check_that_it_can_sign, signed
 from kbuild_klp.module.work import working_directory
@@ -102,22 +101,17 @@ class _Resolved(NamedTuple):
 
     part: CarriedObject
     spelled: dict[str, str]
-    functions: list[PatchedFunction]
-    constants: list[RuntimeConstant]
+    glued: GluedObject
 
 
 class _Extracted(NamedTuple):
     """The object that was made of one part; ``checked`` functions were held beside their originals."""
 
-    resolved: _Resolved
+    part: CarriedObject
+    glued: GluedObject
     laid: LaidOut
     data: bytes
     checked: int
-
-    @property
-    def part(self) -> CarriedObject:
-        """What it was made of."""
-        return self.resolved.part
 
 
 def _say_nothing(stage: str) -> None:
@@ -148,15 +142,15 @@ def make_livepatch(
     if runs_late(tree):
         for part in selected.parts:
             leave_to_objtool(part)
-    resolved = [_resolve(part, running) for part in selected.parts]
-    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.taken.refused]
+    resolved = [_resolve(part, number, running) for number, part in enumerate(selected.parts)]
+    refused = [RefusedChange(it.object, it.unit, refusal) for it in selected.parts for refusal in it.needed.refused]
     refused = [*selected.refused, *refused]
     warnings = _heard(new, report, options.without)
     if refused or not selected.parts:
         return Livepatch("", (), refused, selected.left_out, selected.not_needed, (), warnings)
 
     on_stage("extraction")
-    extracted = [_extract(it, number) for number, it in enumerate(resolved)]
+    extracted = [_extract(it) for it in resolved]
     on_stage("module build")
     linked, said = _build(tree, extracted, options)
     on_stage("checks")
@@ -214,7 +208,7 @@ def _warnings(parts: Sequence[CarriedObject], running: Running) -> Iterator[str]
 
 def _threads(parts: Sequence[CarriedObject], running: Running) -> list[str]:
     """Return what is said of functions that threads may never return from."""
-    threads = {part.object: Threads(ObjectSide(part.needed.both.old.view)) for part in parts}
+    threads = {part.object: Threads(part.needed.both.old_side) for part in parts}
     warnings = []
     for part in parts:
         for _, old in part.needed.patched:
@@ -279,12 +273,12 @@ def _select(old: Build, new: Build, report: Report, without: Sequence[str]) -> _
             raise KlpError("is not at hand", file=f"{side.label}: {group.object}", hint="give two build trees")
         taken = take(before, after, wanted, is_vmlinux=group.unit == VMLINUX)
         selected.not_needed.extend(taken.not_needed)
-        if taken.needed.functions or taken.refused:
+        if taken.needed.functions or taken.needed.refused:
             selected.parts.append(CarriedObject(group.object, group.unit, taken))
     return selected
 
 
-def _resolve(part: CarriedObject, running: Running) -> _Resolved:
+def _resolve(part: CarriedObject, number: int, running: Running) -> _Resolved:
     """Find all that a part refers to and replaces in the old kernel; what stands in the way is noted in the part."""
     spelled = running.spelled(part)
     refuse_what_comes_too_early(part, spelled)
@@ -296,17 +290,18 @@ def _resolve(part: CarriedObject, running: Running) -> _Resolved:
             functions.append(running.function(part, symbol))
         except CannotCarryError as error:
             part.needed.refuse(main, error)
-    return _Resolved(part, spelled, functions, constants)
+    callbacks = [callback.kind for callback in part.needed.callbacks]
+    return _Resolved(part, spelled, GluedObject(_TABLE.format(number), functions, callbacks, constants))
 
 
-def _extract(resolved: _Resolved, number: int) -> _Extracted:
+def _extract(resolved: _Resolved) -> _Extracted:
     """Make the object of one part, and hold it beside its original."""
-    part = resolved.part
-    tables = [constant.table for constant in resolved.constants]
-    laid = LaidOut(part.needed, part.taken.side, resolved.spelled, _TABLE.format(number), tables)
+    part, spelled, glued = resolved
+    tables = [constant.table for constant in glued.constants]
+    laid = LaidOut(part.needed, part.taken.side, spelled, glued.table, tables)
     data = laid.file()
     count = check(part.needed, laid, part.taken.side, ObjectFile(data, f"extracted from {part.object}"))
-    return _Extracted(resolved, laid, data, count)
+    return _Extracted(part, glued, laid, data, count)
 
 
 def _check(
@@ -326,8 +321,6 @@ def _check(
 def _by_unit(extracted: Sequence[_Extracted]) -> dict[str, list[GluedObject]]:
     """Return the extracted objects of each unit, vmlinux first."""
     units: dict[str, list[GluedObject]] = {}
-    for number, it in enumerate(extracted):
-        callbacks = [callback.kind for callback in it.part.needed.callbacks]
-        glued = GluedObject(_TABLE.format(number), it.resolved.functions, callbacks, it.resolved.constants)
-        units.setdefault(it.part.unit, []).append(glued)
+    for it in extracted:
+        units.setdefault(it.part.unit, []).append(it.glued)
     return dict(sorted(units.items(), key=lambda it: it[0] != VMLINUX))

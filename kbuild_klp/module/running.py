@@ -25,7 +25,7 @@ from kbuild_klp.kernel.tree import VMLINUX, BuildTree
 from kbuild_klp.livepatch.linked_images import LinkedImages
 from kbuild_klp.livepatch.linked_symbols import LinkedSymbols, crc_symbol
 from kbuild_klp.livepatch.rules import Position
-from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol, ObjectSide
+from kbuild_klp.livepatch.sides import CALL_KEY, TRAMPOLINE, FunctionSymbol
 from kbuild_klp.module.live_code import LivePlace, live_places
 from kbuild_klp.module.livepatch_elf import BELONGS, LivepatchSymbol, livepatch_symbol, module_name
 from kbuild_klp.object.symbol_id import SymbolId
@@ -120,8 +120,8 @@ class Running:
 
     def _old_symbol(self, part: CarriedObject, symbol: SymbolId) -> FunctionSymbol:
         """Return the symbol of the old object that is meant, as it is to be found in the linked image."""
-        view = part.needed.both.old.view
-        side = ObjectSide(view)
+        side = part.needed.both.old_side
+        view = side.view
         for found in view.parts_of(symbol):
             for index in view.canonical.part_symbols(found).tolist():
                 if view.object.symbol_name(index) == symbol.name:
@@ -186,17 +186,13 @@ class Running:
         if symbol is not None:
             return self._of(part.unit, name, self._position(part, symbol), part.unit)
         units = dict.fromkeys((part.unit, VMLINUX))
-        for unit in units:
+        export = self._exports.get(name)
+        for unit in (*units, *([export.unit] if export else ())):
             position = self._outer_position(unit, name)
             if position is not None:
+                if unit not in units and unit not in self._needed_by(part.unit):
+                    raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=unit, home=part.unit)
                 return self._of(unit, name, position, part.unit)
-        export = self._exports.get(name)
-        if export is not None and export.unit != VMLINUX:
-            position = self._outer_position(export.unit, name)
-            if position is not None:
-                if export.unit not in self._needed_by(part.unit):
-                    raise CannotCarryError(Bar.NO_DEPENDENCY, name=name, unit=export.unit, home=part.unit)
-                return self._of(export.unit, name, position, part.unit)
         if like >= 0 and part.needed.view.object.symbols["info"][like] >> 4 == elf.STB_WEAK:
             return name
         raise CannotCarryError(Bar.NOT_RUNNING, name=name, unit=" or ".join(units))

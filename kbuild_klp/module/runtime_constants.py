@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kbuild_klp.extract.needed import Needed
-from kbuild_klp.extract.runtime_tables import kind_and_name, runtime_tables
+from kbuild_klp.extract.runtime_tables import runtime_tables
 from kbuild_klp.extract.why_not import Bar, CannotCarryError
 from kbuild_klp.kernel.tree import VMLINUX
 from kbuild_klp.module.live_code import LivePlace
@@ -44,7 +44,7 @@ def runtime_constants(part: CarriedObject, running: Running) -> list[RuntimeCons
 
 
 def _constant(needed: Needed, table: str, count: int, running: Running) -> RuntimeConstant:
-    arch, (kind, name) = needed.view.architecture, kind_and_name(table)
+    arch, (_, kind, name) = needed.view.architecture, table.split("_", 2)
     size = arch.runtime_constants.get(kind)
     if size is None:
         raise CannotCarryError(Bar.RUNTIME_CONSTANT, name=name, why=f"how is not known for {arch.name}")

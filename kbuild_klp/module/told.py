@@ -24,16 +24,7 @@ def document(made: Livepatch) -> dict[str, Any]:
         "version": DOCUMENT_VERSION,
         "module": made.module or None,
         "carried": [{"object": it.object, "unit": it.unit, **it.piece._asdict()} for it in made.carried],
-        "refused": [
-            {
-                "object": it.object,
-                "unit": it.unit,
-                "symbol": it.refusal.symbol,
-                "code": it.refusal.bar.word,
-                "reason": it.refusal.reason,
-            }
-            for it in made.refused
-        ],
+        "refused": [{"object": it.object, "unit": it.unit, **it.refusal.as_data()} for it in made.refused],
         "left_out": list(made.left_out),
         "not_needed": list(made.not_needed),
         "checks": [check._asdict() for check in made.checks],

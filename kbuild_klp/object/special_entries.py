@@ -65,7 +65,7 @@ def special_entries(view: ObjectView, parts: Sequence[int]) -> dict[str, list[Sp
     """Return the special entries of some parts, by section name."""
     found: dict[str, list[SpecialEntry]] = defaultdict(list)
     for part in parts:
-        for group, data, references, field in _owned_entries(view, part):
+        for group, data, references, field in owned_entries(view, part):
             owner = references[field]
             place = int(view.canonical.references.target[owner] - view.canonical.parts.start[part])
             kind = int(view.canonical.references.kind[owner])
@@ -107,7 +107,7 @@ def special_tables(view: ObjectView, part: int) -> list[EntryTable]:
     return found
 
 
-def _owned_entries(view: ObjectView, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int], int]]:
+def owned_entries(view: ObjectView, part: int) -> Iterator[tuple[SpecialGroup, bytes, dict[int, int], int]]:
     """Yield the entries that a part owns: table, bytes, index in References by place in the entry, and which of these
     places names the part.
     """

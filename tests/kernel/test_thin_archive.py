@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kbuild_klp.containers import ar as archive
 from kbuild_klp.errors import BadTreeError
-from kbuild_klp.kernel.thin_archive import members
+from kbuild_klp.kernel.files import archive_members
 
 if TYPE_CHECKING:
     from kernel.conftest import FakeTree
@@ -23,7 +23,7 @@ def ar_t(root: Path, path: str) -> list[str]:
 
 
 def relative(root: Path, path: str) -> list[str]:
-    return [name.removeprefix(f"{root}/") for name in members(f"{root}/{path}")]
+    return [name.removeprefix(f"{root}/") for name in archive_members(f"{root}/{path}")]
 
 
 def test_thin_archive_as_ar_lists_it(tree: FakeTree) -> None:
@@ -80,23 +80,23 @@ def test_ordinary_archive_inside_a_thin_one(tree: FakeTree) -> None:
 
 def test_empty_archive(tree: FakeTree) -> None:
     tree.archive("built-in.a")
-    assert members(f"{tree.root}/built-in.a") == []
+    assert archive_members(f"{tree.root}/built-in.a") == []
 
 
 def test_no_archive(tree: FakeTree) -> None:
     file = tree.write("vmlinux.a", "nothing of the kind")
     with pytest.raises(BadTreeError, match="is not an archive"):
-        members(str(file))
+        archive_members(str(file))
 
 
 def test_every_cut_is_refused_or_shorter(tree: FakeTree) -> None:
     tree.archive("built-in.a", "init/main.o", "init/a_rather_long_file_name_for_an_object.o")
     data = (tree.root / "built-in.a").read_bytes()
-    whole = members(f"{tree.root}/built-in.a")
+    whole = archive_members(f"{tree.root}/built-in.a")
     for length in range(len(data)):
         file = tree.write("cut.a", data[:length])
         try:
-            assert members(str(file)) == whole[: len(members(str(file)))]
+            assert archive_members(str(file)) == whole[: len(archive_members(str(file)))]
         except BadTreeError as error:
             assert error.file == str(file)
 
