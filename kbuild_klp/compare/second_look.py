@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 from kbuild_klp.builds.object_pair import ObjectPair, read_together
 from kbuild_klp.builds.side import Build
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.reasons import Reason
 from kbuild_klp.changes.verdict import Verdict
+from kbuild_klp.changes.wording import Reason
 from kbuild_klp.checksum.batch import Progress
 from kbuild_klp.compare.differing import Changes
 from kbuild_klp.explain.explainer import PATIENCE, explain_changes

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from posixpath import commonprefix
 
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
 from kbuild_klp.lines.immediates import signed_immediate

@@ -8,8 +8,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType, component_reasons, place_reasons
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
-from kbuild_klp.changes.wording import sentence
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind, sentence
 from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.dwarf.inlined import InlinedFunction
 from kbuild_klp.explain import tables

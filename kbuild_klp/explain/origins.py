@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.dwarf.debug_info import DebugInfo
 from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
 from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import compress, zip_longest
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import function_lines
 from kbuild_klp.object.place import Place

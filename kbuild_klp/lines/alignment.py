@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable
 
 from kbuild_klp.changes.classification import Change
-from kbuild_klp.changes.reasons import Code
+from kbuild_klp.changes.wording import Code
 from kbuild_klp.elf.symbol_names import canonical_name
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE
 from kbuild_klp.object.view import ObjectView

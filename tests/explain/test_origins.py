@@ -11,8 +11,7 @@ from snippets import Compiler
 import kbuild_klp.explain.explainer
 from kbuild_klp.builds.single_object import ObjectBuild
 from kbuild_klp.changes.classification import Change
-from kbuild_klp.changes.reasons import ReasonKind
-from kbuild_klp.changes.wording import sentence
+from kbuild_klp.changes.wording import ReasonKind, sentence
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.explainer import PATIENCE, Explainer
 from kbuild_klp.explain.origins import function_text
