@@ -19,7 +19,7 @@ import numpy as np
 
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
-from kbuild_klp.lines.immediates import immediate_values
+from kbuild_klp.lines.immediates import differing_immediates
 from kbuild_klp.lines.proof import Readings
 from kbuild_klp.lines.roles import (
     NOTHING,
@@ -34,7 +34,7 @@ from kbuild_klp.lines.roles import (
 )
 from kbuild_klp.lines.ubsan import has_more, holds_only_records, places_in_type, size_read
 from kbuild_klp.lines.versions import Version
-from kbuild_klp.object.function import part_code
+from kbuild_klp.object.function import goes_to_target, part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.special_entries import special_tables
@@ -123,10 +123,8 @@ def _use(view: ObjectView, part: int, offset: int) -> object:
     rest = int.from_bytes(instruction, arch.byteorder) & ~arch.immediate(instruction)
     for reference in view.reference_range(part):
         place = view.reference_place(part, reference)
-        if place >= end:
-            start, stop = _instruction_at(starts, data, place)
-            if arch.disassemble(data[start:stop], start, ()).is_branch:
-                return rest, len(instruction), *view.meanings.target(reference)[2:]
+        if place >= end and goes_to_target(view, part, place):
+            return rest, len(instruction), *view.meanings.target(reference)[2:]
     return rest, len(instruction), offset
 
 
@@ -348,16 +346,14 @@ class _Comparison:
             if at < end:
                 continue
             start, end = _instruction_at(starts, before, at)
-            mask = arch.immediate(after[start:end])
-            was, is_ = (int.from_bytes(side[start:end], arch.byteorder) for side in (before, after))
-            size = end - start
+            mask, size = arch.immediate(after[start:end]), end - start
+            values = differing_immediates(arch, before[start:end], after[start:end])
             is_filled_in = any(mask & arch.bits_at(at, size) for at in range(size) if start + at in places)
-            if not mask or arch.immediate(before[start:end]) != mask or was & ~mask != is_ & ~mask or is_filled_in:
+            if not values or is_filled_in:
                 raise DifferentError
             if start in known.stamps:
                 self.identity_differs = True
                 continue
-            values = immediate_values(was & mask, is_ & mask, mask)
             yield Number(values, f"at +{start:#x}", ((old_part, start), (new_part, start)))
 
     def _fields(self, before: bytes, after: bytes, where: str, known: Fields = NOTHING) -> Iterator[Number]:
