@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.referring import called_next, users
+from kbuild_klp.lines.remembered import kept_with_view
 from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, Role, locations
 from kbuild_klp.object.view import ObjectView
 
@@ -103,19 +103,9 @@ def has_more(view: ObjectView, part: int) -> bool:
     return len(lines) > (len((LINE, COLUMN)) if LINE in lines else 0)
 
 
-# Cached as long as the view lives: many records name one type.
-_known: WeakKeyDictionary[ObjectView, dict[int, int | None]] = WeakKeyDictionary()
-
-
+@kept_with_view  # many records name one type
 def size_read(view: ObjectView, part: int) -> int | None:
     """Return how many bytes UBSAN reads of a record or a type, None if that is not known, or others may refer to it."""
-    known = _known.setdefault(view, {})
-    if part not in known:
-        known[part] = _size_read(view, part)
-    return known[part]
-
-
-def _size_read(view: ObjectView, part: int) -> int | None:
     if not is_of_ubsan(view, part):
         return None
     sizes = {
