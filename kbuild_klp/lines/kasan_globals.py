@@ -66,10 +66,9 @@ class _Descriptor(NamedTuple):
 
 
 class _Registered(NamedTuple):
-    """What a constructor registers: the descriptors, their number, the part that they are in, the bytes of each."""
+    """What a constructor registers: the descriptors, the part that they are in, the bytes of each."""
 
     descriptors: Counter[_Descriptor]
-    total: int
     table: int
     size: int
 
@@ -210,7 +209,7 @@ def _registered_by(view: ObjectView, table: int, size: int) -> _Registered | Non
         return None
     found = [_descriptor(view, data[at * size : (at + 1) * size], references[at]) for at in range(count)]
     descriptors = Counter(descriptor for descriptor in found if descriptor is not None)
-    return _Registered(descriptors, count, table, size) if descriptors.total() == count else None
+    return _Registered(descriptors, table, size) if descriptors.total() == count else None
 
 
 def _descriptor(view: ObjectView, data: bytes, references: dict[int, int]) -> _Descriptor | None:
@@ -249,7 +248,7 @@ def _nameless(view: ObjectView, reference: int, target: int, length: int) -> _Na
 def _is_same_code(old: Version, new: Version, before: _Registered, after: _Registered) -> bool:
     """Say whether two constructors have the same code but for the number of descriptors and what these refer to."""
     x, y, order = old.view.data(old.parts[0]), new.view.data(new.parts[0]), new.view.architecture.byteorder
-    was, is_ = (side.total.to_bytes(4, order) for side in (before, after))
+    was, is_ = (side.descriptors.total().to_bytes(4, order) for side in (before, after))
     is_same = x == y
     if was != is_:
         places = (at for at in range(len(x)) if x.startswith(was, at))

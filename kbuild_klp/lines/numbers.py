@@ -24,6 +24,7 @@ from kbuild_klp.lines.proof import Readings
 from kbuild_klp.lines.roles import (
     NOTHING,
     Fields,
+    LinesInText,
     Role,
     fields_of,
     fields_of_function,
@@ -233,7 +234,8 @@ class _Comparison:
         if before is not None and after is not None:
             encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))
             if not self._is_identity(*encoded):
-                yield from self._stack_lines(old, new, before, after) or _digits(before, after)
+                lines = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
+                yield from _moved_lines(*lines, "in a string") or _digits(before, after)
             return
         old_part, new_part = self.old.content_part(old), self.new.content_part(new)
         if old_part is None or new_part is None:
@@ -243,32 +245,13 @@ class _Comparison:
         self._seen.add((old_part, new_part))
         # A record of UBSAN refers to types.
         role = within if within is Role.UBSAN else role_of(self.old, old_part, users)
-        if role is Role.UBSAN and (places := self._places_in_type(old_part, new_part)):
-            yield from places
-            return
+        if role is Role.UBSAN:
+            types = places_in_type(self.old, old_part), places_in_type(self.new, new_part)
+            if moved := _moved_lines(*types, "in the name of a type"):
+                yield from moved
+                return
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
-
-    def _stack_lines(self, old: int, new: int, before: str, after: str) -> list[Number]:
-        """Return the lines in which two strings of KASAN differ; none where they are no such strings, or more does."""
-        was, is_ = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
-        if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
-            return []
-        pairs = zip(was[1], is_[1], strict=True)
-        return [Number((pair,), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
-
-    def _places_in_type(self, old_part: int, new_part: int) -> list[Number]:
-        """Return the lines in which the names of two types differ that have none; none where more differs."""
-        was, is_ = (places_in_type(view, part) for view, part in self._sides(old_part, new_part))
-        if (
-            was is None
-            or is_ is None
-            or was[0] != is_[0]
-            or [file for file, _ in was[1]] != [file for file, _ in is_[1]]
-        ):
-            return []
-        pairs = zip(was[1], is_[1], strict=True)
-        return [Number(((x, y),), "in the name of a type", file=file) for (file, x), (_, y) in pairs if x != y]
 
     def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
         """Yield the numbers in which two nameless parts differ."""
@@ -396,6 +379,16 @@ def _differing(before: bytes, after: bytes) -> list[int]:
         return []
     places: list[int] = (np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).nonzero()[0].tolist()
     return places
+
+
+def _moved_lines(was: LinesInText | None, is_: LinesInText | None, place: str) -> list[Number]:
+    """Return the lines in which two texts differ; none where they are not of that kind, or more differs."""
+    if was is None or is_ is None or was.rest != is_.rest:
+        return []
+    if [file for file, _ in was.lines] != [file for file, _ in is_.lines]:
+        return []
+    pairs = zip(was.lines, is_.lines, strict=True)
+    return [Number(((x, y),), place, file=file) for (file, x), (_, y) in pairs if x != y]
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

@@ -73,6 +73,13 @@ class Fields(NamedTuple):
 NOTHING = Fields({})
 
 
+class LinesInText(NamedTuple):
+    """The lines that a text names, each with its file (empty: it is a column, or none is named), and all else in it."""
+
+    rest: object
+    lines: list[tuple[str, int]]
+
+
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
     """Return what nameless data are for, going by those of ``users`` (references) that go to them."""
     if not users or not _has_takers(view):
@@ -178,17 +185,17 @@ _STACK_VARIABLE = re.compile(r" (\d+ \d+) (\d+) ")
 _LINE_OF_NAME = re.compile(r"(.*):(\d{1,7})", re.S)
 
 
-def stack_lines(view: ObjectView, reference: int, text: str) -> tuple[list[str], list[int]] | None:
-    """Return what KASAN's string about a function's variables says without lines, and the lines; None for others."""
+def stack_lines(view: ObjectView, reference: int, text: str) -> LinesInText | None:
+    """Return the lines in KASAN's string about a function's variables, None for others."""
     count, magic = re.match(r"\d+(?= )", text), _STACK_MAGIC.to_bytes(4, view.architecture.byteorder)
     if count is None or magic not in view.data(part_with(view, reference)):
         return None
-    said, lines, at = [count[0]], list[int](), count.end()
+    said, lines, at = [count[0]], list[tuple[str, int]](), count.end()
     while match := _STACK_VARIABLE.match(text, at):
         at = match.end() + int(match[2])
         name = text[match.end() : at]
         found = _LINE_OF_NAME.fullmatch(name)
         said += [match[1], found[1] if found else name]
         if found:
-            lines.append(int(found[2]))
-    return (said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None
+            lines.append(("", int(found[2])))
+    return LinesInText(said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None

@@ -131,7 +131,7 @@ class _Judge:
 
     @cached_property
     def _object_proof(self) -> ObjectProof | None:
-        return self._prover.of(self._pair.name)
+        return self._prover.of(self._pair)
 
     @cached_property
     def _linked_proofs(self) -> LinkedProofs | None:
