@@ -181,16 +181,13 @@ class SecondLook:
     def _explain_some(self, all_changes: Changes, errands: Sequence[_Errand]) -> Iterator[_Reasons]:
         pairs = read_together(self._pair(errand.name) for errand in errands)
         for pair, errand in zip(pairs, errands, strict=True):
-            yield self._explain_for(pair, all_changes[errand.name], errand)
-
-    def _explain_for(self, pair: ObjectPair, all_changes: Sequence[Change], errand: _Errand) -> _Reasons:
-        warnings: list[str] = []
-        told: Sequence[Change] = ()
-        changes = [all_changes[at] for at in errand.changes]
-        with _harmless(warnings, f"{errand.name}: the reasons"):
-            told = self._explain(pair, changes, errand.patience)
-        why = {at: change.why for at, change in zip(errand.changes, told, strict=False)}
-        return _Reasons(errand, why, warnings)
+            why: dict[int, tuple[Reason, ...]] = {}
+            warnings: list[str] = []
+            with _harmless(warnings, f"{errand.name}: the reasons"):
+                changes = [all_changes[errand.name][at] for at in errand.changes]
+                told = self._explain(pair, changes, errand.patience)
+                why = {at: change.why for at, change in zip(errand.changes, told, strict=True)}
+            yield _Reasons(errand, why, warnings)
 
     def _explain(self, pair: ObjectPair, changes: list[Change], patience: int) -> list[Change]:
         if pair.old is None or pair.new is None:

@@ -37,7 +37,7 @@ class DebugSide:
 
     def __init__(self, obj: ObjectFile) -> None:
         self.info = DebugInfo(obj)
-        self.lines = SourceLines(obj, self.info)
+        self.lines = SourceLines(self.info)
         self.inlined = InlinedCode(self.info, self.lines)
 
     def source(self, line: Line) -> SourceLine | None:

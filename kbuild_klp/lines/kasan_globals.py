@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.lines.referring import target_name, users
+from kbuild_klp.lines.referring import content, target_name, users
 from kbuild_klp.lines.roles import Role, role_of
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.parts import NAMED
@@ -84,7 +84,7 @@ def registers_the_same(old: Version, new: Version) -> bool:
         return False
     # With kCFI, the hash of its type is before it.
     rest = zip(old.parts[1:], new.parts[1:], strict=True)
-    if any(_all_of(old.view, x) != _all_of(new.view, y) for x, y in rest):
+    if any(content(old.view, x) != content(new.view, y) for x, y in rest):
         return False
     before, after = _registered(old), _registered(new)
     if before is None or after is None or not _is_same_code(old, new, before, after):
@@ -163,10 +163,6 @@ def _bytes(view: ObjectView, reference: int) -> bytes:
     return view.data(int(view.canonical.targets.part[reference])).rstrip(b"\0") + b"\0"
 
 
-def _all_of(view: ObjectView, part: int) -> tuple[bytes, list[tuple[object, ...]]]:
-    return view.data(part), [(it.place, *it.key) for it in view.references(part)]
-
-
 def _names(view: ObjectView) -> set[object]:
     """Return the names of all variables and functions of an object."""
     symbols = view.canonical.chunks.heads.tolist()
@@ -182,10 +178,7 @@ def _named(view: ObjectView) -> Counter[object]:
 
 def _registered_names(registered: _Registered) -> Counter[object]:
     """Count the variables of each name that a constructor registers."""
-    counts: Counter[object] = Counter()
-    for descriptor, count in registered.descriptors.items():
-        counts[descriptor.variable] += count
-    return counts
+    return Counter(descriptor.variable for descriptor in registered.descriptors.elements())
 
 
 def _registered(constructor: Version) -> _Registered | None:
