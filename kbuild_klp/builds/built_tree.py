@@ -101,10 +101,8 @@ class TreeBuild(Build):
 
     def sources(self, name: str, other: Build | None = None) -> SourceFiles | None:
         """Return the source files of an object, unless they changed since it was compiled."""
-        sources = SourceFiles.of(self._tree, name)
-        if sources is None or sources.changed_since(os.stat(self._path(name)).st_mtime_ns, self._source_times):
-            return None
-        return sources
+        time = os.stat(self._path(name)).st_mtime_ns
+        return SourceFiles.compiled(self._tree, name, time, self._source_times)
 
     def not_built(self) -> list[str]:
         """Return a warning where sources are newer than their objects: what is new in them is not compared."""

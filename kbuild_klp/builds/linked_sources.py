@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kbuild_klp.errors import KlpError
@@ -21,20 +21,16 @@ _LTO = "-flto"
 class LinkedSources:
     """The sources of an object at ``path`` that was linked from ``members``, objects of ``tree``, in link order.
 
-    Nothing is known of it under LTO, where the code of one source is in functions of others, and where one of the
-    members is not there any more: it may have had a symbol of any name.
+    Only those of symbols that have one of ``names`` can be asked for. Nothing is known under LTO, where the code of one
+    source is in functions of others, and where one of the members is not there any more: it may have had a symbol of
+    any name.
     """
 
-    def __init__(self, tree: BuildTree, path: str, members: Sequence[str]) -> None:
+    def __init__(self, tree: BuildTree, path: str, members: Sequence[str], names: Iterable[str]) -> None:
         self._tree = tree
         self._members = members
         self._time = os.stat(path).st_mtime_ns
-        self._known: dict[str, SourceFiles | None] = {}
         self._times: dict[str, int] = {}
-        self._homes: Mapping[tuple[str, str | None], list[int]] = {}
-
-    def look_for(self, names: Iterable[str]) -> None:
-        """Find the members that have symbols of these names; `member` knows no others."""
         self._homes = self._find_homes(names)
 
     def member(self, symbol: SymbolId) -> str | None:
@@ -50,14 +46,9 @@ class LinkedSources:
 
     def of_member(self, member: str) -> SourceFiles | None:
         """Return the sources of a member, None where they or the member changed since."""
-        if member not in self._known:
-            self._known[member] = self._sources(member)
-        return self._known[member]
-
-    def _sources(self, member: str) -> SourceFiles | None:
         time = os.stat(os.path.join(self._tree.root, member)).st_mtime_ns
-        sources = SourceFiles.of(self._tree, member)
-        if time > self._time or sources is None or sources.changed_since(time, self._times):
+        sources = SourceFiles.compiled(self._tree, member, time, self._times)
+        if time > self._time or sources is None:
             return None
         is_lto = sources.saved is None or any(word.startswith(_LTO) for word in sources.saved.command.split())
         return None if is_lto else sources

@@ -78,7 +78,7 @@ class ObjectPair:
         """
         old, new = self._builds
         first, second = (
-            partial(_linked_sources, *side) for side in ((old, self.name, old_names), (new, self.name, new_names))
+            partial(side.linked_sources, self.name, names) for side, names in ((old, old_names), (new, new_names))
         )
         try:
             before, after = side_by_side(first, second, self._jobs if self._are_large else 1)
@@ -129,10 +129,3 @@ def _read(pairs: Sequence[ObjectPair]) -> None:
         return
     for pair, old, new in zip(pairs, views, views, strict=True):
         pair.take(old, new)
-
-
-def _linked_sources(side: Build, name: str, symbols: Collection[str]) -> LinkedSources | None:
-    sources = side.linked_sources(name)
-    if sources is not None:
-        sources.look_for(symbols)
-    return sources

@@ -8,7 +8,7 @@ are made first, in the tree where it may be written and in memory where not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -130,8 +130,11 @@ class Build(ABC):
         """
         return None
 
-    def linked_sources(self, name: str) -> LinkedSources | None:
-        """Return the source files of an object that was linked from several, None for any other."""
+    def linked_sources(self, name: str, symbols: Collection[str]) -> LinkedSources | None:
+        """Return the source files of an object that was linked from several, None for any other.
+
+        ``symbols`` are the names of those whose sources will be asked for.
+        """
         return None
 
     def not_built(self) -> list[str]:

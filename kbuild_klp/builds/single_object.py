@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -104,13 +105,10 @@ class ObjectBuild(Build):
         tree = self.tree(name)
         if tree is None:
             return None
-        sources = SourceFiles.of(tree, self._name_in(tree))
-        if sources is None or sources.changed_since(os.stat(self.path).st_mtime_ns):
-            return None
-        return sources
+        return SourceFiles.compiled(tree, self._name_in(tree), os.stat(self.path).st_mtime_ns)
 
-    def linked_sources(self, name: str) -> LinkedSources | None:
+    def linked_sources(self, name: str, symbols: Collection[str]) -> LinkedSources | None:
         """Return the source files of the object, if it was linked in a build tree."""
         tree = self.tree(name)
         members = linked_from(tree, self._name_in(tree)) if tree is not None else []
-        return LinkedSources(tree, self.path, members) if tree is not None and members else None
+        return LinkedSources(tree, self.path, members, symbols) if tree is not None and members else None

@@ -3,6 +3,6 @@
 
 In: the entries of both. Out: changes, with reasons as far as checksums know them.
 
-Read in this order: contested (which entries are to be paired at all), pairing (which is which), reasons and verdict
-(the vocabulary, as data), wording (the same for people), labels (names that several have), classification.
+Read in this order: contested (which entries are to be paired at all), pairing (which is which), wording and verdict
+(the vocabulary, as data and for people), labels (names that several have), classification.
 """

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from kbuild_klp.changes.labels import labels_of
 from kbuild_klp.changes.pairing import Correlation, Pair
-from kbuild_klp.changes.reasons import Code, Reason, unexplained
 from kbuild_klp.changes.verdict import NOT_JUDGED, Verdict
-from kbuild_klp.changes.wording import sentence
+from kbuild_klp.changes.wording import Code, Reason, sentence, unexplained
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.object.symbol_id import SymbolId
 

@@ -237,14 +237,20 @@ class _Correlator:
         self.pairs.append((self.old.entries[old], self.new.entries[new]))
         del self.old.left[old], self.new.left[new]
 
-    def _pair_groups(self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False) -> None:
-        """Pair entries with the same key, in their order; with ``only_single`` only if each side has one of them."""
+    def _with_same_key(
+        self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """Yield entries with the same key, in their order; with ``only_single`` only if each side has one of them."""
         news = self.new.grouped(new_key or old_key)
         for key, olds in self.old.grouped(old_key).items():
             partners = news.get(key, [])
             if not only_single or len(olds) == len(partners) == 1:
-                for old, new in zip(olds, partners, strict=False):
-                    self._pair(old, new)
+                yield from zip(olds, partners, strict=False)
+
+    def _pair_groups(self, old_key: _KeyOf, new_key: _KeyOf | None = None, *, only_single: bool = False) -> None:
+        """Pair what _with_same_key yields."""
+        for old, new in self._with_same_key(old_key, new_key, only_single=only_single):
+            self._pair(old, new)
 
     # -- what unchanged users say ---------------------------------------------------------------------------------
 
@@ -311,12 +317,10 @@ class _Correlator:
         users.update((_Source.of(old), _Source.of(new)) for _, old, new in self._unchanged_uses() if old)
         users.update((_Source.of(old.symbol), _Source.of(new.symbol)) for old, new in self.pairs)
         users.update({(source, source): count for source, count in self._settled.items()})
-        news = self.new.grouped(_by_content)
-        for key, olds in self.old.grouped(_by_content).items():
-            partners = news.get(key, [])
-            if len(olds) == len(partners) == 1:
-                old, new = self.old.entries[olds[0]], self.new.entries[partners[0]]
-                others[_Source.of(old.symbol), _Source.of(new.symbol)] += 1
+        others.update(
+            (_Source.of(self.old.entries[old].symbol), _Source.of(self.new.entries[new].symbol))
+            for old, new in self._with_same_key(_by_content, only_single=True)
+        )
         # The last resort is their order.
         ranked = sorted({*users, *others}, key=lambda pair: (-users[pair], -others[pair], pair))
         for file in sorted(several):
@@ -366,13 +370,9 @@ class _Correlator:
 
     def _pair_by_binding(self) -> None:
         """Pair what was static and is global now, or the other way round: only one of the two has a file."""
-        news = self.new.grouped(lambda entry, _: (entry.kind, _text(entry)))
-        for key, olds in self.old.grouped(lambda entry, _: (entry.kind, _text(entry))).items():
-            partners = news.get(key, [])
-            if len(olds) == len(partners) == 1:
-                old, new = olds[0], partners[0]
-                if not (self.old.entries[old].symbol.file and self.new.entries[new].symbol.file):
-                    self._pair(old, new)
+        for old, new in self._with_same_key(lambda entry, _: (entry.kind, _text(entry)), only_single=True):
+            if not (self.old.entries[old].symbol.file and self.new.entries[new].symbol.file):
+                self._pair(old, new)
 
 
 def correlate(found: Contested) -> Correlation:

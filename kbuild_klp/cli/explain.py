@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
         report = compare(old, new, arguments.jobs, progress, looking=looking)
         looking.close()
         found = answer(arguments.names[builds:], old, new, report, max(arguments.context, 0), explaining)
-        from kbuild_klp.report.explanation import WIDE, ListingStyle, text_answer
+        from kbuild_klp.report.explanation import WIDE, text_answer
 
         if arguments.json:
             lines = json.explanation(found, report)
@@ -61,9 +61,9 @@ def main(arguments: argparse.Namespace) -> int:
             complain(report.warnings)
             here, is_terminal = text_style(True, True), sys.stdout.isatty()
             width = arguments.width or (here.width if is_terminal else _SIDE_BY_SIDE)
-            style = TextStyle(max(width, 60), here.color, True, True)
             is_wide = is_terminal and here.width >= WIDE and not arguments.unified
-            lines = text_answer(found, report, ListingStyle(style, arguments.side_by_side or is_wide))
+            style = TextStyle(max(width, 60), here.color, True, columns=arguments.side_by_side or is_wide)
+            lines = text_answer(found, report, style)
         show(explaining.between(lines), arguments.pager, explaining.end)
     complain(f"not compared: {line}" for line in report.failed)
     return ExitStatus.FAILED if report.failed else ExitStatus.DIFFERS if found.differs else ExitStatus.SAME

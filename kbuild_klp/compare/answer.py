@@ -178,8 +178,9 @@ class _Explanation:
             for change in group.changes if explainer else ():
                 into = explainer.inlined_into(change, symbol) if explainer else None
                 if into is not None:
-                    found = found or InlinedEverywhere(str(into.function), [], False)
-                    if into.differs:
+                    function, differs = into
+                    found = found or InlinedEverywhere(str(function), [], False)
+                    if differs:
                         found.into.append((group.label, change.label))
         return found if found and found.into else None
 

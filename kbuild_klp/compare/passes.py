@@ -64,10 +64,9 @@ def compare(
             kept.append(look)
         settled = look.settle(changes)
         heard = _with_ignored(settled.changes, names, selections)
-        explained = look.explain(heard)
-        judged = look.judge(settled)
-        changes, unchanged, verdicts = explained.changes, settled.unchanged, judged.verdicts
-        warnings += [*settled.warnings, *explained.warnings, *judged.warnings]
+        changes, unchanged = look.explain(heard), settled.unchanged
+        verdicts = look.judge(settled)
+        warnings += look.warnings
     else:
         changes = _with_ignored(changes, names, selections)
 
@@ -130,7 +129,7 @@ def _with_ignored(changes: Changes, names: Mapping[str, list[str]], selections: 
 
 def _by_unit(
     changes: Changes,
-    verdicts: Mapping[str, list[list[Verdict]]],
+    verdicts: Verdicts,
     names: Mapping[str, list[str]],
     old: Build,
     new: Build,

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 from kbuild_klp.builds.object_pair import ObjectPair, read_together
 from kbuild_klp.builds.side import Build
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.reasons import Reason
 from kbuild_klp.changes.verdict import Verdict
+from kbuild_klp.changes.wording import Reason
 from kbuild_klp.checksum.batch import Progress
 from kbuild_klp.compare.differing import Changes
 from kbuild_klp.explain.explainer import PATIENCE, explain_changes
@@ -49,21 +49,6 @@ class Looked(NamedTuple):
     changes: Changes
     seen: Mapping[str, SeenObject]
     unchanged: tuple[int, int]
-    warnings: Sequence[str]
-
-
-class Explained(NamedTuple):
-    """What differs, with reasons."""
-
-    changes: Changes
-    warnings: Sequence[str]
-
-
-class Judged(NamedTuple):
-    """Whether a livepatch can carry the changes: for each object and each of its units, a verdict a change."""
-
-    verdicts: Mapping[str, list[list[Verdict]]]
-    warnings: Sequence[str]
 
 
 class _Look(NamedTuple):
@@ -96,7 +81,7 @@ class _Reasons(NamedTuple):
 
 
 class SecondLook:
-    """Looks at the objects of two builds that differ.
+    """Looks at the objects of two builds that differ. ``warnings`` is filled by the stages, in their order.
 
     ``units`` are the link units of each object. ``jobs`` None takes what make's jobserver lends, or all processors;
     ``progress`` is called with the number of objects done and their total, where there are several.
@@ -110,6 +95,7 @@ class SecondLook:
         jobs: int | None = None,
         progress: Progress | None = None,
     ) -> None:
+        self.warnings: list[str] = []
         self._survey = Survey(old, new)
         self._old = old
         self._new = new
@@ -126,9 +112,8 @@ class SecondLook:
 
     def settle(self, changes: Changes) -> Looked:
         """Say which changes are of line numbers only, and which are none; gather what the verdicts need."""
-        warnings: list[str] = []
         self._keeps_pairs = len(changes) <= _MOST_KEPT
-        with _harmless(warnings, "whether a livepatch can carry the changes"):
+        with _harmless(self.warnings, "whether a livepatch can carry the changes"):
             self._survey.prepare()
         looks: dict[str, _Look] = {}
         work = partial(self._look_at_some, changes)
@@ -137,12 +122,12 @@ class SecondLook:
             if self._progress is not None and len(changes) > 1:
                 self._progress(done, len(changes))
         ordered = [looks[name] for name in changes]
+        self.warnings += (warning for look in ordered for warning in look.warnings)
         settled = {look.name: _changes_now(changes[look.name], look.changes) for look in ordered}
         return Looked(
             {name: own for name, own in settled.items() if own},
             {look.name: look.seen for look in ordered if look.seen is not None and settled[look.name]},
             (sum(look.unchanged[0] for look in ordered), sum(look.unchanged[1] for look in ordered)),
-            warnings + [warning for look in ordered for warning in look.warnings],
         )
 
     def _look_at_some(self, all_changes: Changes, names: Sequence[str]) -> Iterator[_Look]:
@@ -168,7 +153,7 @@ class SecondLook:
 
     # -- reasons --------------------------------------------------------------------------------------------------
 
-    def explain(self, changes: Changes) -> Explained:
+    def explain(self, changes: Changes) -> Changes:
         """Find the reasons of as many changes as anybody reads, but for those that are ignored."""
         errands = list(_errands(changes))
         if self._keeps_pairs:
@@ -179,7 +164,8 @@ class SecondLook:
         for (name, *_), why, _ in results:
             told[name] = _replaced(told[name], {at: told[name][at]._replace(why=words) for at, words in why.items()})
         warnings = {errand: said for errand, _, said in results}
-        return Explained(told, list(dict.fromkeys(text for errand in errands for text in warnings[errand])))
+        self.warnings += dict.fromkeys(text for errand in errands for text in warnings[errand])
+        return told
 
     def _pieces(self, errand: _Errand) -> list[_Errand]:
         """Divide the changes of an object that is open, also in the processes that start here.
@@ -195,16 +181,13 @@ class SecondLook:
     def _explain_some(self, all_changes: Changes, errands: Sequence[_Errand]) -> Iterator[_Reasons]:
         pairs = read_together(self._pair(errand.name) for errand in errands)
         for pair, errand in zip(pairs, errands, strict=True):
-            yield self._explain_for(pair, all_changes[errand.name], errand)
-
-    def _explain_for(self, pair: ObjectPair, all_changes: Sequence[Change], errand: _Errand) -> _Reasons:
-        warnings: list[str] = []
-        told: Sequence[Change] = ()
-        changes = [all_changes[at] for at in errand.changes]
-        with _harmless(warnings, f"{errand.name}: the reasons"):
-            told = self._explain(pair, changes, errand.patience)
-        why = {at: change.why for at, change in zip(errand.changes, told, strict=False)}
-        return _Reasons(errand, why, warnings)
+            why: dict[int, tuple[Reason, ...]] = {}
+            warnings: list[str] = []
+            with _harmless(warnings, f"{errand.name}: the reasons"):
+                changes = [all_changes[errand.name][at] for at in errand.changes]
+                told = self._explain(pair, changes, errand.patience)
+                why = {at: change.why for at, change in zip(errand.changes, told, strict=True)}
+            yield _Reasons(errand, why, warnings)
 
     def _explain(self, pair: ObjectPair, changes: list[Change], patience: int) -> list[Change]:
         if pair.old is None or pair.new is None:
@@ -213,16 +196,18 @@ class SecondLook:
 
     # -- verdicts -------------------------------------------------------------------------------------------------
 
-    def judge(self, settled: Looked) -> Judged:
-        """Say whether a livepatch can carry the changes; that of one depends on those of other objects."""
-        warnings: list[str] = []
+    def judge(self, settled: Looked) -> dict[str, list[list[Verdict]]]:
+        """Say whether a livepatch can carry the changes: for each object and each of its units, a verdict a change.
+
+        That of one depends on those of other objects.
+        """
         verdicts: dict[str, list[list[Verdict]]] = {}
-        with _harmless(warnings, "whether a livepatch can carry the changes"):
+        with _harmless(self.warnings, "whether a livepatch can carry the changes"):
             for name, seen in settled.seen.items():
                 self._survey.add(name, seen, settled.changes[name])
             verdicts = self._survey.judged()
-            warnings += self._survey.warnings()
-        return Judged(verdicts, warnings)
+            self.warnings += self._survey.warnings()
+        return verdicts
 
     # -- both -----------------------------------------------------------------------------------------------------
 

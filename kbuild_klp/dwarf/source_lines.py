@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from kbuild_klp.dwarf.debug_info import DebugInfo, address
 from kbuild_klp.dwarf.die_scan import Unit
-from kbuild_klp.elf.reader import ObjectFile
 
 
 class SourceLine(NamedTuple):
@@ -27,8 +26,8 @@ class SourceLine(NamedTuple):
 class SourceLines:
     """The line tables of one object; nothing is read before the first question."""
 
-    def __init__(self, obj: ObjectFile, info: DebugInfo | None = None) -> None:
-        self._info = info or DebugInfo(obj)
+    def __init__(self, info: DebugInfo) -> None:
+        self._info = info
         self._tables: dict[int, tuple[list[int], list[SourceLine | None]]] = {}
         self._names: dict[int, list[str]] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.checksum.entry import Entry
 from kbuild_klp.elf import constants as elf
 from kbuild_klp.elf.symbol_names import canonical_name

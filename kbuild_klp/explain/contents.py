@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from posixpath import commonprefix
 
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind
 from kbuild_klp.explain.attributes import named_part_reasons
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison, Hunk, Retarget
-from kbuild_klp.lines.immediates import signed_immediate
+from kbuild_klp.lines.immediates import differing_immediates
 from kbuild_klp.object.function import Line
 from kbuild_klp.object.place import Place
 from kbuild_klp.object.reference_text import describe, describe_with_section, how, quote
@@ -228,14 +228,10 @@ def _line_reason(a: Line, b: Line, old: str, new: str, where: Place) -> Reason:
     """Say how an instruction differs whose references do not; ``old`` and ``new`` are both versions in words."""
     if a.is_branch and b.is_branch and a.targets and b.targets:
         return Reason.of(Code.BRANCH, old, new, where)
-    arch = b.view.architecture
-    x, y = a.bytes, b.bytes
-    if len(x) == len(y) and not (a.is_branch or b.is_branch):
-        mask = arch.immediate(x)
-        was, is_ = (int.from_bytes(side, arch.byteorder) for side in (x, y))
-        if mask and mask == arch.immediate(y) and was & ~mask == is_ & ~mask:
-            numbers = [signed_immediate(bits, mask) for bits in (was, is_)]
-            return Reason.of(Code.IMMEDIATE, old, new, where, old_value=numbers[0], new_value=numbers[1])
+    values = differing_immediates(b.view.architecture, a.bytes, b.bytes)
+    if values and not (a.is_branch or b.is_branch):
+        was, is_ = values[0]  # with a sign
+        return Reason.of(Code.IMMEDIATE, old, new, where, old_value=was, new_value=is_)
     return Reason.of(Code.INSTRUCTION, old, new, where)
 
 

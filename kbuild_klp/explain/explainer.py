@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import zip_longest
-from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType, component_reasons, place_reasons
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
-from kbuild_klp.changes.wording import sentence
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind, sentence
 from kbuild_klp.checksum.entry import KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.dwarf.inlined import InlinedFunction
 from kbuild_klp.explain import tables
@@ -56,13 +54,6 @@ def explain_changes(
     decode_functions(old, (it.old.symbol for it in heard if it.old))
     decode_functions(new, (it.new.symbol for it in heard if it.new))
     return list(map(explainer.explain, changes))
-
-
-class InlinedInto(NamedTuple):
-    """An inlined function, and whether it makes the function differ that it was inlined into."""
-
-    function: InlinedFunction
-    differs: bool
 
 
 class Explainer:
@@ -140,15 +131,15 @@ class Explainer:
                 self.inlined.setdefault(str(function), []).append(change.label)
         return reasons
 
-    def inlined_into(self, change: Change, name: str) -> InlinedInto | None:
-        """Say whether the function ``name`` was inlined into a function that changed, None when it was not."""
+    def inlined_into(self, change: Change, name: str) -> tuple[InlinedFunction, bool] | None:
+        """Return the function ``name`` if it was inlined into one that changed, and whether it makes that differ."""
         versions = versions_of(change, self.old, self.new)
         if change.kind != KIND_FUNCTION or not all(version.parts for version in versions):
             return None
         function = self.origins.find(name, *versions)
         if function is None:
             return None
-        return InlinedInto(function, self.origins.differs(name, Comparison(*versions), *versions))
+        return function, self.origins.differs(name, Comparison(*versions), *versions)
 
     # -- sections -------------------------------------------------------------------------------------------------
 

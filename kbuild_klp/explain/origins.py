@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.dwarf.debug_info import DebugInfo
 from kbuild_klp.dwarf.inlined import InlinedCode, InlinedFunction
 from kbuild_klp.dwarf.source_lines import SourceLine, SourceLines
@@ -37,7 +37,7 @@ class DebugSide:
 
     def __init__(self, obj: ObjectFile) -> None:
         self.info = DebugInfo(obj)
-        self.lines = SourceLines(obj, self.info)
+        self.lines = SourceLines(self.info)
         self.inlined = InlinedCode(self.info, self.lines)
 
     def source(self, line: Line) -> SourceLine | None:
@@ -63,8 +63,8 @@ class Origins:
         self.old = old
         self.new = new
         self._find_sources = sources
-        self._texts: dict[tuple[str, InlinedFunction], str | None] = {}
-        self._files: dict[str, list[str]] = {}
+        lines = cache(lambda path: read(path).split("\n"))
+        self._text = cache(lambda path, function: function_text(lines(path), function.name, function.line))
 
     def of(self, comparison: Comparison, old: Version, new: Version) -> list[tuple[InlinedFunction, Reason]]:
         """Return the inlined functions that a change comes from, each with the reason that names it; three at most."""
@@ -128,17 +128,6 @@ class Origins:
             return False
         texts = self._text(paths[0], old), self._text(paths[1], new)
         return None not in texts and texts[0] != texts[1]
-
-    def _text(self, path: str, function: InlinedFunction) -> str | None:
-        key = (path, function)
-        if key not in self._texts:
-            self._texts[key] = function_text(self._lines(path), function.name, function.line)
-        return self._texts[key]
-
-    def _lines(self, path: str) -> list[str]:
-        if path not in self._files:
-            self._files[path] = read(path).split("\n")
-        return self._files[path]
 
 
 def function_text(lines: Sequence[str], name: str, line: int) -> str | None:

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import compress, zip_longest
-from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason, ReasonKind
+from kbuild_klp.changes.wording import Code, Reason, ReasonKind
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.function import function_lines
 from kbuild_klp.object.place import Place
@@ -36,22 +35,22 @@ def kind_of(section: str) -> tuple[ReasonKind, str]:
     return ReasonKind.SPECIAL_SECTION, section
 
 
-class _Table(NamedTuple):
-    """The entries of a special section that belong to one version of a function."""
-
-    entries: list[SpecialEntry]
-    version: Version
-
-
 class TableDifference:
-    """One special section of a function in two versions.
+    """One special section of a function in two versions: the ``entries`` of both that belong to it.
 
     ``moves`` says that instructions came or went, so that places in the function differ anyway.
     """
 
-    def __init__(self, section: str, old: _Table, new: _Table, moves: bool) -> None:
+    def __init__(
+        self,
+        section: str,
+        versions: tuple[Version, Version],
+        entries: tuple[list[SpecialEntry], list[SpecialEntry]],
+        moves: bool,
+    ) -> None:
         self.kind, self.name = kind_of(section)
-        self._sides = old, new
+        self._versions = versions
+        self._entries = entries
         self._moves = moves
 
     @property
@@ -59,8 +58,8 @@ class TableDifference:
         """What one entry is called."""
         return self.name if self.kind is ReasonKind.SPECIAL_SECTION else self.kind.value
 
-    def _meanings(self, table: _Table) -> list[tuple[object, ...]]:
-        entries, (_, parts) = table
+    def _meanings(self, version: Version, entries: list[SpecialEntry]) -> list[tuple[object, ...]]:
+        parts = version.parts
         return [
             (
                 entry.owner,
@@ -75,8 +74,8 @@ class TableDifference:
 
     def pairs(self) -> Iterator[tuple[SpecialEntry | None, SpecialEntry | None]]:
         """Yield the entries that differ: in order if both sides have as many, else those that only one side has."""
-        (old, _), (new, _) = self._sides
-        before, after = map(self._meanings, self._sides)
+        old, new = self._entries
+        before, after = map(self._meanings, self._versions, self._entries)
         if len(old) == len(new):
             differs = (was != is_ for was, is_ in zip(before, after, strict=True))
             yield from compress(zip(old, new, strict=True), differs)
@@ -85,7 +84,7 @@ class TableDifference:
 
     def reasons(self) -> list[Reason]:
         """Return one reason for each entry that differs, or one for the number of entries."""
-        (old, _), (new, version) = self._sides
+        (old, new), (_, version) = self._entries, self._versions
         if len(old) != len(new):
             was, is_ = (f"{len(side)} {'entry' if len(side) == 1 else 'entries'}" for side in (old, new))
             counts = Reason.of(Code.ENTRY_COUNT, was, is_, table=self.name, old_count=len(old))
@@ -100,7 +99,7 @@ class TableDifference:
 
     def _difference(self, x: SpecialEntry, y: SpecialEntry) -> tuple[str, str]:
         """Return the fields in which two entries differ, in words."""
-        views = [version.view for _, version in self._sides]
+        views = [version.view for version in self._versions]
         fields = [(a, b) for a, b in _by_field(x, y) if self._field_meaning(a) != self._field_meaning(b)]
         if not fields:
             sides = zip(views, (x, y), strict=True)
@@ -153,7 +152,7 @@ def differences(old: Version, new: Version, moves: bool) -> list[TableDifference
     """Return the special sections of a function in both versions, by name."""
     before, after = _by_name(special_entries(*old)), _by_name(special_entries(*new))
     return [
-        TableDifference(name, _Table(before.get(name, []), old), _Table(after.get(name, []), new), moves)
+        TableDifference(name, (old, new), (before.get(name, []), after.get(name, [])), moves)
         for name in sorted(before.keys() | after.keys())
     ]
 

@@ -42,6 +42,17 @@ class SourceFiles:
         files.update(reversed(known))  # of several files of one name the first counts
         return cls(known[0][0], files, saved)
 
+    @classmethod
+    def compiled(
+        cls, tree: BuildTree, object_path: str, time_ns: int, known: dict[str, int] | None = None
+    ) -> SourceFiles | None:
+        """The files of an object as they were compiled; None if kbuild records none, or one of them changed since.
+
+        For ``time_ns`` and ``known`` see changed_since.
+        """
+        sources = cls.of(tree, object_path)
+        return None if sources is None or sources.changed_since(time_ns, known) else sources
+
     def find(self, name: str) -> str | None:
         """The path of the file that ``__FILE__`` or a line table names, None if it is none of these."""
         name = posixpath.normpath(name)

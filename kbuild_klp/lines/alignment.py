@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Hashable
 
 from kbuild_klp.changes.classification import Change
-from kbuild_klp.changes.reasons import Code
+from kbuild_klp.changes.wording import Code
 from kbuild_klp.elf.symbol_names import canonical_name
+from kbuild_klp.lines.referring import content
 from kbuild_klp.object.parts import CONTENT, NAMED, PIECE
 from kbuild_klp.object.view import ObjectView
 
@@ -49,7 +50,7 @@ def _aligned(view: ObjectView, section: str, alignment: int) -> dict[Hashable, l
             if parts.kind[part] == NAMED:
                 key = canonical_name(view.part_name(part)).text
             elif parts.kind[part] in (CONTENT, PIECE):
-                key = view.data(part), tuple((it.place, *it.key) for it in view.references(part))
+                key = content(view, part)
             else:
                 continue
             found[key].append(view.place(part)[1] % alignment == 0)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from posixpath import commonprefix
 from typing import NamedTuple
 
 import numpy as np
@@ -94,14 +95,9 @@ def _names(view: ObjectView) -> dict[bytes, int]:
 def _split(old: bytes, new: bytes) -> tuple[Directories, bytes]:
     """Return the directories that two names of files begin with, and the path that both end with."""
     was, is_ = old.split(b"/"), new.split(b"/")
-    same = _shared(was[::-1], is_[::-1])
+    same = len(commonprefix([was[::-1], is_[::-1]]))
     rest = b"/".join(was[len(was) - same :])
     return Directories(old[: len(old) - len(rest)], new[: len(new) - len(rest)]), rest
-
-
-def _shared(old: list[bytes], new: list[bytes]) -> int:
-    """Return how many names two lists have in common at the start."""
-    return next((at for at, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), min(len(old), len(new)))
 
 
 def _are_outside(found: Directories, rests: Iterable[bytes], same: Iterable[bytes]) -> bool:
@@ -109,7 +105,7 @@ def _are_outside(found: Directories, rests: Iterable[bytes], same: Iterable[byte
     if not all(not side or side.startswith((b"/", b"../", b"./")) for side in found):
         return False
     sides = [side.split(b"/")[:-1] for side in found]
-    above = sides[0][: _shared(*sides)]
+    above = commonprefix(sides)
     names = {name for side in sides for name in side[2 if side[0:2] in _ROOTS else 0 :]}
     if all(_TOP.intersection(rest.split(b"/")[:-1]) for rest in rests):
         return _TOP.isdisjoint(names - _OUTSIDE_TOO)

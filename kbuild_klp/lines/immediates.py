@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
+from kbuild_klp.arch.registry import Architecture
 from kbuild_klp.lines.proof import Readings
+
+
+def differing_immediates(arch: Architecture, old: bytes, new: bytes) -> Readings:
+    """Return what the immediate operands of two instructions may be, nothing if these differ in anything else."""
+    mask = arch.immediate(new)
+    was, is_ = (int.from_bytes(instruction, arch.byteorder) for instruction in (old, new))
+    is_alone = mask and len(old) == len(new) and mask == arch.immediate(old) and was & ~mask == is_ & ~mask
+    return immediate_values(was, is_, mask) if is_alone else ()
 
 
 def immediate_values(was: int, is_: int, mask: int) -> Readings:

@@ -62,6 +62,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
+from kbuild_klp.dwarf.debug_info import DebugInfo
 from kbuild_klp.dwarf.source_lines import SourceLines
 from kbuild_klp.lines.numbers import Number
 from kbuild_klp.lines.order import Ordered, concordance
@@ -82,7 +83,7 @@ class LineInference:
 
     def __init__(self, old: ObjectView, new: ObjectView, changed: Collection[int]) -> None:
         self._old = old
-        self._tables = SourceLines(old.file), SourceLines(new.file)
+        self._tables = SourceLines(DebugInfo(old.file)), SourceLines(DebugInfo(new.file))
         self._witnesses = Witnesses(old, new, changed)
         self._lines: dict[Home, frozenset[Witness]] = {}
 

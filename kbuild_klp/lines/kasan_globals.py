@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbuild_klp.elf.symbol_names import canonical_name
-from kbuild_klp.lines.referring import target_name, users
+from kbuild_klp.lines.referring import content, target_name, users
 from kbuild_klp.lines.roles import Role, role_of
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.parts import NAMED
@@ -66,10 +66,9 @@ class _Descriptor(NamedTuple):
 
 
 class _Registered(NamedTuple):
-    """What a constructor registers: the descriptors, their number, the part that they are in, the bytes of each."""
+    """What a constructor registers: the descriptors, the part that they are in, the bytes of each."""
 
     descriptors: Counter[_Descriptor]
-    total: int
     table: int
     size: int
 
@@ -85,7 +84,7 @@ def registers_the_same(old: Version, new: Version) -> bool:
         return False
     # With kCFI, the hash of its type is before it.
     rest = zip(old.parts[1:], new.parts[1:], strict=True)
-    if any(_all_of(old.view, x) != _all_of(new.view, y) for x, y in rest):
+    if any(content(old.view, x) != content(new.view, y) for x, y in rest):
         return False
     before, after = _registered(old), _registered(new)
     if before is None or after is None or not _is_same_code(old, new, before, after):
@@ -164,10 +163,6 @@ def _bytes(view: ObjectView, reference: int) -> bytes:
     return view.data(int(view.canonical.targets.part[reference])).rstrip(b"\0") + b"\0"
 
 
-def _all_of(view: ObjectView, part: int) -> tuple[bytes, list[tuple[object, ...]]]:
-    return view.data(part), [(it.place, *it.key) for it in view.references(part)]
-
-
 def _names(view: ObjectView) -> set[object]:
     """Return the names of all variables and functions of an object."""
     symbols = view.canonical.chunks.heads.tolist()
@@ -183,10 +178,7 @@ def _named(view: ObjectView) -> Counter[object]:
 
 def _registered_names(registered: _Registered) -> Counter[object]:
     """Count the variables of each name that a constructor registers."""
-    counts: Counter[object] = Counter()
-    for descriptor, count in registered.descriptors.items():
-        counts[descriptor.variable] += count
-    return counts
+    return Counter(descriptor.variable for descriptor in registered.descriptors.elements())
 
 
 def _registered(constructor: Version) -> _Registered | None:
@@ -210,7 +202,7 @@ def _registered_by(view: ObjectView, table: int, size: int) -> _Registered | Non
         return None
     found = [_descriptor(view, data[at * size : (at + 1) * size], references[at]) for at in range(count)]
     descriptors = Counter(descriptor for descriptor in found if descriptor is not None)
-    return _Registered(descriptors, count, table, size) if descriptors.total() == count else None
+    return _Registered(descriptors, table, size) if descriptors.total() == count else None
 
 
 def _descriptor(view: ObjectView, data: bytes, references: dict[int, int]) -> _Descriptor | None:
@@ -249,7 +241,7 @@ def _nameless(view: ObjectView, reference: int, target: int, length: int) -> _Na
 def _is_same_code(old: Version, new: Version, before: _Registered, after: _Registered) -> bool:
     """Say whether two constructors have the same code but for the number of descriptors and what these refer to."""
     x, y, order = old.view.data(old.parts[0]), new.view.data(new.parts[0]), new.view.architecture.byteorder
-    was, is_ = (side.total.to_bytes(4, order) for side in (before, after))
+    was, is_ = (side.descriptors.total().to_bytes(4, order) for side in (before, after))
     is_same = x == y
     if was != is_:
         places = (at for at in range(len(x)) if x.startswith(was, at))

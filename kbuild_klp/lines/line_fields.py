@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.owned import LINE_SIZE
 from kbuild_klp.object.place import Place

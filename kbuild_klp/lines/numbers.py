@@ -19,11 +19,12 @@ import numpy as np
 
 from kbuild_klp.checksum.section_entries import unused_strings
 from kbuild_klp.lines.identity import Identities
-from kbuild_klp.lines.immediates import immediate_values
+from kbuild_klp.lines.immediates import differing_immediates
 from kbuild_klp.lines.proof import Readings
 from kbuild_klp.lines.roles import (
     NOTHING,
     Fields,
+    LinesInText,
     Role,
     fields_of,
     fields_of_function,
@@ -34,7 +35,7 @@ from kbuild_klp.lines.roles import (
 )
 from kbuild_klp.lines.ubsan import has_more, holds_only_records, places_in_type, size_read
 from kbuild_klp.lines.versions import Version
-from kbuild_klp.object.function import part_code
+from kbuild_klp.object.function import goes_to_target, part_code
 from kbuild_klp.object.meanings import KIND_SHIFT
 from kbuild_klp.object.reference_text import describe
 from kbuild_klp.object.special_entries import special_tables
@@ -123,10 +124,8 @@ def _use(view: ObjectView, part: int, offset: int) -> object:
     rest = int.from_bytes(instruction, arch.byteorder) & ~arch.immediate(instruction)
     for reference in view.reference_range(part):
         place = view.reference_place(part, reference)
-        if place >= end:
-            start, stop = _instruction_at(starts, data, place)
-            if arch.disassemble(data[start:stop], start, ()).is_branch:
-                return rest, len(instruction), *view.meanings.target(reference)[2:]
+        if place >= end and goes_to_target(view, part, place):
+            return rest, len(instruction), *view.meanings.target(reference)[2:]
     return rest, len(instruction), offset
 
 
@@ -235,7 +234,8 @@ class _Comparison:
         if before is not None and after is not None:
             encoded = (text.encode("utf-8", "surrogateescape") for text in (before, after))
             if not self._is_identity(*encoded):
-                yield from self._stack_lines(old, new, before, after) or _digits(before, after)
+                lines = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
+                yield from _moved_lines(*lines, "in a string") or _digits(before, after)
             return
         old_part, new_part = self.old.content_part(old), self.new.content_part(new)
         if old_part is None or new_part is None:
@@ -245,32 +245,13 @@ class _Comparison:
         self._seen.add((old_part, new_part))
         # A record of UBSAN refers to types.
         role = within if within is Role.UBSAN else role_of(self.old, old_part, users)
-        if role is Role.UBSAN and (places := self._places_in_type(old_part, new_part)):
-            yield from places
-            return
+        if role is Role.UBSAN:
+            types = places_in_type(self.old, old_part), places_in_type(self.new, new_part)
+            if moved := _moved_lines(*types, "in the name of a type"):
+                yield from moved
+                return
         known = fields_of(self.old, old_part, role, within)
         yield from self._nameless(old_part, new_part, describe(self.new, new), known, role)
-
-    def _stack_lines(self, old: int, new: int, before: str, after: str) -> list[Number]:
-        """Return the lines in which two strings of KASAN differ; none where they are no such strings, or more does."""
-        was, is_ = stack_lines(self.old, old, before), stack_lines(self.new, new, after)
-        if was is None or is_ is None or was[0] != is_[0] or len(was[1]) != len(is_[1]):
-            return []
-        pairs = zip(was[1], is_[1], strict=True)
-        return [Number((pair,), "in a string", file="") for pair in pairs if pair[0] != pair[1]]
-
-    def _places_in_type(self, old_part: int, new_part: int) -> list[Number]:
-        """Return the lines in which the names of two types differ that have none; none where more differs."""
-        was, is_ = (places_in_type(view, part) for view, part in self._sides(old_part, new_part))
-        if (
-            was is None
-            or is_ is None
-            or was[0] != is_[0]
-            or [file for file, _ in was[1]] != [file for file, _ in is_[1]]
-        ):
-            return []
-        pairs = zip(was[1], is_[1], strict=True)
-        return [Number(((x, y),), "in the name of a type", file=file) for (file, x), (_, y) in pairs if x != y]
 
     def _nameless(self, old_part: int, new_part: int, where: str, known: Fields, role: Role) -> Iterator[Number]:
         """Yield the numbers in which two nameless parts differ."""
@@ -348,16 +329,14 @@ class _Comparison:
             if at < end:
                 continue
             start, end = _instruction_at(starts, before, at)
-            mask = arch.immediate(after[start:end])
-            was, is_ = (int.from_bytes(side[start:end], arch.byteorder) for side in (before, after))
-            size = end - start
+            mask, size = arch.immediate(after[start:end]), end - start
+            values = differing_immediates(arch, before[start:end], after[start:end])
             is_filled_in = any(mask & arch.bits_at(at, size) for at in range(size) if start + at in places)
-            if not mask or arch.immediate(before[start:end]) != mask or was & ~mask != is_ & ~mask or is_filled_in:
+            if not values or is_filled_in:
                 raise DifferentError
             if start in known.stamps:
                 self.identity_differs = True
                 continue
-            values = immediate_values(was & mask, is_ & mask, mask)
             yield Number(values, f"at +{start:#x}", ((old_part, start), (new_part, start)))
 
     def _fields(self, before: bytes, after: bytes, where: str, known: Fields = NOTHING) -> Iterator[Number]:
@@ -400,6 +379,16 @@ def _differing(before: bytes, after: bytes) -> list[int]:
         return []
     places: list[int] = (np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).nonzero()[0].tolist()
     return places
+
+
+def _moved_lines(was: LinesInText | None, is_: LinesInText | None, place: str) -> list[Number]:
+    """Return the lines in which two texts differ; none where they are not of that kind, or more differs."""
+    if was is None or is_ is None or was.rest != is_.rest:
+        return []
+    if [file for file, _ in was.lines] != [file for file, _ in is_.lines]:
+        return []
+    pairs = zip(was.lines, is_.lines, strict=True)
+    return [Number(((x, y),), place, file=file) for (file, x), (_, y) in pairs if x != y]
 
 
 def _digits(before: str, after: str) -> Iterator[Number]:

@@ -39,9 +39,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 
+from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.builds.side import SINGLE_OBJECT, Build
 from kbuild_klp.elf.symbol_names import canonical_name, source_name
-from kbuild_klp.errors import KlpError
 from kbuild_klp.kernel.build_identity import identity
 from kbuild_klp.kernel.settings import Settings, changed_flags
 from kbuild_klp.kernel.sources import FileComparison, SourceFiles
@@ -109,15 +109,10 @@ class LineProver:
             self._macros[root] = MacroIndex(tree.settings if tree else None)
         return self._macros[root]
 
-    def of(self, name: str) -> ObjectProof | None:
+    def of(self, pair: ObjectPair) -> ObjectProof | None:
         """Return the proof for one object, None when its sources are not at hand."""
-        try:
-            old, new = self.old.sources(name, self.new), self.new.sources(name, self.old)
-        except (KlpError, OSError):
-            return None
-        if old is None or new is None:
-            return None
-        return ObjectProof(self, name, old, new)
+        old, new = pair.sources()
+        return ObjectProof(self, pair.name, old, new) if old is not None and new is not None else None
 
 
 class ObjectProof:

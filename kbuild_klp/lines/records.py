@@ -8,11 +8,10 @@ handed to (roles.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.line_fields import line_fields
+from kbuild_klp.lines.remembered import kept_with_view
 from kbuild_klp.lines.roles import Role, fields_of, role_of
 from kbuild_klp.lines.versions import Version
 from kbuild_klp.object.view import ObjectView
@@ -35,17 +34,9 @@ class LineMove(NamedTuple):
     new: int
 
 
-# Cached as long as the view lives: most functions that differ are asked about three times.
-_known: WeakKeyDictionary[ObjectView, dict[int, list[LineRecord]]] = WeakKeyDictionary()
-
-
 def line_records(version: Version) -> list[LineRecord]:
     """Return the line records of a function or variable, in order."""
-    known = _known.setdefault(version.view, {})
-    for part in version.parts:
-        if part not in known:
-            known[part] = list(_part_records(version.view, part))
-    return [record for part in version.parts for record in known[part]]
+    return [record for part in version.parts for record in _part_records(version.view, part)]
 
 
 def line_moves(old: Version, new: Version) -> list[LineMove]:
@@ -56,9 +47,9 @@ def line_moves(old: Version, new: Version) -> list[LineMove]:
     return [LineMove(x.file, x.line, y.line) for x, y in zip(before, after, strict=True)]
 
 
-def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
-    for field in line_fields(Version(view, [part])):
-        yield LineRecord(field.file, field.line)
+@kept_with_view  # most functions that differ are asked about three times
+def _part_records(view: ObjectView, part: int) -> list[LineRecord]:
+    found = [LineRecord(field.file, field.line) for field in line_fields(Version(view, [part]))]
     references = view.reference_range(part)
     for target in dict.fromkeys(map(view.content_part, view.content_rows(part))):
         if target is None or view.canonical.lines_of_record(target):
@@ -69,4 +60,5 @@ def _part_records(view: ObjectView, part: int) -> Iterator[LineRecord]:
             for place, file in fields_of(view, target, role).lines.items():
                 if file:
                     line = data[place : place + _LINE_SIZE]
-                    yield LineRecord(file, int.from_bytes(line, view.architecture.byteorder))
+                    found.append(LineRecord(file, int.from_bytes(line, view.architecture.byteorder)))
+    return found

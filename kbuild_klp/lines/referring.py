@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where references are, the names of what they go to, and to whom that is passed."""
+"""Where references are, what they mean, the names of what they go to, and to whom that is passed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from kbuild_klp.object.view import ObjectView
 def part_with(view: ObjectView, reference: int) -> int:
     """Return the part that a reference is in."""
     return int(view.canonical.parts.at(view.canonical.references.place[reference : reference + 1])[0])
+
+
+def content(view: ObjectView, part: int) -> tuple[bytes, tuple[tuple[int, ...], ...]]:
+    """Return all that is in a part: its bytes, and the meanings of its references, each with its place."""
+    return view.data(part), tuple((reference.place, *reference.key) for reference in view.references(part))
 
 
 def users(view: ObjectView, part: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from kbuild_klp.changes.classification import Change, ChangeType, Proof
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, Entry
 
 _DIGITS = re.compile(r"(\d+)")

@@ -13,12 +13,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines import rust_panics
 from kbuild_klp.lines.gcov_writeout import argument_stamps, writeout_stamps
 from kbuild_klp.lines.line_fields import source_file
 from kbuild_klp.lines.referring import called_next, part_with, target_name
+from kbuild_klp.lines.remembered import kept_with_view
 from kbuild_klp.object.view import ObjectView
 
 # struct source_location in lib/ubsan.h, and struct kasan_source_location in mm/kasan/kasan.h: file, line, column.
@@ -57,7 +57,6 @@ _CALLED = {
 _TAKERS = (Role.UBSAN.value, Role.PANIC.value, *_CALLED)
 # struct type_descriptor: its kind (integer, floating, others) and what is known of it, then the name in quotes.
 _TYPE = re.compile(rb"(?:\x00[\x00\x01]|\x01\x00|\xff\xff)..'[^\x00]+'\x00", re.S)
-_have_takers: WeakKeyDictionary[ObjectView, bool] = WeakKeyDictionary()
 
 
 class Fields(NamedTuple):
@@ -72,6 +71,13 @@ class Fields(NamedTuple):
 
 
 NOTHING = Fields({})
+
+
+class LinesInText(NamedTuple):
+    """The lines that a text names, each with its file (empty: it is a column, or none is named), and all else in it."""
+
+    rest: object
+    lines: list[tuple[str, int]]
 
 
 def role_of(view: ObjectView, part: int, users: Sequence[int]) -> Role:
@@ -120,12 +126,10 @@ def _role_of_argument(view: ObjectView, part: int, function: str) -> Role:
     return Role.PANIC if rust_panics.is_passed(view, part, function) else _CALLED.get(function, Role.OTHER)
 
 
+@kept_with_view
 def _has_takers(view: ObjectView) -> bool:
     """Say whether a function that takes such data may be among the symbols of an object."""
-    found = _have_takers.get(view)
-    if found is None:
-        found = _have_takers[view] = any(name.encode() in view.object.strings for name in _TAKERS)
-    return found
+    return any(name.encode() in view.object.strings for name in _TAKERS)
 
 
 def fields_of(view: ObjectView, part: int, role: Role, within: Role = Role.OTHER) -> Fields:
@@ -181,17 +185,17 @@ _STACK_VARIABLE = re.compile(r" (\d+ \d+) (\d+) ")
 _LINE_OF_NAME = re.compile(r"(.*):(\d{1,7})", re.S)
 
 
-def stack_lines(view: ObjectView, reference: int, text: str) -> tuple[list[str], list[int]] | None:
-    """Return what KASAN's string about a function's variables says without lines, and the lines; None for others."""
+def stack_lines(view: ObjectView, reference: int, text: str) -> LinesInText | None:
+    """Return the lines in KASAN's string about a function's variables, None for others."""
     count, magic = re.match(r"\d+(?= )", text), _STACK_MAGIC.to_bytes(4, view.architecture.byteorder)
     if count is None or magic not in view.data(part_with(view, reference)):
         return None
-    said, lines, at = [count[0]], list[int](), count.end()
+    said, lines, at = [count[0]], list[tuple[str, int]](), count.end()
     while match := _STACK_VARIABLE.match(text, at):
         at = match.end() + int(match[2])
         name = text[match.end() : at]
         found = _LINE_OF_NAME.fullmatch(name)
         said += [match[1], found[1] if found else name]
         if found:
-            lines.append(int(found[2]))
-    return (said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None
+            lines.append(("", int(found[2])))
+    return LinesInText(said, lines) if at == len(text) and len(said) == 2 * int(count[0]) + 1 else None

@@ -10,12 +10,12 @@ beside it, then two numbers and nothing else.
 from __future__ import annotations
 
 import re
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from kbuild_klp.elf import rust_names
 from kbuild_klp.lines.referring import called_next
+from kbuild_klp.lines.remembered import kept_with_view
 from kbuild_klp.object.parts import PIECE
 from kbuild_klp.object.view import ObjectView
 
@@ -28,8 +28,6 @@ _LONGEST_NAME = 4096  # PATH_MAX
 _SOURCE = re.compile(r"[^\s%]+\.rs")
 # A function of core that is no instance for somebody's types.
 _OF_CORE = re.compile(rf"{rust_names.PREFIX}(?:N[a-z])+C(?:s[0-9A-Za-z]*_)?{CORE}[0-9]")
-
-_known: WeakKeyDictionary[ObjectView, frozenset[str]] = WeakKeyDictionary()
 
 
 def is_passed(view: ObjectView, part: int, function: str) -> bool:
@@ -49,17 +47,15 @@ def source_of(view: ObjectView, part: int) -> str | None:
     return source if source and _SOURCE.fullmatch(source) else None
 
 
+@kept_with_view
 def _known_sources(view: ObjectView) -> frozenset[str]:
     """Return the sources of which core is told."""
-    found = _known.get(view)
-    if found is None:
-        parts = view.canonical.parts
-        is_alone = (parts.kind == PIECE) & (np.diff(view.canonical.first_reference) == 1)
-        maybe = (is_alone & (parts.end - parts.start >= _SIZE)).nonzero()[0].tolist()
-        sources = ((part, source) for part in maybe if (source := source_of(view, part)))
-        found = _known[view] = frozenset(
-            source
-            for part, source in sources
-            if any(_OF_CORE.match(called_next(view, row)) for row in view.references_to(part))
-        )
-    return found
+    parts = view.canonical.parts
+    is_alone = (parts.kind == PIECE) & (np.diff(view.canonical.first_reference) == 1)
+    maybe = (is_alone & (parts.end - parts.start >= _SIZE)).nonzero()[0].tolist()
+    sources = ((part, source) for part in maybe if (source := source_of(view, part)))
+    return frozenset(
+        source
+        for part, source in sources
+        if any(_OF_CORE.match(called_next(view, row)) for row in view.references_to(part))
+    )

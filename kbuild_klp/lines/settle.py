@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kbuild_klp.builds.object_pair import ObjectPair
 from kbuild_klp.changes.classification import Change, ChangeType, Proof, moved_reason
-from kbuild_klp.changes.reasons import Code, Reason
+from kbuild_klp.changes.wording import Code, Reason
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 from kbuild_klp.errors import KlpError
 from kbuild_klp.lines.alignment import follows_from_content, is_realigned
@@ -131,7 +131,7 @@ class _Judge:
 
     @cached_property
     def _object_proof(self) -> ObjectProof | None:
-        return self._prover.of(self._pair.name)
+        return self._prover.of(self._pair)
 
     @cached_property
     def _linked_proofs(self) -> LinkedProofs | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 from kbuild_klp.lines.referring import called_next, users
-from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, Role, locations
+from kbuild_klp.lines.remembered import kept_with_view
+from kbuild_klp.lines.roles import COLUMN, LINE, LOCATION_SIZE, LinesInText, Role, locations
 from kbuild_klp.object.view import ObjectView
 
 # The sizes in bytes of the structures in lib/ubsan.h (compiler-rt/lib/ubsan/ubsan_handlers.h) on 64-bit machines, by
@@ -54,11 +54,8 @@ def is_of_ubsan(view: ObjectView, part: int) -> bool:
     return True
 
 
-def places_in_type(view: ObjectView, part: int) -> tuple[bytes, list[tuple[str, int]]] | None:
-    """Return a type's descriptor without the places in its name, and these as lines with their file, columns with none.
-
-    None for what is no descriptor, or names a type that has a name.
-    """
+def places_in_type(view: ObjectView, part: int) -> LinesInText | None:
+    """Return the places in the name of a type, None for what is no type's descriptor, or that of one with a name."""
     data = view.data(part)
     found = list(_PLACE.finditer(data, _TYPE_NAME))
     if not found or view.reference_range(part) or b"\0" in data[_TYPE_NAME:].rstrip(b"\0"):
@@ -68,7 +65,7 @@ def places_in_type(view: ObjectView, part: int) -> tuple[bytes, list[tuple[str, 
         for one in found
         for text, number in ((one[1].decode(errors="backslashreplace"), one[2]), ("", one[3]))
     ]
-    return _PLACE.sub(rb"\1", data).rstrip(b"\0"), numbers
+    return LinesInText(_PLACE.sub(rb"\1", data).rstrip(b"\0"), numbers)
 
 
 def holds_only_records(view: ObjectView, part: int) -> bool:
@@ -103,19 +100,9 @@ def has_more(view: ObjectView, part: int) -> bool:
     return len(lines) > (len((LINE, COLUMN)) if LINE in lines else 0)
 
 
-# Cached as long as the view lives: many records name one type.
-_known: WeakKeyDictionary[ObjectView, dict[int, int | None]] = WeakKeyDictionary()
-
-
+@kept_with_view  # many records name one type
 def size_read(view: ObjectView, part: int) -> int | None:
     """Return how many bytes UBSAN reads of a record or a type, None if that is not known, or others may refer to it."""
-    known = _known.setdefault(view, {})
-    if part not in known:
-        known[part] = _size_read(view, part)
-    return known[part]
-
-
-def _size_read(view: ObjectView, part: int) -> int | None:
     if not is_of_ubsan(view, part):
         return None
     sizes = {

@@ -19,8 +19,8 @@ from functools import cache
 from typing import NamedTuple
 
 from kbuild_klp.changes.classification import Change, ChangeType
-from kbuild_klp.changes.reasons import ReasonKind
 from kbuild_klp.changes.verdict import Finding, Obstacle, Verdict
+from kbuild_klp.changes.wording import ReasonKind
 from kbuild_klp.checksum.entry import KIND_DATA, KIND_FUNCTION, KIND_SECTION, Entry
 
 # Code and data that is freed after boot, or used only at the end (include/linux/init.h, include/asm-generic/

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kbuild_klp.builds.side import SINGLE_OBJECT
 from kbuild_klp.changes.classification import Change, ChangeType
 from kbuild_klp.changes.verdict import Obstacle
-from kbuild_klp.checksum.entry import KIND_FUNCTION
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Listing
 from kbuild_klp.report.model import Explanation, Report
-from kbuild_klp.report.text import TextStyle, summary_line
+from kbuild_klp.report.text import TextStyle, summary_line, title_with_kind
 
 WIDE = 100
 """Columns that a terminal needs to show two versions side by side by default."""
@@ -27,17 +25,9 @@ _Pieces = list[tuple[str, bool]]
 """Text, cut where a difference begins or ends; the second value says whether a piece differs."""
 
 
-class ListingStyle(NamedTuple):
-    """How to print: ``columns`` says side by side."""
-
-    text: TextStyle
-    columns: bool
-
-
 def change_line(change: Change) -> str:
     """Return the line that names a change."""
-    kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-    return f"  {change.change.value:<9} {change.title}{kind}"
+    return f"  {change.change.value:<9} {title_with_kind(change)}"
 
 
 def reason_lines(change: Change, style: TextStyle, first: ListedRow | None = None) -> Iterator[str]:
@@ -70,11 +60,11 @@ def _verdict_lines(change: Change, style: TextStyle) -> Iterator[str]:
         yield f"{_INDENT}  {reason.text.removeprefix(f'{words}: ')}"
 
 
-def text_lines(listing: Listing, style: ListingStyle) -> Iterator[str]:
+def text_lines(listing: Listing, style: TextStyle) -> Iterator[str]:
     """Yield the lines about one change."""
     change = listing.change
     yield change_line(change)
-    yield from reason_lines(change, style.text, listing.first)
+    yield from reason_lines(change, style, listing.first)
     if listing.note:
         yield f"{_INDENT}({listing.note})"
     left = _MOST_ROWS
@@ -83,15 +73,15 @@ def text_lines(listing: Listing, style: ListingStyle) -> Iterator[str]:
         if hunk.before and (shown.rows or (left > 0 and not hunk.rows)):
             yield _folded(hunk.before, style)
         if hunk.what != "bytes" and shown.rows:
-            yield _INDENT + style.text.paint(f"@@ {_title(hunk, change.label)} @@", "36")
+            yield _INDENT + style.paint(f"@@ {_title(hunk, change.label)} @@", "36")
         yield from (_side_by_side if style.columns else _unified)(shown, style)
         left -= len(hunk.rows)
     if left < 0:
-        yield _INDENT + style.text.paint(f"@@ and {-left} more rows @@", "36")
+        yield _INDENT + style.paint(f"@@ and {-left} more rows @@", "36")
 
 
-def _folded(count: int, style: ListingStyle) -> str:
-    return _INDENT + style.text.paint(f"  ... {count} unchanged ...", "2")
+def _folded(count: int, style: TextStyle) -> str:
+    return _INDENT + style.paint(f"  ... {count} unchanged ...", "2")
 
 
 def _title(hunk: ListedHunk, symbol: str) -> str:
@@ -206,7 +196,7 @@ def _both(row: ListedRow, what: str, style: TextStyle) -> tuple[_Pieces, _Pieces
 # -- one below the other ----------------------------------------------------------------------------------------------
 
 
-def _unified(hunk: ListedHunk, style: ListingStyle) -> Iterator[str]:
+def _unified(hunk: ListedHunk, style: TextStyle) -> Iterator[str]:
     sources = ["", ""]
     waiting: list[ListedRow] = []
     for row in [*hunk.rows, ListedRow(None, None, False)]:
@@ -220,9 +210,9 @@ def _unified(hunk: ListedHunk, style: ListingStyle) -> Iterator[str]:
             yield f"{_INDENT}  {_with_source(row.new, [(row.new.text, False)], own, '', style)}"
 
 
-def _run(rows: list[ListedRow], what: str, sources: list[str], style: ListingStyle) -> Iterator[str]:
+def _run(rows: list[ListedRow], what: str, sources: list[str], style: TextStyle) -> Iterator[str]:
     """Yield a run of lines that differ: those of the old side, then those of the new side."""
-    texts = [_both(row, what, style.text) for row in rows]
+    texts = [_both(row, what, style) for row in rows]
     for side, mark, code in ((0, "-", "31"), (1, "+", "32")):
         for row, text in zip(rows, texts, strict=True):
             line = row.sides[side]
@@ -244,11 +234,11 @@ def _new_sources(row: ListedRow, sources: list[str]) -> str:
     return " -> ".join(dict.fromkeys(filter(None, own)))
 
 
-def _with_source(line: ListedLine, text: _Pieces, source: str, code: str, style: ListingStyle, mark: str = "") -> str:
+def _with_source(line: ListedLine, text: _Pieces, source: str, code: str, style: TextStyle, mark: str = "") -> str:
     place = line.place if not line.place.startswith("+") else f"{line.place:<7}"
     length = sum(len(piece) for piece, _ in text)
-    end = f"{' ' * max(_TEXT - length, 1)}{style.text.paint(source, '2')}" if source else ""
-    return _render([(f"{mark}{place} ", False), *text], code, style.text) + end
+    end = f"{' ' * max(_TEXT - length, 1)}{style.paint(source, '2')}" if source else ""
+    return _render([(f"{mark}{place} ", False), *text], code, style) + end
 
 
 def _guide(old: ListedLine, new: ListedLine) -> str:
@@ -260,33 +250,33 @@ def _guide(old: ListedLine, new: ListedLine) -> str:
 # -- side by side -----------------------------------------------------------------------------------------------------
 
 
-def _side_by_side(hunk: ListedHunk, style: ListingStyle) -> Iterator[str]:
-    width = (style.text.width - len(_INDENT) - 3) // 2
+def _side_by_side(hunk: ListedHunk, style: TextStyle) -> Iterator[str]:
+    width = (style.width - len(_INDENT) - 3) // 2
     sources = ["", ""]
     for row in hunk.rows:
         own = [line.source if line else sources[side] for side, line in enumerate(row.sides)]
         if own != sources and any(own):
             shown = ["" if own[side] == sources[side] else own[side] for side in (0, 1)]
-            yield (_INDENT + style.text.paint(f"{shown[0][-width:]:<{width}}   {shown[1][-width:]}", "2")).rstrip()
+            yield (_INDENT + style.paint(f"{shown[0][-width:]:<{width}}   {shown[1][-width:]}", "2")).rstrip()
             sources = own
-        yield _columns(row, _both(row, hunk.what, style.text), width, style)
+        yield _columns(row, _both(row, hunk.what, style), width, style)
 
 
-def _columns(row: ListedRow, texts: tuple[_Pieces, _Pieces], width: int, style: ListingStyle) -> str:
+def _columns(row: ListedRow, texts: tuple[_Pieces, _Pieces], width: int, style: TextStyle) -> str:
     mark = " " if not row.differs else "<" if row.new is None else ">" if row.old is None else "|"
     sides = []
     for line, text, code in ((row.old, texts[0], "31"), (row.new, texts[1], "32")):
         place = "" if line is None else f"{line.place:<7} "
         pieces = _cut([(place, False), *text], width)
         room = " " * (width - sum(len(piece) for piece, _ in pieces))
-        sides.append(_render(pieces, code if row.differs else "", style.text) + room)
+        sides.append(_render(pieces, code if row.differs else "", style) + room)
     return f"{_INDENT}{sides[0]} {mark} {sides[1]}".rstrip()
 
 
 # -- the whole answer -------------------------------------------------------------------------------------------------
 
 
-def text_answer(answer: Explanation, report: Report, style: ListingStyle) -> Iterator[str]:
+def text_answer(answer: Explanation, report: Report, style: TextStyle) -> Iterator[str]:
     """Yield the lines of an answer, each as soon as it is known."""
     for symbol, other in answer.aliases:
         yield f"{symbol} is part of {other}"
@@ -294,13 +284,13 @@ def text_answer(answer: Explanation, report: Report, style: ListingStyle) -> Ite
         label = found.object
         if found.units != [SINGLE_OBJECT]:
             label += "".join(f" ({unit})" for unit in found.units)
-        yield style.text.paint(label, "1")
+        yield style.paint(label, "1")
         for listing in found.listings or ():
             yield from text_lines(listing, style)
         if found.listings is None:
             for change in found.changes:
                 yield change_line(change)
-                yield from reason_lines(change, style.text)
+                yield from reason_lines(change, style)
             yield "  the objects are not at hand (an archive holds checksums only), so no instructions are shown"
         for function, symbols in found.inlined.items():
             yield f"  inlined   {function} has no code of its own, and differs in {', '.join(symbols)}"

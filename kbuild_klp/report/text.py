@@ -50,13 +50,19 @@ _MARK_COLORS = {False: "31", True: "33"}
 
 
 class TextStyle:
-    """How to print: ``width`` in columns, with colour, all reasons (``verbose``), line-only changes too (``lines``)."""
+    """How to print: ``width`` in columns, with colour, all reasons (``verbose``), line-only changes too (``lines``).
 
-    def __init__(self, width: int = 80, color: bool = False, verbose: bool = False, lines: bool = False) -> None:
+    ``columns`` is for listings: side by side.
+    """
+
+    def __init__(
+        self, width: int = 80, color: bool = False, verbose: bool = False, lines: bool = False, columns: bool = False
+    ) -> None:
         self.width = width
         self.color = color
         self.verbose = verbose
         self.lines = lines or verbose
+        self.columns = columns
 
     def paint(self, text: str, code: str) -> str:
         """Return ``text`` in a colour."""
@@ -141,9 +147,13 @@ def _head(change: Change, title: str, style: TextStyle) -> tuple[str, str]:
     return head, f"  {sign} {style.paint(f'{change.change.value:<9}', _COLORS[change.change])} {title}"
 
 
+def title_with_kind(change: Change) -> str:
+    """Return what a change is of, and the kind of that, but for functions."""
+    return change.title if change.kind == KIND_FUNCTION else f"{change.title} ({change.kind})"
+
+
 def _change_lines(change: Change, style: TextStyle) -> Iterator[str]:
-    kind = "" if change.kind == KIND_FUNCTION else f" ({change.kind})"
-    head, painted = _head(change, f"{change.title}{kind}", style)
+    head, painted = _head(change, title_with_kind(change), style)
     if style.verbose:
         yield painted
         for text in change.reasons:

@@ -32,20 +32,37 @@ class Run(NamedTuple):
 
 def common_runs(old: Sequence[Item], new: Sequence[Item]) -> list[Run]:
     """Return what is the same in two sequences, in order, with neighbours joined. It never crosses."""
+    runs: list[Run] = []
+    _match(old, new, (0, 0), runs, _DEEPEST)
+    return runs
+
+
+def _match(old: Sequence[Item], new: Sequence[Item], start: tuple[int, int], runs: list[Run], depth: int) -> None:
+    """Pair two pieces, which begin at ``start`` of the whole sequences, adding runs in order."""
     head = _common_start(old, new)
     tail = _common_start(old[head:][::-1], new[head:][::-1])
-    numbers: dict[Item, int] = {}
-    # Numbers instead of items: they are compared much faster.
-    inner = (items[head : len(items) - tail] for items in (old, new))
-    a, b = ([numbers.setdefault(item, len(numbers)) for item in items] for items in inner)
-    found: list[Run] = []
-    _match(a, b, (0, len(a)), (0, len(b)), found, _DEEPEST)
-    runs: list[Run] = []
-    _add(runs, Run(0, 0, head))
-    for run in found:
-        _add(runs, Run(head + run.old, head + run.new, run.length))
-    _add(runs, Run(len(old) - tail, len(new) - tail, tail))
-    return runs
+    a0, b0 = start[0] + head, start[1] + head
+    a1, b1 = len(old) - tail, len(new) - tail
+    _add(runs, Run(*start, head))
+    if head < a1 and head < b1:
+        # Numbers instead of items: they are compared much faster.
+        numbers: dict[Item, int] = {}
+        left = [numbers.setdefault(item, len(numbers)) for item in old[head:a1]]
+        right = [numbers.setdefault(item, len(numbers)) for item in new[head:b1]]
+        count_left, count_right = Counter(left), Counter(right)
+        anchors = _anchors(left, right, count_left, count_right) if depth else []
+        i0 = j0 = 0
+        for i, j in anchors:
+            if i0 < i and j0 < j:
+                _match(left[i0:i], right[j0:j], (a0 + i0, b0 + j0), runs, depth - 1)
+            _add(runs, Run(a0 + i, b0 + j, 1))
+            i0, j0 = i + 1, j + 1
+        if anchors:
+            _match(left[i0:], right[j0:], (a0 + i0, b0 + j0), runs, depth - 1)
+        elif _is_small(count_left, count_right):
+            for i, j, length in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
+                _add(runs, Run(a0 + i, b0 + j, length))
+    _add(runs, Run(start[0] + a1, start[1] + b1, tail))
 
 
 def _common_start(a: Sequence[Item], b: Sequence[Item]) -> int:
@@ -58,39 +75,6 @@ def _common_start(a: Sequence[Item], b: Sequence[Item]) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _match(
-    a: Sequence[int], b: Sequence[int], old: tuple[int, int], new: tuple[int, int], runs: list[Run], depth: int
-) -> None:
-    """Pair what lies between ``old`` in ``a`` with what lies between ``new`` in ``b``, adding runs in order."""
-    (a0, a1), (b0, b1) = old, new
-    head = 0
-    most = min(a1 - a0, b1 - b0)
-    while head < most and a[a0 + head] == b[b0 + head]:
-        head += 1
-    _add(runs, Run(a0, b0, head))
-    a0, b0, most = a0 + head, b0 + head, most - head
-    tail = 0
-    while tail < most and a[a1 - 1 - tail] == b[b1 - 1 - tail]:
-        tail += 1
-    a1, b1 = a1 - tail, b1 - tail
-    if a0 < a1 and b0 < b1:
-        left, right = a[a0:a1], b[b0:b1]
-        count_left, count_right = Counter(left), Counter(right)
-        found = _anchors(left, right, count_left, count_right) if depth else []
-        anchors = [(a0 + i, b0 + j) for i, j in found]
-        for i, j in anchors:
-            if a0 < i or b0 < j:
-                _match(a, b, (a0, i), (b0, j), runs, depth - 1)
-            _add(runs, Run(i, j, 1))
-            a0, b0 = i + 1, j + 1
-        if anchors:
-            _match(a, b, (a0, a1), (b0, b1), runs, depth - 1)
-        elif _is_small(count_left, count_right):
-            for i, j, length in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
-                _add(runs, Run(a0 + i, b0 + j, length))
-    _add(runs, Run(a1, b1, tail))
 
 
 def _is_small(old: Counter[int], new: Counter[int]) -> bool:

@@ -73,7 +73,7 @@ class Debug:
         self.path = path
         self.object = ObjectFile.open(path)
         self.info = DebugInfo(self.object)
-        self.lines = SourceLines(self.object, self.info)
+        self.lines = SourceLines(self.info)
         self.inlined = InlinedCode(self.info, self.lines)
 
     def code(self) -> list[tuple[int, int]]:
@@ -174,7 +174,7 @@ def test_big_endian(
     obj = ObjectFile.open(path)
     assert obj.byteorder == "big"
     info = DebugInfo(obj)
-    lines = SourceLines(obj, info)
+    lines = SourceLines(info)
     inlined = InlinedCode(info, lines)
     (text,) = (index for index, name in enumerate(obj.section_names) if name == ".text")
     found = Objects.of(obj).relocations(np.array([text]))

@@ -10,7 +10,7 @@ import pytest
 from snippets import Compiler
 
 from kbuild_klp.builds.single_object import ObjectBuild
-from kbuild_klp.changes.reasons import ReasonKind
+from kbuild_klp.changes.wording import ReasonKind
 from kbuild_klp.compare.passes import compare
 from kbuild_klp.explain.comparison import LENGTH, OPERAND, Comparison
 from kbuild_klp.lines.versions import Version

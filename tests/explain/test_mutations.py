@@ -13,8 +13,7 @@ from snippets import Compiler
 from test_invariants import C_SOURCE, MUTATIONS
 
 from kbuild_klp.changes.classification import ChangeType
-from kbuild_klp.changes.reasons import Reason
-from kbuild_klp.changes.wording import sentence
+from kbuild_klp.changes.wording import Reason, sentence
 from kbuild_klp.checksum.entry import KIND_SECTION
 from kbuild_klp.explain.explainer import Explainer
 from kbuild_klp.object.view import ObjectView

@@ -20,12 +20,12 @@ from kbuild_klp.explain.contents import shown_strings
 from kbuild_klp.explain.listing import ListedHunk, ListedLine, ListedRow, Lister, Listing
 from kbuild_klp.object.reference_text import quote
 from kbuild_klp.object.view import ObjectView
-from kbuild_klp.report.explanation import ListingStyle, marked, reason_lines, text_lines
+from kbuild_klp.report.explanation import marked, reason_lines, text_lines
 from kbuild_klp.report.json import as_data
 from kbuild_klp.report.text import TextStyle
 
-UNIFIED = ListingStyle(TextStyle(80), False)
-COLUMNS = ListingStyle(TextStyle(110), True)
+UNIFIED = TextStyle(80)
+COLUMNS = TextStyle(110, columns=True)
 
 
 def listing(old: Path, new: Path, symbol: str, context: int = 3) -> Listing:
@@ -141,7 +141,7 @@ def test_side_by_side(gcc: Compiler) -> None:
 @pytest.mark.parametrize("columns", [True, False])
 def test_colour_takes_the_place_of_marks(gcc: Compiler, columns: bool) -> None:
     found = listing(*_pair(gcc), "f")
-    style = ListingStyle(TextStyle(110, True), columns)
+    style = TextStyle(110, True, columns=columns)
     lines = list(text_lines(found, style))
     text = "\n".join(lines)
     assert "\x1b[7m$1\x1b[27m" in text and "\x1b[7mtwo\x1b[27m" in text
@@ -157,7 +157,7 @@ def test_columns_are_never_too_wide(gcc: Compiler, width: int, color: bool) -> N
         gcc.assembly(_function("nop\n" + "\n".join(f"call {name}{at}" for name in names for at in (n, n + 1))))
         for n in (1, 3)
     )
-    style = ListingStyle(TextStyle(width, color), True)
+    style = TextStyle(width, color, columns=True)
     rows = [_bare(line) for line in text_lines(listing(old, new, "f"), style)]
     rows = rows[next(i for i, row in enumerate(rows) if "@@" in row) :]
     assert all(len(row) <= width for row in rows) and any("..." in row for row in rows)
@@ -232,7 +232,7 @@ def test_columns_do_not_cut_off_what_differs() -> None:
     old, new = (_line(0, f"jump label, target {long}, key {key}", "") for key in ("this_key", "that_key"))
     found = Listing(JUDGED, [ListedHunk("jump labels", 0, [ListedRow(old, new, True)])], None, "")
     for color in (False, True):
-        style = ListingStyle(TextStyle(80, color), True)
+        style = TextStyle(80, color, columns=True)
         *_, row = map(_bare, text_lines(found, style))
         assert "this_key" in row and "that_key" in row and len(row) <= 80
 
