@@ -6,10 +6,10 @@
     KLP_CONFIGS=lto LLVM=-19 selftests/demo.py
     tests/benchmarks/inputs.py --lto
 
-The tree with other line numbers is a copy of the demo's, with its patch and a comment at the top of the files that
-selftests/lines.py takes. With --lto, the two ThinLTO trees are the demo's of that configuration (LLVM= as in the
-example, or -19). Two releases of a module are a distribution's: take any, and name them with --modules. KSRC and
-KLP_CACHE are as for the demo.
+The tree with other line numbers is a copy of the demo's, with its patch and a comment at the top of all C files of
+net/core and of the files that selftests/lines.py takes. With --lto, the two ThinLTO trees are the demo's of that
+configuration (LLVM= as in the example, or -19). Two releases of a module are a distribution's: take any, and name them
+with --modules. KSRC and KLP_CACHE are as for the demo.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ from klptest import TroubleError
 from klptest.kernel import Workshop, make
 from lines import FILES, shift
 
+_DIRECTORY = "net/core"
 _BUILT = "built-lines"
 
 
 def with_other_lines(shop: Workshop) -> Path:
     """Return the tree with other line numbers; it is made if it is not there."""
     tree = shop.copy("line", PATCH)
-    if not shop.has(tree, _BUILT):
-        for goal, name in FILES.items():
-            if (tree / goal).exists():
-                shift(tree / name)
-        make(tree, ["vmlinux", "modules"], shop.log("lines"))
-        shop.refresh_checksums(tree)
-        shop.mark(tree, _BUILT)
+    if shop.has(tree, _BUILT):
+        return tree
+    found = {tree / name for goal, name in FILES.items() if (tree / goal).exists()}
+    found |= {path for path in (tree / _DIRECTORY).glob("*.c") if path.with_suffix(".o").exists()}
+    for path in sorted(found):
+        shift(path)
+    make(tree, ["vmlinux", "modules"], shop.log("lines"))
+    shop.refresh_checksums(tree)
+    shop.mark(tree, _BUILT)
     return tree
 
 
