@@ -170,7 +170,8 @@ def _take_padding(symbols: _Symbols, padding: NDArray[np.int64], in_code: int, p
     """Give padding, which stands right before its function, to it; returns what is still without a parent.
 
     ``padding`` has the positions of symbols. Of which source they are, their place in the symbol table does not say:
-    objtool adds those of local functions behind all other local symbols (tools/objtool/elf.c: elf_create_symbol).
+    objtool adds those of local functions behind all other local symbols (tools/objtool/elf.c: elf_create_symbol in 7.3,
+    elf_create_prefix_symbol in 6.12).
     """
     chunks, names = symbols.chunks, symbols.names
     chunk = np.searchsorted(chunks.first, padding, "right") - 1
